@@ -1,0 +1,125 @@
+"""How many labels are bought, when, and when to stop."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from alframe.errors import PoolError, expect
+
+
+@dataclass(frozen=True)
+class Budget:
+    """`initial` labels, then `rounds` queries of `query_size` (a number grown by `growth` each round, or a list).
+
+    `validation` is the share of every purchase that is drawn at random and kept for validation: random, because images a
+    strategy liked tell nothing true about the rest. These count as bought; with `count_validation: false` they come on top
+    for free, as in most published tables. Stopping rules, all on validation or the clock, never on test data: `target` (value of
+    `metric` reached), `plateau` (rounds without an improvement of more than `min_improvement`), `max_hours` (of compute and labelling).
+    """
+
+    initial: int = 100
+    initial_set: Literal["random", "balanced", "stratified"] = "random"
+    query_size: int | list[int] = 10
+    growth: float = 1.0
+    rounds: int = 5
+    validation: float = 0.0
+    count_validation: bool = True
+    metric: str = "validation/accuracy"
+    target: float | None = None
+    plateau: int | None = None
+    min_improvement: float = 0.0
+    max_hours: float | None = None
+
+    def __post_init__(self) -> None:
+        expect(self.initial >= 0, f"Expected budget.initial >= 0, got {self.initial}.")
+        expect(self.rounds >= 0, f"Expected budget.rounds >= 0, got {self.rounds}.")
+        sizes = self.query_size if isinstance(self.query_size, list) else [self.query_size]
+        expect(bool(sizes) and min(sizes) >= 1, f"Expected every budget.query_size >= 1, got {self.query_size}.")
+        expect(
+            not isinstance(self.query_size, list) or len(self.query_size) >= self.rounds,
+            f"Expected a size for each of {self.rounds} rounds in budget.query_size, got {self.query_size}; "
+            "lengthen the list or lower budget.rounds.",
+        )
+        expect(self.growth > 0, f"Expected budget.growth > 0, got {self.growth}; 2 doubles the query each round.")
+        expect(0 <= self.validation < 1, f"Expected budget.validation in [0, 1) as a share of each purchase, got {self.validation}.")
+        expect(self.plateau is None or self.plateau >= 1, f"Expected budget.plateau >= 1 round or null, got {self.plateau}.")
+        expect(self.max_hours is None or self.max_hours > 0, f"Expected budget.max_hours > 0 or null, got {self.max_hours}.")
+        expect(
+            (self.target is None and self.plateau is None) or self.validation > 0,
+            "Expected budget.validation > 0 with budget.target or budget.plateau (they stop on validation data), got 0; try 0.2.",
+        )
+
+    def size(self, round: int) -> int:
+        """Labels bought after round `round` (0-based), validation included where it counts."""
+        if isinstance(self.query_size, list):
+            return self.query_size[round]
+        return max(1, int(self.query_size * self.growth**round + 0.5))
+
+    def split(self, size: int) -> tuple[int, int]:
+        """(chosen, drawn for validation) of a purchase of `size`."""
+        if not self.count_validation:
+            return size, math.ceil(size * self.validation)
+        n_validation = int(size * self.validation + 0.5)
+        return size - n_validation, n_validation
+
+    @property
+    def n_images(self) -> int:
+        """Images asked about over the whole run."""
+        return sum(sum(self.split(size)) for size in [self.initial, *(self.size(r) for r in range(self.rounds))])
+
+    def check(self, n_pool: int) -> None:
+        """Raise `PoolError` when the pool cannot serve the budget."""
+        if self.n_images > n_pool:
+            raise PoolError(
+                f"Expected a budget within the pool of {n_pool} images, got {self.n_images} "
+                f"(budget.initial={self.initial}, then {self.rounds} rounds of {self.query_size}); lower one of them."
+            )
+
+    def stop_reason(self, lines: Sequence[dict[str, Any]]) -> str | None:
+        """Why the run ends after the last of `lines` (the round lines so far), or None."""
+        if len(lines) > self.rounds:
+            return "budget spent"
+        values = [line[self.metric] for line in lines if self.metric in line]
+        if self.target is not None and values and values[-1] >= self.target:
+            return f"{self.metric} reached {self.target}"
+        if self.plateau is not None and len(values) > self.plateau:
+            before, since = max(values[: -self.plateau]), max(values[-self.plateau :])
+            if since <= before + self.min_improvement:
+                return f"{self.metric} on a plateau for {self.plateau} rounds"
+        seconds = sum(value for line in lines for key, value in line.items() if key.endswith("_s"))
+        if self.max_hours is not None and seconds >= 3600 * self.max_hours:
+            return f"{self.max_hours} hours used"
+        return None
+
+
+def draw_initial(
+    labels: np.ndarray, candidates: np.ndarray, size: int, how: str, n_classes: int, generator: torch.Generator
+) -> np.ndarray:
+    """`size` of `candidates` (dataset indices), in random order: the initial set. It depends on the arguments alone.
+
+    random: uniform. stratified: the classes in their shares of the pool. balanced: as equal as the classes allow. The last two
+    read the pool's labels, which only a study has; they raise `PoolError` where labels are unknown.
+    """
+    shuffled = candidates[torch.randperm(len(candidates), generator=generator).numpy()]
+    if how == "random":
+        return shuffled[:size]
+    if (labels[candidates] < 0).any():
+        raise PoolError(f"Expected known labels for budget.initial_set={how}, got unlabelled images; use budget.initial_set=random.")
+    queues = [shuffled[labels[shuffled] == c] for c in range(n_classes)]
+    quota = _quota([len(queue) for queue in queues], size, balanced=how == "balanced")
+    chosen = np.concatenate([queue[:n] for queue, n in zip(queues, quota, strict=True)])
+    return chosen[torch.randperm(len(chosen), generator=generator).numpy()]
+
+
+def _quota(counts: list[int], size: int, *, balanced: bool) -> list[int]:
+    """How many of each class: one at a time to the class that is furthest below its share and not used up."""
+    shares = [float(count > 0) if balanced else count for count in counts]
+    quota = [0] * len(counts)
+    for _ in range(size):
+        open_classes = [c for c in range(len(counts)) if quota[c] < counts[c]]
+        quota[min(open_classes, key=lambda c: ((quota[c] + 1) / shares[c], c))] += 1
+    return quota

@@ -1,0 +1,111 @@
+"""What a run says while it works: a table that grows by a line a round, and progress bars for long loops."""
+
+import math
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from operator import length_hint
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from alframe.area import area_under_curve
+
+Item = TypeVar("Item")
+
+QUICK_S = 0.5
+ALWAYS = {
+    "round": "round",
+    "labels": "labels",
+    "accuracy": "test/accuracy",
+    "balanced": "test/balanced_accuracy",
+    "AUROC": "test/auroc",
+    "NLL": "test/nll",
+    "ECE": "test/ece",
+}
+BINARY_ONLY = "AUROC"
+
+
+class RoundTable:
+    """A table printed line by line, so that it reads the same on a terminal and in a log file.
+
+    `binary` adds the AUROC. `fit s` and `query s` are the seconds of training and of scoring and choosing from the pool.
+    """
+
+    def __init__(self, binary: bool, console: Console | None = None) -> None:
+        self._console = console or Console(highlight=False)
+        self._columns = {name: key for name, key in ALWAYS.items() if binary or name != BINARY_ONLY}
+        self._headed = False
+
+    def row(self, line: dict[str, Any]) -> None:
+        """Print the line of a round, and above the first one the header."""
+        if not self._headed:
+            self._print("  ".join(f"{name:>{_width(name)}}" for name in [*self._columns, "fit s", "query s"]), "bold")
+            self._headed = True
+        query = [line[key] for key in ("pool_s", "select_s") if line.get(key) is not None]
+        cells = [_cell(name, line.get(key)) for name, key in self._columns.items()]
+        cells += [_cell("fit s", line.get("fit_s")), _cell("query s", sum(query) if query else None)]
+        self._print("  ".join(cells), None)
+
+    def summary(self, lines: list[dict[str, Any]], folder: Path) -> None:
+        """One closing line for all rounds of the run, those before a resume too."""
+        last = lines[-1]
+        name = "AUROC" if BINARY_ONLY in self._columns and last.get("test/auroc") is not None else "accuracy"
+        points = [(line["labels"], line[ALWAYS[name]]) for line in lines if line.get(ALWAYS[name]) is not None]
+        parts = [f"{last.get('stopped') or 'Paused'}: {len(lines)} rounds, {last['labels']:,} labels"]
+        if points:
+            area = area_under_curve(*map(list, zip(*points, strict=True)))
+            parts.append(f"{name} {points[-1][1]:.3f} (mean over the labels {area:.3f})")
+        seconds = sum(v for line in lines for k, v in line.items() if k.endswith("_s") and isinstance(v, int | float))
+        self._print(" · ".join([*parts, duration(seconds), str(folder)]), "bold")
+
+    def _print(self, text: str, style: str | None) -> None:
+        self._console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def progress(iterable: Iterable[Item], description: str, total: int | None = None, enabled: bool = True) -> Iterator[Item]:
+    """Yield from `iterable` with a bar on stderr that goes away at the end.
+
+    Nothing is drawn where stderr is not a terminal, where `enabled` is false, or in the loop's first half second.
+    """
+    total = total if total is not None else (length_hint(iterable) or None)
+    if not (enabled and sys.stderr.isatty()) or (console := Console(stderr=True)).is_dumb_terminal:
+        yield from iterable
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(compact=True))
+    bar = Progress(*columns, console=console, transient=True, refresh_per_second=5)
+    task, start, shown = bar.add_task(description, total=total), time.monotonic(), False
+    with ExitStack() as stack:
+        for done, item in enumerate(iterable):
+            if not shown and time.monotonic() - start > QUICK_S:
+                stack.enter_context(bar)
+                shown = True
+            bar.update(task, completed=done)
+            yield item
+
+
+def duration(seconds: float) -> str:
+    """`8.2 s`, `3 min 5 s`, `2 h 7 min`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _width(name: str) -> int:
+    return max(6, len(name))
+
+
+def _cell(name: str, value: float | None) -> str:
+    if value is None:
+        text = "–"
+    elif name in ("round", "labels"):
+        text = f"{value:d}"
+    elif name.endswith(" s"):
+        text = f"{value:.1f}"
+    else:
+        text = f"{value:.3f}" if math.isfinite(value) else str(value)
+    return f"{text:>{_width(name)}}"

@@ -1,0 +1,165 @@
+"""Decode once: every source becomes a folder of memory-mapped uint8 arrays, found again by a hash of what it was made from."""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+
+from alframe.dataset.images import ImageSet
+from alframe.errors import DataError
+
+FORMAT = 1  # of the folder; part of the key
+IN_MEMORY_BYTES = 1 << 30  # a subset up to this size is copied to memory, a larger one to a cache folder of its own
+
+Allocate = Callable[[tuple[int, ...]], np.ndarray]
+"""`allocate(shape) -> uint8 array to be filled`: in the cache it is a file, so that a build never holds all images in memory."""
+
+Build = Callable[[Allocate], tuple[ImageSet, tuple[str, ...]]]
+"""Decodes: the images, and the names of the files that were skipped as broken."""
+
+
+def default_cache() -> Path:
+    """$ALFRAME_CACHE if set, else ~/.cache/alframe. Everything in it may be deleted: it is built again."""
+    return Path(os.environ.get("ALFRAME_CACHE") or "~/.cache/alframe").expanduser()
+
+
+def sha256(array: np.ndarray) -> str:
+    """SHA-256 of the array's bytes in C order, in hexadecimal; a memory map is read in pieces."""
+    digest = hashlib.sha256()
+    for start in range(0, len(array), 1024):
+        digest.update(np.ascontiguousarray(array[start : start + 1024]).data)
+    return digest.hexdigest()
+
+
+def fingerprint(root: Path, files: Iterable[Path]) -> str:
+    """SHA-256 over the sorted relative paths, sizes and modification times (ns): an added or an edited file changes it."""
+    digest = hashlib.sha256()
+    for file in sorted(files):
+        stat = file.stat()
+        digest.update(f"{file.relative_to(root).as_posix()}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def cache_folder(cache: Path, name: str, parameters: dict[str, Any], source: str) -> Path:
+    """`<cache>/<name>-<16 hex digits>`, the digits a hash of the decode `parameters` and of the `source`'s fingerprint."""
+    key = json.dumps([FORMAT, name, parameters, source], sort_keys=True)
+    return cache / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+
+
+def cached(cache: Path, name: str, parameters: dict[str, Any], source: str, build: Build) -> ImageSet:
+    """The images of `build`, mapped read-only from their cache folder, which is built first if it is missing or damaged.
+
+    It is built in a temporary folder beside and renamed when complete, under a lock: of two processes one builds and both map the
+    same files, and a build that dies leaves nothing that is trusted. Skipped files are logged at every load.
+    Raises DataError where the cache cannot be written, and whatever `build` raises.
+    """
+    folder = cache_folder(cache, name, parameters, source)
+    opened = _open(folder)
+    if opened is None:
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{folder}.lock"):
+                opened = _open(folder)
+                if opened is None:
+                    _write(folder, {"name": name, "parameters": parameters, "source": source}, build)
+                    opened = _open(folder)
+        except OSError as error:
+            raise DataError(
+                f"Expected to be able to write the cache folder {cache}, got: {error}; make room or name another one by $ALFRAME_CACHE."
+            ) from error
+    assert opened is not None, f"{folder} was written and cannot be read"
+    images, skipped = opened
+    if skipped:
+        logging.getLogger("alframe").warning(
+            "%s: skipped %d broken file%s, the first is %s", name, len(skipped), "s" * (len(skipped) > 1), skipped[0]
+        )
+    return images
+
+
+def part(images: ImageSet, indices: np.ndarray) -> ImageSet:
+    """The images at `indices`: the set itself if that is all of it in order, else a copy (in memory; if mapped and large, mapped again)."""
+    if np.array_equal(indices, np.arange(len(images))):
+        return images
+    n_bytes = len(indices) * int(np.prod(images.shape))
+    if n_bytes <= IN_MEMORY_BYTES or not isinstance(images.pixels, np.memmap):
+        return images.take(indices)
+    whole = Path(str(images.pixels.filename)).parent
+
+    def build(allocate: Allocate) -> tuple[ImageSet, tuple[str, ...]]:
+        pixels = allocate((len(indices), *images.shape))
+        for start in range(0, len(indices), 1024):
+            pixels[start : start + 1024] = images.pixels[indices[start : start + 1024]]
+        groups = None if images.groups is None else images.groups[indices]
+        names = None if images.names is None else tuple(images.names[i] for i in indices)
+        return ImageSet(pixels, images.labels[indices], images.classes, groups, names), ()
+
+    parameters = {"indices": sha256(indices), "labels": sha256(images.labels), "classes": images.classes}
+    return cached(whole.parent, f"{whole.name}-part", parameters, whole.name, build)
+
+
+def _open(folder: Path) -> tuple[ImageSet, tuple[str, ...]] | None:
+    """The images and the skipped files of a cache folder, or None if any file is missing or not what its manifest says."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text())
+        if any((folder / file).stat().st_size != size for file, size in manifest["bytes"].items()):
+            return None
+        pixels = np.load(folder / "pixels.npy", mmap_mode="r")
+        labels = np.load(folder / "labels.npy")
+        groups = np.load(folder / "groups.npy") if "groups.npy" in manifest["bytes"] else None
+        if list(pixels.shape) != manifest["shape"] or sha256(labels) != manifest["sha256"]["labels"]:
+            return None
+        names = None if manifest["names"] is None else tuple(manifest["names"])
+        return ImageSet(pixels, labels, tuple(manifest["classes"]), groups, names), tuple(manifest["skipped"])
+    except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError, DataError):
+        return None
+
+
+def _write(folder: Path, manifest: dict[str, Any], build: Build) -> None:
+    """Build beside `folder` and rename. Called under the lock, so that what earlier builds left behind can be removed."""
+    for leftover in folder.parent.glob(f".{folder.name}.*"):
+        shutil.rmtree(leftover)
+    building = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        scratch: list[np.ndarray] = []
+
+        def allocate(shape: tuple[int, ...]) -> np.ndarray:
+            scratch.append(np.lib.format.open_memmap(building / f"scratch{len(scratch)}.npy", "w+", np.uint8, shape))
+            return scratch[-1]
+
+        images, skipped = build(allocate)
+        arrays = {"labels": images.labels.astype(np.int64)}
+        if images.groups is not None:
+            arrays["groups"] = images.groups.astype(np.int64)
+        for name, array in arrays.items():
+            np.save(building / f"{name}.npy", array)
+        for i, array in enumerate(scratch):
+            if images.pixels is array:
+                array.flush()
+                (building / f"scratch{i}.npy").rename(building / "pixels.npy")
+        if not (building / "pixels.npy").exists():
+            np.save(building / "pixels.npy", images.pixels)
+        for leftover in building.glob("scratch*.npy"):
+            leftover.unlink()
+        manifest |= {
+            "shape": list(images.pixels.shape),
+            "classes": list(images.classes),
+            "names": None if images.names is None else list(images.names),
+            "skipped": list(skipped),
+            "sha256": {"pixels": sha256(images.pixels), "labels": sha256(arrays["labels"])},
+            "bytes": {file.name: file.stat().st_size for file in sorted(building.glob("*.npy"))},
+        }
+        (building / "manifest.json").write_text(json.dumps(manifest, indent=1))
+        building.chmod(0o755)
+        if folder.exists():
+            shutil.rmtree(folder)
+        building.rename(folder)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)

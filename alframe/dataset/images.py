@@ -1,0 +1,111 @@
+"""The one type that every dataset yields, whatever its source."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from alframe.errors import DataError
+
+Augment = Callable[[Tensor, torch.Generator], Tensor]
+"""`augment(images uint8 [b, c, h, w] on any device, CPU generator) -> uint8 [b, c, h, w]`, another draw for each sample."""
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """`pixels`: uint8 [n, c, h, w] with c = 1 or 3 (an array or a read-only memory map), or float32 [n, d] cached features.
+
+    `labels`: int64 [n], -1 where unknown. `groups`: int64 [n], the stratum (cell type, source folder) of each image, or None.
+    `names`: where each image came from (file name), for people to find it, or None.
+    """
+
+    pixels: np.ndarray
+    labels: np.ndarray
+    classes: tuple[str, ...]
+    groups: np.ndarray | None = None
+    names: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.pixels) != len(self.labels):
+            raise DataError(f"Expected one label for each image, got {len(self.pixels)} images and {len(self.labels)} labels.")
+        if len(self.labels) and not (-1 <= self.labels.min() and self.labels.max() < len(self.classes)):
+            bad = int(np.flatnonzero((self.labels < -1) | (self.labels >= len(self.classes)))[0])
+            raise DataError(
+                f"Expected labels from 0 to {len(self.classes) - 1} ({len(self.classes)} classes), "
+                f"got {int(self.labels[bad])} for image {bad}; correct the labels or name the missing classes."
+            )
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one sample: (channels, height, width), or (features,)."""
+        return tuple(self.pixels.shape[1:])
+
+    @property
+    def n_classes(self) -> int:
+        return len(self.classes)
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """A name for each image that survives reordering and renaming: content hash, then an ordinal among equals ('9f2c…-0')."""
+        seen: dict[str, int] = {}
+        ids = []
+        for sample in self.pixels:
+            digest = hashlib.blake2b(np.ascontiguousarray(sample).tobytes(), digest_size=8).hexdigest()
+            ordinal = seen.get(digest, 0)
+            seen[digest] = ordinal + 1
+            ids.append(f"{digest}-{ordinal}")
+        return ids
+
+    @cached_property
+    def content_hash(self) -> str:
+        """SHA-256 over shape, pixels and labels, in hexadecimal."""
+        digest = hashlib.sha256(f"{self.pixels.shape}{self.pixels.dtype}{self.classes}".encode())
+        for start in range(0, len(self), 4096):
+            digest.update(np.ascontiguousarray(self.pixels[start : start + 4096]).tobytes())
+        digest.update(np.ascontiguousarray(self.labels).tobytes())
+        return digest.hexdigest()
+
+    def take(self, indices: np.ndarray) -> "ImageSet":
+        """The images at `indices`, in that order (a copy in memory)."""
+        return replace(
+            self,
+            pixels=np.ascontiguousarray(self.pixels[indices]),
+            labels=self.labels[indices],
+            groups=None if self.groups is None else self.groups[indices],
+            names=None if self.names is None else tuple(self.names[i] for i in indices),
+        )
+
+
+@dataclass(frozen=True)
+class Data:
+    """What `dataset.load(cache)` answers.
+
+    `pool` holds the images that may be labelled (its labels go to the oracle alone), `test` the images that are only measured on.
+    `augment` keeps labels true for this dataset, or is None. `normalization` is "pool" (mean and deviation of the pool's pixels,
+    for each channel) or "image" (of each image by itself).
+    """
+
+    name: str
+    pool: ImageSet
+    test: ImageSet
+    augment: Augment | None = None
+    normalization: str = "pool"
+
+    def __post_init__(self) -> None:
+        if self.pool.shape != self.test.shape or self.pool.classes != self.test.classes:
+            raise DataError(
+                f"Expected pool and test images of one shape and the same classes, got {self.pool.shape} {self.pool.classes} "
+                f"and {self.test.shape} {self.test.classes}; load both with the same options."
+            )
+
+    @property
+    def content_hash(self) -> str:
+        """SHA-256 of pool and test together: the identity of the data a run is about."""
+        return hashlib.sha256(f"{self.pool.content_hash}{self.test.content_hash}".encode()).hexdigest()

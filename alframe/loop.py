@@ -1,0 +1,293 @@
+"""The active-learning loop, on one screen: fit, evaluate, query, annotate, commit, until the budget is spent."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from alframe.annotator.base import Annotator, make_annotator
+from alframe.budget import Budget, draw_initial
+from alframe.console import RoundTable
+from alframe.dataset.images import Data
+from alframe.errors import PoolError, expect
+from alframe.learner import POOL, TEST, Learner
+from alframe.metrics import area_under_curve, evaluate
+from alframe.pool import Pool
+from alframe.query import Picked, query
+from alframe.record import Record
+from alframe.rng import generator
+from alframe.strategy.base import Strategy
+from alframe.trainer.trainer import Trainer
+from alframe.types import Question
+from alframe.uncertainty.base import Uncertainty
+
+Line = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything a run is made of, already built. `annotator(labels=..., classes=..., seed=...)` makes the annotator."""
+
+    data: Data
+    build_network: Callable[[tuple[int, ...], int], nn.Module]
+    trainer: Trainer
+    uncertainty: Uncertainty
+    strategy: Strategy
+    annotator: Callable[..., Annotator]
+    budget: Budget = field(default_factory=Budget)
+    seed: int = 0
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    cache: Path = field(default_factory=lambda: Path.home() / ".cache" / "alframe")
+    batch_size: int = 256
+    max_bytes: int = 1 << 30
+    resident_bytes: int = 4 << 30
+    target: str = POOL
+    target_size: int = 500
+    show_progress: bool = False
+
+    def check(self) -> None:
+        """What can be known to be wrong before any image is looked at."""
+        check_parts(self.strategy, self.uncertainty, self.trainer, self.budget)
+
+
+def check_parts(strategy: Strategy, uncertainty: Uncertainty, trainer: Trainer, budget: Budget) -> None:
+    """Combinations that cannot work. Raises `ConfigError`."""
+    expect(
+        uncertainty.n_draws >= strategy.min_draws,
+        f"Expected an uncertainty with at least {strategy.min_draws} draws for this strategy ({type(strategy).__name__}: it measures how draws "
+        f"disagree), got {uncertainty.n_draws}; use uncertainty=mc_dropout or uncertainty=ensemble.",
+    )
+    expect(
+        budget.validation > 0 or not trainer.needs_validation,
+        "Expected budget.validation > 0 with trainer.early_stop or trainer.best_checkpoint, got 0; try budget.validation=0.2.",
+    )
+    expect(
+        budget.validation > 0 or "held_out" not in strategy.needs,
+        f"Expected budget.validation > 0 for {type(strategy).__name__}, which reads validation images, got 0; try 0.2.",
+    )
+
+
+def run(experiment: Experiment, record: Record, table: RoundTable | None = None) -> list[Line]:
+    """Run (or go on with) one experiment; returns its round lines. Nothing that was committed is computed again."""
+    e, budget = experiment, experiment.budget
+    e.check()
+    budget.check(len(e.data.pool))
+    pool = Pool(e.data.pool.ids, record.ledger, e.data.pool.n_classes, budget.count_validation)
+    annotator = make_annotator(e.annotator, labels=e.data.pool.labels, classes=e.data.pool.classes, seed=e.seed)
+    learner = _learner(e)
+    table = table or RoundTable(binary=e.data.pool.n_classes == 2)
+    for line in record.rounds:
+        table.row(line)
+
+    ask(annotator, pool, _initial(e, record))
+    for round in range(record.done, budget.rounds + 1):
+        stage = record.stage(f"round_{round:03d}")
+        if stage is None:
+            _check_classes(pool, e.data.pool.classes, budget)
+            if e.trainer.warm_start and round > 0 and learner.posterior is None:
+                learner.load_warm_start(record.checkpoint(round - 1))
+            stage = _fit_evaluate_query(e, learner, pool, round, record.rounds)
+            if e.trainer.warm_start or record.keep_checkpoint:
+                learner.save(record.checkpoint(round))
+            record.store_stage(f"round_{round:03d}", stage)
+        line, questions = stage["line"], [Question(**question) for question in stage["questions"]]
+        line["annotate_s"] = ask(annotator, pool, questions)
+        images, answers = _shown(e.data, pool, questions)
+        record.commit(line, stage, images, answers, e.data.pool.classes)
+        table.row(line)
+        if record.stopped:
+            break
+    record.finish(final_numbers(record.rounds))
+    return record.rounds
+
+
+def ask(annotator: Annotator, pool: Pool, questions: list[Question]) -> float:
+    """Put the questions that have no answer yet; each answer is in the ledger before the next. Returns seconds."""
+    begin = time.perf_counter()
+    answered = pool.answered(questions[0].round) if questions else set()
+    by_index = {question.index: question for question in questions if question.index not in answered}
+    for answer in annotator.annotate(list(by_index.values())):
+        pool.add(by_index[answer.index], answer)
+    return time.perf_counter() - begin
+
+
+def final_numbers(lines: list[Line]) -> dict[str, float]:
+    """The last value and the normalised area under the budget curve of every test metric."""
+    numbers: dict[str, float] = {}
+    for key in lines[-1]:
+        if key.startswith("test/"):
+            points = [(line["labels"], line[key]) for line in lines if key in line]
+            numbers[f"final/{key[5:]}"] = points[-1][1]
+            numbers[f"area/{key[5:]}"] = area_under_curve(*map(list, zip(*points, strict=True)))
+    return numbers
+
+
+def _learner(e: Experiment) -> Learner:
+    """A model with a frozen trunk maps the images to features first, once: what it learns from is those."""
+    prepare = getattr(e.build_network, "prepare", None)
+    data = e.data
+    if prepare is not None:
+        pool, test = (prepare(images, e.cache, e.device) for images in (data.pool, data.test))
+        data = replace(data, pool=pool, test=test, augment=None)
+    return Learner(
+        data,
+        e.build_network,
+        e.trainer,
+        e.uncertainty,
+        seed=e.seed,
+        device=e.device,
+        batch_size=e.batch_size,
+        resident_bytes=e.resident_bytes,
+        show_progress=e.show_progress,
+    )
+
+
+def _initial(e: Experiment, record: Record) -> list[Question]:
+    """The initial purchase, stored before anyone is asked. It depends on dataset, budget and seed only: compared runs share it."""
+    stage = record.stage("initial")
+    if stage is None:
+        labels, everything = e.data.pool.labels, np.arange(len(e.data.pool))
+        n_chosen, n_validation = e.budget.split(e.budget.initial)
+        stream = generator(e.seed, 0, "initial")
+        chosen = draw_initial(labels, everything, n_chosen, e.budget.initial_set, e.data.pool.n_classes, stream)
+        rest = np.setdiff1d(everything, chosen)
+        drawn = draw_initial(labels, rest, n_validation, e.budget.initial_set, e.data.pool.n_classes, stream)
+        ranked = [("initial", int(index)) for index in chosen] + [("validation", int(index)) for index in drawn]
+        ids = e.data.pool.ids
+        questions = [Question(ids[index], index, kind, 0, rank) for rank, (kind, index) in enumerate(ranked)]
+        stage = {"questions": [asdict(question) for question in questions]}
+        record.store_stage("initial", stage)
+    return [Question(**question) for question in stage["questions"]]
+
+
+def _check_classes(pool: Pool, classes: tuple[str, ...], budget: Budget) -> None:
+    """A classifier needs two classes. An empty start is allowed: the first query is then made by an untrained network."""
+    seen = pool.training().labels.unique().tolist()
+    if len(seen) < 2 and len(pool.ledger.lines) > 0:
+        only = f"1 ({classes[seen[0]]})" if seen else "none"
+        raise PoolError(
+            f"Expected at least 2 classes among the {pool.bought} labels bought so far, got {only}; "
+            f"raise budget.initial (now {budget.initial}), or set budget.initial_set=balanced."
+        )
+
+
+def _fit_evaluate_query(e: Experiment, learner: Learner, pool: Pool, round: int, before: list[Line]) -> Line:
+    """One round up to its questions, as plain values: what is stored before anyone is asked."""
+    training, validation = pool.training(), pool.validation()
+    seconds: dict[str, float] = {}
+    with _timed(seconds, "fit_s"):
+        fitted = learner.fit(training, validation, round)
+    with _timed(seconds, "evaluate_s"):
+        test_rows = torch.arange(len(e.data.test))
+        test = evaluate(
+            learner.mean_log_probs(TEST, test_rows, f"round {round}: test"), torch.from_numpy(e.data.test.labels), e.data.test.classes
+        )
+        held_out = (
+            evaluate(learner.mean_log_probs(POOL, validation.rows), validation.labels, e.data.pool.classes).metrics if len(validation) else {}
+        )
+    line: Line = {
+        "round": round,
+        "labels": pool.bought,
+        "usable": pool.usable,
+        "train": len(training),
+        "validation": len(validation),
+        **{f"test/{key}": value for key, value in test.metrics.items()},
+        **{f"validation/{key}": value for key, value in held_out.items()},
+        **fitted,
+        **seconds,
+    }
+    line["stopped"] = e.budget.stop_reason([*before, line])
+    stage = {"round": round, "step": pool.bought, "line": line, "evaluation": test.as_dict(), "questions": [], "pool_scores": None}
+    if line["stopped"] is None:
+        candidates = torch.from_numpy(pool.unasked())
+        n_chosen, n_validation = e.budget.split(e.budget.size(round))
+        picked = _pick(e, learner, candidates, n_chosen, training, validation, round)
+        line |= picked.seconds
+        stage["questions"] = [asdict(question) for question in _questions(e, learner, picked, candidates, n_validation, round)]
+        stage["pool_scores"] = _histogram(picked.pool_scores)
+    return stage
+
+
+def _pick(e: Experiment, learner: Learner, candidates: Tensor, size: int, training: Any, validation: Any, round: int) -> Picked:
+    return query(
+        e.strategy,
+        learner,
+        candidates,
+        size,
+        generator(e.seed, round, "query"),
+        training=training,
+        validation=validation,
+        n_test=len(e.data.test),
+        target=e.target,
+        target_size=e.target_size,
+        max_bytes=e.max_bytes,
+        description=f"round {round}: pool",
+    )
+
+
+def _questions(e: Experiment, learner: Learner, picked: Picked, candidates: Tensor, n_validation: int, round: int) -> list[Question]:
+    """The query in order of preference, then the random images for validation, each with what the model thinks of it."""
+    rest = np.setdiff1d(candidates.numpy(), picked.indices)
+    drawn = rest[torch.randperm(len(rest), generator=generator(e.seed, round, "validation"))[:n_validation].numpy()]
+    indices = [*picked.indices, *drawn.tolist()]
+    probs = learner.mean_log_probs(POOL, torch.tensor(indices, dtype=torch.int64)).exp()
+    ids, classes = e.data.pool.ids, e.data.pool.classes
+    questions = []
+    for rank, (index, p) in enumerate(zip(indices, probs, strict=True)):
+        by_strategy = rank < len(picked.indices)
+        questions.append(
+            Question(
+                id=ids[index],
+                index=index,
+                kind="query" if by_strategy else "validation",
+                round=round + 1,
+                rank=rank,
+                score=picked.scores[rank] if by_strategy else None,
+                score_name=picked.score_name if by_strategy else "",
+                probs=[round_to(value) for value in p.tolist()],
+                reason=_reason(p, classes, f"{picked.score_name} {picked.scores[rank]:.3g}" if by_strategy else "random, for validation"),
+            )
+        )
+    return questions
+
+
+def _reason(probs: Tensor, classes: tuple[str, ...], why: str) -> str:
+    """One line for the person who labels: the two likeliest classes, and why this image was picked."""
+    top = probs.topk(min(2, len(probs)))
+    likely = ", ".join(f"{classes[c]} {p:.2f}" for p, c in zip(top.values.tolist(), top.indices.tolist(), strict=True))
+    return f"{likely}; {why}"
+
+
+def _histogram(scores: Tensor | None, bins: int = 50) -> dict[str, list[float]] | None:
+    if scores is None or not len(scores):
+        return None
+    counts, edges = np.histogram(scores.double().numpy(), bins=bins)
+    return {"edges": edges.tolist(), "counts": counts.tolist()}
+
+
+def _shown(data: Data, pool: Pool, questions: list[Question]) -> tuple[np.ndarray | None, list[int | None]]:
+    """The queried images (None for cached features) and the answers, in rank order."""
+    if not questions:
+        return None, []
+    labels = {line["index"]: line["label"] for line in pool.ledger.lines if line["round"] == questions[0].round}
+    answers = [labels.get(question.index) for question in questions]
+    images = data.pool.pixels[[question.index for question in questions]] if len(data.pool.shape) == 3 else None
+    return images, answers
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], key: str) -> Iterator[None]:
+    begin = time.perf_counter()
+    yield
+    seconds[key] = time.perf_counter() - begin
+
+
+def round_to(value: float) -> float:
+    """Six decimals are enough for a person, and keep the stage file small."""
+    return round(value, 6)

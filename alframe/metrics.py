@@ -1,0 +1,132 @@
+"""What is measured on labelled images: accuracy, calibration, ranking. No metric here decides what is queried."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor
+
+from alframe.area import area_under_curve
+from alframe.errors import DataError, TrainingError, expect
+
+__all__ = ["Evaluation", "Reliability", "area_under_curve", "evaluate"]
+
+N_BINS = 15
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Calibration by bins of the top probability: bin m of `N_BINS` holds the images with it in ((m - 1)/N, m/N].
+
+    `confidence` and `accuracy` are the bins' means in [0, 1], None for an empty bin; `count` the images in each.
+    """
+
+    confidence: list[float | None]
+    accuracy: list[float | None]
+    count: list[int]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The result of `evaluate`: numbers by name, the confusion matrix (rows = truth, columns = prediction), the bins."""
+
+    metrics: dict[str, float]
+    confusion: Int[Tensor, "c c"]
+    reliability: Reliability
+    classes: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """What JSON can hold of it, apart from `metrics`: confusion, reliability, classes."""
+        bins = {name: list(getattr(self.reliability, name)) for name in ("confidence", "accuracy", "count")}
+        return {"confusion": self.confusion.tolist(), "reliability": bins, "classes": list(self.classes)}
+
+
+def evaluate(
+    log_probs: Float[Tensor, "n c"], labels: Int[Tensor, " n"], classes: list[str] | tuple[str, ...]
+) -> Evaluation:
+    """Compare predictions with the truth; the metrics' names, units and ranges are
+
+    - `accuracy`, in [0, 1]; `recall/<class>`, in [0, 1], for each class that is present in `labels`;
+    - `balanced_accuracy`, in [0, 1]: the mean of those recalls;
+    - `nll`, in nats, >= 0: the mean of -log p(label);
+    - `ece`, in [0, 1]: sum over the bins of (count / n) |accuracy - confidence| (`Reliability` has the bins);
+    - with two classes, both of them present: `auroc` and `auprc` (average precision), in [0, 1], class 1 positive.
+      Images are ranked by the log odds, so that probabilities that round to 1 still have an order.
+
+    Raises `DataError` for no images, a label outside the classes, or shapes that do not fit; `TrainingError` for NaN.
+    Source: ECE as in Guo et al. 2017, arXiv:1706.04599, with 15 bins.
+    """
+    # 2 s to import, which a mistake in the options should not have to wait for
+    from torchmetrics.functional.classification import (
+        binary_auroc,
+        binary_average_precision,
+        multiclass_confusion_matrix,
+    )
+
+    log_probs, labels = log_probs.detach().to("cpu", torch.float64), labels.detach().to("cpu", torch.int64)
+    _check(log_probs, labels, classes)
+    n_classes = len(classes)
+    log_confidence, predicted = log_probs.max(dim=1)
+    # one class: every image belongs to it, and torchmetrics asks for two
+    confusion = (
+        multiclass_confusion_matrix(predicted, labels, n_classes, validate_args=False)
+        if n_classes > 1
+        else torch.tensor([[len(labels)]])
+    )
+    present = confusion.sum(dim=1).nonzero()[:, 0].tolist()
+    recalls = {c: float(confusion[c, c] / confusion[c].sum()) for c in present}
+    reliability, ece = _calibration(log_confidence.exp().clamp(max=1), predicted == labels)
+    metrics = {
+        "accuracy": float((predicted == labels).double().mean()),
+        "balanced_accuracy": sum(recalls.values()) / len(recalls),
+        "nll": float(-log_probs.gather(1, labels[:, None]).mean()),
+        "ece": ece,
+    }
+    if n_classes == 2 and len(present) == 2:
+        # torchmetrics takes scores in [0, 1]: the place among the distinct log odds keeps order and ties
+        places = torch.unique(log_probs[:, 1] - log_probs[:, 0], return_inverse=True)[1].double()
+        places /= places.max().clamp(min=1)
+        metrics["auroc"] = float(binary_auroc(places, labels, validate_args=False))
+        metrics["auprc"] = float(binary_average_precision(places, labels, validate_args=False))
+    metrics |= {f"recall/{classes[c]}": recall for c, recall in recalls.items()}
+    return Evaluation(metrics, confusion, reliability, tuple(classes))
+
+
+def _check(log_probs: Float[Tensor, "n c"], labels: Int[Tensor, " m"], classes: Sequence[str]) -> None:
+    n, c = log_probs.shape
+    expect(n > 0, "Expected at least one image to evaluate on, got 0; give the dataset a test set.", DataError)
+    expect(
+        n == len(labels) and c == len(classes),
+        f"Expected predictions for {len(labels)} images and {len(classes)} classes, got {n} and {c}; "
+        "predict the images whose labels are passed.",
+        DataError,
+    )
+    wrong = labels[(labels < 0) | (labels >= c)]
+    expect(
+        len(wrong) == 0,
+        f"Expected labels in 0..{c - 1} ({c} classes), got {wrong[:1].tolist()}; check the dataset's labels.",
+        DataError,
+    )
+    n_nan = int(log_probs.isnan().any(dim=1).sum())
+    expect(
+        n_nan == 0,
+        f"Expected log-probabilities that are numbers, got NaN for {n_nan} of {n} images; "
+        "the network has diverged: lower trainer.lr.",
+        TrainingError,
+    )
+
+
+def _calibration(confidence: Float[Tensor, " n"], correct: Shaped[Tensor, " n"]) -> tuple[Reliability, float]:
+    # bins closed on the right, so that a saturated confidence of exactly 1 shares the last bin with 0.99
+    bins = (confidence * N_BINS).ceil().long().clamp(1, N_BINS) - 1
+    count = torch.bincount(bins, minlength=N_BINS)
+    summed_confidence = torch.bincount(bins, weights=confidence, minlength=N_BINS)
+    summed_correct = torch.bincount(bins, weights=correct.double(), minlength=N_BINS)
+    ece = float((summed_correct - summed_confidence).abs().sum() / len(confidence))
+
+    def means(summed: Tensor) -> list[float | None]:
+        return [float(total / n) if n else None for total, n in zip(summed, count, strict=True)]
+
+    return Reliability(means(summed_confidence), means(summed_correct), count.tolist()), ece

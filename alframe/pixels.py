@@ -1,0 +1,78 @@
+"""Images on their way to the device: all of them at once while they fit, batch by batch when they do not."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Prepare = Callable[[Tensor], Tensor]
+"""Raw samples (uint8 images or float32 features) to what a network reads: normalised float32."""
+
+
+class Pixels:
+    """Row access to raw samples on `device`. Resident and streamed rows are the same values.
+
+    `resident_bytes` is the fixed rule: sets of at most that many bytes are copied to the device once, larger ones are read
+    from their (memory-mapped) array for every batch, through pinned memory on CUDA.
+    """
+
+    def __init__(self, array: np.ndarray, device: torch.device, resident_bytes: int) -> None:
+        self.device = device
+        self.shape = tuple(array.shape[1:])
+        self._array = array
+        self._resident: Tensor | None = None
+        if array.nbytes <= resident_bytes:
+            self._resident = torch.from_numpy(np.array(array)).to(device)
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    def take(self, rows: Tensor) -> Tensor:
+        """The samples at `rows` (int64, on the CPU), in that order."""
+        if self._resident is not None:
+            return self._resident[rows.to(self.device)]
+        # A memory map is read fastest in file order; the batch is put back in the order asked for.
+        order = np.argsort(rows.numpy(), kind="stable")
+        batch = np.empty((len(rows), *self.shape), dtype=self._array.dtype)
+        batch[order] = self._array[rows.numpy()[order]]
+        samples = torch.from_numpy(batch)
+        if self.device.type == "cuda":
+            return samples.pin_memory().to(self.device, non_blocking=True)
+        return samples
+
+
+class Normalizer:
+    """Raw samples to float32 with about zero mean and unit deviation.
+
+    mode "pool": by the mean and deviation of the pool, for each channel (images) or each feature (cached features).
+    mode "image": each image by its own mean and deviation, which removes exposure as a cue.
+    """
+
+    def __init__(self, array: np.ndarray, device: torch.device, mode: str = "pool") -> None:
+        self.mode = mode if array.ndim == 4 else "pool"
+        axes = (0, 2, 3) if array.ndim == 4 else (0,)
+        mean, deviation = _moments(array, axes)
+        shape = (1, -1, 1, 1) if array.ndim == 4 else (1, -1)
+        self._mean = torch.from_numpy(mean).float().view(shape).to(device)
+        # A constant channel or feature carries nothing: it becomes 0, not a division by 0.
+        self._deviation = torch.from_numpy(np.where(deviation > 1e-6, deviation, 1.0)).float().view(shape).to(device)
+
+    def __call__(self, samples: Tensor) -> Tensor:
+        x = samples.float()
+        if self.mode == "image":
+            deviation, mean = torch.std_mean(x, dim=(1, 2, 3), keepdim=True, correction=0)
+            return (x - mean) / deviation.clamp_min(1.0)  # one grey level: a blank image stays blank
+        return (x - self._mean) / self._deviation
+
+
+def _moments(array: np.ndarray, axes: tuple[int, ...], chunk: int = 4096) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation over `axes` in float64, a chunk of rows at a time."""
+    total = square = np.float64(0.0)
+    for start in range(0, len(array), chunk):
+        block = array[start : start + chunk].astype(np.float64)
+        total = total + block.sum(axis=axes)
+        square = square + np.square(block).sum(axis=axes)
+    count = array.size / np.size(total)
+    mean = total / count
+    return mean, np.sqrt(np.maximum(square / count - mean**2, 0.0))

@@ -1,0 +1,137 @@
+"""The only loop over the pool: summarise every batch, select, check, and map positions to dataset indices."""
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from alframe.errors import StrategyError
+from alframe.learner import POOL, TEST, Learner
+from alframe.strategy.base import Strategy
+from alframe.trainer.trainer import Examples
+from alframe.types import Selection, Summary, Views
+
+
+@dataclass(frozen=True)
+class Picked:
+    """Dataset indices in the order of preference, their scores, and the seconds that the two stages took."""
+
+    indices: list[int]
+    scores: list[float]
+    score_name: str
+    pool_scores: Tensor | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def query(
+    strategy: Strategy,
+    learner: Learner,
+    candidates: Tensor,
+    size: int,
+    generator: torch.Generator,
+    *,
+    training: Examples,
+    validation: Examples,
+    n_test: int,
+    target: str = POOL,
+    target_size: int = 500,
+    max_bytes: int = 1 << 30,
+    description: str = "",
+) -> Picked:
+    """Pick `size` of `candidates` (dataset indices, int64 [n]). ONE pass over the pool, under the evaluation transform.
+
+    Raises `StrategyError`, naming the strategy, when it does not answer with exactly `size` distinct positions in range and
+    finite scores, or when a summary holds NaN.
+    """
+    begin = time.perf_counter()
+    views = _views(strategy, learner, candidates, generator, training, validation, n_test, target, target_size, max_bytes, description)
+    passed = time.perf_counter()
+    selection = strategy.select(views, size, generator)
+    _check(strategy, selection, size, views.n)
+    positions = selection.positions.cpu()
+    return Picked(
+        indices=candidates[positions].tolist(),
+        scores=[float(score) for score in selection.scores.cpu()],
+        score_name=selection.score_name,
+        pool_scores=None if selection.pool_scores is None else selection.pool_scores.float().cpu(),
+        seconds={"pool_s": passed - begin, "select_s": time.perf_counter() - passed},
+    )
+
+
+def _views(
+    strategy: Strategy,
+    learner: Learner,
+    candidates: Tensor,
+    generator: torch.Generator,
+    training: Examples,
+    validation: Examples,
+    n_test: int,
+    target: str,
+    target_size: int,
+    max_bytes: int,
+    description: str,
+) -> Views:
+    """The pool's summary, and beside it exactly what the strategy says it needs."""
+    needs: dict[str, Any] = {}
+
+    def summary(which: str, rows: Tensor, text: str = "") -> Summary:
+        return summarize(strategy, learner, which, rows, max_bytes, text)
+
+    if "labeled" in strategy.needs:
+        needs |= {"labeled": summary(POOL, training.rows), "labels": training.labels.to(learner.device)}
+    if "held_out" in strategy.needs:
+        needs |= {"held_out": summary(POOL, validation.rows), "held_out_labels": validation.labels.to(learner.device)}
+    if "target" in strategy.needs:
+        rows = candidates if target == POOL else torch.arange(n_test)
+        rows = rows[torch.randperm(len(rows), generator=generator)[:target_size]].sort().values
+        needs["target"] = summary(POOL if target == POOL else TEST, rows)
+    if "head" in strategy.needs:
+        needs["head"] = learner.fitted.head
+    pool = summary(POOL, candidates, description) if strategy.reads_pool else {}
+    return Views(n=len(candidates), pool=pool, n_classes=learner.n_classes, max_bytes=max_bytes, **needs)
+
+
+def summarize(strategy: Strategy, learner: Learner, which: str, rows: Tensor, max_bytes: int, description: str = "") -> Summary:
+    """The strategy's summary of `rows`, filled batch by batch: on the device while it fits `max_bytes`, else in host memory."""
+    if not len(rows):  # no labels yet: an empty summary with the right axes, made from one image of the pool
+        one = summarize(strategy, learner, POOL, torch.zeros(1, dtype=torch.int64), max_bytes)
+        return {name: tensor[:0] for name, tensor in one.items()}
+    whole: Summary = {}
+    filled = 0
+    for prediction in learner.predictions(which, rows, description):
+        part = strategy.summarize(prediction)
+        size = len(prediction.features)
+        if not whole:
+            needed = sum(tensor[0].numel() * tensor.element_size() for tensor in part.values()) * len(rows)
+            place = learner.device if needed <= max_bytes else torch.device("cpu")
+            whole = {name: torch.empty((len(rows), *t.shape[1:]), dtype=t.dtype, device=place) for name, t in part.items()}
+        for name, tensor in part.items():
+            if len(tensor) != size or torch.isnan(tensor).any():
+                found = f"{len(tensor)} rows" if len(tensor) != size else "NaN"
+                raise StrategyError(
+                    f"Expected '{name}' of {type(strategy).__name__}'s summary to hold {size} rows of numbers, got {found} "
+                    f"in batch {filled // learner.batch_size} ({which} images); lower trainer.lr if training diverged."
+                )
+            whole[name][filled : filled + size] = tensor
+        filled += size
+    return whole
+
+
+def _check(strategy: Strategy, selection: Selection, size: int, n: int) -> None:
+    """The contract that every strategy is held to, in every query of every run."""
+    name, positions = type(strategy).__name__, selection.positions.flatten()
+    if len(positions) != size or len(selection.scores) != size:
+        raise StrategyError(
+            f"Expected {size} positions and scores from {name}, got {len(positions)} and {len(selection.scores)}; mend its select()."
+        )
+    outside = positions[(positions < 0) | (positions >= n)]
+    if len(outside):
+        raise StrategyError(f"Expected positions from 0 to {n - 1} from {name}, got {outside[:5].tolist()}; mend its select().")
+    values, counts = positions.unique(return_counts=True)
+    if (counts > 1).any():
+        raise StrategyError(f"Expected distinct positions from {name}, got {values[counts > 1][:5].tolist()} repeatedly; mend its select().")
+    bad = ~torch.isfinite(selection.scores.float())
+    if bad.any():
+        raise StrategyError(f"Expected finite scores from {name}, got {positions[bad.to(positions.device)][:5].tolist()} with none; mend its select().")

@@ -1,0 +1,260 @@
+"""The run folder: config, provenance, ledger, queries, rounds, checkpoints, and the TensorBoard board beside them.
+
+Order of writes in a round: the stage file `queries/round_###.json` (metrics and questions, atomically) before anyone is asked;
+a ledger line for each answer; at last the line in `rounds.jsonl`, which makes the round done. A process killed at any instant
+leaves a folder from which the same command goes on to the same result.
+"""
+
+import contextlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from filelock import FileLock, Timeout
+
+from alframe.board import Board
+from alframe.errors import RunFolderError
+from alframe.pool import Ledger, read_jsonl
+
+PACKAGES = ("alframe", "torch", "torchvision", "numpy", "hydra-core", "scikit-learn", "torchmetrics")
+
+
+class Record:
+    """One run's folder, held by one process. `config` is all that can change a result, as plain values."""
+
+    def __init__(
+        self, folder: Path, config: dict[str, Any], *, overwrite: bool = False, tensorboard: bool = True, keep_checkpoint: bool = False
+    ) -> None:
+        self.folder, self.config, self.keep_checkpoint = folder, config, keep_checkpoint
+        self._lock = self._take(folder)
+        try:
+            if overwrite:
+                _empty(folder)
+            self.extended = self._check_config()
+            self.rounds: list[dict[str, Any]] = read_jsonl(folder / "rounds.jsonl")
+            if self.extended:
+                self._reopen_last_round()
+            self._rounds_file = (folder / "rounds.jsonl").open("a", encoding="utf-8")
+            self.ledger = Ledger(folder / "ledger.jsonl")
+        except OSError as error:
+            self._lock.release()
+            raise RunFolderError(f"Expected a run folder that can be written, got: {error}; choose another run.root.") from error
+        except BaseException:
+            self._lock.release()
+            raise
+        self.board: Board | None = None
+        self._tensorboard = tensorboard
+
+    # -- state -------------------------------------------------------------------------------------------------------
+
+    @property
+    def done(self) -> int:
+        """Rounds committed."""
+        return len(self.rounds)
+
+    @property
+    def stopped(self) -> str | None:
+        """Why the run is finished, or None."""
+        return self.rounds[-1].get("stopped") if self.rounds else None
+
+    def stage(self, name: str) -> dict[str, Any] | None:
+        """What was stored under `name` ('initial', 'round_003'), or None."""
+        path = self.folder / "queries" / f"{name}.json"
+        if not path.exists():
+            return None
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise RunFolderError(f"Expected JSON in {path}, got: {error}; start again with run.overwrite=true.") from error
+
+    def store_stage(self, name: str, stage: Mapping[str, Any]) -> None:
+        """Store a stage atomically. It is never recomputed once this returns."""
+        write_atomically(self.folder / "queries" / f"{name}.json", json.dumps(stage))
+
+    def checkpoint(self, round: int) -> Path:
+        return self.folder / "checkpoint" / f"round_{round:03d}.safetensors"
+
+    # -- events ------------------------------------------------------------------------------------------------------
+
+    def begin(self, data: Mapping[str, Any], device: torch.device) -> None:
+        """Note where and on what this launch runs, and open TensorBoard at the first round that is not committed.
+
+        Raises `RunFolderError` when the data are not those of the earlier launches.
+        """
+        path = self.folder / "provenance.json"
+        past: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        if past and past["data_hash"] != data["data_hash"]:
+            raise RunFolderError(
+                f"Expected the data this run began with (hash {past['data_hash'][:12]}), got others ({data['data_hash'][:12]}); "
+                "give the old data back, or use another run.name."
+            )
+        launches = [*past.get("launches", []), _launch(device)]
+        write_atomically(path, json.dumps({**data, "launches": launches}, indent=1))
+        if self._tensorboard:
+            self._open_board()
+
+    def commit(self, line: dict[str, Any], stage: Mapping[str, Any], images: np.ndarray | None, answers: list[int | None], classes: tuple[str, ...]) -> None:
+        """Make the round done. TensorBoard first: its events of an undone round are purged at the next launch."""
+        self.ledger.sync()
+        self._show(line, stage, images, answers, classes)
+        self._rounds_file.write(json.dumps(line) + "\n")
+        self._rounds_file.flush()
+        os.fsync(self._rounds_file.fileno())
+        self.rounds.append(line)
+        # The round before the last one stays: a finished run that is given more rounds starts its last one again.
+        self.checkpoint(line["round"] - 2).unlink(missing_ok=True)
+
+    def finish(self, summary: Mapping[str, float]) -> None:
+        """Write the run's choices and final numbers where TensorBoard's hparams table finds them."""
+        if self.board:
+            self.board.finish(_flat(self.config), dict(summary))
+
+    def close(self) -> None:
+        if self.board:
+            self.board.close()
+        self.ledger.close()
+        self._rounds_file.close()
+        self._lock.release()
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _take(folder: Path) -> FileLock:
+        try:
+            (folder / "queries").mkdir(parents=True, exist_ok=True)
+            lock = FileLock(folder / ".lock")
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise RunFolderError(
+                f"Expected {folder} to be free, got a folder that another process is running in; wait for it, or use another run.name."
+            ) from error
+        except OSError as error:
+            raise RunFolderError(f"Expected a run folder that can be written, got: {error}; choose another run.root.") from error
+        return lock
+
+    def _check_config(self) -> bool:
+        """Store the config of a new run, or compare with the stored one; True when only budget.rounds has grown."""
+        path = self.folder / "config.yaml"
+        text = yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True)
+        if not path.exists():
+            write_atomically(path, text)
+            return False
+        stored = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        old, new = _flat(stored), _flat(yaml.safe_load(text))
+        differing = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+        if not differing:
+            return False
+        if differing == ["budget.rounds"] and new["budget.rounds"] > old["budget.rounds"]:
+            write_atomically(path, text)
+            return True
+        changes = ", ".join(f"{key} ({old.get(key)} -> {new.get(key)})" for key in differing)
+        raise RunFolderError(
+            f"Expected the config that {self.folder} began with, got other values of {changes}; "
+            "use another run.name, or start again with run.overwrite=true."
+        )
+
+    def _reopen_last_round(self) -> None:
+        """A finished run that is given more rounds: its last round bought nothing, so it is undone and run again, whole."""
+        if self.stopped is None:
+            return
+        last = self.rounds.pop()
+        (self.folder / "queries" / f"round_{last['round']:03d}.json").unlink(missing_ok=True)
+        write_atomically(self.folder / "rounds.jsonl", "".join(json.dumps(line) + "\n" for line in self.rounds))
+
+    def _open_board(self) -> None:
+        step = self.rounds[-1]["labels"] if self.rounds else 0
+        begun = (self.folder / "tensorboard").exists()
+        # What is purged are steps from the first undone round on. A committed round can share that step (all its answers were
+        # skipped), so the committed rounds at that step are written again.
+        self.board = Board(self.folder / "tensorboard", purge_step=self._next_step() if begun else None)
+        if not begun:
+            self.board.config(yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True))
+        for line in self.rounds if begun else []:
+            if line["labels"] == step and self._next_step() == step:
+                stage = self.stage(f"round_{line['round']:03d}")
+                self.board.round(line, stage["evaluation"] if stage else None)
+
+    def _next_step(self) -> int:
+        """Labels bought by the first round that is not committed yet."""
+        count_validation = self.config.get("budget", {}).get("count_validation", True)
+        lines = [line for line in self.ledger.lines if line["round"] <= self.done]
+        return sum(count_validation or line["kind"] != "validation" for line in lines)
+
+    def _show(self, line: dict[str, Any], stage: Mapping[str, Any], images: np.ndarray | None, answers: list[int | None], classes: tuple[str, ...]) -> None:
+        if not self.board:
+            return
+        self.board.round(line, stage["evaluation"])
+        if stage["questions"]:
+            self.board.query(line["labels"], images, stage["questions"], answers, classes, stage["pool_scores"])
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """The whole file or the old one: temporary file beside it, synced, then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _empty(folder: Path) -> None:
+    """Remove everything in a run folder but the lock."""
+    for path in folder.iterdir():
+        if path.name == ".lock":
+            continue
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    (folder / "queries").mkdir()
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """{'a': {'b': 1}} -> {'a.b': 1}; lists stay values."""
+    if not isinstance(tree, Mapping):
+        return {prefix: tree}
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
+    return flat
+
+
+def _launch(device: torch.device) -> dict[str, Any]:
+    """What a reader needs to repeat this launch: time, versions, source state, device, threads, command."""
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    return {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "versions": versions,
+        "git": _git(Path(__file__).parent),
+        "device": {"type": device.type, "name": name, "threads": torch.get_num_threads()},
+        "platform": platform.platform(),
+    }
+
+
+def _git(source: Path) -> dict[str, str] | None:
+    """Commit and diff of the checkout that alframe runs from; None when it was installed from a wheel."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", "-C", str(source), *arguments], capture_output=True, text=True, check=True, timeout=20).stdout
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel").strip()) != source.parent:
+            return None  # installed inside somebody else's checkout
+        return {"commit": git("rev-parse", "HEAD").strip(), "diff": git("diff", "HEAD")[:1_000_000]}
+    except (OSError, subprocess.SubprocessError):
+        return None

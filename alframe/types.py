@@ -1,0 +1,95 @@
+"""Shape legend, and the values that pass between rooms.
+
+b batch · n pool · k posterior draws · c classes · d features · q query size
+position: a row of a summary.   index: a row of the dataset.   The two are never mixed.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+Summary = dict[str, Tensor]
+"""What a strategy keeps of the images it has seen: named tensors whose axis 0 is the sample."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a posterior says of a batch. Log-probabilities are float32 in nats and normalised over the last axis.
+
+    Draws are consistent: draw j is the same function for every image of a round (one dropout mask, one member).
+    `features` and `point_log_probs` come from ONE deterministic network (dropout off, member 0).
+    """
+
+    log_probs: Float[Tensor, "b k c"]
+    features: Float[Tensor, "b d"]
+    point_log_probs: Float[Tensor, "b c"]
+
+    @property
+    def mean_log_probs(self) -> Float[Tensor, "b c"]:
+        """Log of the posterior mean of the probabilities."""
+        return self.log_probs.logsumexp(dim=1) - math.log(self.log_probs.shape[1])
+
+
+@dataclass(frozen=True)
+class Views:
+    """All that `Strategy.select` may look at. It never sees a label of the pool, a loader or a config.
+
+    `pool` is the summary of the `n` unlabelled images (empty when the strategy does not read the pool). The rest is there
+    only if the strategy's `needs` names it: `labeled` (summary of the labelled images, with `labels`), `target` (summary of
+    a target set), `held_out` (summary of the validation images, with `held_out_labels`), `head` (features -> logits).
+    `max_bytes` bounds the extra memory that `select` may take beside its inputs.
+    """
+
+    n: int
+    pool: Summary
+    n_classes: int
+    labeled: Summary | None = None
+    labels: Int[Tensor, " m"] | None = None
+    target: Summary | None = None
+    held_out: Summary | None = None
+    held_out_labels: Int[Tensor, " v"] | None = None
+    head: Callable[[Tensor], Tensor] | None = None
+    max_bytes: int = 1 << 30
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What `select` answers: `q` distinct positions in the order of preference, each with a score.
+
+    `score_name` says what the score is. `pool_scores` (all `n` of them) is given where the rule scores every image, for the histogram.
+    """
+
+    positions: Int[Tensor, " q"]
+    scores: Float[Tensor, " q"]
+    score_name: str
+    pool_scores: Float[Tensor, " n"] | None = None
+
+
+@dataclass(frozen=True)
+class Question:
+    """One image put before an annotator. `kind` is initial, query or validation; `rank` its place in the round's order."""
+
+    id: str
+    index: int
+    kind: str
+    round: int
+    rank: int
+    score: float | None = None
+    score_name: str = ""
+    probs: list[float] | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An annotator's answer to one question; `label` is None where there is none (skipped, unreadable)."""
+
+    index: int
+    label: int | None
+    annotator: str
+    time_s: float = 0.0
+    extra: dict[str, Any] = field(default_factory=dict)

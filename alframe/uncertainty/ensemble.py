@@ -1,0 +1,49 @@
+"""Several networks trained from different initialisations: each member is one posterior draw."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from alframe.errors import expect
+from alframe.types import Prediction
+from alframe.uncertainty.base import Posterior, TrainNetwork, Uncertainty
+
+
+@dataclass(frozen=True)
+class Ensemble(Uncertainty):
+    """A deep ensemble: k = `members` networks, trained one after another on the same labelled images.
+
+    Costs `members` times the training and the inference of a point estimate. Raises ConfigError if `members` < 2.
+    Source: Lakshminarayanan et al. 2017, arXiv:1612.01474; in active learning Beluch et al. 2018. Differs: no adversarial training.
+    """
+
+    members: int = 5
+
+    def __post_init__(self) -> None:
+        expect(
+            self.members >= 2,
+            f"Expected uncertainty.members to be at least 2, got {self.members}; an ensemble of one has no spread: "
+            "raise it, or use uncertainty=point.",
+        )
+
+    @property
+    def n_draws(self) -> int:
+        return self.members
+
+    def fit(self, train: TrainNetwork, generator: torch.Generator) -> "EnsemblePosterior":
+        return EnsemblePosterior([train(member) for member in range(self.members)])
+
+
+class EnsemblePosterior(Posterior):
+    """The members in eval mode; features and point prediction are those of member 0."""
+
+    def __init__(self, networks: list[nn.Module]) -> None:
+        self.networks = [network.eval() for network in networks]
+
+    @torch.no_grad()
+    def predict(self, x: Tensor) -> Prediction:
+        features = self.networks[0].embed(x)  # type: ignore[operator]
+        logits = [self.head(features), *(network(x) for network in self.networks[1:])]
+        log_probs = torch.stack(logits, dim=1).float().log_softmax(dim=-1)
+        return Prediction(log_probs, features.float(), log_probs[:, 0])

@@ -6,7 +6,7 @@ from itertools import pairwise
 from alframe.errors import DataError, expect
 
 
-def area_under_curve(labels: Sequence[float], values: Sequence[float]) -> float:
+def area_under_curve(labels: Sequence[int | float], values: Sequence[int | float]) -> float:
     """Mean height of the learning curve over the labels, in the unit of `values` and between its least and greatest.
 
     Trapezoid rule over `labels` divided by their range; a curve of one label count is its last value. `labels` must

@@ -6,7 +6,7 @@ Figures are drawn with matplotlib's objects (no pyplot, no global state) and sto
 import io
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,7 @@ class Board:
             self._figure("query/scores", scored, step)
         self._writer.flush()
 
-    def finish(self, hparams: dict[str, Any], metrics: dict[str, float]) -> None:
+    def finish(self, hparams: dict[str, Any], metrics: Mapping[str, int | float]) -> None:
         """The run's row in the HParams page: its options and its final numbers, the latter also as scalars.
 
         Written into the run itself; `SummaryWriter.add_hparams` would make a second run of it.
@@ -91,7 +91,7 @@ class Board:
             k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in hparams.items() if v is not None
         }
         writer = self._writer._get_file_writer()
-        for summary in hparams_summaries(plain, metrics):
+        for summary in hparams_summaries(plain, dict(metrics)):
             writer.add_summary(summary)
         for tag, value in metrics.items():
             self._writer.add_scalar(tag, value, self._step)
@@ -125,7 +125,7 @@ def confusion_figure(confusion: np.ndarray, classes: Sequence[str], labels: int)
     picture = axes.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     width = figure.get_figwidth()
     bar = figure.add_axes((1 - 0.85 / width, axes.get_position().y0, 0.15 / width, axes.get_position().height))
-    figure.colorbar(picture, cax=bar, label="share of the true class", ticks=[0, 0.5, 1]).outline.set_visible(False)  # type: ignore[operator]
+    figure.colorbar(picture, cax=bar, label="share of the true class", ticks=[0, 0.5, 1]).outline.set_visible(False)
     axes.set(xlabel="predicted", ylabel="true")
     axes.spines[:].set_visible(False)
     if names:
@@ -205,7 +205,7 @@ def query_figure(
     axes.imshow(sheet, interpolation="nearest", extent=(0, width, height, 0), aspect="auto")
     name = questions[0].get("score_name") or "score"
     shown = "" if len(questions) == q else f", the first {q} of {len(questions)}"
-    heading = {"x": gap / width, "color": INK, "va": "baseline"}
+    heading: dict[str, Any] = {"x": gap / width, "color": INK, "va": "baseline"}
     figure.text(y=1 - 18 / (height + top), s=f"Query at {labels:,} labels{shown}", fontsize=10, **heading)
     legend = f"by rank; above: {name}, prediction; below: answer"
     figure.text(y=1 - 34 / (height + top), s=legend, fontsize=7.5, **{**heading, "color": GREY})
@@ -324,7 +324,7 @@ def _plain(axes: Axes) -> None:
 
 
 def _fit(n: int) -> float:
-    return 9 if n <= 10 else 7.5 if n <= 20 else 6
+    return 9.0 if n <= 10 else 7.5 if n <= 20 else 6.0
 
 
 def _shorten(name: str, characters: int) -> str:

@@ -13,7 +13,7 @@ from alframe.errors import PoolError, expect
 
 @dataclass(frozen=True)
 class Budget:
-    """`initial` labels, then `rounds` queries of `query_size` (a number grown by `growth` each round, or a list).
+    """`initial` labels ("all": the whole pool, for the full-data reference), then `rounds` queries of `query_size` (a number grown by `growth` each round, or a list).
 
     `validation` is the share of every purchase that is drawn at random and kept for validation: random, because images a
     strategy liked tell nothing true about the rest. These count as bought; with `count_validation: false` they come on top
@@ -21,7 +21,7 @@ class Budget:
     `metric` reached), `plateau` (rounds without an improvement of more than `min_improvement`), `max_hours` (of compute and labelling).
     """
 
-    initial: int = 100
+    initial: int | Literal["all"] = 100
     initial_set: Literal["random", "balanced", "stratified"] = "random"
     query_size: int | list[int] = 10
     growth: float = 1.0
@@ -35,8 +35,12 @@ class Budget:
     max_hours: float | None = None
 
     def __post_init__(self) -> None:
-        expect(self.initial >= 0, f"Expected budget.initial >= 0, got {self.initial}.")
+        expect(self.initial == "all" or self.initial >= 0, f"Expected budget.initial >= 0, got {self.initial}.")
         expect(self.rounds >= 0, f"Expected budget.rounds >= 0, got {self.rounds}.")
+        expect(
+            self.initial != "all" or self.rounds == 0,
+            f"Expected budget.rounds=0 with budget.initial=all (nothing is left to ask about), got {self.rounds}.",
+        )
         sizes = self.query_size if isinstance(self.query_size, list) else [self.query_size]
         expect(bool(sizes) and min(sizes) >= 1, f"Expected every budget.query_size >= 1, got {self.query_size}.")
         expect(
@@ -66,16 +70,21 @@ class Budget:
         n_validation = int(size * self.validation + 0.5)
         return size - n_validation, n_validation
 
-    @property
-    def n_images(self) -> int:
+    def initial_size(self, n_pool: int) -> int:
+        """Labels bought before the first training; "all" is the whole pool (the full-data reference)."""
+        if self.initial != "all":
+            return self.initial
+        return n_pool if self.count_validation else int(n_pool / (1 + self.validation))
+
+    def n_images(self, n_pool: int) -> int:
         """Images asked about over the whole run."""
-        return sum(sum(self.split(size)) for size in [self.initial, *(self.size(r) for r in range(self.rounds))])
+        return sum(sum(self.split(size)) for size in [self.initial_size(n_pool), *(self.size(r) for r in range(self.rounds))])
 
     def check(self, n_pool: int) -> None:
         """Raise `PoolError` when the pool cannot serve the budget."""
-        if self.n_images > n_pool:
+        if self.n_images(n_pool) > n_pool:
             raise PoolError(
-                f"Expected a budget within the pool of {n_pool} images, got {self.n_images} "
+                f"Expected a budget within the pool of {n_pool} images, got {self.n_images(n_pool)} "
                 f"(budget.initial={self.initial}, then {self.rounds} rounds of {self.query_size}); lower one of them."
             )
 

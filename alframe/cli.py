@@ -12,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console
 
-from alframe.config import CONFIGS, Plan, build, check_overrides, composer
+from alframe.config import CONFIGS, Plan, build, check_overrides, composer, load
 from alframe.console import RoundTable
 from alframe.errors import AlframeError
 from alframe.loop import run
@@ -66,6 +66,14 @@ def _hydra_main(cells: list[Path]) -> None:
             raise
 
     task()
+
+
+def launch(*overrides: str) -> list[dict[str, object]]:
+    """What the command does with these overrides, from Python: run, go on, or leave alone; returns the round lines.
+
+    Raises the errors that the command prints.
+    """
+    return execute(load(overrides))
 
 
 def execute(plan: Plan) -> list[dict[str, object]]:

@@ -66,7 +66,9 @@ class RoundTable:
         self._console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
-def progress(iterable: Iterable[Item], description: str, total: int | None = None, enabled: bool = True) -> Iterator[Item]:
+def progress(
+    iterable: Iterable[Item], description: str, total: int | None = None, enabled: bool = True
+) -> Iterator[Item]:
     """Yield from `iterable` with a bar on stderr that goes away at the end.
 
     Nothing is drawn where stderr is not a terminal, where `enabled` is false, or in the loop's first half second.
@@ -87,7 +89,7 @@ def progress(iterable: Iterable[Item], description: str, total: int | None = Non
             yield item
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: int | float) -> str:
     """`8.2 s`, `3 min 5 s`, `2 h 7 min`."""
     if seconds < 60:
         return f"{seconds:.1f} s"
@@ -99,7 +101,7 @@ def _width(name: str) -> int:
     return max(6, len(name))
 
 
-def _cell(name: str, value: float | None) -> str:
+def _cell(name: str, value: int | float | None) -> str:
     if value is None:
         text = "–"
     elif name in ("round", "labels"):

@@ -49,8 +49,18 @@ def test_query_sizes_are_fixed_geometric_or_listed():
 def test_validation_counts_as_bought_unless_told_otherwise():
     assert Budget(validation=0.2).split(10) == (8, 2)
     assert Budget(validation=0.2, count_validation=False).split(10) == (10, 2)
-    assert Budget(initial=100, query_size=10, rounds=5, validation=0.2).n_images == 150
-    assert Budget(initial=100, query_size=10, rounds=5, validation=0.2, count_validation=False).n_images == 180
+    assert Budget(initial=100, query_size=10, rounds=5, validation=0.2).n_images(999) == 150
+    assert Budget(initial=100, query_size=10, rounds=5, validation=0.2, count_validation=False).n_images(999) == 180
+
+
+def test_all_buys_the_whole_pool_and_leaves_nothing_to_ask():
+    budget = Budget(initial="all", rounds=0)
+    assert budget.initial_size(70) == budget.n_images(70) == 70
+    budget.check(70)
+    free = Budget(initial="all", rounds=0, validation=0.4, count_validation=False)
+    assert free.n_images(70) <= 70
+    with pytest.raises(ConfigError, match="budget.rounds=0"):
+        Budget(initial="all", rounds=1)
 
 
 def test_a_budget_larger_than_the_pool_is_refused_with_both_numbers():

@@ -26,6 +26,10 @@ class Canvas:
     def sign(self) -> Float[Tensor, "n 1 1"]:
         return torch.where(self.uniform(-1, 1) < 0, -1.0, 1.0)
 
+    def some(self, feature: Float[Tensor, "n s s"], share: float) -> Float[Tensor, "n s s"]:
+        """The feature on a random `share` of the images, nothing on the others."""
+        return feature * (self.uniform(0, 1) < share)
+
     def axes(self, angle: Tensor, x0: Tensor | float = 0.0, y0: Tensor | float = 0.0) -> tuple[Tensor, Tensor]:
         """Coordinates along and across the line through (x0, y0) at `angle`, each [n, size, size]."""
         x, y, cos, sin = self.x - x0, self.y - y0, angle.cos(), angle.sin()
@@ -95,16 +99,16 @@ def scratch(c: Canvas, light: Tensor) -> Tensor:
     width = c.uniform(0.55, 1.0)
     ends = torch.sigmoid((half - u.abs()) * 1.2)
     profile = torch.exp(-((v / width) ** 2)) - 0.6 * torch.exp(-(((v - 2 * width) / width) ** 2))
-    return c.sign() * profile * ends * c.uniform(0.16, 0.4)
+    return c.sign() * profile * ends * c.uniform(0.35, 0.65)
 
 
 def dent(c: Canvas, light: Tensor) -> Tensor:
     """A dimple: bright on the side that faces the light, dark on the other."""
-    u, v = c.axes(light, c.uniform(-22, 22), c.uniform(-22, 22))
+    u, v = c.axes(light, c.uniform(-20, 20), c.uniform(-20, 20))
     radius = c.uniform(3, 7)
     stretch = c.uniform(0.7, 1.4)
     bowl = torch.exp(-((u / radius) ** 2) - (v / radius / stretch) ** 2)
-    return 2.0 * u / radius * bowl * c.uniform(0.13, 0.32)
+    return 2.0 * u / radius * bowl * c.uniform(0.4, 0.7)
 
 
 def stain(c: Canvas, light: Tensor) -> Tensor:
@@ -114,7 +118,7 @@ def stain(c: Canvas, light: Tensor) -> Tensor:
     inside = 1 - radius + 0.35 * c.noise(u, v, 5, 5)
     body = torch.sigmoid(inside * 9)
     rim = torch.exp(-((inside * 6) ** 2))
-    return -(0.7 * body + 0.5 * rim) * c.uniform(0.08, 0.22)
+    return -(0.8 * body + 0.4 * rim) * c.uniform(0.25, 0.45)
 
 
 def crack(c: Canvas, light: Tensor) -> Tensor:
@@ -122,7 +126,7 @@ def crack(c: Canvas, light: Tensor) -> Tensor:
     x0, y0, angle = c.uniform(-18, 18), c.uniform(-18, 18), c.uniform(0, 2 * math.pi)
     trunk = _jagged(c, x0, y0, angle, c.uniform(14, 30))
     branch = _jagged(c, x0, y0, angle + c.sign() * c.uniform(0.5, 1.2), c.uniform(8, 16))
-    return -torch.maximum(trunk, branch * (c.uniform(0, 1) < 0.5)) * c.uniform(0.25, 0.6)
+    return -torch.maximum(trunk, branch * (c.uniform(0, 1) < 0.5)) * c.uniform(0.4, 0.75)
 
 
 def _jagged(c: Canvas, x0: Tensor, y0: Tensor, angle: Tensor, length: Tensor) -> Tensor:
@@ -139,11 +143,27 @@ def _jagged(c: Canvas, x0: Tensor, y0: Tensor, angle: Tensor, length: Tensor) ->
 
 
 def seam(c: Canvas) -> Tensor:
-    """A joint or guide line right across a third of the surfaces: as thin as a scratch, but it is meant to be there."""
+    """A joint right across the surface: as thin as a scratch, but it runs from border to border."""
     _, v = c.axes(c.uniform(0, math.pi), c.uniform(-26, 26), c.uniform(-26, 26))
     width = c.uniform(0.6, 1.3)
     profile = torch.exp(-((v / width) ** 2)) - 0.5 * torch.exp(-(((v - 2 * width) / width) ** 2))
-    return c.sign() * profile * c.uniform(0.1, 0.35) * (c.uniform(0, 1) < 1 / 3)
+    return c.sign() * profile * c.uniform(0.1, 0.4)
+
+
+def rivet(c: Canvas, light: Tensor) -> Tensor:
+    """A round head: shaded like a dent the other way about, with a sharp dark border."""
+    u, v = c.axes(light, c.uniform(-26, 26), c.uniform(-26, 26))
+    radius = c.uniform(2.5, 5)
+    r = torch.hypot(u, v) / radius
+    inside = torch.sigmoid((1 - r) * radius * 2)
+    return inside * -u / radius * c.uniform(0.15, 0.5) - torch.exp(-(((r - 1) * radius) ** 2)) * c.uniform(0.1, 0.35)
+
+
+def sticker(c: Canvas) -> Tensor:
+    """A straight-edged mark, lighter or darker than the surface."""
+    u, v = c.axes(c.uniform(0, math.pi), c.uniform(-24, 24), c.uniform(-24, 24))
+    inside = torch.sigmoid((c.uniform(2, 7) - u.abs()) * 3) * torch.sigmoid((c.uniform(2, 7) - v.abs()) * 3)
+    return c.sign() * inside * c.uniform(0.12, 0.35)
 
 
 def albedo(c: Canvas, material: Int[Tensor, " n"]) -> Float[Tensor, "n 3 1 1"]:
@@ -181,7 +201,8 @@ def draw(
         if len(rows):
             relief[rows] = paint(Canvas(len(rows), size, rng))
     light = canvas.uniform(0, 2 * math.pi)
-    relief += seam(canvas) + canvas.spots(6, (0.7, 1.4), (-0.35, 0.35))
+    relief += canvas.some(seam(canvas), 0.3) + canvas.some(rivet(canvas, light), 0.3) + canvas.some(sticker(canvas), 0.2)
+    relief += canvas.spots(5, (0.7, 1.3), (-0.3, 0.3))
     image = albedo(canvas, material) * (lighting(canvas, light, material) * (1 + relief))[:, None]
     for number, name in enumerate(kinds, start=1):
         rows = (kind == number).nonzero()[:, 0]

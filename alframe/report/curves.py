@@ -72,9 +72,7 @@ def lower_is_better(metric: str) -> bool:
     return metric.split("/")[-1] in LOWER_IS_BETTER or metric.endswith("_s")
 
 
-def on_grid(
-    runs: dict[str, dict[int, tuple[list[float], list[float]]]], low: float, high: float
-) -> dict[str, Curve]:
+def on_grid(runs: dict[str, dict[int, tuple[list[float], list[float]]]], low: float, high: float) -> dict[str, Curve]:
     """Curves by cell from (labels, values) by cell and seed, cut to `low`..`high` and put on one grid of label counts."""
     counts = {x for seeds in runs.values() for labels, _ in seeds.values() for x in labels if low <= x <= high}
     grid = np.array(sorted(counts | {low, high}), dtype=float)

@@ -40,9 +40,16 @@ class Run:
         return json.dumps([self.dataset, self.data_hash, self.config.get("budget")], sort_keys=True, default=str)
 
     @property
+    def options(self) -> dict[str, Any]:
+        """What is equal in runs that differ in their seed only: every option by its path, without budget and place of the data."""
+        apart = {"budget", "seed", "choices"}
+        flat = _flat({key: value for key, value in self.config.items() if key not in apart})
+        return {key: value for key, value in flat.items() if key != "dataset.root"}
+
+    @property
     def cell(self) -> str:
-        """What must be equal for two runs to differ in their seed only."""
-        return json.dumps([self.config.get(group) for group in CELL_GROUPS], sort_keys=True, default=str)
+        """`options` as one string."""
+        return json.dumps(self.options, sort_keys=True, default=str)
 
 
 @dataclass(frozen=True)
@@ -211,7 +218,7 @@ def _cell_names(runs: Sequence[Run]) -> list[str]:
     """The strategy and the other choices that vary; where that leaves two cells alike, the options that differ."""
     varying = [group for group in CELL_GROUPS[1:] if len({run.choices[group] for run in runs}) > 1]
     names = [" · ".join(run.choices[group] for group in ("strategy", *varying)) for run in runs]
-    return _told_apart(names, [_flat({group: run.config.get(group) for group in CELL_GROUPS}) for run in runs])
+    return _told_apart(names, [run.options for run in runs])
 
 
 def _titles(runs: Sequence[Run]) -> list[str]:

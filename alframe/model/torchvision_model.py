@@ -1,0 +1,139 @@
+"""Any classification network of torchvision, by name."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from alframe.errors import ConfigError, DataError, did_you_mean
+from alframe.model.base import Network
+from alframe.model.checks import check_images, check_rate
+
+WEIGHT_FILES = (".pth", ".pt", ".safetensors")
+
+
+class Torchvision(Network):
+    """`torchvision.models.<name>` cut before its last linear layer; `dropout` before that layer takes the place of the model's own.
+
+    `weights` is null (untrained), a name such as DEFAULT or IMAGENET1K_V1 (downloaded once by torchvision), or the path of a
+    state dict (.pth, .pt, .safetensors). Grey images are repeated to three channels. Other dropout layers keep torchvision's rates.
+    Raises ConfigError for an unknown name or weights, a model that does not end in a linear layer, and images of a size that it
+    does not admit; DataError when weights cannot be had.
+    """
+
+    def __init__(
+        self, shape: tuple[int, ...], n_classes: int, *, name: str, weights: str | None = None, dropout: float = 0.5
+    ) -> None:
+        super().__init__()
+        check_images(name, shape, least=1)
+        check_rate("dropout", dropout)
+        self.trunk = load_model(name, weights)
+        n_features = remove_last_layer(self.trunk, name)
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(n_features, n_classes)
+        check_size(self, name, shape)
+
+    def embed(self, x: Tensor) -> Tensor:
+        return self.trunk(x.expand(-1, 3, -1, -1))
+
+    def head(self, h: Tensor) -> Tensor:
+        return self.classifier(self.dropout(h))
+
+
+def load_model(name: str, weights: str | None) -> nn.Module:
+    """torchvision's model `name` with its last layer still on; `weights` as in `Torchvision`."""
+    check_name(name)
+    named = weights is not None and not weights.endswith(WEIGHT_FILES)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # googlenet and inception_v3 announce another initialisation
+        if named:
+            model = _download(name, str(weights))
+        else:
+            model = torchvision.models.get_model(name, weights=None)
+    for auxiliary in ("aux1", "aux2", "AuxLogits"):  # second classifiers, which would make training return tuples
+        if hasattr(model, auxiliary):
+            setattr(model, auxiliary, None)
+            model.aux_logits = False  # type: ignore[assignment]
+    if weights is not None and not named:
+        _load_file(model, name, Path(weights))
+    return model
+
+
+def check_name(name: str, also: tuple[str, ...] = ()) -> None:
+    """Raises ConfigError unless torchvision, or `also`, has a classification model of that name."""
+    known = [*torchvision.models.list_models(module=torchvision.models), *also]
+    if name not in known:
+        hint = did_you_mean(name, known, otherwise="; torchvision.models.list_models() lists them")
+        raise ConfigError(f"Expected the name of a torchvision classification model, got '{name}'{hint}.")
+
+
+@torch.no_grad()
+def check_size(model: nn.Module, name: str, shape: tuple[int, ...]) -> None:
+    """Raises ConfigError unless `model` can run on one blank image: torchvision's models state their smallest size by failing."""
+    training = model.training
+    try:
+        model.eval()(torch.zeros(1, *shape))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise ConfigError(
+            f"Expected images of a size that torchvision's {name} admits, got {shape} ({str(error).splitlines()[0]}); "
+            "resize the images or choose another model."
+        ) from error
+    model.train(training)
+
+
+def weights_entry(name: str, weights: str) -> Any:
+    """torchvision's entry (url, transforms, ...) of the weights called `weights` of model `name`."""
+    known = torchvision.models.get_model_weights(name)
+    if weights not in ("DEFAULT", *known.__members__):
+        hint = did_you_mean(weights, known.__members__)
+        raise ConfigError(
+            f"Expected model.weights to be one of {', '.join(['DEFAULT', *known.__members__])}, a path ending in "
+            f"{', '.join(WEIGHT_FILES)}, or null, got '{weights}'{hint}."
+        )
+    return known[weights]
+
+
+def remove_last_layer(model: nn.Module, name: str) -> int:
+    """Replace the last linear layer, and a dropout layer right before it, by identities; returns its number of inputs."""
+    leaves = [(path, module) for path, module in model.named_modules() if not any(module.children())]
+    linear = [i for i, (_, module) in enumerate(leaves) if isinstance(module, nn.Linear)]
+    if not linear or linear[-1] != len(leaves) - 1:
+        raise ConfigError(
+            f"Expected a torchvision model that ends in a linear layer, got {name}, which ends in {type(leaves[-1][1]).__name__}; "
+            "choose another model."
+        )
+    path, last = leaves[-1]
+    model.set_submodule(path, nn.Identity())
+    before, layer = leaves[-2]
+    if isinstance(layer, nn.Dropout):
+        model.set_submodule(before, nn.Identity())
+    return int(last.in_features)  # type: ignore[arg-type]
+
+
+def _download(name: str, weights: str) -> nn.Module:
+    entry = weights_entry(name, weights)
+    try:
+        return torchvision.models.get_model(name, weights=entry)
+    except (OSError, RuntimeError) as error:
+        raise DataError(
+            f"Expected to download the weights {entry} ({entry.url}), got {type(error).__name__}: {error}; check the connection, put "
+            f"that file into {Path(torch.hub.get_dir()) / 'checkpoints'}, or give model.weights the path of a state dict."
+        ) from error
+
+
+def _load_file(model: nn.Module, name: str, path: Path) -> None:
+    if not path.is_file():
+        raise ConfigError(f"Expected model.weights to be the path of an existing file, got {path}; correct the path.")
+    try:
+        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+        state = {key: value for key, value in state.items() if not key.lower().startswith("aux")}
+        model.load_state_dict(state)
+    except Exception as error:  # unpickling, safetensors and load_state_dict raise unrelated types
+        raise DataError(
+            f"Expected {path} to hold the state dict of torchvision's {name}, got {type(error).__name__}: "
+            f"{str(error).splitlines()[0]}; give the file that belongs to the model."
+        ) from error

@@ -1,0 +1,154 @@
+"""Learning curves as a figure: a panel a comparison, the mean over seeds with its band, each curve labelled where it ends."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, MaxNLocator
+
+from alframe.report.curves import BOOTSTRAP_SEEDS, Curve, band
+from alframe.report.summary import Section
+
+# Okabe and Ito's palette without its yellow, which is lost on white; told apart under every common colour blindness
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7A4FBF")
+STYLES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (5, 1.2, 1.2, 1.2)))
+BASELINE, INK, FAINT = "#5F5F5F", "#222222", "#E4E4E4"
+FONT = 10.0
+PANEL = (5.6, 3.7)  # inches
+
+
+def draw(sections: Sequence[Section], out: Path) -> list[Path]:
+    """Write `curves.png` (200 dots an inch) and `curves.svg` into `out`; the same runs give the same bytes."""
+    figure = learning_curves(sections)
+    FigureCanvasAgg(figure)
+    figure.savefig(out / "curves.png", dpi=200)
+    with matplotlib.rc_context({"svg.hashsalt": "alframe"}):
+        FigureCanvasSVG(figure)
+        figure.savefig(out / "curves.svg", metadata={"Date": None})
+    return [out / "curves.png", out / "curves.svg"]
+
+
+def learning_curves(sections: Sequence[Section]) -> Figure:
+    """One panel for each section, at most three in a row; a cell has the same colour in all of them."""
+    columns = min(3, len(sections))
+    rows = math.ceil(len(sections) / columns)
+    longest = max(len(name) for section in sections for name in section.curves)
+    left, right, top, bottom = 0.75, 0.35 + 0.072 * longest, 0.5, 0.78
+    width, height = columns * (PANEL[0] + right), rows * PANEL[1]
+    figure = Figure(figsize=(width, height), facecolor="white")
+    looks = _looks(sections)
+    for i, section in enumerate(sections):
+        x, y = (i % columns) * (PANEL[0] + right), height - (1 + i // columns) * PANEL[1]
+        axes = figure.add_axes(
+            ((x + left) / width, (y + bottom) / height, (PANEL[0] - left) / width, (PANEL[1] - top - bottom) / height)
+        )
+        _panel(axes, section, looks)
+    return figure
+
+
+def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Heights as near to `wanted` as can be that are `gap` apart and within `low`..`high`, in the order of `wanted`.
+
+    Neighbours that touch are moved together around their common middle. Where there is no room the gap shrinks.
+    """
+    order = sorted(range(len(wanted)), key=lambda i: wanted[i])
+    gap = min(gap, (high - low) / max(len(wanted) - 1, 1))
+    blocks: list[tuple[float, int]] = []  # (bottom, members)
+    for i in order:
+        bottom, size = min(max(wanted[i], low), high), 1
+        while blocks and blocks[-1][0] + blocks[-1][1] * gap > bottom:
+            below, n = blocks.pop()
+            bottom = (below * n + (bottom - n * gap) * size) / (n + size)
+            size += n
+            bottom = min(max(bottom, low), high - (size - 1) * gap)
+        blocks.append((bottom, size))
+    heights = [bottom + k * gap for bottom, size in blocks for k in range(size)]
+    placed = dict(zip(order, heights, strict=True))
+    return [placed[i] for i in range(len(wanted))]
+
+
+def _panel(axes: Axes, section: Section, looks: dict[str, dict[str, Any]]) -> None:
+    n_seeds = [len(curve.seeds) for curve in section.curves.values()]
+    bootstrap = min(n_seeds) >= BOOTSTRAP_SEEDS
+    for name, curve in section.curves.items():
+        style = looks[name]
+        if len(curve.seeds) > 1:
+            low, high = band(curve.values, bootstrap)
+            axes.fill_between(curve.labels, low, high, color=style["color"], alpha=0.13, linewidth=0)
+        marker = "o" if len(curve.labels) <= 25 else ""
+        axes.plot(curve.labels, curve.mean, marker=marker, markersize=3.5, linewidth=1.8, **style)
+    axes.set_title(section.title, loc="left", fontsize=FONT + 2, color=INK, pad=10)
+    axes.set_ylabel(_metric_words(section.metric), fontsize=FONT, color=INK)
+    axes.set_xlabel("labels bought", fontsize=FONT, color=INK)
+    caption: dict[str, Any] = {"fontsize": FONT - 2.5, "color": "#777777", "transform": axes.transAxes, "va": "top"}
+    axes.text(0, -0.235, _caption(n_seeds, bootstrap), **caption)
+    axes.grid(axis="y", color=FAINT, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color("#999999")
+    axes.tick_params(labelsize=FONT - 1, color="#999999", labelcolor="#444444", length=3)
+    axes.tick_params(axis="y", length=0)
+    counts = next(iter(section.curves.values())).labels
+    few = len(counts) <= 7
+    steps = [1, 2, 2.5, 5, 10]
+    axes.xaxis.set_major_locator(
+        FixedLocator(counts.tolist()) if few else MaxNLocator(nbins=7, integer=True, steps=steps)
+    )
+    axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
+    axes.margins(x=0.02)
+    _name_the_ends(axes, section.curves, looks)
+
+
+def _name_the_ends(axes: Axes, curves: dict[str, Curve], looks: dict[str, dict[str, Any]]) -> None:
+    low, high = axes.get_ylim()
+    box = axes.get_window_extent()  # pixels at the figure's own dpi, as the font's size below
+    gap = 1.28 * FONT * axes.figure.dpi / 72 / box.height
+    ends = [(curve.mean[-1] - low) / (high - low) for curve in curves.values()]
+    x_end = max(curve.labels[-1] for curve in curves.values())
+    x_low, x_high = axes.get_xlim()
+    end = (x_end - x_low) / (x_high - x_low)
+    for (name, _), wanted, placed in zip(curves.items(), ends, spread(ends, gap, 0.0, 1.0), strict=True):
+        colour = looks[name]["color"]
+        line = {"color": colour, "linewidth": 0.8, "alpha": 0.6, "clip_on": False, "transform": axes.transAxes}
+        axes.plot([end + 0.012, end + 0.035], [wanted, placed], **line)
+        axes.text(end + 0.042, placed, name, color=colour, fontsize=FONT, va="center", transform=axes.transAxes)
+    axes.set(xlim=(x_low, x_high), ylim=(low, high))
+
+
+def _looks(sections: Sequence[Section]) -> dict[str, dict[str, Any]]:
+    """A colour for each cell; the line changes where the palette starts over. Baselines are grey."""
+    looks: dict[str, dict[str, Any]] = {}
+    n_baselines = n_others = 0
+    for section in sections:
+        for name in section.curves:
+            if name in looks:
+                continue
+            if name in section.baselines.values():
+                looks[name] = {"color": BASELINE, "linestyle": STYLES[(1 + n_baselines) % len(STYLES)], "zorder": 2}
+                n_baselines += 1
+            else:
+                style = STYLES[n_others // len(PALETTE) % len(STYLES)]
+                looks[name] = {"color": PALETTE[n_others % len(PALETTE)], "linestyle": style, "zorder": 3}
+                n_others += 1
+    return looks
+
+
+def _metric_words(metric: str) -> str:
+    """`test/auroc` as `test AUROC`, `test/recall/defective` as `test recall defective`."""
+    upper = {"auroc", "auprc", "nll", "ece"}
+    return " ".join(part.upper() if part in upper else part.replace("_", " ") for part in metric.split("/"))
+
+
+def _caption(n_seeds: Sequence[int], bootstrap: bool) -> str:
+    few, most = min(n_seeds), max(n_seeds)
+    if most == 1:
+        return "one seed each: nothing is known of the spread"
+    seeds = f"{most} seeds" if few == most else f"{few} to {most} seeds"
+    kind = "95 % bootstrap interval of the mean" if bootstrap else "lowest to highest seed"
+    return f"line: mean over {seeds} · band: {kind}"

@@ -1,0 +1,182 @@
+"""From run folders to numbers: which runs are compared over which labels, the table's rows, and what was left out."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from alframe.errors import ConfigError, RunFolderError, did_you_mean, expect
+from alframe.report.curves import Against, Curve, against, lower_is_better, on_grid
+from alframe.report.read import CELL_GROUPS, Comparison, LeftOut, Run, compare, read_runs
+
+MULTICLASS_METRIC, BINARY_METRIC = "test/accuracy", "test/auroc"
+NOT_METRICS = ("round", "labels", "stopped")
+
+
+@dataclass(frozen=True)
+class Section:
+    """One comparison worked out: its curves by cell, and every cell but the baselines against its baseline."""
+
+    title: str
+    metric: str
+    common: dict[str, str]
+    cells: dict[str, dict[int, Run]]
+    curves: dict[str, Curve]
+    against: dict[str, Against]
+    baselines: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def runs(self) -> list[Run]:
+        return [run for seeds in self.cells.values() for run in seeds.values()]
+
+    @property
+    def lower_is_better(self) -> bool:
+        return lower_is_better(self.metric)
+
+    @property
+    def range(self) -> tuple[int, int]:
+        """The first and the last label count that all runs have."""
+        labels = next(iter(self.curves.values())).labels
+        return round(labels[0]), round(labels[-1])
+
+
+def sections(
+    folders: Sequence[Path], metric: str | None = None, baseline: str = "random", unfinished: bool = False
+) -> tuple[list[Section], list[LeftOut]]:
+    """Everything that the report says of the runs in and below `folders`.
+
+    `metric` is a key of `rounds.jsonl`; by default `test/auroc` for two classes, else `test/accuracy`. Raises
+    `RunFolderError` where no run can be used, `ConfigError` for a metric that no run has.
+    """
+    runs, left = read_runs(folders, unfinished)
+    expect(bool(runs), f"Expected a run to report on, got none: {_reasons(left)}.", RunFolderError)
+    if metric is not None:
+        known = metrics(runs)
+        expect(
+            metric in known,
+            f"Expected a metric of these runs, got {metric!r}"
+            + did_you_mean(metric, known, otherwise=";")
+            + f" they have {', '.join(known)}.",
+            ConfigError,
+        )
+    comparisons, twice = compare(runs)
+    worked_out = []
+    for comparison in comparisons:
+        section, without = _section(comparison, metric, baseline)
+        left += without
+        worked_out += [section] if section else []
+    left += twice
+    expect(bool(worked_out), f"Expected a run to report on, got none: {_reasons(left)}.", RunFolderError)
+    return worked_out, left
+
+
+def metrics(runs: Iterable[Run]) -> list[str]:
+    """The keys of all rounds that hold numbers."""
+    keys = {
+        key
+        for run in runs
+        for line in run.rounds
+        for key, value in line.items()
+        if key not in NOT_METRICS and isinstance(value, int | float) and not isinstance(value, bool)
+    }
+    return sorted(keys, key=lambda key: (not key.startswith("test/"), "/" not in key, key))
+
+
+def _section(comparison: Comparison, metric: str | None, baseline: str) -> tuple[Section | None, list[LeftOut]]:
+    runs = comparison.runs
+    if metric is None:
+        binary = len(runs[0].classes) == 2 and BINARY_METRIC in metrics(runs)
+        metric = BINARY_METRIC if binary else MULTICLASS_METRIC
+    points, left = _points(comparison, metric)
+    if not points:
+        return None, left
+    used = {name: {seed: comparison.cells[name][seed] for seed in seeds} for name, seeds in points.items()}
+    every = [labels for seeds in points.values() for labels, _ in seeds.values()]
+    low, high = max(labels[0] for labels in every), min(labels[-1] for labels in every)
+    if low > high:
+        reason = f"no label count in common with the other runs of {comparison.title}"
+        return None, left + [LeftOut(run.folder, reason) for run in runs]
+    notes = []
+    if high < (longest := max(labels[-1] for labels in every)):
+        shortest = next(run for run in runs if run.rounds[-1]["labels"] <= high)
+        notes.append(
+            f"Compared up to {high:,.0f} labels, which all runs have; the longest has {longest:,.0f}, "
+            f"{shortest.folder} ends there ({shortest.rounds[-1].get('stopped') or 'unfinished'})."
+        )
+    seeds_of = {name: set(seeds) for name, seeds in used.items()}
+    for name, seeds in seeds_of.items():
+        missing = sorted(set.union(*seeds_of.values()) - seeds)
+        if missing:
+            notes.append(f"{name} has no seed {', '.join(map(str, missing))}; differences use the common seeds only.")
+    curves = on_grid(points, low, high)
+    baselines, remarks = _baselines(used, baseline)
+    first = [next(iter(seeds.values())) for seeds in used.values()]
+    common = {
+        group: first[0].choices[group]
+        for group in (*CELL_GROUPS[1:], "budget")
+        if len({run.choices[group] for run in first}) == 1
+    }
+    versus = against(curves, baselines, lower_is_better(metric))
+    section = Section(comparison.title, metric, common, used, curves, versus, baselines, (*notes, *remarks))
+    return section, left
+
+
+def _points(
+    comparison: Comparison, metric: str
+) -> tuple[dict[str, dict[int, tuple[list[float], list[float]]]], list[LeftOut]]:
+    """(labels, values) by cell and seed, of the rounds that have the metric; runs that cannot be drawn are left out."""
+    points: dict[str, dict[int, tuple[list[float], list[float]]]] = {}
+    left = []
+    for name, seeds in comparison.cells.items():
+        for seed, run in seeds.items():
+            measured = [(line["labels"], line[metric]) for line in run.rounds if line.get(metric) is not None]
+            odd = [labels for labels, value in measured if not _is_finite(value)]
+            if not measured:
+                left.append(LeftOut(run.folder, f"has no {metric}"))
+            elif odd:
+                left.append(LeftOut(run.folder, f"{metric} is not a finite number at {odd[0]} labels"))
+            else:
+                labels, values = zip(*measured, strict=True)
+                points.setdefault(name, {})[seed] = ([float(x) for x in labels], [float(value) for value in values])
+    return points, left
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _baselines(cells: dict[str, dict[int, Run]], baseline: str) -> tuple[dict[str, str], list[str]]:
+    """By cell, the cell it is compared with: the baseline strategy with the same other options, else the only one there is."""
+    first = {name: next(iter(seeds.values())) for name, seeds in cells.items()}
+    candidates = [name for name, run in first.items() if run.choices["strategy"] == baseline]
+    found, remarks = {}, []
+    for name in [name for name in cells if name not in candidates]:
+        for others in (_other_options, _other_choices):
+            same = [c for c in candidates if others(first[c]) == others(first[name])]
+            if len(same) == 1:
+                found[name] = same[0]
+                break
+        else:
+            if len(candidates) == 1:
+                found[name] = candidates[0]
+                remarks.append(f"{name} is compared with {candidates[0]}, which differs in more than the strategy.")
+            elif candidates:
+                remarks.append(f"{name} is compared with nothing: no run of {baseline} has its other options.")
+    if not candidates:
+        remarks.append(f"No run of {baseline} here: nothing to compare with (--baseline names another strategy).")
+    return found, remarks
+
+
+def _other_options(run: Run) -> dict[str, Any]:
+    return {key: value for key, value in run.options.items() if key.split(".")[0] != "strategy"}
+
+
+def _other_choices(run: Run) -> dict[str, Any]:
+    return {group: name for group, name in run.choices.items() if group != "strategy"}
+
+
+def _reasons(left: Sequence[LeftOut]) -> str:
+    shown = "; ".join(f"{item.folder}: {item.reason}" for item in left[:3])
+    return shown + (f"; and {len(left) - 3} more" if len(left) > 3 else "")

@@ -1,0 +1,72 @@
+"""Diverse and uncertain at once: k-means++ seeding on the gradients that the last layer would get."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from alframe.strategy.base import Strategy
+from alframe.strategy.nearest_centre import NearestCentre, norms
+from alframe.types import Prediction, Selection, Summary, Views
+
+_BLOCK = 256  # proposals drawn together
+
+
+@dataclass(frozen=True)
+class Badge(Strategy):
+    """D² sampling of g_i = (p - e_ŷ) ⊗ [h; 1], the last layer's gradient for the hallucinated label ŷ = argmax p.
+
+    Each next pick has a probability proportional to its squared distance to the nearest pick so far, which is its score. The
+    first is the gradient with the largest norm (`first="norm"`, as the authors' code) or uniform (`first="sample"`, as
+    k-means++); its score is its squared norm. When every image left equals a pick, the rest are uniform, with score 0.
+    p, ŷ and h are those of the deterministic network, not of the posterior mean.
+    Source: Ash et al. 2020, arXiv:1906.03671. Differs: gradients stay factored (c + d + 1 numbers an image, not c (d + 1)), and
+    D² sampling is exact by rejection: proposals come from outdated distances, which are upper bounds.
+    """
+
+    first: Literal["norm", "sample"] = "norm"
+
+    def summarize(self, prediction: Prediction) -> Summary:
+        log_probs, features = prediction.point_log_probs, prediction.features
+        top = log_probs.max(dim=1, keepdim=True)
+        # expm1 rather than p - 1: a confident image keeps its direction, however small its gradient.
+        gradient = log_probs.exp().scatter(1, top.indices, top.values.expm1())
+        return {"gradient": gradient, "features": torch.cat([features, features.new_ones(len(features), 1)], dim=1)}
+
+    def select(self, views: Views, size: int, generator: torch.Generator) -> Selection:
+        nearest = NearestCentre([views.pool["gradient"], views.pool["features"]], views.max_bytes)
+        lengths = norms(nearest.factors)
+        first = lengths.argmax() if self.first == "norm" else torch.randint(views.n, (), generator=generator)
+        scores = [float(lengths[first]) ** 2]
+        nearest.add([int(first)], first.reshape(1), torch.zeros(1))
+        nearest.refresh()
+        while len(scores) < size and float(nearest.bounds.sum()) > 0:
+            scores += _sample(nearest, size - len(scores), generator)
+        if len(scores) < size:
+            left = torch.ones(views.n, dtype=torch.bool)
+            left[nearest.centres] = False
+            rest = left.nonzero().squeeze(1)
+            nearest.centres += rest[torch.randperm(len(rest), generator=generator)[: size - len(scores)]].tolist()
+            scores += [0.0] * (size - len(scores))
+        return Selection(torch.tensor(nearest.centres), torch.tensor(scores), "squared_distance")
+
+
+def _sample(nearest: NearestCentre, size: int, generator: torch.Generator) -> list[float]:
+    """Make centres of up to `size` points, drawn by rejection from one block of proposals; their squared distances."""
+    cumulative = nearest.bounds.cumsum(dim=0)
+    place, chance = torch.rand(2, _BLOCK, dtype=torch.float64, generator=generator)
+    proposals = torch.searchsorted(cumulative, place.to(cumulative) * cumulative[-1], right=True)
+    proposals.clamp_max_(len(cumulative) - 1)  # a place that rounding has put past the end
+    proposed = nearest.bounds[proposals].cpu()
+    bounds, distances = nearest.block(proposals)
+    picked: list[int] = []
+    scores: list[float] = []
+    for i in range(_BLOCK):
+        if len(picked) < size and chance[i] * proposed[i] < bounds[i]:
+            picked.append(int(proposals[i]))
+            scores.append(float(bounds[i]))
+            torch.minimum(bounds, distances[i], out=bounds)
+    nearest.add(picked, proposals, bounds)
+    if len(picked) < min(size, _BLOCK // 2):
+        nearest.refresh()  # the bounds have become so loose that one matrix product is cheaper than more rejections
+    return scores

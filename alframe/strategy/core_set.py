@@ -1,0 +1,75 @@
+"""Cover the pool: pick again and again the image that is farthest from everything labelled or picked so far."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch.nn.functional import normalize
+
+from alframe.strategy.base import Strategy
+from alframe.strategy.nearest_centre import NearestCentre
+from alframe.types import Prediction, Selection, Summary, Views
+
+_BLOCK = 1024  # candidates looked at together; it changes the speed only
+
+
+@dataclass(frozen=True)
+class CoreSet(Strategy):
+    """k-centre greedy on features: argmax over the pool of min over labelled and picked of |h_i - h_j|.
+
+    The score is that distance when the image was picked. With nothing labelled the first pick is the image nearest to the mean
+    of the pool, and its score is its distance to the farthest image. `normalize` puts features on the unit sphere first.
+    Deterministic: equal distances go to any one of the equals.
+    Source: Sener & Savarese 2018, arXiv:1708.00489. Differs: the greedy rule alone (no mixed-integer refinement), exact and lazy:
+    only images whose outdated distance, an upper bound, is still among the largest are compared with new centres.
+    """
+
+    normalize: bool = False
+
+    needs: ClassVar[frozenset[str]] = frozenset({"labeled"})
+
+    def summarize(self, prediction: Prediction) -> Summary:
+        return {"features": normalize(prediction.features) if self.normalize else prediction.features}
+
+    def select(self, views: Views, size: int, generator: torch.Generator) -> Selection:
+        features = views.pool["features"]
+        nearest = NearestCentre([features], views.max_bytes)
+        scores: list[float] = []
+        if views.labeled is not None and len(views.labeled["features"]):
+            nearest.cover([views.labeled["features"]])
+        else:
+            scores.append(_start_in_the_middle(nearest, views))
+        while len(scores) < size:
+            scores += _farthest(nearest, size - len(scores))
+        return Selection(
+            torch.tensor(nearest.centres), torch.tensor(scores, dtype=torch.float64).sqrt().float(), "distance"
+        )
+
+
+def _start_in_the_middle(nearest: NearestCentre, views: Views) -> float:
+    """Make the point nearest to the mean the first centre; its squared distance to the farthest point."""
+    to_mean = NearestCentre(nearest.factors, views.max_bytes)
+    to_mean.cover([nearest.factors[0].mean(dim=0, keepdim=True)])
+    first = to_mean.bounds.argmin(dim=0, keepdim=True)
+    nearest.add(first.tolist(), first, torch.tensor([-1.0]))
+    nearest.refresh()
+    return max(0.0, float(nearest.bounds.max()))
+
+
+def _farthest(nearest: NearestCentre, size: int) -> list[float]:
+    """Make centres of up to `size` points, as many as one block of candidates allows; their squared distances, -1 marks a centre."""
+    n, block = len(nearest.bounds), min(_BLOCK, nearest.tile)
+    top = nearest.bounds.topk(min(n, block + 1))
+    candidates = top.indices[:block].sort().values  # sorted, so that the first of equals wins
+    outside = max(0.0, float(top.values[-1])) if n > block else 0.0  # nobody outside the block is farther than this
+    bounds, distances = nearest.block(candidates)
+    picked: list[int] = []
+    scores: list[float] = []
+    while len(scores) < size and (farthest := float(bounds.max())) >= outside:
+        chosen = int(bounds.argmax())
+        picked.append(int(candidates[chosen]))
+        scores.append(farthest)
+        torch.minimum(bounds, distances[chosen], out=bounds)
+        bounds[chosen] = -1
+    nearest.add(picked, candidates, bounds)
+    return scores

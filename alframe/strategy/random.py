@@ -1,0 +1,24 @@
+"""Pick uniformly at random: the baseline that every other rule must beat."""
+
+from dataclasses import dataclass
+
+import torch
+
+from alframe.strategy.base import Strategy
+from alframe.strategy.top_score import highest
+from alframe.types import Prediction, Selection, Summary, Views
+
+
+@dataclass(frozen=True)
+class Random(Strategy):
+    """Uniform without replacement; the score is the image's own uniform draw, in [0, 1), and says nothing about the image."""
+
+    reads_pool = False
+
+    def summarize(self, prediction: Prediction) -> Summary:
+        return {}
+
+    def select(self, views: Views, size: int, generator: torch.Generator) -> Selection:
+        draws = torch.rand(views.n, generator=generator)
+        picked = highest(draws, size, generator)
+        return Selection(picked, draws[picked], "random")

@@ -1,0 +1,67 @@
+"""Pick the images with the highest score: least confidence, margin, entropy, mean_std, variation ratio, BALD, or your own."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from alframe.errors import StrategyError, expect
+from alframe.scores import Score
+from alframe.strategy.base import Strategy
+from alframe.types import Prediction, Selection, Summary, Views
+
+
+def highest(scores: Float[Tensor, " n"], size: int, generator: torch.Generator) -> Int[Tensor, " q"]:
+    """Positions of the `size` highest scores, the highest first; ties are broken by `generator`, never by position."""
+    shuffled = torch.randperm(len(scores), generator=generator).to(scores.device)
+    scores = scores[shuffled]
+    # Which of equal scores topk returns is undefined, so it only gives the threshold; the few above it are sorted stably.
+    kept = (scores >= scores.topk(size).values[-1]).nonzero().squeeze(1)
+    return shuffled[kept[scores[kept].sort(descending=True, stable=True).indices[:size]]]
+
+
+@dataclass(frozen=True)
+class TopScore(Strategy):
+    """The top q images by `score`, a function log_probs [b, k, c] -> [b] in which higher means more worth labelling.
+
+    `min_draws` is the least number of posterior draws that the score makes sense with. Raises `StrategyError` when the score
+    answers with another shape or with NaN.
+    """
+
+    score: Score
+    min_draws: int = 1
+
+    def __post_init__(self) -> None:
+        expect(
+            self.min_draws >= 1, f"Expected min_draws of at least 1, got {self.min_draws}; use 1 for a point estimate."
+        )
+
+    @property
+    def score_name(self) -> str:
+        """Name of the score function."""
+        score = self.score.func if isinstance(self.score, partial) else self.score
+        return getattr(score, "__name__", type(score).__name__)
+
+    def summarize(self, prediction: Prediction) -> Summary:
+        scores = self.score(prediction.log_probs)
+        expect(
+            scores.shape == prediction.log_probs.shape[:1],
+            f"Expected one score for each of {len(prediction.log_probs)} images, got shape {tuple(scores.shape)} "
+            f"from {self.score_name}; return a tensor [b] for log_probs [b, k, c].",
+            StrategyError,
+        )
+        return {"score": scores}
+
+    def select(self, views: Views, size: int, generator: torch.Generator) -> Selection:
+        scores = views.pool["score"]
+        missing = scores.isnan().nonzero().squeeze(1)
+        expect(
+            len(missing) == 0,
+            f"Expected a score for every image, got NaN from {self.score_name} at {len(missing)} positions "
+            f"(the first: {missing[:5].tolist()}); mend the score, or look for NaN in the network's outputs.",
+            StrategyError,
+        )
+        picked = highest(scores, size, generator)
+        return Selection(picked.cpu(), scores[picked].cpu(), self.score_name, pool_scores=scores.cpu())

@@ -1,0 +1,163 @@
+"""Dropout kept on at prediction: each draw is one fixed thinned network."""
+
+import warnings
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, fx, nn
+
+from alframe.errors import ConfigError, expect
+from alframe.types import Prediction
+from alframe.uncertainty.base import Posterior, TrainNetwork, Uncertainty
+from alframe.uncertainty.masks import Masks, stochastic_layers
+from alframe.uncertainty.split import Split, split
+
+Method = Literal["batched", "looped", "full"]
+Logits = tuple[Tensor, Tensor, Tensor]
+"""Features [b, d], logits without dropout [b, c], logits of the draws [b, k, c]."""
+
+
+@dataclass(frozen=True)
+class MCDropout(Uncertainty):
+    """Monte Carlo dropout with k = `draws` fixed masks for each dropout layer, the same for every image of a round.
+
+    The network is cut at its first dropout layers: what comes before runs once, the rest k times. `method` says how: `batched`
+    (torch.vmap over draws, in chunks of about `max_bytes`), `looped` (one draw after another), `full` (k whole passes, for
+    networks that torch.fx cannot trace) or `auto` (`looped` on the CPU, whose caches hold one draw but not all; else `batched`).
+    All give the same numbers up to rounding. Raises ConfigError if `draws` < 2, and from `fit` if the network has no dropout.
+    Source: Gal & Ghahramani 2016, arXiv:1506.02142; masks shared by all images as in Kirsch et al. 2019, arXiv:1906.08158.
+    """
+
+    draws: int = 20
+    method: Literal["auto", "batched", "looped", "full"] = "auto"
+    max_bytes: int = 1 << 28
+
+    def __post_init__(self) -> None:
+        expect(
+            self.draws >= 2,
+            f"Expected uncertainty.draws to be at least 2, got {self.draws}; one draw has no spread: raise it, or use uncertainty=point.",
+        )
+        expect(
+            self.max_bytes > 0, f"Expected uncertainty.max_bytes to be above 0, got {self.max_bytes}; give the bytes that one chunk of draws may take."
+        )
+
+    @property
+    def n_draws(self) -> int:
+        return self.draws
+
+    def fit(self, train: TrainNetwork, generator: torch.Generator) -> "MCDropoutPosterior":
+        seed = int(torch.randint(1 << 62, (), generator=generator))
+        network = train(0)
+        device = next(network.parameters()).device
+        method: Method = self.method if self.method != "auto" else "looped" if device.type == "cpu" else "batched"
+        return MCDropoutPosterior(network, self.draws, seed, method, self.max_bytes)
+
+
+class MCDropoutPosterior(Posterior):
+    """The network in eval mode under fixed masks. `method` is how it runs, settled at the first batch."""
+
+    def __init__(self, network: nn.Module, draws: int, seed: int, method: Method, max_bytes: int) -> None:
+        self.networks = [network.eval()]
+        self.draws = draws
+        self.masks = Masks(seed, draws, stochastic_layers(network))
+        self.method = method
+        self.max_bytes = max_bytes
+        self._split: Split | None = None
+        self._bytes_per_image = 0
+        self._settled = False
+
+    @torch.no_grad()
+    def predict(self, x: Tensor) -> Prediction:
+        if not self._settled:
+            self._settle(x[:2])
+        features, point_logits, logits = self._run(x, self.draws)
+        return Prediction(
+            logits.float().log_softmax(dim=-1), features.float(), point_logits.float().log_softmax(dim=-1)
+        )
+
+    def _run(self, x: Tensor, draws: int) -> Logits:
+        return self._full(x, draws) if self._split is None else self._cut(x, draws, self._split)
+
+    def _full(self, x: Tensor, draws: int) -> Logits:
+        """Whole passes of the network, one without dropout and one for each draw."""
+        network = self.networks[0]
+        with self.masks.applied(None, len(x)) as calls:
+            features = network.embed(x)  # type: ignore[operator]
+            point_logits = self.head(features)
+        if not calls:
+            raise ConfigError(
+                f"Expected {type(network).__name__} to call its dropout layers in eval mode too, got no call: the posterior would "
+                "have no spread; call them as modules, or use uncertainty=ensemble."
+            )
+        logits = []
+        for draw in range(draws):
+            with self.masks.applied(draw, len(x)):
+                logits.append(self.head(network.embed(x)))  # type: ignore[operator]
+        return features, point_logits, torch.stack(logits, dim=1)
+
+    def _cut(self, x: Tensor, draws: int, cut: Split) -> Logits:
+        """The trunk once, the rest once without dropout and once for each draw."""
+        values = cut.trunk(x)
+        features, point_logits, *shapes = cut.plain(*values)
+        masks = [self.masks.get(*site, len(x), x.device)[:draws] for site in zip(cut.sites, shapes, strict=True)]
+        if self.method == "looped":
+            tails = [cut.tail(*values, *(mask[draw] for mask in masks))[0] for draw in range(draws)]
+            return features, point_logits, torch.stack(tails, dim=1)
+        chunk = max(1, self.max_bytes // max(1, len(x) * self._bytes_per_image))
+        in_dims = (*[None] * len(values), *[0] * len(masks))
+        return features, point_logits, torch.vmap(cut.tail, in_dims, out_dims=1, chunk_size=chunk)(*values, *masks)[0]
+
+    def _settle(self, x: Tensor) -> None:
+        """Cut the network, and hold the parts against full passes over two images; what cannot be cut, or disagrees, runs in full.
+
+        Tracing follows one path through the code and forgets side effects (a value changed in place after it was read, a branch
+        on the data), so a cut is believed only after this check.
+        """
+        self._settled = True
+        with torch.autocast(x.device.type, enabled=False):
+            reference = self._full(x, draws=2)
+            trouble = ""
+            while self.method != "full":
+                trouble = self._trouble(x, reference)
+                if not trouble:
+                    return
+                self.method = "looped" if self.method == "batched" else "full"
+        self._split = None
+        if trouble:
+            warnings.warn(
+                f"uncertainty=mc_dropout runs {self.draws} full passes of {type(self.networks[0]).__name__}, which is slow: "
+                f"the network cannot be cut at its first dropout layer ({trouble}).",
+                stacklevel=3,
+            )
+
+    def _trouble(self, x: Tensor, reference: Logits) -> str:
+        """Why the present method cannot be used, or nothing."""
+        try:
+            self._split = split(self.networks[0], self.masks)
+            sizes = _Sizes(self._split.plain)
+            sizes.run(*self._split.trunk(x))
+            self._bytes_per_image = 3 * sizes.largest // len(x)  # input, output and workspace of one layer
+            parts = self._cut(x, 2, self._split)
+        except ConfigError:
+            raise
+        except Exception as error:  # a user's network may fail in any way when it is traced or batched
+            return f"{type(error).__name__}: {error}".splitlines()[0]
+        return "" if all(map(_agree, parts, reference)) else "its parts do not add up to the whole"
+
+
+class _Sizes(fx.Interpreter):
+    """Runs a program and keeps the size in bytes of the largest tensor that it makes."""
+
+    largest = 0
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        if isinstance(value, Tensor):
+            self.largest = max(self.largest, value.nbytes)
+        return value
+
+
+def _agree(part: Tensor, whole: Tensor) -> bool:
+    scale = float(whole.nan_to_num().abs().max())
+    return torch.allclose(part, whole, rtol=0, atol=0.02 * scale + 1e-6, equal_nan=True)

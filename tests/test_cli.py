@@ -1,0 +1,132 @@
+"""The installed command, in processes of its own: what a person types and what they get."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+TINY = ["dataset.pool_size=60", "dataset.test_size=40", "dataset.size=32", "model.width=4", "uncertainty.draws=3", "trainer.epochs=1", "trainer.min_steps=5"]
+BUDGET = ["budget.initial=20", "budget.query_size=5", "budget.rounds=2"]
+
+
+def alframe(*arguments: str, cwd: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+    command = Path(sys.executable).with_name("alframe")
+    environment = {**os.environ, "COLUMNS": "200", "ALFRAME_CACHE": str(cwd / "cache")}
+    done = subprocess.run([str(command), *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+    assert not check or done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def read(folder: Path):
+    return [
+        [{k: v for k, v in json.loads(text).items() if not k.endswith("_s")} for text in (folder / name).read_text().splitlines()]
+        for name in ("ledger.jsonl", "rounds.jsonl")
+    ]
+
+
+def cells(root: Path) -> list[Path]:
+    return sorted(path.parent for path in root.rglob("rounds.jsonl"))
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """A run made by the command, which the tests below look at."""
+    folder = tmp_path_factory.mktemp("work")
+    done = alframe(*TINY, *BUDGET, cwd=folder)
+    return folder, done
+
+
+def test_a_run_prints_a_line_a_round_and_leaves_only_its_folder(workplace):
+    folder, done = workplace
+    assert {path.name for path in folder.iterdir()} <= {"runs", "cache"}
+    (run,) = cells(folder / "runs")
+    assert [line["labels"] for line in read(run)[1]] == [20, 25, 30]
+    assert "labels" in done.stdout
+    assert "budget spent" in done.stdout.lower()
+    assert {path.name for path in run.iterdir()} >= {"config.yaml", "provenance.json", "ledger.jsonl", "rounds.jsonl", "queries", "tensorboard"}
+
+
+def test_a_finished_command_run_again_does_nothing_and_says_so(workplace):
+    folder, _ = workplace
+    (run,) = cells(folder / "runs")
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file() and path.name != ".lock"}
+    done = alframe(*TINY, *BUDGET, cwd=folder)
+    assert "finished already" in done.stdout
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_a_sweep_fills_in_missing_cells_compares_and_tells_failures(tmp_path):
+    sweep = ["-m", "strategy=random,bald", "uncertainty=point,mc_dropout", "seed=0,1", "run.name=sweep"]
+    tiny = [option for option in TINY if not option.startswith("uncertainty")]
+    told = alframe(*sweep, *tiny, *BUDGET, cwd=tmp_path, check=False)
+    assert told.returncode == 1
+    assert "use uncertainty=mc_dropout" in told.stderr
+
+    sweep[2] = "uncertainty=mc_dropout"
+    done = alframe(*sweep, *tiny, *BUDGET, cwd=tmp_path)
+    assert len(cells(tmp_path / "runs")) == 4
+    assert (tmp_path / "runs/sweep/curves.png").stat().st_size > 5000
+    assert "random" in done.stdout
+    one = cells(tmp_path / "runs")[0]
+    for path in (one / "rounds.jsonl", one / "ledger.jsonl"):
+        path.unlink()
+    for path in (one / "queries").iterdir():
+        path.unlink()
+    again = alframe(*sweep, *tiny, *BUDGET, cwd=tmp_path)
+    assert again.stdout.count("finished already") == 3
+
+
+def test_a_failing_cell_does_not_stop_the_others(tmp_path):
+    # Seed by seed the pool of 20 is too small for one cell only.
+    done = alframe("-m", "budget.initial=10,60", "run.name=sweep", *TINY, "budget.query_size=5", "budget.rounds=1", cwd=tmp_path, check=False)
+    assert done.returncode == 1
+    assert "within the pool of 60 images, got 65" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len([path for path in cells(tmp_path / "runs") if read(path)[1]]) == 1
+
+
+def test_mistakes_are_one_line_each_and_exit_with_1(tmp_path):
+    done = alframe("strategy=entrpy", "trainer.lrr=1", cwd=tmp_path, check=False)
+    assert done.returncode == 1
+    assert len(done.stderr.strip().splitlines()) == 2
+    assert "did you mean 'entropy'" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_traceback_is_behind_a_flag(tmp_path):
+    done = alframe("budget.initial=5000", "traceback=true", *TINY, cwd=tmp_path, check=False)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+def test_a_killed_command_run_again_arrives_at_the_same_result(workplace, tmp_path):
+    folder, _ = workplace
+    (undisturbed,) = cells(folder / "runs")
+    command = [str(Path(sys.executable).with_name("alframe")), *TINY, *BUDGET]
+    process = subprocess.Popen(command, cwd=tmp_path, env={**os.environ, "ALFRAME_CACHE": str(folder / "cache")}, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not list(tmp_path.glob("runs/*/*/*/queries/initial.json")):
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    alframe(*TINY, *BUDGET, cwd=tmp_path)
+    (run,) = cells(tmp_path / "runs")
+    assert read(run) == read(undisturbed)
+
+
+def test_help_lists_the_parts(tmp_path):
+    done = alframe("--help", cwd=tmp_path)
+    for word in ("strategy: ", "margin", "dataset: ", "elpv", "budget"):
+        assert word in done.stdout
+
+
+def test_python_m_alframe_is_the_same_command(tmp_path):
+    done = subprocess.run([sys.executable, "-m", "alframe", "strategy=entrpy"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert "did you mean 'entropy'" in done.stderr

@@ -1,0 +1,278 @@
+"""The loop as a whole: what it leaves behind, and that being killed at any instant changes none of it."""
+
+import json
+import multiprocessing
+import os
+import signal
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import alframe.loop
+from alframe.annotator.noisy import Noisy
+from alframe.annotator.oracle import Oracle
+from alframe.board import Board
+from alframe.budget import Budget
+from alframe.errors import ConfigError, PoolError
+from alframe.loop import final_numbers, run
+from alframe.pool import Ledger
+from alframe.record import Record
+from alframe.scores import bald
+from alframe.strategy.core_set import CoreSet
+from alframe.strategy.top_score import TopScore
+from alframe.uncertainty.mc_dropout import MCDropout
+from alframe.uncertainty.point import Point
+
+CPU = torch.device("cpu")
+
+
+def go(experiment, folder, config=None):
+    """One launch: open the folder, run, close."""
+    record = Record(folder, config or {"budget": {"rounds": experiment.budget.rounds}})
+    try:
+        if not record.stopped:
+            record.begin({"dataset": "tiny", "classes": list(experiment.data.pool.classes), "data_hash": experiment.data.content_hash}, CPU)
+            run(experiment, record)
+        return record.rounds
+    finally:
+        record.close()
+
+
+def read(folder):
+    """Ledger and rounds as values, without seconds."""
+    return [
+        [{k: v for k, v in json.loads(text).items() if not k.endswith("_s")} for text in (folder / name).read_text().splitlines()]
+        for name in ("ledger.jsonl", "rounds.jsonl")
+    ]
+
+
+@pytest.fixture
+def experiment(make_experiment):
+    return make_experiment(uncertainty=MCDropout(draws=4), strategy=TopScore(score=bald, min_draws=2), annotator=Noisy)
+
+
+def test_a_run_buys_what_the_budget_says_and_measures_every_round(experiment, tmp_path):
+    lines = go(experiment, tmp_path)
+    ledger, rounds = read(tmp_path)
+    assert [line["labels"] for line in rounds] == [20, 25, 30, 35]
+    assert [line["round"] for line in ledger] == [0] * 20 + [1] * 5 + [2] * 5 + [3] * 5
+    assert {line["kind"] for line in ledger[:20]} == {"initial"}
+    assert len({line["index"] for line in ledger}) == 35
+    assert [line["stopped"] for line in rounds] == [None, None, None, "budget spent"]
+    assert {"test/accuracy", "test/nll", "test/ece", "test/auroc", "train/loss"} <= rounds[0].keys()
+    assert {"fit_s", "evaluate_s", "pool_s", "select_s", "annotate_s"} <= lines[0].keys()
+
+
+def test_the_initial_set_is_shared_by_strategies_and_depends_on_the_seed(make_experiment, tmp_path):
+    def initial(name, **options):
+        go(make_experiment(**options), tmp_path / name)
+        return [line["index"] for line in read(tmp_path / name)[0][:20]]
+
+    first = initial("random")
+    assert initial("core_set", strategy=CoreSet()) == first
+    assert initial("another seed", seed=1) != first
+
+
+def test_the_same_experiment_gives_the_same_ledger_and_metrics(experiment, tmp_path):
+    go(experiment, tmp_path / "a")
+    torch.rand(3)
+    np.random.default_rng().random(3)
+    go(experiment, tmp_path / "b")
+    assert read(tmp_path / "a") == read(tmp_path / "b")
+
+
+def test_streamed_images_give_the_same_run_as_resident_ones(experiment, tmp_path):
+    go(experiment, tmp_path / "a")
+    go(replace(experiment, resident_bytes=0, max_bytes=1 << 20), tmp_path / "b")
+    assert read(tmp_path / "a") == read(tmp_path / "b")
+
+
+def test_test_labels_reach_neither_training_nor_selection(experiment, tmp_path):
+    go(experiment, tmp_path / "a")
+    flipped = replace(experiment.data, test=replace(experiment.data.test, labels=1 - experiment.data.test.labels))
+    go(replace(experiment, data=flipped), tmp_path / "b")
+    assert read(tmp_path / "a")[0] == read(tmp_path / "b")[0]
+    assert read(tmp_path / "a")[1] != read(tmp_path / "b")[1]
+
+
+def test_labels_of_the_pool_reach_nobody_but_the_annotator(make_experiment, tmp_path):
+    experiment = make_experiment(uncertainty=MCDropout(draws=4), strategy=TopScore(score=bald, min_draws=2))
+    go(experiment, tmp_path / "a")
+    asked = {line["index"] for line in read(tmp_path / "a")[0]}
+    labels = experiment.data.pool.labels.copy()
+    others = np.array([i for i in range(len(labels)) if i not in asked])
+    labels[others] = 1 - labels[others]
+    hidden = replace(experiment.data, pool=replace(experiment.data.pool, labels=labels))
+    go(replace(experiment, data=hidden), tmp_path / "b")
+    assert read(tmp_path / "a") == read(tmp_path / "b")
+
+
+def test_validation_images_are_drawn_at_random_counted_and_kept_from_training(make_experiment, tmp_path):
+    go(make_experiment(budget=Budget(initial=20, query_size=10, rounds=2, validation=0.3)), tmp_path)
+    ledger, rounds = read(tmp_path)
+    assert [(line["labels"], line["train"], line["validation"]) for line in rounds] == [(20, 14, 6), (30, 21, 9), (40, 28, 12)]
+    assert [line["kind"] for line in ledger[20:30]] == ["query"] * 7 + ["validation"] * 3
+    assert "validation/accuracy" in rounds[0]
+
+
+def test_free_validation_images_come_on_top(make_experiment, tmp_path):
+    go(make_experiment(budget=Budget(initial=20, query_size=10, rounds=1, validation=0.3, count_validation=False)), tmp_path)
+    rounds = read(tmp_path)[1]
+    assert [(line["labels"], line["train"], line["validation"]) for line in rounds] == [(20, 20, 6), (30, 30, 9)]
+
+
+def test_a_start_without_labels_asks_the_first_query_of_an_untrained_network(make_experiment, tmp_path):
+    go(make_experiment(strategy=CoreSet(), budget=Budget(initial=0, query_size=20, rounds=2)), tmp_path)
+    ledger, rounds = read(tmp_path)
+    assert [line["labels"] for line in rounds] == [0, 20, 40]
+    assert [line["round"] for line in ledger] == [1] * 20 + [2] * 20
+
+
+def test_one_class_in_the_initial_set_is_refused_before_training(make_experiment, tmp_path):
+    experiment = make_experiment()
+    one = replace(experiment.data.pool, labels=np.zeros(80, dtype=np.int64))
+    with pytest.raises(PoolError, match=r"at least 2 classes among the 20 labels .* got 1 \(class 0\); raise budget.initial"):
+        go(replace(experiment, data=replace(experiment.data, pool=one)), tmp_path)
+
+
+def test_a_budget_larger_than_the_pool_is_refused_before_anything_is_bought(make_experiment, tmp_path):
+    with pytest.raises(PoolError, match="within the pool of 80 images, got 90"):
+        go(make_experiment(budget=Budget(initial=50, query_size=10, rounds=4)), tmp_path)
+    assert (tmp_path / "ledger.jsonl").read_text() == ""
+
+
+def test_bald_with_a_point_estimate_is_refused(make_experiment, tmp_path):
+    with pytest.raises(ConfigError, match="at least 2 draws .* use uncertainty=mc_dropout"):
+        go(make_experiment(strategy=TopScore(score=bald, min_draws=2), uncertainty=Point()), tmp_path)
+
+
+def test_early_stop_without_validation_is_refused(make_experiment, make_trainer, tmp_path):
+    with pytest.raises(ConfigError, match="try budget.validation=0.2"):
+        go(make_experiment(trainer=make_trainer(early_stop=3)), tmp_path)
+
+
+def test_skipped_images_are_bought_but_not_trained_on(make_experiment, tmp_path):
+    class Skips(Oracle):
+        def annotate(self, questions):
+            for answer in super().annotate(questions):
+                yield replace(answer, label=None) if answer.index % 4 == 0 else answer
+
+    go(make_experiment(annotator=Skips), tmp_path)
+    ledger, rounds = read(tmp_path)
+    usable = sum(line["label"] is not None for line in ledger)
+    assert rounds[-1]["labels"] == 35 > usable == rounds[-1]["usable"] == rounds[-1]["train"]
+
+
+def test_a_finished_run_can_be_given_more_rounds_and_equals_a_longer_one(experiment, tmp_path):
+    go(experiment, tmp_path / "a")
+    longer = replace(experiment, budget=replace(experiment.budget, rounds=5))
+    go(longer, tmp_path / "a")
+    go(longer, tmp_path / "b")
+    assert read(tmp_path / "a") == read(tmp_path / "b")
+
+
+def test_a_warm_start_survives_a_new_process_and_more_rounds(make_experiment, make_trainer, tmp_path):
+    experiment = make_experiment(trainer=make_trainer(warm_start=True), strategy=CoreSet())
+    longer = replace(experiment, budget=replace(experiment.budget, rounds=5))
+    go(experiment, tmp_path / "a")
+    go(longer, tmp_path / "a")
+    go(longer, tmp_path / "b")
+    assert read(tmp_path / "a") == read(tmp_path / "b")
+    go(replace(longer, trainer=make_trainer()), tmp_path / "cold")
+    assert read(tmp_path / "cold")[1][1:] != read(tmp_path / "b")[1][1:]
+
+
+def test_final_numbers_hold_the_last_value_and_the_area():
+    lines = [{"labels": 10, "test/accuracy": 0.5}, {"labels": 20, "test/accuracy": 0.7}, {"labels": 40, "test/accuracy": 0.8}]
+    numbers = final_numbers(lines)
+    assert numbers == {"final/accuracy": 0.8, "area/accuracy": pytest.approx((10 * 0.6 + 20 * 0.75) / 30)}
+
+
+# -- killed at any instant ---------------------------------------------------------------------------------------------
+
+
+def die(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def on_call(number, then):
+    """A wrapper that does `then` instead of the `number`-th call (1-based)."""
+
+    def wrap(function):
+        calls = []
+
+        def wrapped(*arguments, **options):
+            calls.append(1)
+            return then(*arguments, **options) if len(calls) == number else function(*arguments, **options)
+
+        return wrapped
+
+    return wrap
+
+
+def die_after_half_a_line(ledger, line):
+    ledger._file.write(json.dumps(line)[:30])
+    ledger._file.flush()
+    die()
+
+
+KILLS = {
+    "in a fit": [(torch.optim.SGD, "step", on_call(45, die))],
+    "in the pool pass": [(TopScore, "summarize", on_call(2, die))],
+    "in a selection": [(TopScore, "select", on_call(2, die))],
+    "before the first answer": [(Ledger, "append", on_call(1, die))],
+    "in the initial answers": [(Ledger, "append", on_call(8, die))],
+    "between two answers of a query": [(Ledger, "append", on_call(28, die))],
+    "in the middle of a ledger line": [(Ledger, "append", on_call(23, die_after_half_a_line))],
+    "before a query is stored": [(Record, "store_stage", on_call(3, die))],
+    "while TensorBoard is written": [(Board, "query", on_call(2, die))],
+    "before the commit": [(Ledger, "sync", on_call(4, die))],
+    "after the commit": [(alframe.loop.RoundTable, "row", on_call(2, die))],
+    "at the very end": [(Record, "finish", on_call(1, die))],
+}
+
+
+def launch(experiment, folder, patches=()):
+    """A launch in a process of its own, as a crash needs; returns its exit code."""
+
+    def child():
+        torch.set_num_threads(1)
+        for owner, name, wrap in patches:
+            setattr(owner, name, wrap(getattr(owner, name)))
+        go(experiment, folder)
+        os._exit(0)
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    process.join(120)
+    return process.exitcode
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    from conftest import tiny_experiment
+
+    experiment = tiny_experiment(uncertainty=MCDropout(draws=4), strategy=TopScore(score=bald, min_draws=2), annotator=Noisy)
+    folder = tmp_path_factory.mktemp("undisturbed")
+    assert launch(experiment, folder) == 0
+    return experiment, read(folder)
+
+
+@pytest.mark.parametrize("moment", KILLS)
+def test_killed(moment, undisturbed, tmp_path):
+    experiment, expected = undisturbed
+    assert launch(experiment, tmp_path, KILLS[moment]) == -signal.SIGKILL, "the kill did not come"
+    assert launch(experiment, tmp_path) == 0
+    assert read(tmp_path) == expected
+
+
+def test_killed_in_every_launch_it_still_arrives(undisturbed, tmp_path):
+    experiment, expected = undisturbed
+    launches = 0
+    while launch(experiment, tmp_path, [(torch.optim.SGD, "step", on_call(25, die))]) != 0:
+        launches += 1
+        assert launches < 10
+    assert launches >= 2
+    assert read(tmp_path) == expected

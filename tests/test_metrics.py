@@ -1,0 +1,188 @@
+"""Every number against scikit-learn or a naive float64 loop."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    balanced_accuracy_score,
+    confusion_matrix,
+    log_loss,
+    recall_score,
+    roc_auc_score,
+)
+
+from alframe.errors import DataError, TrainingError
+from alframe.metrics import N_BINS, area_under_curve, evaluate
+
+
+def predictions(n: int, c: int, seed: int = 0, sharpness: float = 2.0) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(c, (n,), generator=generator)
+    logits = torch.randn(n, c, generator=generator) * sharpness
+    logits[torch.arange(n), labels] += sharpness / 2
+    return logits.log_softmax(dim=1), labels
+
+
+def naive_ece(log_probs: torch.Tensor, labels: torch.Tensor) -> float:
+    truth = labels.tolist()
+    rows = [[math.exp(value) for value in row] for row in log_probs.double().tolist()]
+    ece = 0.0
+    for m in range(1, N_BINS + 1):
+        inside = [i for i, row in enumerate(rows) if (m - 1) / N_BINS < max(row) <= m / N_BINS]
+        if inside:
+            accuracy = sum(rows[i].index(max(rows[i])) == truth[i] for i in inside) / len(inside)
+            confidence = sum(max(rows[i]) for i in inside) / len(inside)
+            ece += len(inside) / len(rows) * abs(accuracy - confidence)
+    return ece
+
+
+@pytest.mark.parametrize("c", [2, 3, 10])
+def test_metrics_agree_with_scikit_learn(c):
+    log_probs, labels = predictions(400, c)
+    classes = [f"class {k}" for k in range(c)]
+    result = evaluate(log_probs, labels, classes)
+    truth, guess, probs = labels.numpy(), log_probs.argmax(1).numpy(), log_probs.double().exp().numpy()
+    assert result.metrics["accuracy"] == pytest.approx(accuracy_score(truth, guess))
+    assert result.metrics["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(truth, guess))
+    assert result.metrics["nll"] == pytest.approx(log_loss(truth, probs / probs.sum(1, keepdims=True)), rel=1e-6)
+    assert result.metrics["ece"] == pytest.approx(naive_ece(log_probs, labels), rel=1e-9)
+    assert np.array_equal(result.confusion.numpy(), confusion_matrix(truth, guess))
+    for name, recall in zip(classes, recall_score(truth, guess, average=None), strict=True):
+        assert result.metrics[f"recall/{name}"] == pytest.approx(recall)
+
+
+def test_two_classes_have_auroc_and_average_precision_of_class_1():
+    log_probs, labels = predictions(300, 2, sharpness=1.0)
+    result = evaluate(log_probs, labels, ["good", "defective"])
+    scores = log_probs[:, 1].double().exp().numpy()
+    assert result.metrics["auroc"] == pytest.approx(roc_auc_score(labels, scores))
+    assert result.metrics["auprc"] == pytest.approx(average_precision_score(labels, scores))
+    assert result.metrics["auroc"] != pytest.approx(result.metrics["auprc"])
+
+
+def test_tied_scores_count_half():
+    log_probs = torch.tensor([0.3, 0.3, 0.3, 0.9]).log()
+    log_probs = torch.stack([torch.log1p(-log_probs.exp()), log_probs], dim=1)
+    labels = torch.tensor([0, 1, 0, 1])
+    assert evaluate(log_probs, labels, ["a", "b"]).metrics["auroc"] == pytest.approx(0.75)
+
+
+def test_ranking_survives_probabilities_that_round_to_one():
+    logits = torch.tensor([[0.0, 150.0], [0.0, 200.0], [0.0, 250.0], [0.0, 300.0]])
+    labels = torch.tensor([0, 0, 1, 1])
+    metrics = evaluate(logits.log_softmax(1), labels, ["a", "b"]).metrics
+    assert metrics["auroc"] == 1.0
+    assert metrics["auprc"] == 1.0
+
+
+def test_more_than_two_classes_have_no_auroc():
+    assert "auroc" not in evaluate(*predictions(50, 3), ["a", "b", "c"]).metrics
+
+
+def test_a_class_without_images_is_left_out_of_the_mean_recall():
+    log_probs, _ = predictions(100, 3)
+    labels = torch.arange(100) % 2
+    result = evaluate(log_probs, labels, ["a", "b", "absent"])
+    assert "recall/absent" not in result.metrics
+    both = [result.metrics["recall/a"], result.metrics["recall/b"]]
+    assert result.metrics["balanced_accuracy"] == pytest.approx(sum(both) / 2)
+    assert result.confusion.shape == (3, 3)
+    assert result.confusion[2].sum() == 0
+
+
+def test_auroc_is_left_out_where_only_one_class_is_present():
+    log_probs, _ = predictions(20, 2)
+    metrics = evaluate(log_probs, torch.ones(20, dtype=torch.int64), ["a", "b"]).metrics
+    assert not {"auroc", "auprc", "recall/a"} & metrics.keys()
+    assert all(math.isfinite(value) for value in metrics.values())
+
+
+def test_reliability_bins_hold_every_image_and_empty_ones_are_none():
+    log_probs, labels = predictions(500, 2)
+    bins = evaluate(log_probs, labels, ["a", "b"]).reliability
+    assert sum(bins.count) == 500
+    assert len(bins.count) == N_BINS
+    assert [value is None for value in bins.confidence] == [n == 0 for n in bins.count]
+    assert bins.count[:7] == [0] * 7  # with two classes the top probability is over a half
+    weighted = sum(n * accuracy for n, accuracy in zip(bins.count, bins.accuracy, strict=True) if n)
+    assert weighted / 500 == pytest.approx(float((log_probs.argmax(1) == labels).double().mean()))
+
+
+def test_certainty_shares_the_last_bin():
+    log_probs = torch.tensor([[0.0, -200.0], [math.log(0.98), math.log(0.02)]])
+    bins = evaluate(log_probs, torch.tensor([1, 0]), ["a", "b"]).reliability
+    assert bins.count[-1] == 2
+    assert bins.accuracy[-1] == 0.5
+
+
+def test_one_class_is_all_right():
+    result = evaluate(torch.zeros(3, 1), torch.zeros(3, dtype=torch.int64), ["only"])
+    assert result.metrics["accuracy"] == 1.0
+    assert result.confusion.tolist() == [[3]]
+
+
+def test_as_dict_goes_through_json():
+    result = evaluate(*predictions(60, 3), ("a", "b", "c"))
+    stored = json.loads(json.dumps(result.as_dict(), allow_nan=False))
+    assert stored["confusion"] == result.confusion.tolist()
+    assert stored["classes"] == ["a", "b", "c"]
+    assert stored["reliability"]["count"] == result.reliability.count
+    json.dumps(result.metrics, allow_nan=False)
+
+
+def test_half_precision_predictions_are_measured_in_double():
+    log_probs, labels = predictions(200, 3)
+    exact, rough = (evaluate(lp, labels, ["a", "b", "c"]).metrics for lp in (log_probs, log_probs.bfloat16()))
+    assert rough["nll"] == pytest.approx(exact["nll"], rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("log_probs", "labels", "message"),
+    [
+        (torch.zeros(0, 2), torch.zeros(0, dtype=torch.int64), "at least one image"),
+        (torch.zeros(2, 2), torch.tensor([0, 2]), r"labels in 0\.\.1 .* got \[2\]"),
+        (torch.zeros(2, 2), torch.tensor([-1, 0]), r"got \[-1\]"),
+        (torch.zeros(2, 3), torch.tensor([0, 1]), "2 classes, got 2 and 3"),
+    ],
+)
+def test_what_cannot_be_measured_is_an_error(log_probs, labels, message):
+    with pytest.raises(DataError, match=message):
+        evaluate(log_probs, labels, ["a", "b"])
+
+
+def test_nan_is_an_error_rather_than_class_0():
+    log_probs, labels = predictions(10, 2)
+    log_probs[3] = math.nan
+    with pytest.raises(TrainingError, match="got NaN for 1 of 10 images"):
+        evaluate(log_probs, labels, ["a", "b"])
+
+
+def test_area_is_the_mean_height_of_the_curve():
+    assert area_under_curve([100, 200], [0.4, 0.6]) == pytest.approx(0.5)
+    assert area_under_curve([0, 10, 110], [0.0, 1.0, 1.0]) == pytest.approx((5 + 100) / 110)
+    rng = np.random.default_rng(0)
+    labels, values = np.cumsum(rng.integers(1, 50, 12)), rng.random(12)
+    fine = np.linspace(labels[0], labels[-1], 200_001)
+    assert area_under_curve(labels.tolist(), values.tolist()) == pytest.approx(
+        np.interp(fine, labels, values).mean(), abs=1e-4
+    )
+
+
+def test_area_of_a_flat_curve_is_its_height_whatever_the_steps():
+    assert area_under_curve([5, 6, 100], [0.7, 0.7, 0.7]) == pytest.approx(0.7)
+
+
+def test_area_of_one_label_count_is_the_last_value():
+    assert area_under_curve([50], [0.3]) == 0.3
+    assert area_under_curve([50, 50], [0.3, 0.4]) == 0.4
+
+
+@pytest.mark.parametrize(("labels", "values"), [([], []), ([1, 2], [0.1]), ([2, 1], [0.1, 0.2])])
+def test_area_of_no_curve_is_an_error(labels, values):
+    with pytest.raises(DataError, match="Expected"):
+        area_under_curve(labels, values)

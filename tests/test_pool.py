@@ -1,0 +1,102 @@
+import json
+
+import numpy as np
+import pytest
+
+from alframe.errors import RunFolderError
+from alframe.pool import Ledger, Pool
+from alframe.types import Answer, Question
+
+IDS = [f"image-{i}" for i in range(10)]
+
+
+def question(index, round=0, rank=0, kind="query"):
+    return Question(IDS[index], index, kind, round, rank)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "ledger.jsonl"
+
+
+@pytest.fixture
+def opened(path):
+    """Opens the ledger at `path`, any number of times, and closes them all."""
+    ledgers = []
+    yield lambda: ledgers.append(Ledger(path)) or ledgers[-1]
+    for ledger in ledgers:
+        ledger.close()
+
+
+@pytest.fixture
+def pool(opened):
+    pool = Pool(IDS, opened(), 3)
+    for index, round, rank, kind, label in [
+        (5, 0, 1, "initial", 2),
+        (7, 0, 0, "initial", 0),
+        (1, 1, 0, "query", None),
+        (2, 1, 1, "validation", 1),
+    ]:
+        pool.add(question(index, round, rank, kind), Answer(index, label, "anna", 1.5))
+    pool.ledger.sync()
+    return pool
+
+
+def test_training_is_in_round_and_rank_order_without_validation_and_skipped(pool):
+    assert pool.training().rows.tolist() == [7, 5]
+    assert pool.training().labels.tolist() == [0, 2]
+    assert pool.validation().rows.tolist() == [2]
+
+
+def test_bought_and_usable_are_counted_apart(pool):
+    assert (pool.bought, pool.usable) == (4, 3)
+    pool.count_validation = False
+    assert pool.bought == 3
+
+
+def test_asked_images_leave_the_pool_even_when_skipped(pool):
+    assert pool.unasked().tolist() == [0, 3, 4, 6, 8, 9]
+
+
+def test_a_pool_opened_again_knows_the_same(pool, opened):
+    again = Pool(IDS, opened(), 3)
+    assert again.training().rows.tolist() == pool.training().rows.tolist()
+    assert np.array_equal(again.unasked(), pool.unasked())
+    assert again.answered(1) == {1, 2}
+
+
+def test_a_ledger_line_says_who_answered_what_about_which_image(pool, path):
+    first = json.loads(path.read_text().splitlines()[0])
+    assert first == {
+        "id": "image-5", "index": 5, "kind": "initial", "label": 2, "annotator": "anna", "round": 0, "rank": 1, "score": None, "time_s": 1.5,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("torn", ['{"id": "image-3", "ind', '{"id": "image-3", "index": 3}', "\x00\x00"])
+def test_a_torn_last_line_is_cut_off_and_the_rest_kept(pool, path, opened, torn):
+    whole = path.read_text()
+    path.write_text(whole + torn)
+    ledger = opened()
+    assert len(ledger.lines) == 4
+    assert path.read_text() == whole
+
+
+def test_damage_elsewhere_is_an_error_that_names_the_line(pool, path, opened):
+    lines = path.read_text().splitlines()
+    lines[1] = lines[1][:20]
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(RunFolderError, match="line 2 of"):
+        opened()
+
+
+def test_answers_about_other_data_are_refused(pool, opened):
+    with pytest.raises(RunFolderError, match="the data has changed"):
+        Pool([f"other-{i}" for i in range(10)], opened(), 3)
+
+
+def test_a_second_answer_and_a_label_out_of_range_are_refused_before_they_are_written(pool, path):
+    with pytest.raises(RunFolderError, match="second one for image 5"):
+        pool.add(question(5), Answer(5, 0, "bob"))
+    with pytest.raises(RunFolderError, match="labels from 0 to 2"):
+        pool.add(question(0), Answer(0, 3, "bob"))
+    assert len(path.read_text().splitlines()) == 4

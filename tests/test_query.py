@@ -1,0 +1,126 @@
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import pytest
+import torch
+
+from alframe.errors import StrategyError
+from alframe.learner import POOL, Learner
+from alframe.query import query, summarize
+from alframe.rng import generator
+from alframe.strategy.base import Strategy
+from alframe.trainer.trainer import Examples
+from alframe.types import Prediction, Selection, Summary, Views
+from alframe.uncertainty.mc_dropout import MCDropout
+
+SIZE = 4
+NOTHING = Examples(torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64))
+
+
+@dataclass(frozen=True)
+class Answers(Strategy):
+    """Answers what it was told to, and remembers what it was shown."""
+
+    positions: list[int] = field(default_factory=lambda: [3, 0, 2, 1])
+    scores: list[float] = field(default_factory=lambda: [1.0] * SIZE)
+    seen: list[Views] = field(default_factory=list)
+    spoil: bool = False
+
+    def summarize(self, prediction: Prediction) -> Summary:
+        top = prediction.mean_log_probs.max(dim=1).values
+        return {"top": top * float("nan") if self.spoil else top, "features": prediction.features}
+
+    def select(self, views: Views, size: int, generator: torch.Generator) -> Selection:
+        self.seen.append(views)
+        return Selection(torch.tensor(self.positions, dtype=torch.int64), torch.tensor(self.scores), "told")
+
+
+class Needy(Answers):
+    needs: ClassVar[frozenset[str]] = frozenset({"labeled", "target", "held_out", "head"})
+
+
+class Blind(Answers):
+    reads_pool: ClassVar[bool] = False
+
+
+@pytest.fixture
+def learner(data, make_trainer, tiny_network):
+    learner = Learner(data, tiny_network, make_trainer(), MCDropout(draws=3), seed=0, device=torch.device("cpu"), batch_size=7)
+    rows = torch.arange(20)
+    learner.fit(Examples(rows, torch.from_numpy(data.pool.labels[:20])), NOTHING, 0)
+    return learner
+
+
+def ask(learner, strategy, training=NOTHING, validation=NOTHING, size=SIZE):
+    return query(strategy, learner, torch.arange(20, 80), size, generator(0, 0, "query"), training=training, validation=validation, n_test=40)
+
+
+def test_positions_become_dataset_indices_in_their_order(learner):
+    picked = ask(learner, Answers())
+    assert picked.indices == [23, 20, 22, 21]
+    assert picked.score_name == "told"
+    assert set(picked.seconds) == {"pool_s", "select_s"}
+
+
+@pytest.mark.parametrize(
+    ("strategy", "told"),
+    [
+        (Answers([0, 1, 2]), "Expected 4 positions .* from Answers, got 3"),
+        (Answers([0, 1, 2, 60]), r"positions from 0 to 59 from Answers, got \[60\]"),
+        (Answers([0, 1, -1, 2]), r"got \[-1\]"),
+        (Answers([0, 1, 1, 2]), r"distinct positions from Answers, got \[1\]"),
+        (Answers(scores=[1.0, float("nan"), 1.0, 1.0]), r"finite scores from Answers, got \[0\]"),
+        (Answers(spoil=True), "'top' of Answers's summary .* got NaN in batch 0"),
+    ],
+)
+def test_a_broken_contract_names_the_strategy_and_the_positions(learner, strategy, told):
+    with pytest.raises(StrategyError, match=told):
+        ask(learner, strategy)
+
+
+def test_a_strategy_gets_what_it_needs_and_nothing_else(learner, data):
+    plain = Answers()
+    ask(learner, plain)
+    views = plain.seen[0]
+    assert (views.labeled, views.labels, views.target, views.held_out, views.head) == (None, None, None, None, None)
+    assert views.n == len(views.pool["top"]) == 60
+
+    needy = Needy()
+    labels = torch.from_numpy(data.pool.labels)
+    training, validation = Examples(torch.arange(15), labels[:15]), Examples(torch.arange(15, 20), labels[15:20])
+    ask(learner, needy, training, validation)
+    views = needy.seen[0]
+    assert len(views.labeled["top"]) == 15
+    assert torch.equal(views.labels, labels[:15])
+    assert len(views.held_out["top"]) == 5
+    assert len(views.target["top"]) == 60
+    assert views.head(views.pool["features"]).shape == (60, 2)
+
+
+def test_a_strategy_that_does_not_read_the_pool_costs_no_pass(learner, monkeypatch):
+    blind = Blind()
+    passes = []
+    forward = learner.posterior.predict
+    monkeypatch.setattr(learner.posterior, "predict", lambda x: passes.append(1) or forward(x))
+    ask(learner, blind)
+    assert blind.seen[0].pool == {}
+    assert not passes
+
+
+def test_no_label_yet_gives_an_empty_summary_of_the_right_width(learner):
+    needy = Needy()
+    ask(learner, needy)
+    assert needy.seen[0].labeled["features"].shape == (0, 32)
+
+
+def test_the_summary_does_not_depend_on_the_batch_size(learner):
+    rows = torch.arange(80)
+    first = summarize(Answers(), learner, POOL, rows, 1 << 30)
+    learner.batch_size = 80
+    again = summarize(Answers(), learner, POOL, rows, 1 << 30)
+    assert all(torch.allclose(first[name], again[name], atol=1e-6) for name in first)
+
+
+def test_the_pool_is_seen_without_augmentation(learner):
+    learner.augment = lambda x, g: (_ for _ in ()).throw(AssertionError("augmented a pool image"))
+    assert len(summarize(Answers(), learner, POOL, torch.arange(80), 1 << 30)["top"]) == 80

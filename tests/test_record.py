@@ -1,0 +1,183 @@
+import json
+import multiprocessing
+import os
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from alframe.errors import RunFolderError
+from alframe.record import Record, write_atomically
+
+CONFIG = {"strategy": {"_target_": "a.B", "beta": 1.0}, "budget": {"rounds": 3, "count_validation": True}, "seed": 0}
+DATA = {"dataset": "tiny", "classes": ["good", "bad"], "data_hash": "abc"}
+CPU = torch.device("cpu")
+
+
+def line(round, labels, stopped=None):
+    return {"round": round, "labels": labels, "test/accuracy": 0.5 + round / 10, "fit_s": 1.0, "stopped": stopped}
+
+
+def stage(round):
+    evaluation = {"confusion": [[1, 0], [0, 1]], "reliability": {"confidence": [0.5], "accuracy": [0.5], "count": [2]}, "classes": ["good", "bad"]}
+    return {"round": round, "line": {}, "evaluation": evaluation, "questions": [], "pool_scores": None}
+
+
+def test_the_folder_holds_the_config_and_where_the_run_came_from(tmp_path):
+    record = Record(tmp_path / "run", CONFIG)
+    record.begin(DATA, CPU)
+    record.close()
+    assert yaml.safe_load((tmp_path / "run/config.yaml").read_text()) == CONFIG
+    provenance = json.loads((tmp_path / "run/provenance.json").read_text())
+    assert provenance["classes"] == ["good", "bad"]
+    launch = provenance["launches"][0]
+    assert launch["versions"]["torch"].startswith(torch.__version__.split("+")[0])
+    assert launch["device"]["type"] == "cpu"
+    assert {"time", "command", "git", "platform"} <= launch.keys()
+
+
+def test_another_config_is_refused_with_the_differing_keys_and_both_ways_out(tmp_path):
+    Record(tmp_path, CONFIG).close()
+    other = {**CONFIG, "strategy": {"_target_": "a.B", "beta": 2.0}, "seed": 1}
+    with pytest.raises(RunFolderError, match=r"seed \(0 -> 1\), strategy.beta \(1.0 -> 2.0\); use another run.name, or .* run.overwrite=true"):
+        Record(tmp_path, other)
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text()) == CONFIG
+
+
+def test_a_refused_folder_is_not_left_locked(tmp_path):
+    Record(tmp_path, CONFIG).close()
+    with pytest.raises(RunFolderError):
+        Record(tmp_path, {**CONFIG, "seed": 1})
+    Record(tmp_path, CONFIG).close()
+
+
+def test_overwrite_starts_again_with_nothing_of_the_old_run(tmp_path):
+    record = Record(tmp_path, CONFIG)
+    record.store_stage("initial", {"questions": []})
+    record.commit(line(0, 10), stage(0), None, [], ("good", "bad"))
+    record.close()
+    again = Record(tmp_path, {**CONFIG, "seed": 1}, overwrite=True)
+    assert (again.done, again.stage("initial")) == (0, None)
+    again.close()
+
+
+def test_fewer_rounds_than_stored_are_another_config(tmp_path):
+    Record(tmp_path, CONFIG).close()
+    with pytest.raises(RunFolderError, match=r"budget.rounds \(3 -> 2\)"):
+        Record(tmp_path, {**CONFIG, "budget": {"rounds": 2, "count_validation": True}})
+
+
+def hold(folder, ready, leave):
+    record = Record(folder, CONFIG)
+    ready.set()
+    leave.wait(60)
+    record.close()
+
+
+def test_a_folder_that_another_live_process_holds_is_refused(tmp_path):
+    context = multiprocessing.get_context("fork")
+    ready, leave = context.Event(), context.Event()
+    holder = context.Process(target=hold, args=(tmp_path, ready, leave))
+    holder.start()
+    assert ready.wait(60)
+    with pytest.raises(RunFolderError, match="another process is running in"):
+        Record(tmp_path, CONFIG)
+    leave.set()
+    holder.join(60)
+    Record(tmp_path, CONFIG).close()
+
+
+def test_a_lock_of_a_dead_process_keeps_nobody_out(tmp_path):
+    context = multiprocessing.get_context("fork")
+    ready = context.Event()
+    holder = context.Process(target=hold, args=(tmp_path, ready, context.Event()))
+    holder.start()
+    assert ready.wait(60)
+    holder.kill()
+    holder.join(60)
+    Record(tmp_path, CONFIG).close()
+
+
+def test_a_folder_that_cannot_be_written_is_one_clear_error():
+    with pytest.raises(RunFolderError, match="can be written.*choose another run.root"):
+        Record(__import__("pathlib").Path("/proc/alframe-run"), CONFIG)
+
+
+def test_other_data_than_the_run_began_with_are_refused(tmp_path):
+    record = Record(tmp_path, CONFIG, tensorboard=False)
+    record.begin(DATA, CPU)
+    record.close()
+    record = Record(tmp_path, CONFIG, tensorboard=False)
+    with pytest.raises(RunFolderError, match="data this run began with"):
+        record.begin({**DATA, "data_hash": "xyz"}, CPU)
+    record.close()
+
+
+def test_an_atomic_write_leaves_the_old_file_when_it_fails(tmp_path, monkeypatch):
+    path = tmp_path / "file.json"
+    write_atomically(path, "old")
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_atomically(path, "new")
+    assert path.read_text() == "old"
+
+
+def scalars(folder):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder / "tensorboard"), size_guidance={"scalars": 0})
+    events.Reload()
+    return [(event.step, round(event.value, 3)) for event in events.Scalars("test/accuracy")]
+
+
+def bought(record, indices, round):
+    for index in indices:
+        record.ledger.append({"id": str(index), "index": index, "kind": "query", "label": 0, "round": round, "rank": 0})
+
+
+def test_tensorboard_forgets_an_undone_round(tmp_path):
+    record = Record(tmp_path, CONFIG)
+    record.begin(DATA, CPU)
+    bought(record, range(10), 0)
+    record.commit(line(0, 10), stage(0), None, [], ("good", "bad"))
+    bought(record, range(10, 15), 1)
+    record.board.round({**line(1, 15), "test/accuracy": 0.99}, None)  # written, but never committed
+    record.close()
+
+    record = Record(tmp_path, CONFIG)
+    record.begin(DATA, CPU)
+    record.commit(line(1, 15), stage(1), None, [], ("good", "bad"))
+    record.close()
+    assert scalars(tmp_path) == [(10, 0.5), (15, 0.6)]
+
+
+def test_a_committed_round_at_the_step_of_the_undone_one_is_written_again(tmp_path):
+    record = Record(tmp_path, {**CONFIG, "budget": {"rounds": 3, "count_validation": False}})
+    record.begin(DATA, CPU)
+    bought(record, range(10), 0)
+    record.commit(line(0, 10), stage(0), None, [], ("good", "bad"))
+    record.close()  # nothing was bought after round 0: round 1 has its step
+
+    record = Record(tmp_path, {**CONFIG, "budget": {"rounds": 3, "count_validation": False}})
+    record.begin(DATA, CPU)
+    record.close()
+    assert scalars(tmp_path) == [(10, 0.5)]
+
+
+def test_queried_images_reach_tensorboard(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    record = Record(tmp_path, CONFIG)
+    record.begin(DATA, CPU)
+    question = {"id": "0", "index": 0, "kind": "query", "round": 1, "rank": 0, "score": 0.5, "score_name": "margin", "probs": [0.4, 0.6], "reason": ""}
+    asked = {**stage(0), "questions": [question]}
+    record.commit(line(0, 10), asked, np.zeros((1, 3, 8, 8), dtype=np.uint8), [1], ("good", "bad"))
+    record.close()
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert "query/images" in events.Tags()["images"]

@@ -1,0 +1,149 @@
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from alframe.errors import ConfigError, TrainingError
+from alframe.pixels import Normalizer, Pixels
+from alframe.rng import generator, scoped
+from alframe.trainer.trainer import Examples
+
+CPU = torch.device("cpu")
+
+
+@dataclass
+class Problem:
+    """What a fit needs, with the first `n` images labelled."""
+
+    images: object
+    n: int = 48
+
+    def fit(self, trainer, network, **options):
+        pixels = Pixels(self.images.pixels, CPU, options.pop("resident_bytes", 1 << 30))
+        with scoped(generator(0, 0, "init")):
+            model = network(self.images.shape, self.images.n_classes)
+        report = trainer.fit(
+            model,
+            pixels,
+            self.examples(0, self.n),
+            n_classes=self.images.n_classes,
+            prepare=Normalizer(self.images.pixels, CPU),
+            stream=lambda purpose: generator(0, 0, purpose),
+            **options,
+        )
+        return model, report
+
+    def examples(self, start, stop):
+        rows = torch.arange(start, stop)
+        return Examples(rows, torch.from_numpy(self.images.labels)[rows])
+
+    def accuracy(self, trainer, model):
+        pixels, prepare = Pixels(self.images.pixels, CPU, 0), Normalizer(self.images.pixels, CPU)
+        return trainer.validate(model, pixels, self.examples(self.n, len(self.images)), prepare)[0]
+
+
+@pytest.fixture
+def problem(make_images):
+    return Problem(make_images(120, 0))
+
+
+def weights(model: nn.Module) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in model.state_dict().values() if p.is_floating_point()])
+
+
+def test_training_learns(problem, make_trainer, tiny_network):
+    trainer = make_trainer(min_steps=150)
+    model, report = problem.fit(trainer, tiny_network)
+    assert report.steps == 150
+    assert not model.training
+    assert problem.accuracy(trainer, model) > 0.85
+
+
+def test_the_same_streams_give_the_same_weights_resident_or_streamed(problem, make_trainer, tiny_network):
+    first, _ = problem.fit(make_trainer(), tiny_network)
+    torch.rand(7)  # the state of the default generator is nobody's business
+    again, _ = problem.fit(make_trainer(), tiny_network, resident_bytes=0)
+    assert torch.equal(weights(first), weights(again))
+
+
+def test_training_leaves_the_default_generator_alone(problem, make_trainer, tiny_network):
+    before = torch.get_rng_state()
+    problem.fit(make_trainer(), tiny_network)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_few_images_still_get_the_least_number_of_steps(make_trainer):
+    trainer = make_trainer(epochs=10, min_steps=300, batch_size=64)
+    assert [trainer.n_steps(n) for n in (2, 100, 64 * 40)] == [300, 300, 400]
+    assert make_trainer(epochs=10, min_steps=300, max_steps=50).n_steps(100) == 50
+
+
+def test_every_image_is_seen_equally_often(problem, make_trainer, tiny_network):
+    seen = []
+    problem.n = 50
+    problem.fit(make_trainer(min_steps=25, batch_size=16), tiny_network, augment=lambda x, g: seen.append(x) or x)
+    images = {image.numpy().tobytes(): 0 for image in torch.from_numpy(problem.images.pixels[:50])}
+    for image in torch.cat(seen):
+        images[image.numpy().tobytes()] += 1
+    assert sum(images.values()) == 25 * 16
+    assert set(images.values()) == {8}
+
+
+def test_augmentation_is_asked_for_each_batch_and_can_be_switched_off(problem, make_trainer, tiny_network):
+    calls = []
+    problem.fit(make_trainer(), tiny_network, augment=lambda x, g: calls.append(1) or x)
+    assert len(calls) == 20
+    problem.fit(make_trainer(augment=False), tiny_network, augment=lambda x, g: calls.append(1) or x)
+    assert len(calls) == 20
+
+
+def test_a_diverging_loss_stops_with_one_clear_line(problem, make_trainer, tiny_network):
+    with pytest.raises(TrainingError, match=r"finite training loss, got (nan|inf).*trainer\.lr"):
+        problem.fit(make_trainer(lr=1e38, min_steps=60), tiny_network)
+
+
+def test_early_stop_ends_before_the_last_step(problem, make_trainer, tiny_network):
+    trainer = make_trainer(min_steps=600, early_stop=2, validate_every=10, best_checkpoint=True)
+    model, report = problem.fit(trainer, tiny_network, validation=problem.examples(60, 120))
+    assert report.steps < 600
+    assert report.best_step <= report.steps - 20
+    assert report.validation_accuracy == pytest.approx(
+        trainer.validate(model, Pixels(problem.images.pixels, CPU, 0), problem.examples(60, 120), Normalizer(problem.images.pixels, CPU))[0]
+    )
+
+
+def test_balanced_weights_make_every_class_weigh_the_same(make_trainer):
+    labels = torch.tensor([0] * 30 + [1] * 10)
+    weight = make_trainer(class_weighting="balanced")._class_weight(labels, 3, CPU)
+    assert weight[labels].mean() == pytest.approx(1.0)
+    assert 30 * weight[0] == pytest.approx(10 * float(weight[1]))
+    assert weight[2] == 0
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "one_cycle", "constant"])
+def test_schedules_warm_up_peak_at_one_and_stay_positive(make_trainer, schedule):
+    trainer = make_trainer(schedule=schedule, warmup=0.2)
+    factors = [trainer._lr_factor(step, 100) for step in range(100)]
+    assert 0 < factors[0] < 0.1
+    assert max(factors) == pytest.approx(1.0, abs=0.06)
+    assert min(factors) > 0
+    assert np.argmax(factors) in range(18, 22)
+    assert (factors[-1] < 0.03) == (schedule != "constant")
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_lower_precision_still_learns(problem, make_trainer, tiny_network, precision):
+    trainer = make_trainer(min_steps=150, precision=precision)
+    model, _ = problem.fit(trainer, tiny_network)
+    assert problem.accuracy(trainer, model) > 0.85
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"lr": 0.0}, {"epochs": 0, "min_steps": 0}, {"warmup": 1.0}, {"batch_size": 1}, {"label_smoothing": 1.0}, {"early_stop": 0}, {"max_steps": 0}],
+)
+def test_values_out_of_range_are_refused(make_trainer, options):
+    with pytest.raises(ConfigError, match="Expected"):
+        make_trainer(**options)

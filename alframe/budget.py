@@ -49,9 +49,18 @@ class Budget:
             "lengthen the list or lower budget.rounds.",
         )
         expect(self.growth > 0, f"Expected budget.growth > 0, got {self.growth}; 2 doubles the query each round.")
-        expect(0 <= self.validation < 1, f"Expected budget.validation in [0, 1) as a share of each purchase, got {self.validation}.")
-        expect(self.plateau is None or self.plateau >= 1, f"Expected budget.plateau >= 1 round or null, got {self.plateau}.")
-        expect(self.max_hours is None or self.max_hours > 0, f"Expected budget.max_hours > 0 or null, got {self.max_hours}.")
+        expect(
+            0 <= self.validation < 1,
+            f"Expected budget.validation in [0, 1) as a share of each purchase, got {self.validation}.",
+        )
+        expect(
+            self.plateau is None or self.plateau >= 1,
+            f"Expected budget.plateau >= 1 round or null, got {self.plateau}.",
+        )
+        expect(
+            self.max_hours is None or self.max_hours > 0,
+            f"Expected budget.max_hours > 0 or null, got {self.max_hours}.",
+        )
         expect(
             (self.target is None and self.plateau is None) or self.validation > 0,
             "Expected budget.validation > 0 with budget.target or budget.plateau (they stop on validation data), got 0; try 0.2.",
@@ -78,7 +87,9 @@ class Budget:
 
     def n_images(self, n_pool: int) -> int:
         """Images asked about over the whole run."""
-        return sum(sum(self.split(size)) for size in [self.initial_size(n_pool), *(self.size(r) for r in range(self.rounds))])
+        return sum(
+            sum(self.split(size)) for size in [self.initial_size(n_pool), *(self.size(r) for r in range(self.rounds))]
+        )
 
     def check(self, n_pool: int) -> None:
         """Raise `PoolError` when the pool cannot serve the budget."""
@@ -117,7 +128,9 @@ def draw_initial(
     if how == "random":
         return shuffled[:size]
     if (labels[candidates] < 0).any():
-        raise PoolError(f"Expected known labels for budget.initial_set={how}, got unlabelled images; use budget.initial_set=random.")
+        raise PoolError(
+            f"Expected known labels for budget.initial_set={how}, got unlabelled images; use budget.initial_set=random."
+        )
     queues = [shuffled[labels[shuffled] == c] for c in range(n_classes)]
     quota = _quota([len(queue) for queue in queues], size, balanced=how == "balanced")
     chosen = np.concatenate([queue[:n] for queue, n in zip(queues, quota, strict=True)])

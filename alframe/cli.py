@@ -12,6 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console
 
+from alframe import __version__
 from alframe.config import CONFIGS, Plan, build, check_overrides, composer, load
 from alframe.console import RoundTable
 from alframe.errors import AlframeError
@@ -23,11 +24,15 @@ def main() -> None:
     """Console entry point. Exit code 0, or 1 after one line for each mistake or failed run, or 130 when interrupted."""
     sys.path.insert(0, os.getcwd())  # a user's own classes, named by _target_, lie in the folder they work in
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come to us, not to Hydra's own printing
+    if "--version" in sys.argv[1:]:
+        say(f"alframe {__version__}")
+        raise SystemExit(0)
     arguments, _ = get_args_parser().parse_known_args()
     wants_traceback = "traceback=true" in {text.lower() for text in arguments.overrides}
     cells: list[Path] = []
     try:
-        if not (arguments.help or arguments.hydra_help or arguments.version or arguments.info or arguments.cfg or arguments.shell_completion):
+        asks_hydra = (arguments.help, arguments.hydra_help, arguments.info, arguments.cfg, arguments.shell_completion)
+        if not any(asks_hydra):
             with composer(arguments.config_dir) as compose:
                 check_overrides(arguments.overrides, compose)
         _hydra_main(cells)
@@ -38,7 +43,11 @@ def main() -> None:
             traceback.print_exc()
         failed = True
     except OSError as error:
-        _tell(AlframeError(f"Expected the disk and files to work, got: {error}; mend it and run the same command again to go on."))
+        _tell(
+            AlframeError(
+                f"Expected the disk and files to work, got: {error}; mend it and run the same command again to go on."
+            )
+        )
         if wants_traceback:
             traceback.print_exc()
         failed = True
@@ -47,7 +56,7 @@ def main() -> None:
         raise SystemExit(130) from None
     else:
         failed = False
-    if arguments.multirun and len(cells) > 1:
+    if len(cells) > 1:
         _compare(cells)
     raise SystemExit(int(failed))
 

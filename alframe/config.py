@@ -33,7 +33,17 @@ _INSIDE = Path(__file__).parent / "configs"  # in a wheel; in a checkout they li
 CONFIGS = _INSIDE if _INSIDE.is_dir() else Path(__file__).parent.parent / "configs"
 GROUPS = ("dataset", "model", "trainer", "uncertainty", "strategy", "budget", "annotator")
 IN_EVERY_CELL = ("dataset", "model", "uncertainty", "strategy")
-NO_RESULT = ("device", "threads", "progress", "traceback", "resident_bytes", "cache", "run", "query.max_bytes", "query.batch_size")
+NO_RESULT = (
+    "device",
+    "threads",
+    "progress",
+    "traceback",
+    "resident_bytes",
+    "cache",
+    "run",
+    "query.max_bytes",
+    "query.batch_size",
+)
 """Options that cannot change a result: kept out of the run's config, free to differ between launches."""
 INJECTED = {
     "model": {"shape", "n_classes"},
@@ -163,7 +173,9 @@ def check_overrides(overrides: list[str], compose: Compose) -> None:
         try:
             parsed += OverridesParser.create().parse_overrides([text])
         except HydraException as error:
-            problems.append(f"Expected overrides like trainer.lr=0.1, got '{text}' ({str(error).splitlines()[0]}); mind quotes and spaces.")
+            problems.append(
+                f"Expected overrides like trainer.lr=0.1, got '{text}' ({str(error).splitlines()[0]}); mind quotes and spaces."
+            )
     good: list[str] = []
     for override in parsed:
         if _is_group(override):
@@ -203,18 +215,22 @@ def _replacing(values: list[str], cell: list[str]) -> list[str]:
 
 
 def _composed(compose: Compose, overrides: list[str], problems: list[str]) -> DictConfig | None:
-    """The config, or None with the reason appended. Hydra stops at the first bad override; each alone tells them all."""
+    """The config without the overrides that Hydra refuses, whose reasons are appended; None where that is not enough.
+
+    Hydra stops at the first bad override; trying them one after another tells them all.
+    """
     try:
         return compose(overrides)
-    except (HydraException, OmegaConfBaseException) as error:
-        reasons = []
-        for text in overrides:
+    except (HydraException, OmegaConfBaseException):
+        accepted: list[str] = []
+        cfg = None
+        for text in sorted(overrides, key=lambda text: not _is_group_text(text)):  # a value may belong to a chosen part
             try:
-                compose([text])
-            except (HydraException, OmegaConfBaseException) as one:
-                reasons.append(f"Expected a value that fits, got '{text}': {_first_line(one)}.")
-        problems += reasons or [f"Expected a config that can be composed, got: {_first_line(error)}."]
-        return None
+                cfg = compose([*accepted, text])
+                accepted.append(text)
+            except (HydraException, OmegaConfBaseException) as error:
+                problems.append(f"Expected a value that fits, got '{text}': {_first_line(error)}.")
+        return cfg
 
 
 def _first_line(error: BaseException) -> str:
@@ -225,7 +241,11 @@ def _first_line(error: BaseException) -> str:
 
 
 def _is_group(override: Override) -> bool:
-    name = str(override.key_or_group)
+    return _is_group_text(str(override.key_or_group))
+
+
+def _is_group_text(text: str) -> bool:
+    name = text.split("=", 1)[0]
     return not name.startswith("hydra") and (CONFIGS / name).is_dir()
 
 
@@ -241,7 +261,7 @@ def _group_problem(override: Override) -> str | None:
     for choice in _choices(override):
         if choice not in options and choice not in ("null", "None"):
             hint = did_you_mean(choice, options)
-            return f"Expected one of {', '.join(options)} for {group}, got '{choice}'{hint or '; choose one of these'}."
+            return f"Expected one of {', '.join(options)} for {group}, got '{choice}'{hint or '; choose one of these.'}"
     return None
 
 
@@ -256,7 +276,7 @@ def _key_problem(override: Override, base: DictConfig) -> str | None:
     leaf = key.rsplit(".", 1)[-1]
     same_leaf = [name for name in known if name.rsplit(".", 1)[-1] == leaf]
     hint = f"; did you mean '{same_leaf[0]}'?" if len(same_leaf) == 1 else did_you_mean(key, known)
-    return f"Expected a known option, got '{key}'{hint or '; alframe --cfg job lists them all'}."
+    return f"Expected a known option, got '{key}'{hint or '; alframe --cfg job lists them all.'}"
 
 
 def _keys(tree: Any, prefix: str = "") -> Iterator[str]:
@@ -284,11 +304,9 @@ def problems_of(cfg: DictConfig) -> list[str]:
     except OmegaConfBaseException as error:
         return [f"Expected references that resolve, got: {_first_line(error)}."]
     assert isinstance(tree, dict)
-    problems = [problem for group in GROUPS for problem in _node_problems(group, tree[group])]
-    if problems:
-        return problems
-    parts, problems = _construct(tree)
-    problems += _option_problems(tree)
+    by_group = {group: list(_node_problems(group, tree[group])) for group in GROUPS}
+    parts, problems = _construct(tree, [group for group in GROUPS if not by_group[group]])
+    problems = [*(problem for group in GROUPS for problem in by_group[group]), *problems, *_option_problems(tree)]
     if not problems:
         try:
             check_parts(parts["strategy"], parts["uncertainty"], parts["trainer"], parts["budget"])
@@ -299,7 +317,12 @@ def problems_of(cfg: DictConfig) -> list[str]:
 
 def _option_problems(tree: Mapping[str, Any]) -> list[str]:
     problems = []
-    for key, lowest in (("query.max_bytes", 1 << 20), ("query.batch_size", 1), ("query.target_size", 1), ("resident_bytes", 0)):
+    for key, lowest in (
+        ("query.max_bytes", 1 << 20),
+        ("query.batch_size", 1),
+        ("query.target_size", 1),
+        ("resident_bytes", 0),
+    ):
         value = tree["query"][key[6:]] if key.startswith("query.") else tree[key]
         if value < lowest:
             problems.append(f"Expected {key} >= {lowest}, got {value}.")
@@ -339,7 +362,9 @@ def _node_problems(path: str, node: Any) -> Iterator[str]:
         yield from _node_problems(f"{path}.{key}", value)
 
 
-def _signature_problems(path: str, thing: Callable[..., Any], children: Mapping[str, Any], *, partial_node: bool) -> Iterator[str]:
+def _signature_problems(
+    path: str, thing: Callable[..., Any], children: Mapping[str, Any], *, partial_node: bool
+) -> Iterator[str]:
     parameters = inspect.signature(thing).parameters
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return
@@ -347,8 +372,8 @@ def _signature_problems(path: str, thing: Callable[..., Any], children: Mapping[
     known = [name for name in parameters if name not in injected]
     for key in children:
         if key not in known:
-            hint = did_you_mean(key, known, otherwise=f"; it takes {', '.join(known) or 'nothing'}")
-            yield f"Expected an option of {getattr(thing, '__name__', thing)} in {path}, got '{key}'{hint}."
+            hint = did_you_mean(key, known, otherwise=f"; it takes {', '.join(known) or 'nothing'}.")
+            yield f"Expected an option of {getattr(thing, '__name__', thing)} in {path}, got '{key}'{hint}"
     hints = _hints(thing)
     for name, parameter in parameters.items():
         if name in children:
@@ -379,7 +404,11 @@ def _fits(value: Any, hint: Any) -> bool:
 def _spell(hint: Any) -> str:
     if typing.get_origin(hint) is typing.Literal:
         return "one of " + ", ".join(str(value) for value in typing.get_args(hint))
-    return (hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)).replace("typing.", "").replace("None", "null")
+    return (
+        (hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint))
+        .replace("typing.", "")
+        .replace("None", "null")
+    )
 
 
 def _contains_target(value: Any) -> bool:
@@ -388,18 +417,22 @@ def _contains_target(value: Any) -> bool:
     return isinstance(value, list) and any(_contains_target(item) for item in value)
 
 
-def _construct(tree: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Every part, built; constructors check their ranges and read nothing."""
+def _construct(tree: Mapping[str, Any], groups: Iterable[str] = GROUPS) -> tuple[dict[str, Any], list[str]]:
+    """The parts of `groups`, built; constructors check their ranges and read nothing."""
     parts: dict[str, Any] = {}
     problems = []
-    for group in GROUPS:
+    for group in groups:
         try:
             parts[group] = hydra.utils.instantiate(tree[group], _convert_="all")
         except InstantiationException as error:
             cause: BaseException = error
             while cause.__cause__ is not None and not isinstance(cause, AlframeError):
                 cause = cause.__cause__
-            named = str(cause) if isinstance(cause, AlframeError) else f"Expected {group} to be built, got: {_first_line(error)}."
+            named = (
+                str(cause)
+                if isinstance(cause, AlframeError)
+                else f"Expected {group} to be built, got: {_first_line(error)}."
+            )
             problems.append(named)
     return parts, problems
 
@@ -431,7 +464,11 @@ def build(cfg: DictConfig, choices: Mapping[str, Any], overrides: list[str]) -> 
         cache=cache,
         device=pick_device(tree["device"]),
         seed=tree["seed"],
-        options={**run, "query": tree["query"], **{key: tree[key] for key in ("progress", "resident_bytes", "threads", "traceback")}},
+        options={
+            **run,
+            "query": tree["query"],
+            **{key: tree[key] for key in ("progress", "resident_bytes", "threads", "traceback")},
+        },
     )
 
 
@@ -445,11 +482,13 @@ def _identity(tree: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[str, 
 def cell_name(choices: Mapping[str, Any], overrides: Iterable[str]) -> str:
     """A folder name for one cell of a study: the choices of the main groups, then every other override that can change a result."""
     name = "-".join(str(choices[group]) for group in IN_EVERY_CELL)
-    quiet = (*NO_RESULT, "seed", "experiment", "debug", "hydra")
+    quiet = (*NO_RESULT, "seed", "experiment", "hydra")
     others = []
     for text in sorted(overrides):
         key = text.lstrip("+~").split("=", 1)[0]
-        if key not in IN_EVERY_CELL and not any(key == option or key.startswith((f"{option}.", f"{option}/")) for option in quiet):
+        if key not in IN_EVERY_CELL and not any(
+            key == option or key.startswith((f"{option}.", f"{option}/")) for option in quiet
+        ):
             others.append(text)
     full = ",".join([name, *others]).replace("/", ".").replace(" ", "")
     if len(full) <= CELL_LENGTH:
@@ -466,7 +505,7 @@ def pick_device(name: str) -> torch.device:
     except RuntimeError as error:
         raise ConfigError(f"Expected device to be auto, cpu, cuda or cuda:<number>, got '{name}'.") from error
     if device.type == "cuda" and not (torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()):
-        raise ConfigError(f"Expected a CUDA device, got device={name} on a machine with {torch.cuda.device_count()}; use device=auto or cpu.")
+        raise ConfigError(
+            f"Expected a CUDA device, got device={name} on a machine with {torch.cuda.device_count()}; use device=auto or cpu."
+        )
     return device
-
-

@@ -41,7 +41,8 @@ class Learner:
         self.n_classes, self.shape, self.augment = data.pool.n_classes, data.pool.shape, data.augment
         self.build_network, self.trainer, self.uncertainty = build_network, trainer, uncertainty
         self.pixels = {
-            name: Pixels(images.pixels, device, resident_bytes) for name, images in ((POOL, data.pool), (TEST, data.test))
+            name: Pixels(images.pixels, device, resident_bytes)
+            for name, images in ((POOL, data.pool), (TEST, data.test))
         }
         self.prepare = Normalizer(data.pool.pixels, device, data.normalization)
         self.posterior: Posterior | None = None
@@ -81,7 +82,8 @@ class Learner:
         self.posterior = self.uncertainty.fit(train, generator(self.seed, round, "posterior"))
         if self.trainer.warm_start:
             self._last_weights = [
-                {key: value.detach().clone() for key, value in network.state_dict().items()} for network in self.posterior.networks
+                {key: value.detach().clone() for key, value in network.state_dict().items()}
+                for network in self.posterior.networks
             ]
         return {"train/loss": math.fsum(r.loss for r in reports) / len(reports)} if reports else {}
 
@@ -114,7 +116,9 @@ class Learner:
         """Weights of every network to one safetensors file (temporary file, then rename)."""
         tensors: dict[str, Tensor] = {}
         for member, network in enumerate(self.fitted.networks):
-            tensors |= {f"{member}.{key}": value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+            tensors |= {
+                f"{member}.{key}": value.detach().cpu().contiguous() for key, value in network.state_dict().items()
+            }
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".tmp")
         save_file(tensors, temporary)
@@ -130,6 +134,6 @@ class Learner:
             ) from error
         members = sorted({int(key.split(".", 1)[0]) for key in tensors})
         self._last_weights = [
-            {key.split(".", 1)[1]: value for key, value in tensors.items() if key.startswith(f"{member}.")} for member in members
+            {key.split(".", 1)[1]: value for key, value in tensors.items() if key.startswith(f"{member}.")}
+            for member in members
         ]
-

@@ -186,10 +186,14 @@ def _fit_evaluate_query(e: Experiment, learner: Learner, pool: Pool, round: int,
     with _timed(seconds, "evaluate_s"):
         test_rows = torch.arange(len(e.data.test))
         test = evaluate(
-            learner.mean_log_probs(TEST, test_rows, f"round {round}: test"), torch.from_numpy(e.data.test.labels), e.data.test.classes
+            learner.mean_log_probs(TEST, test_rows, f"round {round}: test"),
+            torch.from_numpy(e.data.test.labels),
+            e.data.test.classes,
         )
         held_out = (
-            evaluate(learner.mean_log_probs(POOL, validation.rows), validation.labels, e.data.pool.classes).metrics if len(validation) else {}
+            evaluate(learner.mean_log_probs(POOL, validation.rows), validation.labels, e.data.pool.classes).metrics
+            if len(validation)
+            else {}
         )
     line: Line = {
         "round": round,
@@ -203,18 +207,29 @@ def _fit_evaluate_query(e: Experiment, learner: Learner, pool: Pool, round: int,
         **seconds,
     }
     line["stopped"] = e.budget.stop_reason([*before, line])
-    stage = {"round": round, "step": pool.bought, "line": line, "evaluation": test.as_dict(), "questions": [], "pool_scores": None}
+    stage = {
+        "round": round,
+        "step": pool.bought,
+        "line": line,
+        "evaluation": test.as_dict(),
+        "questions": [],
+        "pool_scores": None,
+    }
     if line["stopped"] is None:
         candidates = torch.from_numpy(pool.unasked())
         n_chosen, n_validation = e.budget.split(e.budget.size(round))
         picked = _pick(e, learner, candidates, n_chosen, training, validation, round)
         line |= picked.seconds
-        stage["questions"] = [asdict(question) for question in _questions(e, learner, picked, candidates, n_validation, round)]
+        stage["questions"] = [
+            asdict(question) for question in _questions(e, learner, picked, candidates, n_validation, round)
+        ]
         stage["pool_scores"] = _histogram(picked.pool_scores)
     return stage
 
 
-def _pick(e: Experiment, learner: Learner, candidates: Tensor, size: int, training: Any, validation: Any, round: int) -> Picked:
+def _pick(
+    e: Experiment, learner: Learner, candidates: Tensor, size: int, training: Any, validation: Any, round: int
+) -> Picked:
     return query(
         e.strategy,
         learner,
@@ -231,7 +246,9 @@ def _pick(e: Experiment, learner: Learner, candidates: Tensor, size: int, traini
     )
 
 
-def _questions(e: Experiment, learner: Learner, picked: Picked, candidates: Tensor, n_validation: int, round: int) -> list[Question]:
+def _questions(
+    e: Experiment, learner: Learner, picked: Picked, candidates: Tensor, n_validation: int, round: int
+) -> list[Question]:
     """The query in order of preference, then the random images for validation, each with what the model thinks of it."""
     rest = np.setdiff1d(candidates.numpy(), picked.indices)
     drawn = rest[torch.randperm(len(rest), generator=generator(e.seed, round, "validation"))[:n_validation].numpy()]
@@ -251,7 +268,11 @@ def _questions(e: Experiment, learner: Learner, picked: Picked, candidates: Tens
                 score=picked.scores[rank] if by_strategy else None,
                 score_name=picked.score_name if by_strategy else "",
                 probs=[round_to(value) for value in p.tolist()],
-                reason=_reason(p, classes, f"{picked.score_name} {picked.scores[rank]:.3g}" if by_strategy else "random, for validation"),
+                reason=_reason(
+                    p,
+                    classes,
+                    f"{picked.score_name} {picked.scores[rank]:.3g}" if by_strategy else "random, for validation",
+                ),
             )
         )
     return questions

@@ -134,6 +134,10 @@ class Pool:
                 "the data has changed since, so give the old data back or use another run.name."
             )
         if label is not None and not 0 <= label < self.n_classes:
-            raise RunFolderError(f"Expected labels from 0 to {self.n_classes - 1} in {self.ledger.path}, got {label} for image {index}.")
+            raise RunFolderError(
+                f"Expected labels from 0 to {self.n_classes - 1} in {self.ledger.path}, got {label} for image {index}."
+            )
         if self._asked[index]:
-            raise RunFolderError(f"Expected one answer for each image in {self.ledger.path}, got a second one for image {index}.")
+            raise RunFolderError(
+                f"Expected one answer for each image in {self.ledger.path}, got a second one for image {index}."
+            )

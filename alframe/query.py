@@ -46,7 +46,19 @@ def query(
     finite scores, or when a summary holds NaN.
     """
     begin = time.perf_counter()
-    views = _views(strategy, learner, candidates, generator, training, validation, n_test, target, target_size, max_bytes, description)
+    views = _views(
+        strategy,
+        learner,
+        candidates,
+        generator,
+        training,
+        validation,
+        n_test,
+        target,
+        target_size,
+        max_bytes,
+        description,
+    )
     passed = time.perf_counter()
     selection = strategy.select(views, size, generator)
     _check(strategy, selection, size, views.n)
@@ -93,7 +105,9 @@ def _views(
     return Views(n=len(candidates), pool=pool, n_classes=learner.n_classes, max_bytes=max_bytes, **needs)
 
 
-def summarize(strategy: Strategy, learner: Learner, which: str, rows: Tensor, max_bytes: int, description: str = "") -> Summary:
+def summarize(
+    strategy: Strategy, learner: Learner, which: str, rows: Tensor, max_bytes: int, description: str = ""
+) -> Summary:
     """The strategy's summary of `rows`, filled batch by batch: on the device while it fits `max_bytes`, else in host memory."""
     if not len(rows):  # no labels yet: an empty summary with the right axes, made from one image of the pool
         one = summarize(strategy, learner, POOL, torch.zeros(1, dtype=torch.int64), max_bytes)
@@ -106,7 +120,9 @@ def summarize(strategy: Strategy, learner: Learner, which: str, rows: Tensor, ma
         if not whole:
             needed = sum(tensor[0].numel() * tensor.element_size() for tensor in part.values()) * len(rows)
             place = learner.device if needed <= max_bytes else torch.device("cpu")
-            whole = {name: torch.empty((len(rows), *t.shape[1:]), dtype=t.dtype, device=place) for name, t in part.items()}
+            whole = {
+                name: torch.empty((len(rows), *t.shape[1:]), dtype=t.dtype, device=place) for name, t in part.items()
+            }
         for name, tensor in part.items():
             if len(tensor) != size or torch.isnan(tensor).any():
                 found = f"{len(tensor)} rows" if len(tensor) != size else "NaN"
@@ -128,10 +144,16 @@ def _check(strategy: Strategy, selection: Selection, size: int, n: int) -> None:
         )
     outside = positions[(positions < 0) | (positions >= n)]
     if len(outside):
-        raise StrategyError(f"Expected positions from 0 to {n - 1} from {name}, got {outside[:5].tolist()}; mend its select().")
+        raise StrategyError(
+            f"Expected positions from 0 to {n - 1} from {name}, got {outside[:5].tolist()}; mend its select()."
+        )
     values, counts = positions.unique(return_counts=True)
     if (counts > 1).any():
-        raise StrategyError(f"Expected distinct positions from {name}, got {values[counts > 1][:5].tolist()} repeatedly; mend its select().")
+        raise StrategyError(
+            f"Expected distinct positions from {name}, got {values[counts > 1][:5].tolist()} repeatedly; mend its select()."
+        )
     bad = ~torch.isfinite(selection.scores.float())
     if bad.any():
-        raise StrategyError(f"Expected finite scores from {name}, got {positions[bad.to(positions.device)][:5].tolist()} with none; mend its select().")
+        raise StrategyError(
+            f"Expected finite scores from {name}, got {positions[bad.to(positions.device)][:5].tolist()} with none; mend its select()."
+        )

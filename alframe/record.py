@@ -34,7 +34,13 @@ class Record:
     """One run's folder, held by one process. `config` is all that can change a result, as plain values."""
 
     def __init__(
-        self, folder: Path, config: dict[str, Any], *, overwrite: bool = False, tensorboard: bool = True, keep_checkpoint: bool = False
+        self,
+        folder: Path,
+        config: dict[str, Any],
+        *,
+        overwrite: bool = False,
+        tensorboard: bool = True,
+        keep_checkpoint: bool = False,
     ) -> None:
         self.folder, self.config, self.keep_checkpoint = folder, config, keep_checkpoint
         self._lock = self._take(folder)
@@ -49,7 +55,9 @@ class Record:
             self.ledger = Ledger(folder / "ledger.jsonl")
         except OSError as error:
             self._lock.release()
-            raise RunFolderError(f"Expected a run folder that can be written, got: {error}; choose another run.root.") from error
+            raise RunFolderError(
+                f"Expected a run folder that can be written, got: {error}; choose another run.root."
+            ) from error
         except BaseException:
             self._lock.release()
             raise
@@ -76,7 +84,9 @@ class Record:
         try:
             return json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise RunFolderError(f"Expected JSON in {path}, got: {error}; start again with run.overwrite=true.") from error
+            raise RunFolderError(
+                f"Expected JSON in {path}, got: {error}; start again with run.overwrite=true."
+            ) from error
 
     def store_stage(self, name: str, stage: Mapping[str, Any]) -> None:
         """Store a stage atomically. It is never recomputed once this returns."""
@@ -104,7 +114,14 @@ class Record:
         if self._tensorboard:
             self._open_board()
 
-    def commit(self, line: dict[str, Any], stage: Mapping[str, Any], images: np.ndarray | None, answers: list[int | None], classes: tuple[str, ...]) -> None:
+    def commit(
+        self,
+        line: dict[str, Any],
+        stage: Mapping[str, Any],
+        images: np.ndarray | None,
+        answers: list[int | None],
+        classes: tuple[str, ...],
+    ) -> None:
         """Make the round done. TensorBoard first: its events of an undone round are purged at the next launch."""
         self.ledger.sync()
         self._show(line, stage, images, answers, classes)
@@ -140,7 +157,9 @@ class Record:
                 f"Expected {folder} to be free, got a folder that another process is running in; wait for it, or use another run.name."
             ) from error
         except OSError as error:
-            raise RunFolderError(f"Expected a run folder that can be written, got: {error}; choose another run.root.") from error
+            raise RunFolderError(
+                f"Expected a run folder that can be written, got: {error}; choose another run.root."
+            ) from error
         return lock
 
     def _check_config(self) -> bool:
@@ -191,7 +210,14 @@ class Record:
         lines = [line for line in self.ledger.lines if line["round"] <= self.done]
         return sum(count_validation or line["kind"] != "validation" for line in lines)
 
-    def _show(self, line: dict[str, Any], stage: Mapping[str, Any], images: np.ndarray | None, answers: list[int | None], classes: tuple[str, ...]) -> None:
+    def _show(
+        self,
+        line: dict[str, Any],
+        stage: Mapping[str, Any],
+        images: np.ndarray | None,
+        answers: list[int | None],
+        classes: tuple[str, ...],
+    ) -> None:
         if not self.board:
             return
         self.board.round(line, stage["evaluation"])
@@ -250,7 +276,9 @@ def _git(source: Path) -> dict[str, str] | None:
     """Commit and diff of the checkout that alframe runs from; None when it was installed from a wheel."""
 
     def git(*arguments: str) -> str:
-        return subprocess.run(["git", "-C", str(source), *arguments], capture_output=True, text=True, check=True, timeout=20).stdout
+        return subprocess.run(
+            ["git", "-C", str(source), *arguments], capture_output=True, text=True, check=True, timeout=20
+        ).stdout
 
     try:
         if Path(git("rev-parse", "--show-toplevel").strip()) != source.parent:

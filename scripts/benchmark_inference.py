@@ -39,20 +39,31 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     device = torch.device(arguments.device)
-    batches = torch.randn(arguments.images, *SHAPE, generator=generator(0, 0, "images")).to(device).split(arguments.batch)
+    batches = (
+        torch.randn(arguments.images, *SHAPE, generator=generator(0, 0, "images")).to(device).split(arguments.batch)
+    )
 
     print(hardware(device))
-    print(f"{arguments.images} images of 32x32, batch {arguments.batch}, {arguments.draws} draws, median of {arguments.repeats} repeats")
-    print(f"{'model':<10} {'deterministic':>15} {'mc_dropout':>15} {'full passes':>15} {'mc / deterministic':>19} {'full / mc':>10}")
+    print(
+        f"{arguments.images} images of 32x32, batch {arguments.batch}, {arguments.draws} draws, median of {arguments.repeats} repeats"
+    )
+    print(
+        f"{'model':<10} {'deterministic':>15} {'mc_dropout':>15} {'full passes':>15} {'mc / deterministic':>19} {'full / mc':>10}"
+    )
     for name in arguments.model or NETWORKS:
         with scoped(generator(0, 0, name)):
             network = NETWORKS[name](SHAPE, 10).to(device).eval()
         runs = passes(network, arguments.draws)
-        seconds = [[timed(run, batches, device) for run in runs] for _ in range(arguments.repeats + 1)][1:]  # one to warm up
+        seconds = [[timed(run, batches, device) for run in runs] for _ in range(arguments.repeats + 1)][
+            1:
+        ]  # one to warm up
         rates = [arguments.images / median(column) for column in zip(*seconds, strict=True)]
         cost = median(mc / once for once, mc, _ in seconds)
         gain = median(full / mc for _, mc, full in seconds)
-        print(f"{name:<10}" + "".join(f" {rate:>9.0f} img/s" for rate in rates) + f" {cost:>18.2f}x {gain:>9.1f}x", flush=True)
+        print(
+            f"{name:<10}" + "".join(f" {rate:>9.0f} img/s" for rate in rates) + f" {cost:>18.2f}x {gain:>9.1f}x",
+            flush=True,
+        )
 
 
 def passes(network: Network, draws: int) -> list[Callable[[Tensor], object]]:
@@ -86,8 +97,14 @@ def hardware(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
     info = Path("/proc/cpuinfo")
-    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
-    return f"{names[0] if names else platform.processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    names = (
+        [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        if info.exists()
+        else []
+    )
+    return (
+        f"{names[0] if names else platform.processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    )
 
 
 if __name__ == "__main__":

@@ -30,7 +30,11 @@ class TinyNetwork(Network):
     def __init__(self, shape: tuple[int, ...], n_classes: int, width: int = 8, dropout: float = 0.3) -> None:
         super().__init__()
         self.trunk = nn.Sequential(
-            nn.Conv2d(shape[0], width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten()
+            nn.Conv2d(shape[0], width, 3, padding=1),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(2),
+            nn.Flatten(),
         )
         self.tail = nn.Sequential(nn.Dropout(dropout), nn.Linear(4 * width, n_classes))
 
@@ -59,7 +63,12 @@ def tiny_data(n_pool: int = 80, n_test: int = 40, n_classes: int = 2) -> Data:
 
 
 def tiny_trainer(**options: object) -> Trainer:
-    defaults: dict[str, object] = {"optimizer": partial(torch.optim.SGD, momentum=0.9), "epochs": 2, "min_steps": 20, "batch_size": 16}
+    defaults: dict[str, object] = {
+        "optimizer": partial(torch.optim.SGD, momentum=0.9),
+        "epochs": 2,
+        "min_steps": 20,
+        "batch_size": 16,
+    }
     return Trainer(**{**defaults, **options})  # type: ignore[arg-type]
 
 
@@ -105,4 +114,3 @@ def tiny_network() -> type[Network]:
 @pytest.fixture
 def repository() -> Path:
     return REPOSITORY
-

@@ -52,7 +52,9 @@ def test_imports_point_down(path):
 
 
 def test_only_the_top_knows_hydra():
-    users = {room(path) for path in FILES if any(name.split(".")[0] in ("hydra", "omegaconf") for name in imports(path))}
+    users = {
+        room(path) for path in FILES if any(name.split(".")[0] in ("hydra", "omegaconf") for name in imports(path))
+    }
     assert users == {"config", "cli"}
 
 
@@ -62,7 +64,14 @@ def test_only_the_board_knows_tensorboard():
 
 
 def test_no_randomness_from_the_air():
-    globals_of = ("np.random.seed", "np.random.rand", "np.random.choice", "np.random.shuffle", "np.random.permutation", "random.seed")
+    globals_of = (
+        "np.random.seed",
+        "np.random.rand",
+        "np.random.choice",
+        "np.random.shuffle",
+        "np.random.permutation",
+        "random.seed",
+    )
     for path in FILES:
         text = path.read_text(encoding="utf-8")
         assert not [name for name in globals_of if f"{name}(" in text], path
@@ -71,4 +80,6 @@ def test_no_randomness_from_the_air():
 
 def test_no_bare_except():
     for path in FILES:
-        assert not [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.ExceptHandler) and n.type is None], path
+        assert not [
+            n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.ExceptHandler) and n.type is None
+        ], path

@@ -124,7 +124,9 @@ def test_the_grid_shows_the_images_in_rank_order_with_right_and_wrong_marked():
 
 def test_query_sorts_by_rank_images_and_answers_alike(board, monkeypatch):
     shown = {}
-    monkeypatch.setattr(module, "query_figure", lambda *arguments: shown.update(zip("iqa", arguments, strict=False)) or module.Figure())
+    monkeypatch.setattr(
+        module, "query_figure", lambda *arguments: shown.update(zip("iqa", arguments, strict=False)) or module.Figure()
+    )
     images = np.arange(3, dtype=np.uint8).reshape(3, 1, 1, 1)
     mixed = [question | {"rank": rank} for question, rank in zip(questions(3), (2, 0, 1), strict=True)]
     board.query(100, images, mixed, [10, 11, 12], ["c"] * 13, None)
@@ -171,7 +173,9 @@ def test_config_is_a_page_of_text(board, tmp_path):
 
 def test_hparams_are_in_the_run_itself(board, tmp_path):
     board.round(line(150), None)
-    board.finish({"strategy": "bald", "lr": 0.1, "nesterov": True, "sizes": [1, 2], "none": None}, {"final/accuracy": 0.9})
+    board.finish(
+        {"strategy": "bald", "lr": 0.1, "nesterov": True, "sizes": [1, 2], "none": None}, {"final/accuracy": 0.9}
+    )
     board.close()
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]
     content = events(tmp_path).SummaryMetadata("_hparams_/session_start_info").plugin_data.content
@@ -182,7 +186,9 @@ def test_hparams_are_in_the_run_itself(board, tmp_path):
     assert "none" not in stored
     assert scalars(tmp_path, "final/accuracy") == [(150, 0.9)]
     metadata = events(tmp_path).SummaryMetadata("_hparams_/experiment").plugin_data.content
-    assert [info.name.tag for info in HParamsPluginData.FromString(metadata).experiment.metric_infos] == ["final/accuracy"]
+    assert [info.name.tag for info in HParamsPluginData.FromString(metadata).experiment.metric_infos] == [
+        "final/accuracy"
+    ]
 
 
 def test_names_are_cut_in_the_middle():

@@ -11,21 +11,34 @@ from pathlib import Path
 import pytest
 
 pytestmark = pytest.mark.slow
-TINY = ["dataset.pool_size=60", "dataset.test_size=40", "dataset.size=32", "model.width=4", "uncertainty.draws=3", "trainer.epochs=1", "trainer.min_steps=5"]
+TINY = [
+    "dataset.pool_size=60",
+    "dataset.test_size=40",
+    "dataset.size=32",
+    "model.width=4",
+    "uncertainty.draws=3",
+    "trainer.epochs=1",
+    "trainer.min_steps=5",
+]
 BUDGET = ["budget.initial=20", "budget.query_size=5", "budget.rounds=2"]
 
 
 def alframe(*arguments: str, cwd: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
     command = Path(sys.executable).with_name("alframe")
     environment = {**os.environ, "COLUMNS": "200", "ALFRAME_CACHE": str(cwd / "cache")}
-    done = subprocess.run([str(command), *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [str(command), *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300
+    )
     assert not check or done.returncode == 0, done.stdout + done.stderr
     return done
 
 
 def read(folder: Path):
     return [
-        [{k: v for k, v in json.loads(text).items() if not k.endswith("_s")} for text in (folder / name).read_text().splitlines()]
+        [
+            {k: v for k, v in json.loads(text).items() if not k.endswith("_s")}
+            for text in (folder / name).read_text().splitlines()
+        ]
         for name in ("ledger.jsonl", "rounds.jsonl")
     ]
 
@@ -49,7 +62,14 @@ def test_a_run_prints_a_line_a_round_and_leaves_only_its_folder(workplace):
     assert [line["labels"] for line in read(run)[1]] == [20, 25, 30]
     assert "labels" in done.stdout
     assert "budget spent" in done.stdout.lower()
-    assert {path.name for path in run.iterdir()} >= {"config.yaml", "provenance.json", "ledger.jsonl", "rounds.jsonl", "queries", "tensorboard"}
+    assert {path.name for path in run.iterdir()} >= {
+        "config.yaml",
+        "provenance.json",
+        "ledger.jsonl",
+        "rounds.jsonl",
+        "queries",
+        "tensorboard",
+    }
 
 
 def test_a_finished_command_run_again_does_nothing_and_says_so(workplace):
@@ -84,7 +104,16 @@ def test_a_sweep_fills_in_missing_cells_compares_and_tells_failures(tmp_path):
 
 def test_a_failing_cell_does_not_stop_the_others(tmp_path):
     # Seed by seed the pool of 20 is too small for one cell only.
-    done = alframe("-m", "budget.initial=10,60", "run.name=sweep", *TINY, "budget.query_size=5", "budget.rounds=1", cwd=tmp_path, check=False)
+    done = alframe(
+        "-m",
+        "budget.initial=10,60",
+        "run.name=sweep",
+        *TINY,
+        "budget.query_size=5",
+        "budget.rounds=1",
+        cwd=tmp_path,
+        check=False,
+    )
     assert done.returncode == 1
     assert "within the pool of 60 images, got 65" in done.stderr
     assert "Traceback" not in done.stderr
@@ -109,7 +138,9 @@ def test_a_killed_command_run_again_arrives_at_the_same_result(workplace, tmp_pa
     folder, _ = workplace
     (undisturbed,) = cells(folder / "runs")
     command = [str(Path(sys.executable).with_name("alframe")), *TINY, *BUDGET]
-    process = subprocess.Popen(command, cwd=tmp_path, env={**os.environ, "ALFRAME_CACHE": str(folder / "cache")}, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env={**os.environ, "ALFRAME_CACHE": str(folder / "cache")}, stdout=subprocess.DEVNULL
+    )
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and not list(tmp_path.glob("runs/*/*/*/queries/initial.json")):
         time.sleep(0.002)
@@ -127,6 +158,8 @@ def test_help_lists_the_parts(tmp_path):
 
 
 def test_python_m_alframe_is_the_same_command(tmp_path):
-    done = subprocess.run([sys.executable, "-m", "alframe", "strategy=entrpy"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-m", "alframe", "strategy=entrpy"], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 1
     assert "did you mean 'entropy'" in done.stderr

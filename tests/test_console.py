@@ -70,7 +70,9 @@ def test_summary_of_a_run_without_a_test_set():
     assert printed([bare], summary=True)[-1].startswith("Paused: 1 rounds, 0 labels · 0.0 s")
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(8.24, "8.2 s"), (185, "3 min 5 s"), (7620, "2 h 7 min"), (59.96, "60.0 s")])
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(8.24, "8.2 s"), (185, "3 min 5 s"), (7620, "2 h 7 min"), (59.96, "60.0 s")]
+)
 def test_durations_read_as_people_say_them(seconds, text):
     assert duration(seconds) == text
 
@@ -125,6 +127,8 @@ def test_progress_draws_a_bar_on_a_terminal_once_the_loop_is_long():
     assert "/4" in text
 
 
-@pytest.mark.parametrize(("enabled", "pause", "term"), [("on", "0", "xterm"), ("off", "0.2", "xterm"), ("on", "0.2", "dumb")])
+@pytest.mark.parametrize(
+    ("enabled", "pause", "term"), [("on", "0", "xterm"), ("off", "0.2", "xterm"), ("on", "0.2", "dumb")]
+)
 def test_progress_is_silent_when_short_when_off_and_on_dumb_terminals(enabled, pause, term):
     assert on_a_terminal(enabled, pause, term=term) == ""

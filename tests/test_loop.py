@@ -33,7 +33,14 @@ def go(experiment, folder, config=None):
     record = Record(folder, config or {"budget": {"rounds": experiment.budget.rounds}})
     try:
         if not record.stopped:
-            record.begin({"dataset": "tiny", "classes": list(experiment.data.pool.classes), "data_hash": experiment.data.content_hash}, CPU)
+            record.begin(
+                {
+                    "dataset": "tiny",
+                    "classes": list(experiment.data.pool.classes),
+                    "data_hash": experiment.data.content_hash,
+                },
+                CPU,
+            )
             run(experiment, record)
         return record.rounds
     finally:
@@ -43,7 +50,10 @@ def go(experiment, folder, config=None):
 def read(folder):
     """Ledger and rounds as values, without seconds."""
     return [
-        [{k: v for k, v in json.loads(text).items() if not k.endswith("_s")} for text in (folder / name).read_text().splitlines()]
+        [
+            {k: v for k, v in json.loads(text).items() if not k.endswith("_s")}
+            for text in (folder / name).read_text().splitlines()
+        ]
         for name in ("ledger.jsonl", "rounds.jsonl")
     ]
 
@@ -112,13 +122,20 @@ def test_labels_of_the_pool_reach_nobody_but_the_annotator(make_experiment, tmp_
 def test_validation_images_are_drawn_at_random_counted_and_kept_from_training(make_experiment, tmp_path):
     go(make_experiment(budget=Budget(initial=20, query_size=10, rounds=2, validation=0.3)), tmp_path)
     ledger, rounds = read(tmp_path)
-    assert [(line["labels"], line["train"], line["validation"]) for line in rounds] == [(20, 14, 6), (30, 21, 9), (40, 28, 12)]
+    assert [(line["labels"], line["train"], line["validation"]) for line in rounds] == [
+        (20, 14, 6),
+        (30, 21, 9),
+        (40, 28, 12),
+    ]
     assert [line["kind"] for line in ledger[20:30]] == ["query"] * 7 + ["validation"] * 3
     assert "validation/accuracy" in rounds[0]
 
 
 def test_free_validation_images_come_on_top(make_experiment, tmp_path):
-    go(make_experiment(budget=Budget(initial=20, query_size=10, rounds=1, validation=0.3, count_validation=False)), tmp_path)
+    go(
+        make_experiment(budget=Budget(initial=20, query_size=10, rounds=1, validation=0.3, count_validation=False)),
+        tmp_path,
+    )
     rounds = read(tmp_path)[1]
     assert [(line["labels"], line["train"], line["validation"]) for line in rounds] == [(20, 20, 6), (30, 30, 9)]
 
@@ -133,7 +150,9 @@ def test_a_start_without_labels_asks_the_first_query_of_an_untrained_network(mak
 def test_one_class_in_the_initial_set_is_refused_before_training(make_experiment, tmp_path):
     experiment = make_experiment()
     one = replace(experiment.data.pool, labels=np.zeros(80, dtype=np.int64))
-    with pytest.raises(PoolError, match=r"at least 2 classes among the 20 labels .* got 1 \(class 0\); raise budget.initial"):
+    with pytest.raises(
+        PoolError, match=r"at least 2 classes among the 20 labels .* got 1 \(class 0\); raise budget.initial"
+    ):
         go(replace(experiment, data=replace(experiment.data, pool=one)), tmp_path)
 
 
@@ -185,7 +204,11 @@ def test_a_warm_start_survives_a_new_process_and_more_rounds(make_experiment, ma
 
 
 def test_final_numbers_hold_the_last_value_and_the_area():
-    lines = [{"labels": 10, "test/accuracy": 0.5}, {"labels": 20, "test/accuracy": 0.7}, {"labels": 40, "test/accuracy": 0.8}]
+    lines = [
+        {"labels": 10, "test/accuracy": 0.5},
+        {"labels": 20, "test/accuracy": 0.7},
+        {"labels": 40, "test/accuracy": 0.8},
+    ]
     numbers = final_numbers(lines)
     assert numbers == {"final/accuracy": 0.8, "area/accuracy": pytest.approx((10 * 0.6 + 20 * 0.75) / 30)}
 
@@ -254,7 +277,9 @@ def launch(experiment, folder, patches=()):
 def undisturbed(tmp_path_factory):
     from conftest import tiny_experiment
 
-    experiment = tiny_experiment(uncertainty=MCDropout(draws=4), strategy=TopScore(score=bald, min_draws=2), annotator=Noisy)
+    experiment = tiny_experiment(
+        uncertainty=MCDropout(draws=4), strategy=TopScore(score=bald, min_draws=2), annotator=Noisy
+    )
     folder = tmp_path_factory.mktemp("undisturbed")
     assert launch(experiment, folder) == 0
     return experiment, read(folder)

@@ -23,7 +23,9 @@ def test_resident_and_streamed_rows_are_the_same(images, tmp_path):
 
 def test_pool_normalisation_gives_zero_mean_and_unit_deviation_for_each_channel(images):
     x = Normalizer(images, CPU)(torch.from_numpy(images))
-    reference = (images.astype(np.float64) - images.mean((0, 2, 3), keepdims=True)) / images.std((0, 2, 3), keepdims=True)
+    reference = (images.astype(np.float64) - images.mean((0, 2, 3), keepdims=True)) / images.std(
+        (0, 2, 3), keepdims=True
+    )
     assert torch.allclose(x.double(), torch.from_numpy(reference), atol=1e-5)
 
 

@@ -45,14 +45,25 @@ class Blind(Answers):
 
 @pytest.fixture
 def learner(data, make_trainer, tiny_network):
-    learner = Learner(data, tiny_network, make_trainer(), MCDropout(draws=3), seed=0, device=torch.device("cpu"), batch_size=7)
+    learner = Learner(
+        data, tiny_network, make_trainer(), MCDropout(draws=3), seed=0, device=torch.device("cpu"), batch_size=7
+    )
     rows = torch.arange(20)
     learner.fit(Examples(rows, torch.from_numpy(data.pool.labels[:20])), NOTHING, 0)
     return learner
 
 
 def ask(learner, strategy, training=NOTHING, validation=NOTHING, size=SIZE):
-    return query(strategy, learner, torch.arange(20, 80), size, generator(0, 0, "query"), training=training, validation=validation, n_test=40)
+    return query(
+        strategy,
+        learner,
+        torch.arange(20, 80),
+        size,
+        generator(0, 0, "query"),
+        training=training,
+        validation=validation,
+        n_test=40,
+    )
 
 
 def test_positions_become_dataset_indices_in_their_order(learner):

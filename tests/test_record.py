@@ -20,7 +20,11 @@ def line(round, labels, stopped=None):
 
 
 def stage(round):
-    evaluation = {"confusion": [[1, 0], [0, 1]], "reliability": {"confidence": [0.5], "accuracy": [0.5], "count": [2]}, "classes": ["good", "bad"]}
+    evaluation = {
+        "confusion": [[1, 0], [0, 1]],
+        "reliability": {"confidence": [0.5], "accuracy": [0.5], "count": [2]},
+        "classes": ["good", "bad"],
+    }
     return {"round": round, "line": {}, "evaluation": evaluation, "questions": [], "pool_scores": None}
 
 
@@ -40,7 +44,10 @@ def test_the_folder_holds_the_config_and_where_the_run_came_from(tmp_path):
 def test_another_config_is_refused_with_the_differing_keys_and_both_ways_out(tmp_path):
     Record(tmp_path, CONFIG).close()
     other = {**CONFIG, "strategy": {"_target_": "a.B", "beta": 2.0}, "seed": 1}
-    with pytest.raises(RunFolderError, match=r"seed \(0 -> 1\), strategy.beta \(1.0 -> 2.0\); use another run.name, or .* run.overwrite=true"):
+    with pytest.raises(
+        RunFolderError,
+        match=r"seed \(0 -> 1\), strategy.beta \(1.0 -> 2.0\); use another run.name, or .* run.overwrite=true",
+    ):
         Record(tmp_path, other)
     assert yaml.safe_load((tmp_path / "config.yaml").read_text()) == CONFIG
 
@@ -174,7 +181,17 @@ def test_queried_images_reach_tensorboard(tmp_path):
 
     record = Record(tmp_path, CONFIG)
     record.begin(DATA, CPU)
-    question = {"id": "0", "index": 0, "kind": "query", "round": 1, "rank": 0, "score": 0.5, "score_name": "margin", "probs": [0.4, 0.6], "reason": ""}
+    question = {
+        "id": "0",
+        "index": 0,
+        "kind": "query",
+        "round": 1,
+        "rank": 0,
+        "score": 0.5,
+        "score_name": "margin",
+        "probs": [0.4, 0.6],
+        "reason": "",
+    }
     asked = {**stage(0), "questions": [question]}
     record.commit(line(0, 10), asked, np.zeros((1, 3, 8, 8), dtype=np.uint8), [1], ("good", "bad"))
     record.close()

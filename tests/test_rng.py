@@ -21,7 +21,13 @@ def test_each_argument_changes_the_stream():
 
 def test_seeds_do_not_depend_on_the_process():
     code = "from alframe.rng import derive_seed; print(derive_seed(7, 2, 'init'))"
-    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": "1", "PYTHONPATH": ":".join(sys.path)})
+    other = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONHASHSEED": "1", "PYTHONPATH": ":".join(sys.path)},
+    )
     assert int(other.stdout) == derive_seed(7, 2, "init")
 
 

@@ -23,5 +23,7 @@ class Oracle:
 def true_label(labels: np.ndarray, index: int) -> int:
     label = int(labels[index])
     if label < 0:
-        raise PoolError(f"Expected a known label for image {index}, got none; a dataset with unlabelled images needs people to label it.")
+        raise PoolError(
+            f"Expected a known label for image {index}, got none; a dataset with unlabelled images needs people to label it."
+        )
     return label

@@ -46,11 +46,14 @@ class Augmentation:
             images = (images * factor[:, None, None, None]).round_().clamp_(0, 255).to(torch.uint8)
         return images
 
-    def _lookup(
-        self, size: int, shift: Float[Tensor, " b"], flipped: Tensor | None
-    ) -> Int[Tensor, "b s"]:
+    def _lookup(self, size: int, shift: Float[Tensor, " b"], flipped: Tensor | None) -> Int[Tensor, "b s"]:
         """For each output row (or column) the input row it is read from: shifted, reflected at the border, then flipped."""
         offset = (shift * (2 * self.crop + 1)).long() - self.crop
         source = (torch.arange(size, device=shift.device) + offset[:, None]).abs()
         source = size - 1 - (size - 1 - source).abs()
         return source if flipped is None else torch.where(flipped[:, None], size - 1 - source, source)
+
+
+PHOTO = Augmentation(flip=True, vertical_flip=False, crop=4, brightness=0.0)  # scenes have an up and a down
+SURFACE = Augmentation(flip=True, vertical_flip=True, crop=4, brightness=0.1)  # parts and materials have neither
+DIGIT = Augmentation(flip=False, vertical_flip=False, crop=2, brightness=0.0)  # a mirrored 2 is no 2

@@ -20,7 +20,7 @@ FORMAT = 1  # of the folder; part of the key
 IN_MEMORY_BYTES = 1 << 30  # a subset up to this size is copied to memory, a larger one to a cache folder of its own
 
 Allocate = Callable[[tuple[int, ...]], np.ndarray]
-"""`allocate(shape) -> uint8 array to be filled`: in the cache it is a file, so that a build never holds all images in memory."""
+"""`allocate(shape) -> uint8 array to be filled`, called at most once: a file of the cache, so that a build need not hold all in memory."""
 
 Build = Callable[[Allocate], tuple[ImageSet, tuple[str, ...]]]
 """Decodes: the images, and the names of the files that were skipped as broken."""
@@ -128,11 +128,12 @@ def _write(folder: Path, manifest: dict[str, Any], build: Build) -> None:
         shutil.rmtree(leftover)
     building = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        scratch: list[np.ndarray] = []
+        scratch = building / "scratch.npy"
+        mapped: list[np.memmap] = []
 
         def allocate(shape: tuple[int, ...]) -> np.ndarray:
-            scratch.append(np.lib.format.open_memmap(building / f"scratch{len(scratch)}.npy", "w+", np.uint8, shape))
-            return scratch[-1]
+            mapped.append(np.lib.format.open_memmap(scratch, "w+", np.uint8, shape))
+            return mapped[0]
 
         images, skipped = build(allocate)
         arrays = {"labels": images.labels.astype(np.int64)}
@@ -140,14 +141,12 @@ def _write(folder: Path, manifest: dict[str, Any], build: Build) -> None:
             arrays["groups"] = images.groups.astype(np.int64)
         for name, array in arrays.items():
             np.save(building / f"{name}.npy", array)
-        for i, array in enumerate(scratch):
-            if images.pixels is array:
-                array.flush()
-                (building / f"scratch{i}.npy").rename(building / "pixels.npy")
-        if not (building / "pixels.npy").exists():
+        if mapped and images.pixels is mapped[0]:
+            mapped[0].flush()
+            scratch.rename(building / "pixels.npy")
+        else:  # not allocated, or only a part of it was filled
             np.save(building / "pixels.npy", images.pixels)
-        for leftover in building.glob("scratch*.npy"):
-            leftover.unlink()
+            scratch.unlink(missing_ok=True)
         manifest |= {
             "shape": list(images.pixels.shape),
             "classes": list(images.classes),

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alframe.dataset.augment import Augmentation
+from alframe.dataset.augment import SURFACE
 from alframe.dataset.cache import Allocate, cached
 from alframe.dataset.images import Augment, Data, ImageSet
 from alframe.dataset.surfaces import DRAWING, KINDS, draw
@@ -36,13 +36,13 @@ class Defects:
     size: int = 64
     pool_size: int = 1100
     test_size: int = 1000
-    defect_rate: float = 0.3
+    defect_rate: float = 0.25
     contrast: float = 1.0
     kinds: list[Kind] = field(default_factory=lambda: ["scratch", "dent", "stain", "crack"])
     task: Literal["binary", "kind"] = "binary"
     seed: int = 0
     normalization: Literal["pool", "image"] = "pool"
-    augmentation: Augment | None = Augmentation(flip=True, vertical_flip=True, crop=4, brightness=0.1)
+    augmentation: Augment | None = SURFACE
 
     def __post_init__(self) -> None:
         expect(self.size >= 16, f"Expected dataset.size of at least 16 pixels, got {self.size}.")

@@ -31,8 +31,10 @@ class ImageSet:
 
     def __post_init__(self) -> None:
         if len(self.pixels) != len(self.labels):
-            raise DataError(f"Expected one label for each image, got {len(self.pixels)} images and {len(self.labels)} labels.")
-        if len(self.labels) and not (-1 <= self.labels.min() and self.labels.max() < len(self.classes)):
+            raise DataError(
+                f"Expected one label for each image, got {len(self.pixels)} images and {len(self.labels)} labels."
+            )
+        if len(self.labels) and not (self.labels.min() >= -1 and self.labels.max() < len(self.classes)):
             bad = int(np.flatnonzero((self.labels < -1) | (self.labels >= len(self.classes)))[0])
             raise DataError(
                 f"Expected labels from 0 to {len(self.classes) - 1} ({len(self.classes)} classes), "

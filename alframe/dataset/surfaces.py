@@ -1,13 +1,12 @@
 """Drawing of surfaces and of what goes wrong with them. Lengths are in 1/64 of the image's side, strengths relative to the local brightness."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
-
 
 DRAWING = 1  # part of the key of the cache: raise it with every change that moves a pixel
 
@@ -93,19 +92,19 @@ def woven(c: Canvas) -> Tensor:
 
 def scratch(c: Canvas, light: Tensor) -> Tensor:
     """A slightly bent groove: a dark core with a bright lip, or the other way about."""
-    half = c.uniform(7, 20)
+    half = c.uniform(10, 24)
     u, v = c.axes(c.uniform(0, math.pi), c.uniform(-18, 18), c.uniform(-18, 18))
     v = v - c.uniform(-0.012, 0.012) * u**2
-    width = c.uniform(0.55, 1.0)
+    width = c.uniform(0.8, 1.4)
     ends = torch.sigmoid((half - u.abs()) * 1.2)
     profile = torch.exp(-((v / width) ** 2)) - 0.6 * torch.exp(-(((v - 2 * width) / width) ** 2))
-    return c.sign() * profile * ends * c.uniform(0.35, 0.65)
+    return c.sign() * profile * ends * c.uniform(0.35, 0.7)
 
 
 def dent(c: Canvas, light: Tensor) -> Tensor:
     """A dimple: bright on the side that faces the light, dark on the other."""
-    u, v = c.axes(light, c.uniform(-20, 20), c.uniform(-20, 20))
-    radius = c.uniform(3, 7)
+    u, v = c.axes(light, c.uniform(-18, 18), c.uniform(-18, 18))
+    radius = c.uniform(4.5, 9)
     stretch = c.uniform(0.7, 1.4)
     bowl = torch.exp(-((u / radius) ** 2) - (v / radius / stretch) ** 2)
     return 2.0 * u / radius * bowl * c.uniform(0.4, 0.7)
@@ -113,8 +112,8 @@ def dent(c: Canvas, light: Tensor) -> Tensor:
 
 def stain(c: Canvas, light: Tensor) -> Tensor:
     """A blot with a ragged border, darkest at its rim."""
-    u, v = c.axes(c.uniform(0, math.pi), c.uniform(-20, 20), c.uniform(-20, 20))
-    radius = torch.hypot(u, v * c.uniform(1.0, 1.8)) / c.uniform(5, 11)
+    u, v = c.axes(c.uniform(0, math.pi), c.uniform(-18, 18), c.uniform(-18, 18))
+    radius = torch.hypot(u, v * c.uniform(1.0, 1.8)) / c.uniform(7, 14)
     inside = 1 - radius + 0.35 * c.noise(u, v, 5, 5)
     body = torch.sigmoid(inside * 9)
     rim = torch.exp(-((inside * 6) ** 2))
@@ -123,10 +122,10 @@ def stain(c: Canvas, light: Tensor) -> Tensor:
 
 def crack(c: Canvas, light: Tensor) -> Tensor:
     """A dark jagged line that thins out, half of the time with a branch."""
-    x0, y0, angle = c.uniform(-18, 18), c.uniform(-18, 18), c.uniform(0, 2 * math.pi)
-    trunk = _jagged(c, x0, y0, angle, c.uniform(14, 30))
-    branch = _jagged(c, x0, y0, angle + c.sign() * c.uniform(0.5, 1.2), c.uniform(8, 16))
-    return -torch.maximum(trunk, branch * (c.uniform(0, 1) < 0.5)) * c.uniform(0.4, 0.75)
+    x0, y0, angle = c.uniform(-16, 16), c.uniform(-16, 16), c.uniform(0, 2 * math.pi)
+    trunk = _jagged(c, x0, y0, angle, c.uniform(20, 36))
+    branch = _jagged(c, x0, y0, angle + c.sign() * c.uniform(0.5, 1.2), c.uniform(10, 20))
+    return -torch.maximum(trunk, branch * (c.uniform(0, 1) < 0.5)) * c.uniform(0.5, 0.85)
 
 
 def _jagged(c: Canvas, x0: Tensor, y0: Tensor, angle: Tensor, length: Tensor) -> Tensor:
@@ -138,7 +137,7 @@ def _jagged(c: Canvas, x0: Tensor, y0: Tensor, angle: Tensor, length: Tensor) ->
     offset = torch.lerp(
         knots.gather(1, left.flatten(1)), knots.gather(1, left.flatten(1) + 1), (place - left).flatten(1)
     ).view_as(u)
-    width = 0.35 + 0.7 * (1 - u / length).clamp(0, 1)
+    width = 0.6 + 0.8 * (1 - u / length).clamp(0, 1)
     return torch.exp(-(((v - offset) / width) ** 2)) * torch.sigmoid(u * 2) * torch.sigmoid((length - u) * 2)
 
 
@@ -147,7 +146,7 @@ def seam(c: Canvas) -> Tensor:
     _, v = c.axes(c.uniform(0, math.pi), c.uniform(-26, 26), c.uniform(-26, 26))
     width = c.uniform(0.6, 1.3)
     profile = torch.exp(-((v / width) ** 2)) - 0.5 * torch.exp(-(((v - 2 * width) / width) ** 2))
-    return c.sign() * profile * c.uniform(0.1, 0.4)
+    return c.sign() * profile * c.uniform(0.1, 0.3)
 
 
 def rivet(c: Canvas, light: Tensor) -> Tensor:
@@ -163,7 +162,7 @@ def sticker(c: Canvas) -> Tensor:
     """A straight-edged mark, lighter or darker than the surface."""
     u, v = c.axes(c.uniform(0, math.pi), c.uniform(-24, 24), c.uniform(-24, 24))
     inside = torch.sigmoid((c.uniform(2, 7) - u.abs()) * 3) * torch.sigmoid((c.uniform(2, 7) - v.abs()) * 3)
-    return c.sign() * inside * c.uniform(0.12, 0.35)
+    return c.sign() * inside * c.uniform(0.1, 0.3)
 
 
 def albedo(c: Canvas, material: Int[Tensor, " n"]) -> Float[Tensor, "n 3 1 1"]:
@@ -184,12 +183,17 @@ def lighting(c: Canvas, light: Tensor, material: Int[Tensor, " n"]) -> Float[Ten
 
 
 MATERIALS: tuple[Callable[[Canvas], Tensor], ...] = (brushed, turned, cast, painted, woven)
-KINDS: dict[str, Callable[[Canvas, Tensor], Tensor]] = {"scratch": scratch, "dent": dent, "stain": stain, "crack": crack}
+KINDS: dict[str, Callable[[Canvas, Tensor], Tensor]] = {
+    "scratch": scratch,
+    "dent": dent,
+    "stain": stain,
+    "crack": crack,
+}
 STAIN_TINT = (0.75, 1.0, 1.35)  # a stain takes more from blue than from red: it looks brown
 
 
 def draw(
-    kind: Int[Tensor, " n"], kinds: list[str], size: int, contrast: float, rng: torch.Generator
+    kind: Int[Tensor, " n"], kinds: Sequence[str], size: int, contrast: float, rng: torch.Generator
 ) -> tuple[UInt8[Tensor, "n 3 s s"], Int[Tensor, " n"]]:
     """Images with the given defects (0 = none, else 1 + the place in `kinds`) and the material of each, all drawn from `rng`."""
     n = len(kind)
@@ -201,7 +205,9 @@ def draw(
         if len(rows):
             relief[rows] = paint(Canvas(len(rows), size, rng))
     light = canvas.uniform(0, 2 * math.pi)
-    relief += canvas.some(seam(canvas), 0.3) + canvas.some(rivet(canvas, light), 0.3) + canvas.some(sticker(canvas), 0.2)
+    relief += (
+        canvas.some(seam(canvas), 0.3) + canvas.some(rivet(canvas, light), 0.3) + canvas.some(sticker(canvas), 0.2)
+    )
     relief += canvas.spots(5, (0.7, 1.3), (-0.3, 0.3))
     image = albedo(canvas, material) * (lighting(canvas, light, material) * (1 + relief))[:, None]
     for number, name in enumerate(kinds, start=1):

@@ -15,7 +15,10 @@ def check_images(network: str, shape: tuple[int, ...], least: int) -> int:
 
 def check_rate(name: str, rate: float) -> None:
     """Raises ConfigError unless the dropout rate lies in [0, 1)."""
-    expect(0 <= rate < 1, f"Expected model.{name} to be from 0 up to but not including 1, got {rate}; give the share of values to drop.")
+    expect(
+        0 <= rate < 1,
+        f"Expected model.{name} to be from 0 up to but not including 1, got {rate}; give the share of values to drop.",
+    )
 
 
 def check_width(name: str, width: int) -> None:

@@ -5,17 +5,16 @@ import json
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from filelock import FileLock
-from rich.console import Console
-from rich.progress import Progress
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
-from alframe.dataset.images import ImageSet
+from alframe.console import progress
 from alframe.errors import ConfigError, DataError, expect
 from alframe.model.base import Network
 from alframe.model.checks import check_rate, check_width
@@ -31,6 +30,21 @@ from alframe.rng import scoped
 
 LITE0 = "efficientnet_lite0"
 IMAGENET_MEAN, IMAGENET_DEVIATION = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+
+
+class Images(Protocol):
+    """What is asked of an `ImageSet` here; `prepare` returns the same type as it was given."""
+
+    @property
+    def pixels(self) -> np.ndarray: ...
+
+    @property
+    def content_hash(self) -> str: ...
+
+    def __len__(self) -> int: ...
+
+
+ImagesT = TypeVar("ImagesT", bound=Images)
 
 
 @dataclass(frozen=True)
@@ -67,7 +81,7 @@ class Frozen:
     def __call__(self, shape: tuple[int, ...], n_classes: int) -> "FeatureHead":
         return FeatureHead(shape, n_classes, hidden=self.hidden, dropout=self.dropout)
 
-    def prepare(self, images: ImageSet, cache: Path, device: torch.device) -> ImageSet:
+    def prepare(self, images: ImagesT, cache: Path, device: torch.device) -> ImagesT:
         """`images` with float32 features [n, d] in place of pixels, computed on `device` once and mapped from `cache` ever after.
 
         Kept by content hash, trunk, weights and input size, with a digest: a damaged file is computed again. Raises DataError for
@@ -97,36 +111,44 @@ class Frozen:
                     self._compute(images, path, manifest, device)
                     features = _open(path, manifest)
         if features is None:
-            raise DataError(f"Expected to read back the features just written to {path}, got other bytes; check that disk.")
-        return replace(images, pixels=features)
+            raise DataError(
+                f"Expected to read back the features just written to {path}, got other bytes; check that disk."
+            )
+        return replace(images, pixels=features)  # type: ignore[type-var]
 
     def _weights_identity(self) -> str:
         if self.trunk == LITE0:
             return Path(_lite0_weights()).name
         if not self.weights.endswith(WEIGHT_FILES):
             return str(weights_entry(self.trunk, self.weights).url)
-        expect(Path(self.weights).is_file(), f"Expected model.weights to be the path of an existing file, got {self.weights}; correct the path.")
+        expect(
+            Path(self.weights).is_file(),
+            f"Expected model.weights to be the path of an existing file, got {self.weights}; correct the path.",
+        )
         with open(self.weights, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     @torch.no_grad()
-    def _compute(self, images: ImageSet, path: Path, manifest: dict[str, object], device: torch.device) -> None:
+    def _compute(self, images: Images, path: Path, manifest: dict[str, object], device: torch.device) -> None:
         """Run the trunk over all images, into a temporary file that takes its name when complete, and only then the manifest its own."""
-        with scoped(torch.Generator().manual_seed(0)):  # building a network draws initial weights, which are then replaced
-            trunk = _load_trunk(self.trunk, self.weights, self.input_size).to(device, memory_format=torch.channels_last)
+        with scoped(torch.Generator().manual_seed(0)):  # construction draws initial weights, which are then replaced
+            trunk = _load_trunk(self.trunk, self.weights, self.input_size)
+        trunk.to(device).to(memory_format=torch.channels_last)
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
         features: np.ndarray | None = None
-        progress = Progress(console=Console(stderr=True), transient=True, disable=len(images) <= 8 * self.batch_size)
         try:
-            with progress:
-                for start in progress.track(range(0, len(images), self.batch_size), description=f"Features of {self.trunk}"):
-                    pixels = torch.from_numpy(np.array(images.pixels[start : start + self.batch_size])).to(device)
-                    batch = trunk(self._resize(pixels)).cpu().numpy()
-                    if features is None:
-                        features = np.lib.format.open_memmap(temporary, "w+", np.float32, (len(images), batch.shape[1]))
-                    features[start : start + len(batch)] = batch
+            for start in progress(range(0, len(images), self.batch_size), f"features of {self.trunk}"):
+                pixels = torch.from_numpy(np.array(images.pixels[start : start + self.batch_size])).to(device)
+                batch = trunk(self._resize(pixels)).cpu().numpy()
+                if features is None:
+                    features = np.lib.format.open_memmap(temporary, "w+", np.float32, (len(images), batch.shape[1]))
+                features[start : start + len(batch)] = batch
             assert isinstance(features, np.memmap)
-            expect(bool(np.isfinite(features).all()), f"Expected finite features, got NaN or infinity from {self.trunk}; check its weights.", DataError)
+            expect(
+                bool(np.isfinite(features).all()),
+                f"Expected finite features, got NaN or infinity from {self.trunk}; check its weights.",
+                DataError,
+            )
             features.flush()
             digest = _digest(features)
             temporary.replace(path)
@@ -174,7 +196,7 @@ class _Normalize(nn.Module):
         self.register_buffer("deviation", torch.tensor(deviation).view(-1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return (x - self.mean) / self.deviation
+        return (x - self.mean) / self.deviation  # type: ignore[operator]
 
 
 def _load_trunk(name: str, weights: str, input_size: int) -> nn.Module:
@@ -235,7 +257,7 @@ def _open(path: Path, manifest: dict[str, object]) -> np.ndarray | None:
     """The features at `path`, mapped read-only, or None unless its manifest and digest say that they are whole and meant."""
     try:
         stored = json.loads(path.with_suffix(".json").read_text())
-        features = np.load(path, mmap_mode="r")
+        features = np.lib.format.open_memmap(path, "r")
         whole = stored == manifest | {"digest": _digest(features)}
     except (OSError, ValueError):
         return None

@@ -27,7 +27,10 @@ class ResNet18(Network):
         dropout: float = 0.5,
     ) -> None:
         super().__init__()
-        expect(stem in ("cifar", "imagenet"), f"Expected model.stem to be cifar or imagenet, got {stem}; choose one of them.")
+        expect(
+            stem in ("cifar", "imagenet"),
+            f"Expected model.stem to be cifar or imagenet, got {stem}; choose one of them.",
+        )
         channels = check_images(f"ResNet-18 with the {stem} stem", shape, least=8 if stem == "cifar" else 32)
         check_rate("dropout", dropout)
         self.trunk = torchvision.models.resnet18()

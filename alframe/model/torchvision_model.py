@@ -50,14 +50,11 @@ def load_model(name: str, weights: str | None) -> nn.Module:
     named = weights is not None and not weights.endswith(WEIGHT_FILES)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # googlenet and inception_v3 announce another initialisation
-        if named:
-            model = _download(name, str(weights))
-        else:
-            model = torchvision.models.get_model(name, weights=None)
+        model = _download(name, str(weights)) if named else torchvision.models.get_model(name, weights=None)
     for auxiliary in ("aux1", "aux2", "AuxLogits"):  # second classifiers, which would make training return tuples
         if hasattr(model, auxiliary):
             setattr(model, auxiliary, None)
-            model.aux_logits = False  # type: ignore[assignment]
+            model.aux_logits = False
     if weights is not None and not named:
         _load_file(model, name, Path(weights))
     return model
@@ -111,7 +108,7 @@ def remove_last_layer(model: nn.Module, name: str) -> int:
     before, layer = leaves[-2]
     if isinstance(layer, nn.Dropout):
         model.set_submodule(before, nn.Identity())
-    return int(last.in_features)  # type: ignore[arg-type]
+    return int(last.in_features)
 
 
 def _download(name: str, weights: str) -> nn.Module:
@@ -129,7 +126,11 @@ def _load_file(model: nn.Module, name: str, path: Path) -> None:
     if not path.is_file():
         raise ConfigError(f"Expected model.weights to be the path of an existing file, got {path}; correct the path.")
     try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+        state = (
+            load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, map_location="cpu", weights_only=True)
+        )
         state = {key: value for key, value in state.items() if not key.lower().startswith("aux")}
         model.load_state_dict(state)
     except Exception as error:  # unpickling, safetensors and load_state_dict raise unrelated types

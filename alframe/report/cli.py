@@ -55,7 +55,9 @@ def summarize(
             f"Expected a folder to write the report to, got {str(out)!r} ({error.strerror}); choose another by --out."
         ) from error
     files = [out / "report.md", *figures, out / "results.csv", out / "rounds.csv"]
-    console.print(f"\nWritten to {out}: {', '.join(file.name for file in files)}", markup=False, soft_wrap=True)
+    console.print(
+        f"\nWritten to {out}: {', '.join(file.name for file in files)}", markup=False, highlight=False, soft_wrap=True
+    )
     return files
 
 

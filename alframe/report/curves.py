@@ -148,6 +148,8 @@ def verdict(final: Difference, area: Difference, lower_better: bool) -> str:
     """`better`, `worse` or `cannot tell`, at the 5 % level after correction, and where: at the end, in area, or both."""
     if final.n < MIN_SEEDS:
         return f"cannot tell ({final.n} common seed{'s' if final.n != 1 else ''}, needs {MIN_SEEDS})"
+    if final.p is None and area.p is None:
+        return "cannot tell (the difference is the same in all seeds)"
     signs = {}
     for where, test in (("end", final), ("area", area)):
         if test.p_holm is not None and test.p_holm < LEVEL:

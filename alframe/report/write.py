@@ -8,14 +8,13 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from alframe.report.curves import Difference
 from alframe.report.read import LeftOut
 from alframe.report.summary import Section, metrics
 
 MAX_SHOWN = 8
-MIN_WIDTH = 200
 HOW_TO_READ = """\
 *At the end* is the value at the last label count, *area* the area under the learning curve divided by the range of labels,
 that is the curve's mean height; both as mean ± standard deviation over the seeds. Differences are paired by seed; p is of a two-sided
@@ -24,20 +23,29 @@ said at the 5 % level after correction; *cannot tell* means that these seeds do 
 
 
 def to_console(section: Section, console: Console) -> None:
-    """A table with a line a cell, and the section's notes."""
-    console.print(f"\n[bold]{section.title}[/bold] · {heading(section)}", highlight=False)
-    table = Table(box=None, padding=(0, 1), header_style="bold")
+    """A table with a line a cell, and the section's notes. Lines are never cut or wrapped: a log has no edge."""
+    console.print()
+    _line(console, Text.assemble((section.title, "bold"), f" · {heading(section)}"))
     columns, rows = table_of(section)
-    for column in columns:
-        table.add_column(column, justify="left" if column in ("strategy", "verdict") else "right", no_wrap=True)
+    widths = [max(len(row[i]) for row in (columns, *rows)) for i in range(len(columns) - 1)]
+    _line(console, Text(f"{_aligned(columns[:-1], widths)}   {columns[-1]}", style="bold"))
     for row in rows:
         verdict = row[-1]
         style = "green" if verdict.startswith("better") else "red" if verdict.startswith("worse") else ""
-        table.add_row(*row[:-1], f"[{style}]{verdict}[/]" if style else verdict)
-    # whole lines even where the terminal is narrow: rich would cut the numbers
-    console.print(table, highlight=False, width=max(console.width, MIN_WIDTH), crop=False)
+        numbers = _aligned(row[:-1], widths)
+        _line(console, Text.assemble(numbers, "   ", (verdict, style)))
     for note in section.notes:
-        console.print(note, style="yellow", highlight=False, markup=False, soft_wrap=True)
+        _line(console, Text(note, style="yellow"))
+
+
+def _line(console: Console, text: Text) -> None:
+    console.print(text, soft_wrap=True, highlight=False)
+
+
+def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
+    """The name to the left, the numbers to the right."""
+    numbers = (cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True))
+    return "   ".join([cells[0].ljust(widths[0]), *numbers])
 
 
 def heading(section: Section) -> str:
@@ -72,11 +80,15 @@ def left_out_to_console(left: Sequence[LeftOut], console: Console) -> None:
     """What was not used, or not in full, and why; a long list is cut, report.md has all of it."""
     if not left:
         return
-    console.print(f"\nNot used, or not in full: {len(left)}", style="yellow", highlight=False)
-    for item in left[:MAX_SHOWN]:
-        console.print(f"  {item.folder}: {item.reason}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    lines = [
+        f"Not used, or not in full: {len(left)}",
+        *(f"  {item.folder}: {item.reason}" for item in left[:MAX_SHOWN]),
+    ]
     if len(left) > MAX_SHOWN:
-        console.print(f"  and {len(left) - MAX_SHOWN} more, listed in report.md", style="yellow", highlight=False)
+        lines.append(f"  and {len(left) - MAX_SHOWN} more, listed in report.md")
+    console.print()
+    for line in lines:
+        _line(console, Text(line, style="yellow"))
 
 
 def markdown(sections: Sequence[Section], left: Sequence[LeftOut], out: Path) -> None:

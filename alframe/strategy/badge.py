@@ -28,9 +28,10 @@ class Badge(Strategy):
 
     def summarize(self, prediction: Prediction) -> Summary:
         log_probs, features = prediction.point_log_probs, prediction.features
-        top = log_probs.max(dim=1, keepdim=True)
-        # expm1 rather than p - 1: a confident image keeps its direction, however small its gradient.
-        gradient = log_probs.exp().scatter(1, top.indices, top.values.expm1())
+        hallucinated = log_probs.argmax(dim=1, keepdim=True)
+        others = log_probs.exp().scatter(1, hallucinated, 0)
+        # p - 1 as minus the sum of the others: it would round to 0 for a confident image, and turn its gradient.
+        gradient = others.scatter(1, hallucinated, -others.sum(dim=1, keepdim=True))
         return {"gradient": gradient, "features": torch.cat([features, features.new_ones(len(features), 1)], dim=1)}
 
     def select(self, views: Views, size: int, generator: torch.Generator) -> Selection:

@@ -25,7 +25,8 @@ def squared_distances(
     The outer product is never formed: its inner products are <x, y> = prod_f <x_f, y_f>, so |x - y|² = |x|² + |y|² - 2 <x, y>.
     float64, because this difference cancels: in float32 (or TF32) it is noise between near neighbours far from the origin.
     """
-    points, centres = [f.double() for f in points], [f.double() for f in centres]
+    points = [f.double() for f in points]
+    centres = [f.to(points[0]) for f in centres]
     products = points[0] @ centres[0].T
     for point_factor, centre_factor in zip(points[1:], centres[1:], strict=True):
         products *= point_factor @ centre_factor.T
@@ -70,15 +71,13 @@ class NearestCentre:
     def cover(self, centres: Sequence[Float[Tensor, "m _"]]) -> None:
         """Take in centres that are not among the points (the labelled images), for every point."""
         _expect_finite(centres)
-        device = self.bounds.device
-        self._lower(
-            torch.arange(len(self.bounds), device=device), centres, torch.arange(len(centres[0]), device=device)
-        )
+        columns = torch.arange(len(centres[0]), device=centres[0].device)
+        self._lower(self._everywhere(), centres, columns)
 
     def refresh(self, positions: Int[Tensor, " m"] | None = None) -> None:
         """Make the bounds at `positions` (all by default) exact for all centres so far."""
         if positions is None:
-            positions = torch.arange(len(self.bounds), device=self.bounds.device)
+            positions = self._everywhere()
         unseen = self.centres[int(self._n_seen[positions].min()) :]
         if unseen:
             self._lower(positions, self.factors, torch.tensor(unseen, device=positions.device))
@@ -95,6 +94,9 @@ class NearestCentre:
         self.centres += picked
         self.bounds[positions] = bounds.to(self.bounds)
         self._n_seen[positions] = len(self.centres)
+
+    def _everywhere(self) -> Int[Tensor, " n"]:
+        return torch.arange(len(self.bounds), device=self.bounds.device)
 
     def _lower(
         self, positions: Int[Tensor, " p"], factors: Sequence[Float[Tensor, "m _"]], centres: Int[Tensor, " c"]

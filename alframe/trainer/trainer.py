@@ -74,18 +74,36 @@ class Trainer:
     ) -> None:
         expect(lr > 0, f"Expected trainer.lr > 0, got {lr}; 0.05 is a good start for SGD, 0.001 for AdamW.")
         expect(epochs >= 0 and min_steps >= 0, f"Expected epochs and min_steps >= 0, got {epochs} and {min_steps}.")
-        expect(epochs + min_steps > 0, "Expected some training, got trainer.epochs=0 and trainer.min_steps=0; raise one.")
+        expect(
+            epochs + min_steps > 0, "Expected some training, got trainer.epochs=0 and trainer.min_steps=0; raise one."
+        )
         expect(max_steps is None or max_steps >= 1, f"Expected trainer.max_steps >= 1 or null, got {max_steps}.")
         expect(batch_size >= 2, f"Expected trainer.batch_size >= 2 (batch-norm needs two), got {batch_size}.")
         expect(0 <= warmup < 1, f"Expected trainer.warmup in [0, 1) as a share of the steps, got {warmup}.")
         expect(0 <= label_smoothing < 1, f"Expected trainer.label_smoothing in [0, 1), got {label_smoothing}.")
         expect(early_stop is None or early_stop >= 1, f"Expected trainer.early_stop >= 1 or null, got {early_stop}.")
         expect(validate_every >= 1, f"Expected trainer.validate_every >= 1, got {validate_every}.")
-        self.optimizer, self.lr, self.epochs, self.min_steps, self.max_steps = optimizer, lr, epochs, min_steps, max_steps
-        self.batch_size, self.schedule, self.warmup, self.label_smoothing = batch_size, schedule, warmup, label_smoothing
+        self.optimizer, self.lr, self.epochs, self.min_steps, self.max_steps = (
+            optimizer,
+            lr,
+            epochs,
+            min_steps,
+            max_steps,
+        )
+        self.batch_size, self.schedule, self.warmup, self.label_smoothing = (
+            batch_size,
+            schedule,
+            warmup,
+            label_smoothing,
+        )
         self.class_weighting, self.augment, self.early_stop = class_weighting, augment, early_stop
         self.best_checkpoint, self.validate_every, self.warm_start = best_checkpoint, validate_every, warm_start
-        self.gradient_clip, self.precision, self.channels_last, self.compile = gradient_clip, precision, channels_last, compile
+        self.gradient_clip, self.precision, self.channels_last, self.compile = (
+            gradient_clip,
+            precision,
+            channels_last,
+            compile,
+        )
 
     @property
     def needs_validation(self) -> bool:
@@ -137,7 +155,10 @@ class Trainer:
                 x = prepare(shake(raw, draws) if shake else raw)
                 with self._autocast(device):
                     loss = cross_entropy(
-                        forward(x).float(), labels[chosen.to(device)], weight=weight, label_smoothing=self.label_smoothing
+                        forward(x).float(),
+                        labels[chosen.to(device)],
+                        weight=weight,
+                        label_smoothing=self.label_smoothing,
                     )
                 optimizer.zero_grad(set_to_none=True)
                 scaler.scale(loss).backward()
@@ -162,7 +183,9 @@ class Trainer:
         if recent:
             mean_loss = _finite_mean(recent, step + 1, self.lr)
         network.eval()
-        return FitReport(step + 1, mean_loss, best.step if best.weights and self.best_checkpoint else step + 1, best.accuracy)
+        return FitReport(
+            step + 1, mean_loss, best.step if best.weights and self.best_checkpoint else step + 1, best.accuracy
+        )
 
     @torch.no_grad()
     def validate(self, network: nn.Module, pixels: Pixels, examples: Examples, prepare: Prepare) -> tuple[float, float]:

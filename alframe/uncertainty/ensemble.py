@@ -44,6 +44,6 @@ class EnsemblePosterior(Posterior):
     @torch.no_grad()
     def predict(self, x: Tensor) -> Prediction:
         features = self.networks[0].embed(x)  # type: ignore[operator]
-        logits = [self.head(features), *(network(x) for network in self.networks[1:])]
+        logits = [self.head(features.clone()), *(network(x) for network in self.networks[1:])]
         log_probs = torch.stack(logits, dim=1).float().log_softmax(dim=-1)
         return Prediction(log_probs, features.float(), log_probs[:, 0])

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.modules.conv import _ConvNd
 
 from alframe.errors import ConfigError, expect
 from alframe.types import Prediction
@@ -13,7 +14,7 @@ from alframe.uncertainty.base import Posterior, TrainNetwork, Uncertainty
 from alframe.uncertainty.masks import Masks, stochastic_layers
 from alframe.uncertainty.split import Split, split
 
-Method = Literal["batched", "looped", "full"]
+Method = Literal["auto", "batched", "looped", "full"]
 Logits = tuple[Tensor, Tensor, Tensor]
 """Features [b, d], logits without dropout [b, c], logits of the draws [b, k, c]."""
 
@@ -24,13 +25,13 @@ class MCDropout(Uncertainty):
 
     The network is cut at its first dropout layers: what comes before runs once, the rest k times. `method` says how: `batched`
     (torch.vmap over draws, in chunks of about `max_bytes`), `looped` (one draw after another), `full` (k whole passes, for
-    networks that torch.fx cannot trace) or `auto` (`looped` on the CPU, whose caches hold one draw but not all; else `batched`).
+    networks that torch.fx cannot trace) or `auto`: `batched` off the CPU when no convolution is left to do k times, else `looped`.
     All give the same numbers up to rounding. Raises ConfigError if `draws` < 2, and from `fit` if the network has no dropout.
     Source: Gal & Ghahramani 2016, arXiv:1506.02142; masks shared by all images as in Kirsch et al. 2019, arXiv:1906.08158.
     """
 
     draws: int = 20
-    method: Literal["auto", "batched", "looped", "full"] = "auto"
+    method: Method = "auto"
     max_bytes: int = 1 << 28
 
     def __post_init__(self) -> None:
@@ -39,7 +40,8 @@ class MCDropout(Uncertainty):
             f"Expected uncertainty.draws to be at least 2, got {self.draws}; one draw has no spread: raise it, or use uncertainty=point.",
         )
         expect(
-            self.max_bytes > 0, f"Expected uncertainty.max_bytes to be above 0, got {self.max_bytes}; give the bytes that one chunk of draws may take."
+            self.max_bytes > 0,
+            f"Expected uncertainty.max_bytes to be above 0, got {self.max_bytes}; give the bytes that one chunk of draws may take.",
         )
 
     @property
@@ -48,10 +50,7 @@ class MCDropout(Uncertainty):
 
     def fit(self, train: TrainNetwork, generator: torch.Generator) -> "MCDropoutPosterior":
         seed = int(torch.randint(1 << 62, (), generator=generator))
-        network = train(0)
-        device = next(network.parameters()).device
-        method: Method = self.method if self.method != "auto" else "looped" if device.type == "cpu" else "batched"
-        return MCDropoutPosterior(network, self.draws, seed, method, self.max_bytes)
+        return MCDropoutPosterior(train(0), self.draws, seed, self.method, self.max_bytes)
 
 
 class MCDropoutPosterior(Posterior):
@@ -70,7 +69,7 @@ class MCDropoutPosterior(Posterior):
     @torch.no_grad()
     def predict(self, x: Tensor) -> Prediction:
         if not self._settled:
-            self._settle(x[:2])
+            self._settle(x[:2].float() if torch.is_autocast_enabled(x.device.type) else x[:2])
         features, point_logits, logits = self._run(x, self.draws)
         return Prediction(
             logits.float().log_softmax(dim=-1), features.float(), point_logits.float().log_softmax(dim=-1)
@@ -84,7 +83,7 @@ class MCDropoutPosterior(Posterior):
         network = self.networks[0]
         with self.masks.applied(None, len(x)) as calls:
             features = network.embed(x)  # type: ignore[operator]
-            point_logits = self.head(features)
+            point_logits = self.head(features.clone())  # a head may work in place
         if not calls:
             raise ConfigError(
                 f"Expected {type(network).__name__} to call its dropout layers in eval mode too, got no call: the posterior would "
@@ -104,6 +103,8 @@ class MCDropoutPosterior(Posterior):
         if self.method == "looped":
             tails = [cut.tail(*values, *(mask[draw] for mask in masks))[0] for draw in range(draws)]
             return features, point_logits, torch.stack(tails, dim=1)
+        if torch.is_autocast_enabled(x.device.type):  # vmap does not see autocast; the rest runs in float32
+            values = tuple(v.float() if isinstance(v, Tensor) and v.is_floating_point() else v for v in values)
         chunk = max(1, self.max_bytes // max(1, len(x) * self._bytes_per_image))
         in_dims = (*[None] * len(values), *[0] * len(masks))
         return features, point_logits, torch.vmap(cut.tail, in_dims, out_dims=1, chunk_size=chunk)(*values, *masks)[0]
@@ -138,7 +139,12 @@ class MCDropoutPosterior(Posterior):
             sizes = _Sizes(self._split.plain)
             sizes.run(*self._split.trunk(x))
             self._bytes_per_image = 3 * sizes.largest // len(x)  # input, output and workspace of one layer
-            parts = self._cut(x, 2, self._split)
+            if self.method == "auto":
+                small = not any(isinstance(layer, _ConvNd) for layer in self._split.tail.modules())
+                self.method = "batched" if small and x.device.type != "cpu" else "looped"
+            with warnings.catch_warnings():
+                warnings.filterwarnings("error", message="There is a performance drop")  # vmap would loop over images
+                parts = self._cut(x, 2, self._split)
         except ConfigError:
             raise
         except Exception as error:  # a user's network may fail in any way when it is traced or batched
@@ -160,4 +166,4 @@ class _Sizes(fx.Interpreter):
 
 def _agree(part: Tensor, whole: Tensor) -> bool:
     scale = float(whole.nan_to_num().abs().max())
-    return torch.allclose(part, whole, rtol=0, atol=0.02 * scale + 1e-6, equal_nan=True)
+    return torch.allclose(part.float(), whole.float(), rtol=0, atol=0.02 * scale + 1e-6, equal_nan=True)

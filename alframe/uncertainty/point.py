@@ -30,5 +30,5 @@ class PointPosterior(Posterior):
     @torch.no_grad()
     def predict(self, x: Tensor) -> Prediction:
         features = self.networks[0].embed(x)  # type: ignore[operator]
-        point_log_probs = self.head(features).float().log_softmax(dim=-1)
+        point_log_probs = self.head(features.clone()).float().log_softmax(dim=-1)
         return Prediction(point_log_probs[:, None], features.float(), point_log_probs)

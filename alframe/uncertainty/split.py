@@ -67,7 +67,7 @@ class _EmbedAndHead(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         features = self.network.embed(x)  # type: ignore[operator]
-        return features, self.network.head(features)  # type: ignore[operator]
+        return features, self.network.head(features.clone())  # type: ignore[operator]  # a head may work in place
 
 
 class _Tracer(fx.Tracer):

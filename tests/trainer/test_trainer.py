@@ -110,7 +110,12 @@ def test_early_stop_ends_before_the_last_step(problem, make_trainer, tiny_networ
     assert report.steps < 600
     assert report.best_step <= report.steps - 20
     assert report.validation_accuracy == pytest.approx(
-        trainer.validate(model, Pixels(problem.images.pixels, CPU, 0), problem.examples(60, 120), Normalizer(problem.images.pixels, CPU))[0]
+        trainer.validate(
+            model,
+            Pixels(problem.images.pixels, CPU, 0),
+            problem.examples(60, 120),
+            Normalizer(problem.images.pixels, CPU),
+        )[0]
     )
 
 
@@ -142,7 +147,15 @@ def test_lower_precision_still_learns(problem, make_trainer, tiny_network, preci
 
 @pytest.mark.parametrize(
     "options",
-    [{"lr": 0.0}, {"epochs": 0, "min_steps": 0}, {"warmup": 1.0}, {"batch_size": 1}, {"label_smoothing": 1.0}, {"early_stop": 0}, {"max_steps": 0}],
+    [
+        {"lr": 0.0},
+        {"epochs": 0, "min_steps": 0},
+        {"warmup": 1.0},
+        {"batch_size": 1},
+        {"label_smoothing": 1.0},
+        {"early_stop": 0},
+        {"max_steps": 0},
+    ],
 )
 def test_values_out_of_range_are_refused(make_trainer, options):
     with pytest.raises(ConfigError, match="Expected"):

@@ -1,0 +1,201 @@
+"""Images that already are arrays: an .npz file, or a folder of .npy files."""
+
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from alframe.dataset.augment import Augmentation
+from alframe.dataset.cache import Allocate, cached, fingerprint
+from alframe.dataset.images import Augment, Data, ImageSet
+from alframe.dataset.split import check_sizes, divide, limit
+from alframe.errors import DataError
+
+Layout = Literal["auto", "nhw", "nhwc", "nchw"]
+WHAT = "an .npz file with the arrays images and labels, or a folder with images.npy and labels.npy"
+HOW = "save one by np.savez('data.npz', images=images, labels=labels) and set dataset.root=data.npz"
+AUGMENTATION = Augmentation(flip=True, vertical_flip=False, crop=2, brightness=0.0)
+CHUNK = 1024  # images converted at once
+UNREADABLE = (OSError, ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile, zlib.error)
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """Arrays `images` and `labels` (optional: `test_images` with `test_labels`, `classes`) as uint8 [n, c, h, w], c = 1 or 3.
+
+    Images: uint8, uint16 (scaled by 255 / 65535) or float in [0, 1] (scaled by 255), laid out as `layout`: nhw, nhwc, nchw, or
+    auto where the shape leaves no doubt. Labels: integers from 0 on. `classes` names them (else the file's `classes`, else the
+    numbers up to the largest label of `images`). Without test arrays, `test_share` of each class is the test set, fixed by
+    `split_seed`. Raises DataError for a missing file or array, NaN, values or labels out of range, and shapes that do not fit.
+    """
+
+    root: str | Path | None = None
+    name: str = "arrays"
+    layout: Layout = "auto"
+    classes: list[str] | None = None
+    test_share: float = 0.25
+    pool_size: int | None = None
+    test_size: int | None = None
+    split_seed: int = 0
+    normalization: Literal["pool", "image"] = "pool"
+    augmentation: Augment | None = AUGMENTATION
+
+    def __post_init__(self) -> None:
+        check_sizes(test_share=self.test_share, pool_size=self.pool_size, test_size=self.test_size)
+
+    def load(self, cache: Path) -> Data:
+        arrays = _open(self.root)
+        classes = self.classes
+        if classes is None and "classes" in arrays:
+            classes = [str(name) for name in arrays["classes"]]
+        images = self._images(cache, arrays, "", classes)
+        if "test_images" in arrays:
+            pool = limit(images, self.pool_size, "pool_size", self.split_seed)
+            test = self._images(cache, arrays, "test_", list(images.classes))
+            test = limit(test, self.test_size, "test_size", self.split_seed)
+        else:
+            pool, test = divide(
+                images,
+                images.labels,
+                test_share=self.test_share,
+                pool_size=self.pool_size,
+                test_size=self.test_size,
+                seed=self.split_seed,
+            )
+        return Data(self.name, pool, test, self.augmentation, self.normalization)
+
+    def _images(self, cache: Path, arrays: "_Arrays", prefix: str, classes: list[str] | None) -> ImageSet:
+        def build(allocate: Allocate) -> tuple[ImageSet, tuple[str, ...]]:
+            labels = check_labels(arrays[f"{prefix}labels"], f"{prefix}labels", classes)
+            names = classes if classes is not None else [str(label) for label in range(int(labels.max(initial=0)) + 1)]
+            pixels = to_pixels(arrays[f"{prefix}images"], f"{prefix}images", self.layout, allocate)
+            return ImageSet(pixels, labels, tuple(names)), ()
+
+        parameters = {"layout": self.layout, "prefix": prefix, "classes": classes}
+        return cached(cache, self.name, parameters, arrays.fingerprint, build)
+
+
+def to_pixels(array: np.ndarray, name: str, layout: Layout, allocate: Allocate) -> np.ndarray:
+    """The array as uint8 [n, c, h, w] in memory from `allocate`. Raises DataError as `Arrays` says."""
+    axes = _axes(array.shape, name, layout)
+    kind = array.dtype.kind
+    if array.dtype not in (np.uint8, np.uint16) and kind != "f":
+        raise DataError(
+            f"Expected {name} of uint8, uint16 or float in [0, 1], got {array.dtype}; convert it by .astype('uint8')."
+        )
+    if not len(array):
+        raise DataError(f"Expected at least one image in {name}, got none.")
+    pixels = allocate(tuple(1 if axis is None else array.shape[axis] for axis in axes))
+    n_bad, low, high = 0, 0.0, 0.0
+    first_bad: tuple[int, ...] = ()
+    for start in range(0, len(array), CHUNK):
+        block = array[start : start + CHUNK]
+        if kind == "f":
+            bad = ~np.isfinite(block)
+            if bad.any():
+                place = tuple(int(i) for i in np.argwhere(bad)[0])
+                first_bad = first_bad if n_bad else (start + place[0], *place[1:])
+                n_bad += int(bad.sum())
+                continue
+            low, high = min(low, float(block.min())), max(high, float(block.max()))
+            block = np.rint(np.clip(block, 0, 1) * 255)
+        elif array.dtype == np.uint16:
+            block = (block.astype(np.uint32) * 255 + 32767) // 65535
+        block = block[:, None] if block.ndim == 3 else block.transpose([axis for axis in axes if axis is not None])
+        pixels[start : start + CHUNK] = block
+    if n_bad:
+        raise DataError(
+            f"Expected finite pixels in {name}, got {n_bad} NaN or infinite, the first at {name}{list(first_bad)}; mend or drop those images."
+        )
+    if low < 0 or high > 1:
+        raise DataError(
+            f"Expected float {name} in [0, 1], got values from {low:g} to {high:g}; scale them, or save them as uint8."
+        )
+    return pixels
+
+
+def check_labels(array: np.ndarray, name: str, classes: list[str] | None) -> np.ndarray:
+    """int64 [n] labels from 0 to the number of classes - 1. Raises DataError."""
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise DataError(
+            f"Expected {name} to be one row of integers, got {array.dtype} {list(array.shape)}; number the classes from 0."
+        )
+    end = len(classes) if classes is not None else None
+    wrong = np.flatnonzero((array < 0) | (array >= end if end is not None else False))
+    if len(wrong):
+        upper = f"to {end - 1} ({end} classes)" if end is not None else "on"
+        raise DataError(
+            f"Expected {name} from 0 {upper}, got {int(array[wrong[0]])} for image {wrong[0]}"
+            f"{f' and {len(wrong) - 1} more like it' if len(wrong) > 1 else ''}; correct the labels or name the missing classes."
+        )
+    return array.astype(np.int64)
+
+
+def _axes(shape: tuple[int, ...], name: str, layout: Layout) -> tuple[int | None, ...]:
+    """Which axis of the array is n, c, h and w; None for a channel axis to be added."""
+    choices: dict[str, tuple[int | None, ...]] = {"nhw": (0, None, 1, 2), "nhwc": (0, 3, 1, 2), "nchw": (0, 1, 2, 3)}
+    fitting = [
+        known
+        for known, axes in choices.items()
+        if len(known) == len(shape) and (axes[1] is None or shape[axes[1]] in (1, 3)) and layout in ("auto", known)
+    ]
+    if len(fitting) == 1:
+        return choices[fitting[0]]
+    if fitting:
+        raise DataError(
+            f"Expected {name} of a shape that shows its layout, got {list(shape)}; set dataset.layout=nhwc or dataset.layout=nchw."
+        )
+    wanted = "[n, h, w], [n, h, w, c] or [n, c, h, w]" if layout == "auto" else f"[{', '.join(layout)}]"
+    raise DataError(
+        f"Expected {name} as {wanted} with c = 1 or 3, got {list(shape)}; reshape it, or drop the extra channels."
+    )
+
+
+class _Arrays(Mapping[str, np.ndarray]):
+    """The named arrays of an .npz file or of a folder of .npy files, read when asked for."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        try:
+            if root.is_dir():
+                self._files = {path.stem: path for path in sorted(root.glob("*.npy"))}
+                self.fingerprint = fingerprint(root, self._files.values())
+            else:
+                with np.load(root) as opened:
+                    self._files = dict.fromkeys(opened.files, root)
+                self.fingerprint = fingerprint(root.parent, [root])
+        except UNREADABLE as error:
+            raise DataError(f"Expected dataset.root to be {WHAT}, got {root} ({error}); {HOW}.") from error
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self._files:
+            known = f"; found {', '.join(self._files)}" if self._files else "; found none"
+            raise DataError(f"Expected an array named {name} in {self.root}{known}; {HOW}.")
+        try:
+            if self.root.is_dir():
+                return np.load(self._files[name], mmap_mode="r")
+            with np.load(self.root) as opened:
+                return opened[name]
+        except UNREADABLE as error:
+            raise DataError(
+                f"Expected a readable array {name} in {self._files[name]}, got: {error}; save it again."
+            ) from error
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+
+def _open(root: str | Path | None) -> _Arrays:
+    if root is None:
+        raise DataError(f"Expected dataset.root to be {WHAT}, got null; {HOW}.")
+    path = Path(root).expanduser().resolve()
+    if not path.exists():
+        raise DataError(f"Expected dataset.root to be {WHAT}, got {path} (no such file); {HOW}.")
+    return _Arrays(path)

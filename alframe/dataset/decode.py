@@ -1,0 +1,194 @@
+"""Image files to one uint8 array, by one stated policy.
+
+Orientation: the EXIF tag is applied. Size: `size` resizes to a square of `size` x `size` whatever the aspect ratio (PIL's
+bilinear filter, which antialiases when it reduces); None keeps the size, and then all files must share it. Depth: 16-bit grey is
+scaled by 255 / 65535 and rounded (never stretched to its own range, so that equal light gives equal values); of 16-bit colour PIL
+keeps the high byte. Palettes are looked up; transparency is laid over white. Channels: colour becomes grey by ITU-R 601-2 luma,
+grey becomes colour by repetition. Of several frames the first is taken.
+"""
+
+import os
+import struct
+import zlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar, cast
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from alframe.console import progress
+from alframe.dataset.cache import Allocate
+from alframe.errors import DataError
+
+POLICY = 1  # part of the key of every cache of decoded files: raise it with a change that moves a pixel
+PROGRESS_FROM = 500  # files
+CHUNK = 256  # files handed to the threads at once
+ORIENTATION = 0x0112  # EXIF tag; 5 to 8 swap width and height
+
+# What PIL raises for files that are not images, are cut off, or lie about their size.
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """`pixels`: uint8 [m, c, h, w] of the readable files; `kept`: their places in the list of files; `skipped`: the other files."""
+
+    pixels: np.ndarray
+    kept: np.ndarray
+    skipped: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class Head:
+    """What a file's header says: channels of the decoded image (1 or 3), height and width (upright)."""
+
+    channels: int
+    height: int
+    width: int
+
+
+def decode_files(
+    files: Sequence[Path],
+    *,
+    size: int | None,
+    channels: Literal[1, 3] | None = None,
+    skip_broken: bool = False,
+    allocate: Allocate | None = None,
+) -> Decoded:
+    """Decode `files` in order, on all cores; `channels` None takes the channel count that all of them share.
+
+    Raises DataError for truncated, empty and non-image files (unless `skip_broken`), for mixed channel counts with `channels`
+    None, for mixed sizes with `size` None, and if no file is readable.
+    """
+    broken: dict[Path, str] = {}
+    if size is None or channels is None:
+        heads = list(_each(files, read_head, "reading headers", broken, skip_broken).items())
+        if size is None:
+            _expect_one(heads, lambda h: f"{h.height}x{h.width} pixels", "size", "dataset.size=64, for instance")
+        if channels is None:
+            advice = "dataset.channels=1 (all grey) or dataset.channels=3 (all colour)"
+            _expect_one(heads, lambda h: f"{h.channels} channel{'s' * (h.channels > 1)}", "channel count", advice)
+        head = heads[0][1]
+        shape = (channels or head.channels, size or head.height, size or head.width)
+    else:
+        shape = (channels, size, size)
+
+    readable = [file for file in files if file not in broken]
+    pixels = (allocate or _in_memory)((len(readable), *shape))
+    row = {file: i for i, file in enumerate(readable)}
+
+    def decode(file: Path) -> None:
+        pixels[row[file]] = decode_file(file, shape)
+
+    done = _each(readable, decode, "decoding images", broken, skip_broken)
+    if len(done) < len(readable):  # close the gaps in place: the array may be larger than memory
+        for i, file in enumerate(done):
+            pixels[i] = pixels[row[file]]
+        pixels = pixels[: len(done)]
+    kept = np.array([i for i, file in enumerate(files) if file not in broken], dtype=np.int64)
+    return Decoded(pixels, kept, tuple(file for file in files if file in broken))
+
+
+def read_head(file: Path) -> Head:
+    """Channels and upright size, without decoding. Raises one of UNREADABLE."""
+    with Image.open(file) as image:
+        width, height = image.size
+        # PIL decodes a whole PNG to look for a tag behind the pixels.
+        tags = {} if image.format == "PNG" and "exif" not in image.info else image.getexif()
+        if tags.get(ORIENTATION, 1) >= 5:
+            width, height = height, width
+        return Head(1 if _is_grey(image) else 3, height, width)
+
+
+def decode_file(file: Path, shape: tuple[int, int, int]) -> np.ndarray:
+    """uint8 [c, h, w] of one file under the policy on top. Raises one of UNREADABLE."""
+    channels, height, width = shape
+    with Image.open(file) as opened:
+        # JPEG can be read at 1/2, 1/4 or 1/8: several times faster, and still four times what the filter reduces to.
+        opened.draft(opened.mode, (4 * width, 4 * height))
+        image = _upright_8_bit(opened)
+        image = image.convert("L" if channels == 1 else "RGB")
+        if image.size != (width, height):
+            image = image.resize((width, height), Image.Resampling.BILINEAR)
+        array = np.asarray(image)
+    return array[None] if channels == 1 else array.transpose(2, 0, 1)
+
+
+def _upright_8_bit(image: Image.Image) -> Image.Image:
+    """Oriented, without palette or transparency, 8 bits deep: mode L, RGB, or another colour mode that converts to them."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError(f"grey values from {values.min()} to {values.max()} do not fit 16 bits")
+        return Image.fromarray(((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8))
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no stated range; convert the file, or use dataset=arrays")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        page = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(page, image).convert("RGB")
+    return image.convert("RGB") if image.mode in ("P", "PA") else image
+
+
+def _is_grey(image: Image.Image) -> bool:
+    if image.mode == "P" and image.palette is not None:
+        colours = np.frombuffer(image.palette.tobytes(), np.uint8)
+        colours = colours.reshape(-1, len(image.palette.mode))[:, :3]
+        return bool((colours == colours[:, :1]).all())
+    return image.mode in ("1", "L", "LA", "La", "I", "F") or image.mode.startswith("I;16")
+
+
+def _expect_one(heads: list[tuple[Path, Head]], say: Callable[[Head], str], what: str, option: str) -> None:
+    examples: dict[str, Path] = {}
+    for file, head in heads:
+        examples.setdefault(say(head), file)
+    if len(examples) > 1:
+        got = " and ".join(f"{value} in {file}" for value, file in list(examples.items())[:2])
+        raise DataError(f"Expected images of one {what}, got {got}; set {option}.")
+
+
+def _each(
+    files: Sequence[Path], work: Callable[[Path], T], title: str, broken: dict[Path, str], skip_broken: bool
+) -> dict[Path, T]:
+    """`work` done on every file by threads, in order. Files that it cannot read go to `broken`, or end it with a DataError."""
+
+    def attempt(file: Path) -> tuple[T | None, str]:
+        try:
+            if file.stat().st_size == 0:
+                return None, "the file is empty"
+            return work(file), ""
+        except UnidentifiedImageError:
+            return None, "not an image"
+        except UNREADABLE as error:
+            return None, str(error) or type(error).__name__
+
+    results: dict[Path, T] = {}
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+        chunks = [files[start : start + CHUNK] for start in range(0, len(files), CHUNK)]
+        outcomes = (pair for chunk in chunks for pair in zip(chunk, threads.map(attempt, chunk), strict=True))
+        for file, (result, why) in progress(outcomes, title, total=len(files), enabled=len(files) > PROGRESS_FROM):
+            if why:
+                broken[file] = why
+            else:
+                results[file] = cast(T, result)
+    if broken and not skip_broken:
+        file, why = next(iter(broken.items()))
+        more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
+        raise DataError(
+            f"Expected images that can be read, got {file}{more} ({why}); mend or remove them, or set dataset.skip_broken=true."
+        )
+    if not results:
+        raise DataError(
+            f"Expected at least one readable image, got none among {len(files)} files; the first is {files[0]}."
+        )
+    return results
+
+
+def _in_memory(shape: tuple[int, ...]) -> np.ndarray:
+    return np.empty(shape, np.uint8)

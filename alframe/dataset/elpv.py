@@ -1,0 +1,79 @@
+"""Solar cells photographed by electroluminescence: defective or not. The photos come with a Python package."""
+
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from alframe.dataset.augment import SURFACE
+from alframe.dataset.files import Files
+from alframe.dataset.images import Augment, Data
+from alframe.dataset.split import check_sizes, divide
+from alframe.errors import ConfigError, DataError, expect
+
+GRADES = ("0", "1/3", "2/3", "1")
+CELL_TYPES = ("mono", "poly")
+
+
+@dataclass(frozen=True)
+class Elpv:
+    """2,624 grey photos of solar cells (300x300 at the source), uint8 [n, 1, size, size], with graded defect probability.
+
+    `task`: "binary" (good; defective from probability `threshold` on) or "grades" (0, 1/3, 2/3, 1). The test set is `test_share`
+    of the cells, stratified by grade and cell type and fixed by `split_seed`. Groups: 0 mono-, 1 polycrystalline.
+    Raises ConfigError if the package is not installed. The photos are CC BY-NC-SA 4.0.
+    Source: Deitsch et al. 2019, arXiv:1807.02894; Buerhop-Lutz et al. 2018. Differs: the authors split 75:25 at random, by cell type.
+    """
+
+    size: int | None = 64
+    task: Literal["binary", "grades"] = "binary"
+    threshold: float = 0.5
+    test_share: float = 0.25
+    pool_size: int | None = None
+    test_size: int | None = None
+    split_seed: int = 0
+    normalization: Literal["pool", "image"] = "pool"
+    augmentation: Augment | None = SURFACE
+
+    def __post_init__(self) -> None:
+        check_sizes(size=self.size, test_share=self.test_share, pool_size=self.pool_size, test_size=self.test_size)
+        expect(0 < self.threshold <= 1, f"Expected dataset.threshold above 0 and at most 1, got {self.threshold}.")
+
+    def load(self, cache: Path) -> Data:
+        files = _files()
+        graded = files.load(cache, "elpv", size=self.size, channels=1, source=version("elpv-dataset"))
+        assert graded.groups is not None
+        if self.task == "grades":
+            images = graded
+        else:
+            defective = graded.labels / 3 >= self.threshold - 1e-6
+            images = replace(graded, labels=defective.astype(np.int64), classes=("good", "defective"))
+        pool, test = divide(
+            images,
+            graded.labels * len(CELL_TYPES) + graded.groups,
+            test_share=self.test_share,
+            pool_size=self.pool_size,
+            test_size=self.test_size,
+            seed=self.split_seed,
+        )
+        return Data("elpv", pool, test, self.augmentation, self.normalization)
+
+
+def _files() -> Files:
+    """The package's photos: labels are grades 0 to 3, groups are cell types."""
+    spec = find_spec("elpv_dataset")
+    if spec is None or spec.origin is None:
+        raise ConfigError("Expected the package elpv-dataset, got none installed; pip install 'alframe[elpv]'.")
+    root = Path(spec.origin).parent / "data"
+    try:
+        rows = [line.split() for line in (root / "labels.csv").read_text().splitlines() if line.strip()]
+        grades = np.array([round(3 * float(probability)) for _, probability, _ in rows], dtype=np.int64)
+        cells = np.array([CELL_TYPES.index(cell) for _, _, cell in rows], dtype=np.int64)
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"Expected the labels of elpv-dataset in {root / 'labels.csv'}, got: {error}; reinstall it by pip install --force-reinstall elpv-dataset."
+        ) from error
+    return Files(root, tuple(root / row[0] for row in rows), grades, GRADES, cells)

@@ -1,0 +1,93 @@
+"""Lists of labelled image files, and the way from there to a cached set."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from alframe.dataset.cache import Allocate, cached, fingerprint
+from alframe.dataset.decode import POLICY, decode_files
+from alframe.dataset.images import ImageSet
+from alframe.errors import DataError
+
+NOT_IMAGES = {"thumbs.db", "desktop.ini"}  # left by file browsers; hidden files are passed over too
+
+
+@dataclass(frozen=True)
+class Files:
+    """Image files under `root` with their labels (0 to c - 1) and groups, one each."""
+
+    root: Path
+    files: tuple[Path, ...]
+    labels: np.ndarray
+    classes: tuple[str, ...]
+    groups: np.ndarray | None = None
+
+    def load(
+        self,
+        cache: Path,
+        name: str,
+        *,
+        size: int | None,
+        channels: Literal[1, 3] | None,
+        skip_broken: bool = False,
+        source: str | None = None,
+    ) -> ImageSet:
+        """Decoded (once) and mapped; `source` stands for the files' fingerprint where a version says it all."""
+
+        def build(allocate: Allocate) -> tuple[ImageSet, tuple[str, ...]]:
+            decoded = decode_files(self.files, size=size, channels=channels, skip_broken=skip_broken, allocate=allocate)
+            kept = decoded.kept
+            names = tuple(self._name(self.files[i]) for i in kept)
+            groups = None if self.groups is None else self.groups[kept]
+            images = ImageSet(decoded.pixels, self.labels[kept], self.classes, groups, names)
+            return images, tuple(self._name(file) for file in decoded.skipped)
+
+        parameters = {"policy": POLICY, "size": size, "channels": channels, "skip_broken": skip_broken}
+        return cached(cache, name, parameters, source or fingerprint(self.root, self.files), build)
+
+    def _name(self, file: Path) -> str:
+        return file.relative_to(self.root).as_posix()
+
+
+def list_files(folder: Path, pattern: str = "**/*") -> list[Path]:
+    """Files under `folder` that match `pattern`, sorted by path; hidden ones and those that file browsers leave are passed over."""
+    return sorted(
+        file
+        for file in folder.glob(pattern)
+        if file.is_file()
+        and file.name.lower() not in NOT_IMAGES
+        and not any(part.startswith(".") for part in file.relative_to(folder).parts)
+    )
+
+
+def list_classes(folder: Path) -> list[str]:
+    """Names of the folders in `folder`, sorted; hidden ones are passed over."""
+    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def files_of_classes(folder: Path, classes: Sequence[str], pattern: str = "**/*") -> list[tuple[Path, str]]:
+    """(file, class) for every image in the class folders. Raises DataError for a class folder without any."""
+    found = []
+    for name in classes:
+        files = list_files(folder / name, pattern)
+        if not files:
+            matching = "" if pattern == "**/*" else f" matching {pattern}"
+            raise DataError(
+                f"Expected at least one image{matching} in the class folder {folder / name}, got none; add some or remove the folder."
+            )
+        found += [(file, name) for file in files]
+    return found
+
+
+def existing_folder(root: str | Path | None, what: str, how: str) -> Path:
+    """`root` as a path. Raises DataError, which says `how` to get the data, if it is null or not there."""
+    if root is None:
+        raise DataError(f"Expected dataset.root to be {what}, got null; {how}.")
+    path = Path(root).expanduser()
+    if not path.is_dir():
+        got = "a file" if path.is_file() else "no such folder"
+        raise DataError(f"Expected dataset.root to be {what}, got {path} ({got}); {how}.")
+    return path

@@ -1,0 +1,122 @@
+"""Any folder of images with a subfolder for each class."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from alframe.dataset.augment import Augmentation
+from alframe.dataset.cache import part
+from alframe.dataset.files import Files, existing_folder, files_of_classes, list_classes
+from alframe.dataset.images import Augment, Data
+from alframe.dataset.split import check_sizes, divide, limit
+from alframe.errors import DataError, expect
+
+WHAT = "a folder with a subfolder of images for each class (or with train/<class> and test/<class>)"
+FOLDERS = {"train": 0, "val": 1, "valid": 1, "validation": 1, "test": 2}  # name: group
+TEST = 2
+AUGMENTATION = Augmentation(flip=True, vertical_flip=False, crop=8, brightness=0.1)
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """Image files of any size, one subfolder a class, as uint8 [n, c, size, size]; classes are sorted by name.
+
+    Two layouts. `root`/<class>/...: `test_share` of each class is the test set, fixed by `split_seed`. `root`/train/<class>/...:
+    the images of train and of val (valid, validation) may be labelled, since validation labels are bought too; those of test are
+    the test set, or `test_share` as above where there is no test folder. Groups: 0 train, 1 val, 2 test in that layout, else None.
+    Files in deeper folders count; `pattern` chooses among them ("**/*.jpg"). `channels` null takes what all files have.
+    `skip_broken` leaves out files that cannot be read and says how many. How files become arrays is told in `decode.py`.
+    `how_to_get` ends the message about a missing root. Raises DataError for a missing root, class folders without an image,
+    fewer than two classes, classes that only the test folder has, and files that cannot be decoded to one shape.
+    """
+
+    root: str | Path | None = None
+    name: str = "image_folder"
+    size: int | None = 128
+    channels: Literal[1, 3] | None = None
+    pattern: str = "**/*"
+    skip_broken: bool = False
+    test_share: float = 0.25
+    pool_size: int | None = None
+    test_size: int | None = None
+    split_seed: int = 0
+    normalization: Literal["pool", "image"] = "pool"
+    augmentation: Augment | None = AUGMENTATION
+    how_to_get: str = "put your images there, or set dataset.root=/path/to/your/images"
+
+    def __post_init__(self) -> None:
+        check_sizes(size=self.size, test_share=self.test_share, pool_size=self.pool_size, test_size=self.test_size)
+        expect(bool(self.name), "Expected dataset.name to be a word, got an empty one.")
+        expect(
+            bool(self.pattern), "Expected dataset.pattern to be a pattern of paths such as **/*.jpg, got an empty one."
+        )
+
+    def load(self, cache: Path) -> Data:
+        root = existing_folder(self.root, WHAT, self.how_to_get).resolve()
+        files = _parted(root, self.pattern) if _is_parted(root) else _flat(root, self.pattern)
+        images = files.load(cache, self.name, size=self.size, channels=self.channels, skip_broken=self.skip_broken)
+        lost = sorted(set(np.unique(files.labels)) - set(np.unique(images.labels)))
+        if lost:
+            name = files.classes[lost[0]]
+            raise DataError(
+                f"Expected a readable image in each class folder, got none for {name}; mend or remove the folder."
+            )
+        if images.groups is not None and TEST in images.groups:
+            pool = limit(
+                part(images, np.flatnonzero(images.groups != TEST)), self.pool_size, "pool_size", self.split_seed
+            )
+            test = limit(
+                part(images, np.flatnonzero(images.groups == TEST)), self.test_size, "test_size", self.split_seed
+            )
+        else:
+            pool, test = divide(
+                images,
+                images.labels if images.groups is None else images.labels * TEST + images.groups,
+                test_share=self.test_share,
+                pool_size=self.pool_size,
+                test_size=self.test_size,
+                seed=self.split_seed,
+            )
+        return Data(self.name, pool, test, self.augmentation, self.normalization)
+
+
+def _is_parted(root: Path) -> bool:
+    """Whether train/<class> is there; a folder `train` of images is the class of the trains."""
+    return (root / "train").is_dir() and bool(list_classes(root / "train"))
+
+
+def _flat(root: Path, pattern: str) -> Files:
+    classes = _expect_two(list_classes(root), root)
+    found = files_of_classes(root, classes, pattern)
+    labels = np.array([classes.index(name) for _, name in found], dtype=np.int64)
+    return Files(root, tuple(file for file, _ in found), labels, tuple(classes))
+
+
+def _parted(root: Path, pattern: str) -> Files:
+    of_folder = {folder: list_classes(root / folder) for folder in FOLDERS if (root / folder).is_dir()}
+    classes = sorted({name for folder, names in of_folder.items() if FOLDERS[folder] != TEST for name in names})
+    _expect_two(classes, root / "train")
+    foreign = sorted(set(of_folder.get("test", [])) - set(classes))
+    if foreign:
+        raise DataError(
+            f"Expected the classes of {root / 'test'} to be among {', '.join(classes)}, got {foreign[0]}; "
+            f"add {root / 'train' / foreign[0]} or remove the folder."
+        )
+    found = [
+        (file, classes.index(name), FOLDERS[folder])
+        for folder, names in of_folder.items()
+        for file, name in files_of_classes(root / folder, names, pattern)
+    ]
+    files, labels, groups = zip(*found, strict=True)
+    return Files(root, files, np.array(labels, np.int64), tuple(classes), np.array(groups, np.int64))
+
+
+def _expect_two(classes: list[str], root: Path) -> list[str]:
+    if len(classes) < 2:
+        got = f"only {classes[0]}" if classes else "none"
+        raise DataError(
+            f"Expected a folder for each of two or more classes in {root}, got {got}; sort the images into folders."
+        )
+    return classes

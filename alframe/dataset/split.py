@@ -1,0 +1,96 @@
+"""Fixed, seeded, stratified divisions: which images may be labelled and which are only measured on."""
+
+import numpy as np
+import torch
+from jaxtyping import Int
+
+from alframe.dataset.cache import part
+from alframe.dataset.images import ImageSet
+from alframe.errors import ConfigError, expect
+from alframe.rng import generator
+
+
+def stratified_split(
+    strata: Int[np.ndarray, " n"], share: float, seed: int
+) -> tuple[Int[np.ndarray, " rest"], Int[np.ndarray, " part"]]:
+    """Indices (ascending) of the rest and of a part of round(share n), at least 1, with each stratum in proportion.
+
+    Every stratum of two or more is in both, as long as the part has room for all of them; a stratum of one stays in the rest.
+    Raises ConfigError unless 0 < share < 1.
+    """
+    expect(0 < share < 1, f"Expected a test share between 0 and 1, got {share}.")
+    _, stratum, counts = np.unique(strata, return_inverse=True, return_counts=True)
+    total = min(max(round(share * len(strata)), 1), len(strata) - 1)
+    sizes = _sizes(counts, total, least=np.minimum(counts - 1, 1), most=counts - 1)
+    chosen = _draw(stratum, sizes, seed, "split")
+    return np.setdiff1d(np.arange(len(strata)), chosen), chosen
+
+
+def subsample(strata: Int[np.ndarray, " n"], n: int, seed: int) -> Int[np.ndarray, " k"]:
+    """Indices (ascending) of `n` of the images, each stratum in proportion and, where there is room, with at least one image."""
+    _, stratum, counts = np.unique(strata, return_inverse=True, return_counts=True)
+    return _draw(stratum, _sizes(counts, n, least=np.ones_like(counts), most=counts), seed, "subsample")
+
+
+def check_sizes(
+    *,
+    size: int | None = None,
+    test_share: float | None = None,
+    pool_size: int | None = None,
+    test_size: int | None = None,
+) -> None:
+    """The ranges of options that datasets share. Raises ConfigError."""
+    expect(size is None or size >= 1, f"Expected dataset.size of at least 1 pixel, or null to keep sizes, got {size}.")
+    expect(test_share is None or 0 < test_share < 1, f"Expected dataset.test_share between 0 and 1, got {test_share}.")
+    for option, n in {"pool_size": pool_size, "test_size": test_size}.items():
+        expect(n is None or n >= 1, f"Expected dataset.{option} of at least 1 image, or null for all, got {n}.")
+
+
+def divide(
+    images: ImageSet,
+    strata: Int[np.ndarray, " n"],
+    *,
+    test_share: float,
+    pool_size: int | None,
+    test_size: int | None,
+    seed: int,
+) -> tuple[ImageSet, ImageSet]:
+    """Pool and test images: a stratified split, of which `pool_size` and `test_size` images are kept."""
+    pool, test = stratified_split(strata, test_share, seed)
+    pool = pool[_limit(strata[pool], pool_size, "pool_size", seed)]
+    test = test[_limit(strata[test], test_size, "test_size", seed)]
+    return part(images, pool), part(images, test)
+
+
+def limit(images: ImageSet, n: int | None, option: str, seed: int) -> ImageSet:
+    """`n` of the images, stratified by label, or all of them. Raises ConfigError naming `option` if there are fewer."""
+    return part(images, _limit(images.labels, n, option, seed))
+
+
+def _limit(strata: np.ndarray, n: int | None, option: str, seed: int) -> np.ndarray:
+    if n is None:
+        return np.arange(len(strata))
+    if n > len(strata):
+        raise ConfigError(f"Expected dataset.{option} of at most {len(strata)} (all there are), got {n}.")
+    return subsample(strata, n, seed)
+
+
+def _sizes(counts: np.ndarray, total: int, least: np.ndarray, most: np.ndarray) -> np.ndarray:
+    """How many to take of each stratum: in proportion, within the bounds as far as `total` allows, by largest remainder."""
+    exact = counts * (total / counts.sum())
+    sizes = np.clip(np.floor(exact).astype(np.int64), least, most)
+    for low, high in ((least, most), (np.zeros_like(counts), counts)):  # the bounds give way where `total` asks for it
+        while sizes.sum() < total and (sizes < high).any():
+            sizes[np.where(sizes < high, exact - sizes, -np.inf).argmax()] += 1
+        while sizes.sum() > total and (sizes > low).any():
+            sizes[np.where(sizes > low, sizes - exact, -np.inf).argmax()] -= 1
+    return sizes
+
+
+def _draw(stratum: np.ndarray, sizes: np.ndarray, seed: int, purpose: str) -> np.ndarray:
+    stream = generator(seed, 0, purpose)
+    chosen = []
+    for number, size in enumerate(sizes):
+        members = np.flatnonzero(stratum == number)
+        chosen.append(members[torch.randperm(len(members), generator=stream)[:size].numpy()])
+    return np.sort(np.concatenate(chosen))

@@ -1,0 +1,187 @@
+"""What every strategy leaf must keep, read from configs/strategy/*.yaml: a new leaf is tested with no edit here."""
+
+import pickle
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from alframe.strategy.base import Strategy
+from alframe.types import Prediction, Selection, Summary, Views
+
+LEAVES = sorted((Path(__file__).parents[2] / "configs" / "strategy").glob("*.yaml"))
+NODES = {leaf.stem: OmegaConf.load(leaf) for leaf in LEAVES if leaf.stem != "custom"}
+N, N_LABELED, N_OTHER, K, C, D, Q = 600, 40, 30, 4, 6, 24, 12
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+class Posterior:
+    """A last layer and K disturbed copies of it, as a fitted network would give them."""
+
+    def __init__(self) -> None:
+        self.weight = torch.randn(C, D, generator=seeded(1))
+        self.draws = self.weight + 0.7 * torch.randn(K, C, D, generator=seeded(2))
+
+    def head(self, features: Tensor) -> Tensor:
+        return features @ self.weight.T
+
+    def predict(self, features: Tensor) -> Prediction:
+        log_probs = torch.einsum("bd,kcd->bkc", features, self.draws).log_softmax(dim=-1)
+        return Prediction(log_probs, features, self.head(features).log_softmax(dim=-1))
+
+
+POSTERIOR = Posterior()
+FEATURES = torch.randn(N + N_LABELED + 2 * N_OTHER, D, generator=seeded(0))
+POOL, LABELED, TARGET, HELD_OUT = FEATURES.split([N, N_LABELED, N_OTHER, N_OTHER])
+
+
+@pytest.fixture(params=NODES)
+def node(request: pytest.FixtureRequest):
+    return NODES[request.param]
+
+
+@pytest.fixture
+def strategy(node) -> Strategy:
+    return instantiate(node)
+
+
+def summarize(strategy: Strategy, features: Tensor, batch: int = 256) -> Summary:
+    parts = [strategy.summarize(POSTERIOR.predict(chunk)) for chunk in features.split(batch)]
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def views(strategy: Strategy, pool: Tensor = POOL, batch: int = 256, max_bytes: int = 1 << 30) -> Views:
+    """The pool, and what the strategy's `needs` name."""
+    extra: dict[str, object] = {}
+    if "labeled" in strategy.needs:
+        extra |= {"labeled": summarize(strategy, LABELED, batch), "labels": torch.arange(N_LABELED) % C}
+    if "target" in strategy.needs:
+        extra |= {"target": summarize(strategy, TARGET, batch)}
+    if "held_out" in strategy.needs:
+        extra |= {"held_out": summarize(strategy, HELD_OUT, batch), "held_out_labels": torch.arange(N_OTHER) % C}
+    if "head" in strategy.needs:
+        extra |= {"head": POSTERIOR.head}
+    summary = summarize(strategy, pool, batch) if strategy.reads_pool else {}
+    return Views(n=len(pool), pool=summary, n_classes=C, max_bytes=max_bytes, **extra)
+
+
+def choose(strategy: Strategy, size: int = Q, seed: int = 0, **options: object) -> list[int]:
+    return strategy.select(views(strategy, **options), size, seeded(seed)).positions.tolist()
+
+
+def tensors(of: Views | Prediction) -> list[Tensor]:
+    found = []
+    for value in vars(of).values():
+        found += [value] if isinstance(value, Tensor) else list(value.values()) if isinstance(value, dict) else []
+    return found
+
+
+def unchanged(of: Views | Prediction, act: Callable[[], object]) -> bool:
+    before = [tensor.clone() for tensor in tensors(of)]
+    act()
+    return all(torch.equal(a, b) for a, b in zip(before, tensors(of), strict=True))
+
+
+def test_there_are_leaves_and_only_custom_lacks_a_target() -> None:
+    assert NODES
+    assert [leaf.stem for leaf in LEAVES if OmegaConf.is_missing(OmegaConf.load(leaf), "_target_")] == ["custom"]
+
+
+def test_the_custom_leaf_takes_any_target() -> None:
+    custom = OmegaConf.load(next(leaf for leaf in LEAVES if leaf.stem == "custom"))
+    custom._target_ = "alframe.strategy.random.Random"
+    assert isinstance(instantiate(custom), Strategy)
+
+
+def test_a_leaf_opens_with_a_line_that_says_what_it_is() -> None:
+    for leaf in LEAVES:
+        assert leaf.read_text().startswith("# "), leaf.name
+
+
+def test_it_is_a_frozen_dataclass_whose_fields_are_its_keys(node, strategy: Strategy) -> None:
+    assert isinstance(strategy, Strategy)
+    assert is_dataclass(strategy)
+    assert type(strategy).__dataclass_params__.frozen
+    assert {field.name for field in fields(strategy)} == {key for key in node if not key.startswith("_")}
+
+
+def test_it_declares_needs_and_draws(strategy: Strategy) -> None:
+    assert strategy.needs <= {"labeled", "target", "held_out", "head"}
+    assert 1 <= strategy.min_draws <= K
+
+
+@pytest.mark.parametrize("size", [1, Q, N])
+def test_it_picks_distinct_positions_with_finite_scores(strategy: Strategy, size: int) -> None:
+    selection: Selection = strategy.select(views(strategy), size, seeded(0))
+    assert selection.positions.dtype == torch.int64
+    assert selection.positions.shape == selection.scores.shape == (size,)
+    assert len(set(selection.positions.tolist())) == size
+    assert selection.positions.min() >= 0
+    assert selection.positions.max() < N
+    assert selection.scores.isfinite().all()
+    assert selection.score_name
+    if selection.pool_scores is not None:
+        assert selection.pool_scores.shape == (N,)
+        assert torch.equal(selection.pool_scores[selection.positions], selection.scores)
+
+
+def test_it_works_with_the_fewest_draws_it_declares(strategy: Strategy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(POSTERIOR, "draws", POSTERIOR.draws[: strategy.min_draws])
+    assert strategy.select(views(strategy), Q, seeded(0)).scores.isfinite().all()
+
+
+def test_the_generator_alone_decides(strategy: Strategy) -> None:
+    chosen = choose(strategy, seed=1)
+    torch.manual_seed(99)
+    assert choose(strategy, seed=1) == chosen
+
+
+def test_it_leaves_the_global_random_state_alone(strategy: Strategy) -> None:
+    before = torch.get_rng_state()
+    choose(strategy)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("batch", [1, 7, N])
+def test_the_batch_size_of_the_pool_pass_does_not_matter(strategy: Strategy, batch: int) -> None:
+    assert choose(strategy, batch=batch) == choose(strategy)
+
+
+def test_the_memory_bound_does_not_change_the_choice(strategy: Strategy) -> None:
+    assert choose(strategy, max_bytes=1 << 20) == choose(strategy, max_bytes=1 << 40)
+
+
+def test_a_rule_without_randomness_does_not_depend_on_the_order_of_the_pool(strategy: Strategy) -> None:
+    chosen = choose(strategy)
+    if any(choose(strategy, seed=seed) != chosen for seed in (1, 2, 3)):
+        return  # it draws, and draws belong to positions
+    order = torch.randperm(N, generator=seeded(4))
+    assert order[choose(strategy, pool=POOL[order])].tolist() == chosen
+
+
+def test_its_inputs_are_left_as_they_were(strategy: Strategy) -> None:
+    prediction = POSTERIOR.predict(POOL.clone())
+    assert unchanged(prediction, lambda: strategy.summarize(prediction))
+    looked_at = views(strategy)
+    assert unchanged(looked_at, lambda: strategy.select(looked_at, Q, seeded(0)))
+
+
+def test_a_summary_has_a_row_for_each_image_and_is_no_larger_than_the_prediction(strategy: Strategy) -> None:
+    prediction = POSTERIOR.predict(POOL[:50])
+    summary = strategy.summarize(prediction)
+    assert all(len(tensor) == 50 for tensor in summary.values())
+    held = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in summary.values()}
+    held.pop(POOL.untyped_storage().data_ptr(), None)  # the features as they came, which the test sliced from the pool
+    assert sum(held.values()) <= sum(tensor.nbytes for tensor in tensors(prediction)) + 50 * 4
+
+
+def test_it_can_be_pickled(strategy: Strategy) -> None:
+    assert choose(pickle.loads(pickle.dumps(strategy))) == choose(strategy)

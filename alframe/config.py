@@ -5,7 +5,6 @@ All mistakes are reported together, before any data is read. Nothing below this 
 
 import hashlib
 import inspect
-import os
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from alframe.dataset.base import Dataset
+from alframe.dataset.cache import default_cache
 from alframe.dataset.images import Data
 from alframe.errors import AlframeError, ConfigError, did_you_mean
 from alframe.loop import Experiment, check_parts
@@ -448,10 +448,7 @@ def build(cfg: DictConfig, choices: Mapping[str, Any], overrides: list[str]) -> 
     tree = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(tree, dict)
     parts, _ = _construct(tree)
-    if tree["cache"]:
-        cache = Path(tree["cache"]).expanduser()
-    else:
-        cache = Path(os.environ.get("ALFRAME_CACHE") or Path.home() / ".cache" / "alframe")
+    cache = Path(tree["cache"]).expanduser() if tree["cache"] else default_cache()
     run = tree["run"]
     study = run["name"] or choices.get("experiment") or choices.get("dataset")
     choices = {group: choices.get(group) for group in GROUPS}

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from alframe.annotator.base import Annotator, make_annotator
 from alframe.budget import Budget, draw_initial
 from alframe.console import RoundTable
+from alframe.dataset.cache import default_cache
 from alframe.dataset.images import Data
 from alframe.errors import PoolError, expect
 from alframe.learner import POOL, TEST, Learner
@@ -43,7 +44,7 @@ class Experiment:
     budget: Budget = field(default_factory=Budget)
     seed: int = 0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    cache: Path = field(default_factory=lambda: Path.home() / ".cache" / "alframe")
+    cache: Path = field(default_factory=default_cache)
     batch_size: int = 256
     max_bytes: int = 1 << 30
     resident_bytes: int = 4 << 30

@@ -36,7 +36,7 @@ class Defects:
     size: int = 64
     pool_size: int = 1100
     test_size: int = 1000
-    defect_rate: float = 0.25
+    defect_rate: float = 0.2
     contrast: float = 1.0
     kinds: list[Kind] = field(default_factory=lambda: ["scratch", "dent", "stain", "crack"])
     task: Literal["binary", "kind"] = "binary"

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from alframe.errors import ConfigError
-from alframe.model.small_cnn import SmallCNN
+from alframe.model.small_cnn import Mean, MeanMax, SmallCNN
 
 
 def multiplications(network: nn.Module, shape: tuple[int, ...]) -> int:
@@ -39,14 +39,30 @@ def test_smaller_images_are_an_error():
         SmallCNN((1, 7, 30), 4)
 
 
-def test_a_width_of_nothing_is_an_error():
-    with pytest.raises(ConfigError, match=r"model\.width"):
-        SmallCNN((1, 28, 28), 4, width=0)
+@pytest.mark.parametrize("options", [{"width": 0}, {"pooling": "max"}])
+def test_options_out_of_range_are_an_error(options):
+    (name,) = options
+    with pytest.raises(ConfigError, match=rf"model\.{name}"):
+        SmallCNN((1, 28, 28), 4, **options)
 
 
-def test_learns_a_stripe_from_forty_images():
+def test_a_spot_anywhere_reaches_the_features_through_the_maximum():
+    x = torch.zeros(1, 2, 5, 5)
+    x[0, 1, 3, 2] = 50
+    assert Mean()(x).tolist() == [[0, 2]]
+    assert MeanMax()(x).tolist() == [[0, 2, 0, 50]]
+
+
+@pytest.mark.parametrize(("pooling", "n_features"), [("mean", 64), ("mean_max", 128)])
+def test_features_have_the_documented_size(pooling, n_features):
+    network = SmallCNN((3, 32, 32), 4, pooling=pooling)
+    assert network.embed(torch.randn(2, 3, 32, 32)).shape == (2, n_features)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "mean_max"])
+def test_learns_a_stripe_from_forty_images(pooling):
     torch.manual_seed(0)
-    network = SmallCNN((1, 28, 28), 2, width=8)
+    network = SmallCNN((1, 28, 28), 2, width=8, pooling=pooling)
     labels = torch.arange(40) % 2
     x = 0.5 * torch.randn(40, 1, 28, 28)
     x[labels == 1, :, 10:13] += 1

@@ -148,7 +148,7 @@ def load(overrides: Iterable[str] = (), config_dir: str | None = None) -> Plan:
 Compose = Callable[[list[str]], DictConfig]
 
 
-class composer:  # noqa: N801 - used as a context manager
+class composer:
     """`with composer() as compose: cfg = compose(overrides)`; leaves Hydra's global state as it found it."""
 
     def __init__(self, config_dir: str | None = None) -> None:
@@ -270,7 +270,7 @@ def _key_problem(override: Override, base: DictConfig) -> str | None:
     key = str(override.key_or_group)
     if override.is_add() or override.is_force_add() or key.startswith("hydra"):
         return None
-    known = {name: None for name in _keys(OmegaConf.to_container(_without_hydra(base), resolve=False))}
+    known = dict.fromkeys(_keys(OmegaConf.to_container(_without_hydra(base), resolve=False)))
     if key in known:
         return None
     leaf = key.rsplit(".", 1)[-1]
@@ -287,6 +287,12 @@ def _keys(tree: Any, prefix: str = "") -> Iterator[str]:
             yield from _keys(value, name)
 
 
+def _plain(cfg: DictConfig) -> dict[str, Any]:
+    tree = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(tree, dict)
+    return {str(key): value for key, value in tree.items()}
+
+
 def _without_hydra(cfg: DictConfig) -> DictConfig:
     container = OmegaConf.to_container(cfg, resolve=False)
     assert isinstance(container, dict)
@@ -300,10 +306,9 @@ def _without_hydra(cfg: DictConfig) -> DictConfig:
 def problems_of(cfg: DictConfig) -> list[str]:
     """Everything that is wrong with a composed config and can be known without data."""
     try:
-        tree = OmegaConf.to_container(cfg, resolve=True)
+        tree = _plain(cfg)
     except OmegaConfBaseException as error:
         return [f"Expected references that resolve, got: {_first_line(error)}."]
-    assert isinstance(tree, dict)
     by_group = {group: list(_node_problems(group, tree[group])) for group in GROUPS}
     parts, problems = _construct(tree, [group for group in GROUPS if not by_group[group]])
     problems = [*(problem for group in GROUPS for problem in by_group[group]), *problems, *_option_problems(tree)]
@@ -387,11 +392,11 @@ def _signature_problems(
 
 
 def _hints(thing: Callable[..., Any]) -> dict[str, Any]:
-    function = thing.__init__ if isinstance(thing, type) else thing
     try:
-        return typing.get_type_hints(function)
+        parameters = inspect.signature(thing, eval_str=True).parameters.values()
     except Exception:  # a user's class may carry annotations that do not resolve here; then values go unchecked
         return {}
+    return {p.name: p.annotation for p in parameters if p.annotation is not p.empty}
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -445,8 +450,7 @@ def build(cfg: DictConfig, choices: Mapping[str, Any], overrides: list[str]) -> 
     problems = problems_of(cfg)
     if problems:
         raise ConfigError("\n".join(problems))
-    tree = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(tree, dict)
+    tree = _plain(cfg)
     parts, _ = _construct(tree)
     cache = Path(tree["cache"]).expanduser() if tree["cache"] else default_cache()
     run = tree["run"]

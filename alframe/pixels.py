@@ -68,11 +68,12 @@ class Normalizer:
 
 def _moments(array: np.ndarray, axes: tuple[int, ...], chunk: int = 4096) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation over `axes` in float64, a chunk of rows at a time."""
-    total = square = np.float64(0.0)
+    width = array.shape[1]
+    total, square = np.zeros(width), np.zeros(width)
     for start in range(0, len(array), chunk):
         block = array[start : start + chunk].astype(np.float64)
-        total = total + block.sum(axis=axes)
-        square = square + np.square(block).sum(axis=axes)
-    count = array.size / np.size(total)
+        total += block.sum(axis=axes)
+        square += np.square(block).sum(axis=axes)
+    count = array.size / width
     mean = total / count
     return mean, np.sqrt(np.maximum(square / count - mean**2, 0.0))

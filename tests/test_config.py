@@ -3,10 +3,10 @@
 import pytest
 import yaml
 from hydra.core.global_hydra import GlobalHydra
+from tests_support import CONFIGS
 
 from alframe.config import cell_name, load
 from alframe.errors import ConfigError
-from tests_support import CONFIGS
 
 
 def mistakes(*overrides: str) -> list[str]:

@@ -26,7 +26,7 @@ from alframe.errors import DataError
 POLICY = 1  # part of the key of every cache of decoded files: raise it with a change that moves a pixel
 PROGRESS_FROM = 500  # files
 CHUNK = 256  # files handed to the threads at once
-ORIENTATION = 0x0112  # EXIF tag; 5 to 8 swap width and height
+ORIENTATION = 0x0112  # EXIF tag; from 5 on the image lies on its side
 
 # What PIL raises for files that are not images, are cut off, or lie about their size.
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
@@ -65,43 +65,44 @@ def decode_files(
     Raises DataError for truncated, empty and non-image files (unless `skip_broken`), for mixed channel counts with `channels`
     None, for mixed sizes with `size` None, and if no file is readable.
     """
-    broken: dict[Path, str] = {}
+    broken: dict[int, str] = {}
     if size is None or channels is None:
-        heads = list(_each(files, read_head, "reading headers", broken, skip_broken).items())
+        heads = _each(files, lambda i: read_head(files[i]), "reading headers", broken, skip_broken)
         if size is None:
-            _expect_one(heads, lambda h: f"{h.height}x{h.width} pixels", "size", "dataset.size=64, for instance")
+            _expect_one(files, heads, lambda h: f"{h.height}x{h.width} pixels", "size", "dataset.size=64, for instance")
         if channels is None:
             advice = "dataset.channels=1 (all grey) or dataset.channels=3 (all colour)"
-            _expect_one(heads, lambda h: f"{h.channels} channel{'s' * (h.channels > 1)}", "channel count", advice)
-        head = heads[0][1]
+            _expect_one(
+                files, heads, lambda h: f"{h.channels} channel{'s' * (h.channels > 1)}", "channel count", advice
+            )
+        head = next(iter(heads.values()))
         shape = (channels or head.channels, size or head.height, size or head.width)
     else:
         shape = (channels, size, size)
 
-    readable = [file for file in files if file not in broken]
+    readable = [i for i in range(len(files)) if i not in broken]
     pixels = (allocate or _in_memory)((len(readable), *shape))
-    row = {file: i for i, file in enumerate(readable)}
 
-    def decode(file: Path) -> None:
-        pixels[row[file]] = decode_file(file, shape)
+    def decode(row: int) -> None:
+        pixels[row] = decode_file(files[readable[row]], shape)
 
-    done = _each(readable, decode, "decoding images", broken, skip_broken)
-    if len(done) < len(readable):  # close the gaps in place: the array may be larger than memory
-        for i, file in enumerate(done):
-            pixels[i] = pixels[row[file]]
-        pixels = pixels[: len(done)]
-    kept = np.array([i for i, file in enumerate(files) if file not in broken], dtype=np.int64)
-    return Decoded(pixels, kept, tuple(file for file in files if file in broken))
+    late: dict[int, str] = {}
+    rows = list(_each([files[i] for i in readable], decode, "decoding images", late, skip_broken))
+    if late:  # close the gaps in place: the array may be larger than memory
+        for row, source in enumerate(rows):
+            pixels[row] = pixels[source]
+        pixels = pixels[: len(rows)]
+    kept = np.array([readable[row] for row in rows], dtype=np.int64)
+    return Decoded(pixels, kept, tuple(files[i] for i in sorted(set(range(len(files))) - set(kept))))
 
 
 def read_head(file: Path) -> Head:
-    """Channels and upright size, without decoding. Raises one of UNREADABLE."""
+    """Channels and upright size, without decoding unless the image lies on its side. Raises one of UNREADABLE."""
     with Image.open(file) as image:
-        width, height = image.size
-        # PIL decodes a whole PNG to look for a tag behind the pixels.
+        # PIL decodes a whole PNG to look for a tag behind the pixels; there are none in practice.
         tags = {} if image.format == "PNG" and "exif" not in image.info else image.getexif()
-        if tags.get(ORIENTATION, 1) >= 5:
-            width, height = height, width
+        sideways = tags.get(ORIENTATION, 1) >= 5
+        width, height = ImageOps.exif_transpose(image).size if sideways else image.size
         return Head(1 if _is_grey(image) else 3, height, width)
 
 
@@ -144,44 +145,47 @@ def _is_grey(image: Image.Image) -> bool:
     return image.mode in ("1", "L", "LA", "La", "I", "F") or image.mode.startswith("I;16")
 
 
-def _expect_one(heads: list[tuple[Path, Head]], say: Callable[[Head], str], what: str, option: str) -> None:
+def _expect_one(
+    files: Sequence[Path], heads: dict[int, Head], say: Callable[[Head], str], what: str, option: str
+) -> None:
     examples: dict[str, Path] = {}
-    for file, head in heads:
-        examples.setdefault(say(head), file)
+    for i, head in heads.items():
+        examples.setdefault(say(head), files[i])
     if len(examples) > 1:
         got = " and ".join(f"{value} in {file}" for value, file in list(examples.items())[:2])
         raise DataError(f"Expected images of one {what}, got {got}; set {option}.")
 
 
 def _each(
-    files: Sequence[Path], work: Callable[[Path], T], title: str, broken: dict[Path, str], skip_broken: bool
-) -> dict[Path, T]:
-    """`work` done on every file by threads, in order. Files that it cannot read go to `broken`, or end it with a DataError."""
+    files: Sequence[Path], work: Callable[[int], T], title: str, broken: dict[int, str], skip_broken: bool
+) -> dict[int, T]:
+    """`work(i)` done by threads for every file, by i in order. Unreadable ones go to `broken`, or end it with a DataError."""
 
-    def attempt(file: Path) -> tuple[T | None, str]:
+    def attempt(i: int) -> tuple[T | None, str]:
         try:
-            if file.stat().st_size == 0:
+            if files[i].stat().st_size == 0:
                 return None, "the file is empty"
-            return work(file), ""
+            return work(i), ""
         except UnidentifiedImageError:
             return None, "not an image"
         except UNREADABLE as error:
             return None, str(error) or type(error).__name__
 
-    results: dict[Path, T] = {}
+    results: dict[int, T] = {}
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
-        chunks = [files[start : start + CHUNK] for start in range(0, len(files), CHUNK)]
+        chunks = [range(start, min(start + CHUNK, len(files))) for start in range(0, len(files), CHUNK)]
         outcomes = (pair for chunk in chunks for pair in zip(chunk, threads.map(attempt, chunk), strict=True))
-        for file, (result, why) in progress(outcomes, title, total=len(files), enabled=len(files) > PROGRESS_FROM):
+        for i, (result, why) in progress(outcomes, title, total=len(files), enabled=len(files) > PROGRESS_FROM):
             if why:
-                broken[file] = why
+                broken[i] = why
             else:
-                results[file] = cast(T, result)
+                results[i] = cast(T, result)
     if broken and not skip_broken:
-        file, why = next(iter(broken.items()))
+        first = min(broken)
         more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
         raise DataError(
-            f"Expected images that can be read, got {file}{more} ({why}); mend or remove them, or set dataset.skip_broken=true."
+            f"Expected images that can be read, got {files[first]}{more} ({broken[first]}); "
+            "mend or remove them, or set dataset.skip_broken=true."
         )
     if not results:
         raise DataError(

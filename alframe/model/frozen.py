@@ -5,7 +5,7 @@ import json
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ LITE0 = "efficientnet_lite0"
 IMAGENET_MEAN, IMAGENET_DEVIATION = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
+@runtime_checkable
 class Images(Protocol):
     """What is asked of an `ImageSet` here; `prepare` returns the same type as it was given."""
 

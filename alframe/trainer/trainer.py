@@ -134,7 +134,7 @@ class Trainer:
         """
         device = pixels.device
         if self.channels_last or (self.channels_last is None and device.type == "cuda"):
-            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            network.to(memory_format=torch.channels_last)
         forward = torch.compile(network) if self.compile else network
         steps, batch = self.n_steps(len(examples)), min(self.batch_size, len(examples))
         optimizer = self.optimizer(network.parameters(), lr=self.lr)

@@ -70,8 +70,19 @@ class _EmbedAndHead(nn.Module):
         return features, self.network.head(features.clone())  # type: ignore[operator]  # a head may work in place
 
 
+class _TensorProxy(fx.Proxy):
+    """A proxy that says it is a tensor, so that code which checks its arguments can be traced."""
+
+    @property
+    def __class__(self) -> type:  # type: ignore[override]
+        return Tensor
+
+
 class _Tracer(fx.Tracer):
     """Sees every dropout layer: torch's own modules are taken whole only when they hold none."""
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _TensorProxy(node, self)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         if is_stochastic(m):

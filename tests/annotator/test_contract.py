@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from tests_support import leaves
 
 from alframe.annotator.base import make_annotator
 from alframe.errors import PoolError
 from alframe.types import Question
-from tests_support import leaves
 
 LEAVES = leaves("annotator")
 

@@ -16,7 +16,7 @@ def answers(annotator, indices=range(1200), round=1):
 
 def test_symmetric_noise_errs_at_its_rate_and_evenly():
     given = answers(Noisy(labels=LABELS, classes=CLASSES, seed=0, rate=0.3))
-    counts = np.array([[np.sum((LABELS == t) & (given == a)) for a in range(3)] for t in range(3)]) / 400
+    counts = np.array([[np.sum((t == LABELS) & (given == a)) for a in range(3)] for t in range(3)]) / 400
     assert np.allclose(counts, 0.15 + 0.55 * np.eye(3), atol=0.07)
 
 

@@ -69,13 +69,13 @@ def test_sixteen_bits_are_scaled_by_their_full_range(tmp_path):
 
 
 def test_the_orientation_tag_is_applied(tmp_path):
-    array = grey(6, 10)
+    array = np.add.outer(np.arange(0, 96, 16), np.arange(0, 150, 15)).astype(np.uint8)
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned: rotate by 270 degrees to see it upright
-    for name in ("turned.png", "turned.tif"):
+    for name in ("turned.png", "turned.jpg"):
         file = save(tmp_path, name, array, exif=exif)
         assert (read_head(file).height, read_head(file).width) == (10, 6)
-        np.testing.assert_array_equal(one(file)[0], np.rot90(array, -1))
+        assert np.abs(one(file)[0].astype(int) - np.rot90(array, -1)).max() <= 4
 
 
 def test_palettes_are_looked_up(tmp_path):
@@ -151,7 +151,7 @@ def damaged(folder: Path) -> dict[str, Path]:
     }
     for name, data in content.items():
         (folder / name).write_bytes(data)
-    save(folder, "float.tif", Image.fromarray(np.ones((8, 8), np.float32)))
+    save(folder, "float.tif", Image.fromarray(np.ones((64, 64), np.float32)))
     return {name: folder / name for name in [*content, "float.tif"]}
 
 

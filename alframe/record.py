@@ -135,7 +135,7 @@ class Record:
     def finish(self, summary: Mapping[str, float]) -> None:
         """Write the run's choices and final numbers where TensorBoard's hparams table finds them."""
         if self.board:
-            self.board.finish(_flat(self.config), dict(summary))
+            self.board.finish(_hparams(self.config), dict(summary))
 
     def close(self) -> None:
         if self.board:
@@ -253,6 +253,17 @@ def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
     for key, value in tree.items():
         flat |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
     return flat
+
+
+def _hparams(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of the HParams page. It sorts them by name and shows the first five: those are the parts that studies compare."""
+    choices = config.get("choices", {})
+    first = {name: choices[name] for name in ("dataset", "model", "strategy", "uncertainty") if name in choices}
+    details = {f"with {name}": value for name, value in choices.items() if name not in first}
+    for key, value in _flat({key: value for key, value in config.items() if key not in ("choices", "seed")}).items():
+        if not key.rsplit(".", 1)[-1].startswith("_"):
+            details[f"with {key}"] = value
+    return {**first, "seed": config.get("seed"), **details}
 
 
 def _launch(device: torch.device) -> dict[str, Any]:

@@ -128,7 +128,8 @@ def open_archive(path: Path) -> Members:
             streams = {Path(member.name).name: archive.extractfile(member) for member in archive if member.isfile()}
             files = {name: stream.read() for name, stream in streams.items() if stream is not None}
     except (OSError, EOFError, zlib.error, tarfile.TarError, subprocess.CalledProcessError) as error:
-        raise DataError(f"Expected an archive that can be read, got {path} ({error}); fetch it again.") from error
+        reason = str(error).splitlines()[0]
+        raise DataError(f"Expected an archive that can be read, got {path} ({reason}); fetch it again.") from error
 
     def read(name: str) -> bytes:
         if name not in files:

@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from alframe.errors import RunFolderError
-from alframe.record import Record, write_atomically
+from alframe.record import Record, _hparams, write_atomically
 
 CONFIG = {"strategy": {"_target_": "a.B", "beta": 1.0}, "budget": {"rounds": 3, "count_validation": True}, "seed": 0}
 DATA = {"dataset": "tiny", "classes": ["good", "bad"], "data_hash": "abc"}
@@ -198,3 +198,13 @@ def test_queried_images_reach_tensorboard(tmp_path):
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     assert "query/images" in events.Tags()["images"]
+
+
+def test_the_hparams_page_shows_what_studies_compare_first():
+    config = {"choices": {"dataset": "elpv", "model": "frozen", "strategy": "bald", "uncertainty": "point", "trainer": "sgd"}, **CONFIG}
+    columns = _hparams(config)
+    assert sorted(columns)[:5] == ["dataset", "model", "seed", "strategy", "uncertainty"]
+    assert columns["strategy"] == "bald"
+    assert columns["with trainer"] == "sgd"
+    assert columns["with strategy.beta"] == 1.0
+    assert not any("_target_" in column for column in columns)

@@ -2,11 +2,12 @@
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from alframe.types import Answer, Question
 
 
+@runtime_checkable
 class Annotator(Protocol):
     """Answers questions one by one; each answer is in the ledger before the next is asked for.
 

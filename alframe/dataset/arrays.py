@@ -2,10 +2,10 @@
 
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -16,6 +16,8 @@ from alframe.dataset.split import check_sizes, divide, limit
 from alframe.errors import DataError
 
 Layout = Literal["auto", "nhw", "nhwc", "nchw"]
+T = TypeVar("T")
+
 WHAT = "an .npz file with the arrays images and labels, or a folder with images.npy and labels.npy"
 HOW = "save one by np.savez('data.npz', images=images, labels=labels) and set dataset.root=data.npz"
 AUGMENTATION = Augmentation(flip=True, vertical_flip=False, crop=2, brightness=0.0)
@@ -155,41 +157,39 @@ def _axes(shape: tuple[int, ...], name: str, layout: Layout) -> tuple[int | None
     )
 
 
-class _Arrays(Mapping[str, np.ndarray]):
+class _Arrays:
     """The named arrays of an .npz file or of a folder of .npy files, read when asked for."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        try:
-            if root.is_dir():
-                self._files = {path.stem: path for path in sorted(root.glob("*.npy"))}
-                self.fingerprint = fingerprint(root, self._files.values())
-            else:
-                with np.load(root) as opened:
-                    self._files = dict.fromkeys(opened.files, root)
-                self.fingerprint = fingerprint(root.parent, [root])
-        except UNREADABLE as error:
-            raise DataError(f"Expected dataset.root to be {WHAT}, got {root} ({error}); {HOW}.") from error
+        if root.is_dir():
+            self.names = sorted(path.stem for path in root.glob("*.npy"))
+            self.fingerprint = fingerprint(root, root.glob("*.npy"))
+        else:
+            self.names = self._npz(lambda opened: list(opened.files), f"dataset.root to be {WHAT}")
+            self.fingerprint = fingerprint(root.parent, [root])
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.names
 
     def __getitem__(self, name: str) -> np.ndarray:
-        if name not in self._files:
-            known = f"; found {', '.join(self._files)}" if self._files else "; found none"
-            raise DataError(f"Expected an array named {name} in {self.root}{known}; {HOW}.")
-        try:
-            if self.root.is_dir():
-                return np.load(self._files[name], mmap_mode="r")
-            with np.load(self.root) as opened:
-                return opened[name]
-        except UNREADABLE as error:
+        if name not in self.names:
             raise DataError(
-                f"Expected a readable array {name} in {self._files[name]}, got: {error}; save it again."
-            ) from error
+                f"Expected an array named {name} in {self.root}, got {', '.join(self.names) or 'no array'}; {HOW}."
+            )
+        if not self.root.is_dir():
+            return self._npz(lambda opened: opened[name], f"a readable array {name}")
+        try:
+            return np.load(self.root / f"{name}.npy", mmap_mode="r")
+        except UNREADABLE as error:
+            raise DataError(f"Expected a readable array {name}, got {self.root} ({error}); {HOW}.") from error
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._files)
-
-    def __len__(self) -> int:
-        return len(self._files)
+    def _npz(self, get: Callable[[Any], T], what: str) -> T:
+        try:
+            with self.root.open("rb") as stream, np.lib.npyio.NpzFile(stream) as opened:
+                return get(opened)
+        except UNREADABLE as error:
+            raise DataError(f"Expected {what}, got {self.root} ({error}); {HOW}.") from error
 
 
 def _open(root: str | Path | None) -> _Arrays:

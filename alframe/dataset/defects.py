@@ -18,8 +18,6 @@ from alframe.rng import generator
 
 CHUNK = 100  # images drawn at once, from a stream of their own, so that a larger set begins with the smaller one
 
-Kind = Literal["scratch", "dent", "stain", "crack"]
-
 
 @dataclass(frozen=True)
 class Defects:
@@ -38,7 +36,7 @@ class Defects:
     test_size: int = 1000
     defect_rate: float = 0.2
     contrast: float = 1.0
-    kinds: list[Kind] = field(default_factory=lambda: ["scratch", "dent", "stain", "crack"])
+    kinds: list[str] = field(default_factory=lambda: list(KINDS))
     task: Literal["binary", "kind"] = "binary"
     seed: int = 0
     normalization: Literal["pool", "image"] = "pool"

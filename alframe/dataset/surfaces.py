@@ -8,7 +8,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-DRAWING = 1  # part of the key of the cache: raise it with every change that moves a pixel
+DRAWING = 2  # part of the key of the cache: raise it with every change that moves a pixel
+
+Number = int | float
 
 
 class Canvas:
@@ -19,7 +21,7 @@ class Canvas:
         line = (torch.arange(size) + 0.5) * (64 / size) - 32
         self.x, self.y = line[None, None, :], line[None, :, None]
 
-    def uniform(self, low: float, high: float) -> Float[Tensor, "n 1 1"]:
+    def uniform(self, low: Number, high: Number) -> Float[Tensor, "n 1 1"]:
         return torch.rand(self.n, 1, 1, generator=self.rng) * (high - low) + low
 
     def sign(self) -> Float[Tensor, "n 1 1"]:
@@ -29,18 +31,20 @@ class Canvas:
         """The feature on a random `share` of the images, nothing on the others."""
         return feature * (self.uniform(0, 1) < share)
 
-    def axes(self, angle: Tensor, x0: Tensor | float = 0.0, y0: Tensor | float = 0.0) -> tuple[Tensor, Tensor]:
+    def axes(self, angle: Tensor, x0: Tensor | Number = 0, y0: Tensor | Number = 0) -> tuple[Tensor, Tensor]:
         """Coordinates along and across the line through (x0, y0) at `angle`, each [n, size, size]."""
         x, y, cos, sin = self.x - x0, self.y - y0, angle.cos(), angle.sin()
         return x * cos + y * sin, y * cos - x * sin
 
-    def noise(self, u: Tensor, v: Tensor, cell_u: Tensor | float, cell_v: Tensor | float) -> Float[Tensor, "n s s"]:
+    def noise(self, u: Tensor, v: Tensor, cell_u: Tensor | Number, cell_v: Tensor | Number) -> Float[Tensor, "n s s"]:
         """Smooth noise through unit-normal nodes, one every (cell_u, cell_v)."""
         nodes = torch.randn(self.n, 1, 64, 64, generator=self.rng)
         grid = torch.stack([u / cell_u / 32, v / cell_v / 32], dim=-1)
         return F.grid_sample(nodes, grid, padding_mode="reflection", align_corners=False)[:, 0]
 
-    def spots(self, count: int, radius: tuple[float, float], strength: tuple[float, float]) -> Float[Tensor, "n s s"]:
+    def spots(
+        self, count: int, radius: tuple[Number, Number], strength: tuple[Number, Number]
+    ) -> Float[Tensor, "n s s"]:
         """Soft round spots, up to `count` an image (each is there with probability 1/2)."""
         draws = torch.rand(self.n, count, 5, generator=self.rng)
         x0, y0 = draws[..., 0:1] * 64 - 32, draws[..., 1:2] * 64 - 32

@@ -10,8 +10,8 @@ class BayesianMNISTCNN(Network):
     """Two 5x5 convolutions (32, 64 channels) and a layer of 128, with dropout after each; features [b, 128].
 
     Admits images of at least 16 pixels, meant for 28; raises ConfigError for smaller ones.
-    Source: Kirsch et al. 2019, arXiv:1906.08158. Differs: channels are dropped after pooling and ReLU instead of before; masks are
-    not negative, so the function is the same and Monte Carlo dropout computes less of it k times.
+    Source: Kirsch et al. 2019, arXiv:1906.08158. Differs: channels are dropped after pooling and ReLU instead of before;
+    masks are not negative, so the function is the same and Monte Carlo dropout computes less of it k times.
     """
 
     def __init__(self, shape: tuple[int, ...], n_classes: int, *, dropout: float = 0.5) -> None:

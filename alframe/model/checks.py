@@ -4,7 +4,10 @@ from alframe.errors import expect
 
 
 def check_images(network: str, shape: tuple[int, ...], least: int) -> int:
-    """The number of channels of images that `network` admits; raises ConfigError for other shapes than (1 or 3, >= least, >= least)."""
+    """The number of channels of images that `network` admits.
+
+    Raises ConfigError for other shapes than (1 or 3, at least `least`, at least `least`).
+    """
     expect(
         len(shape) == 3 and shape[0] in (1, 3) and min(shape[1:]) >= least,
         f"Expected images of 1 or 3 channels and at least {least}x{least} pixels for {network}, got shape {tuple(shape)} "

@@ -52,9 +52,9 @@ ImagesT = TypeVar("ImagesT", bound=Images)
 class Frozen:
     """Features of a pretrained trunk as a dataset of their own (`prepare`), and a head on them (call).
 
-    `trunk` is efficientnet_lite0, whose ImageNet weights a Python package carries, or a torchvision classification model with
-    `weights` as in `Torchvision`. Images are stretched to `input_size` x `input_size` pixels (bilinear, antialiased), grey ones
-    repeated to three channels. Augmentation cannot act on features, so there is none. The head is dropout and one linear layer,
+    `trunk` is efficientnet_lite0, whose ImageNet weights a Python package carries, or a torchvision classification model
+    with `weights` as in `Torchvision`. Images are stretched to `input_size` x `input_size` pixels (bilinear, antialiased),
+    grey ones repeated to three channels; augmentation cannot act on features. The head is dropout and one linear layer,
     after a layer of `hidden` units where that is given. Raises ConfigError for unknown names and sizes out of range.
     """
 
@@ -85,13 +85,13 @@ class Frozen:
     def prepare(self, images: ImagesT, cache: Path, device: torch.device) -> ImagesT:
         """`images` with float32 features [n, d] in place of pixels, computed on `device` once and mapped from `cache` ever after.
 
-        Kept by content hash, trunk, weights and input size, with a digest: a damaged file is computed again. Raises DataError for
-        images that are features already, ConfigError where a package is missing, and what `Torchvision` raises for weights.
+        Kept by content hash, trunk, weights and input size, with a digest: a damaged file is computed again. Raises
+        DataError for images that are features already, ConfigError where a package is missing, and what `Torchvision` does.
         """
         expect(
             images.pixels.ndim == 4 and len(images) > 0,
-            f"Expected at least one image [n, channels, height, width] for a frozen trunk, got an array of shape {images.pixels.shape}; "
-            "choose a dataset of images.",
+            "Expected at least one image [n, channels, height, width] for a frozen trunk, "
+            f"got an array of shape {images.pixels.shape}; choose a dataset of images.",
             DataError,
         )
         manifest = {
@@ -131,7 +131,7 @@ class Frozen:
 
     @torch.no_grad()
     def _compute(self, images: Images, path: Path, manifest: dict[str, object], device: torch.device) -> None:
-        """Run the trunk over all images, into a temporary file that takes its name when complete, and only then the manifest its own."""
+        """Run the trunk over all images. A temporary file takes its name when complete, and the manifest only after it."""
         with scoped(torch.Generator().manual_seed(0)):  # construction draws initial weights, which are then replaced
             trunk = _load_trunk(self.trunk, self.weights, self.input_size)
         trunk.to(device).to(memory_format=torch.channels_last)
@@ -167,7 +167,7 @@ class Frozen:
 
 
 class FeatureHead(Network):
-    """The trained part over frozen features: identity (features [b, d]) or one hidden layer, then dropout and a linear layer."""
+    """The trained part over frozen features: identity or one hidden layer (`embed`), then dropout and a linear layer."""
 
     def __init__(
         self, shape: tuple[int, ...], n_classes: int, *, hidden: int | None = None, dropout: float = 0.5
@@ -175,7 +175,8 @@ class FeatureHead(Network):
         super().__init__()
         expect(
             len(shape) == 1,
-            f"Expected features of one axis for the head of a frozen trunk, got shape {tuple(shape)}; run `Frozen.prepare` over the images first.",
+            f"Expected features of one axis for the head of a frozen trunk, got shape {tuple(shape)}; "
+            "run `Frozen.prepare` over the images first.",
         )
         self.trunk = nn.Identity() if hidden is None else nn.Sequential(nn.Linear(shape[0], hidden), nn.ReLU())
         self.dropout = nn.Dropout(dropout)
@@ -212,7 +213,7 @@ def _load_trunk(name: str, weights: str, input_size: int) -> nn.Module:
 
 
 def _load_lite0() -> nn.Module:
-    """EfficientNet-lite0 with ImageNet weights and no last layer; its convolutions, which pad by a layer of their own, become plain ones."""
+    """EfficientNet-lite0 with ImageNet weights and no last layer; convolutions that pad by a layer of their own made plain."""
     weights = _lite0_weights()
     from efficientnet_lite_pytorch import EfficientNet
     from efficientnet_lite_pytorch.utils import Conv2dStaticSamePadding

@@ -13,8 +13,8 @@ from alframe.model.checks import check_images, check_rate
 class ResNet18(Network):
     """torchvision's ResNet-18 with dropout before the last layer; features [b, 512].
 
-    `stem="cifar"` starts with a 3x3 convolution of stride 1 and no max-pool (images of at least 8 pixels), `"imagenet"` with a
-    7x7 of stride 2 and a max-pool (at least 32). Raises ConfigError for images that are smaller.
+    `stem="cifar"` starts with a 3x3 convolution of stride 1 and no max-pool (images of at least 8 pixels), `"imagenet"`
+    with a 7x7 of stride 2 and a max-pool (at least 32). Raises ConfigError for images that are smaller.
     Source: He et al. 2016, arXiv:1512.03385. Differs: the CIFAR stem as is usual since, and the dropout.
     """
 

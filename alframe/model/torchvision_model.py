@@ -17,12 +17,12 @@ WEIGHT_FILES = (".pth", ".pt", ".safetensors")
 
 
 class Torchvision(Network):
-    """`torchvision.models.<name>` cut before its last linear layer; `dropout` before that layer takes the place of the model's own.
+    """`torchvision.models.<name>` cut before its last linear layer; `dropout` before that layer replaces the model's own.
 
-    `weights` is null (untrained), a name such as DEFAULT or IMAGENET1K_V1 (downloaded once by torchvision), or the path of a
-    state dict (.pth, .pt, .safetensors). Grey images are repeated to three channels. Other dropout layers keep torchvision's rates.
-    Raises ConfigError for an unknown name or weights, a model that does not end in a linear layer, and images of a size that it
-    does not admit; DataError when weights cannot be had.
+    `weights` is null (untrained), a name such as DEFAULT or IMAGENET1K_V1 (downloaded once by torchvision), or the path of
+    a state dict (.pth, .pt, .safetensors). Grey images are repeated to three channels. Dropout elsewhere in the model keeps
+    torchvision's rates. Raises ConfigError for an unknown name or weights, a model that does not end in a linear layer, and
+    images of a size that it does not admit; DataError when weights cannot be had.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ def check_name(name: str, also: tuple[str, ...] = ()) -> None:
 
 @torch.no_grad()
 def check_size(model: nn.Module, name: str, shape: tuple[int, ...]) -> None:
-    """Raises ConfigError unless `model` can run on one blank image: torchvision's models state their smallest size by failing."""
+    """Raises ConfigError unless `model` runs on one blank image: torchvision's models state their smallest size by failing."""
     training = model.training
     try:
         model.eval()(torch.zeros(1, *shape))

@@ -7,12 +7,11 @@ from alframe.model.checks import check_images, check_rate, check_width
 
 
 class WideResNet28(Network):
-    """WRN-28-`width` with `block_dropout` between the convolutions of each block and `dropout` before the last layer; features [b, 64 width].
+    """WRN-28-`width`: dropout between the convolutions of each block and before the last layer; features [b, 64 width].
 
-    Admits images of at least 8 pixels, meant for 32; raises ConfigError for smaller ones. With `block_dropout` above 0 almost the
-    whole network is stochastic, and Monte Carlo dropout costs almost k passes.
-    Source: Zagoruyko & Komodakis 2016, arXiv:1605.07146. Differs: dropout before the last layer too, batch-norm biases are decayed
-    or not as the trainer says.
+    Admits images of at least 8 pixels, meant for 32; raises ConfigError for smaller ones. With `block_dropout` above 0
+    almost the whole network is stochastic, and Monte Carlo dropout costs almost k passes.
+    Source: Zagoruyko & Komodakis 2016, arXiv:1605.07146. Differs: dropout before the last layer too.
     """
 
     def __init__(
@@ -53,7 +52,10 @@ class WideResNet28(Network):
 
 
 class WideBlock(nn.Module):
-    """Pre-activation block: two times batch-norm, ReLU, 3x3 convolution; a 1x1 shortcut, after the first activation, where the shape changes."""
+    """Pre-activation block: twice batch-norm, ReLU, 3x3 convolution.
+
+    Where the shape changes, the shortcut is a 1x1 convolution after the first activation.
+    """
 
     def __init__(self, n_inputs: int, n_outputs: int, stride: int, dropout: float) -> None:
         super().__init__()

@@ -60,11 +60,12 @@ def _sample(nearest: NearestCentre, size: int, generator: torch.Generator) -> li
     proposals.clamp_max_(len(cumulative) - 1)  # a place that rounding has put past the end
     proposed = nearest.bounds[proposals].cpu()
     bounds, distances = nearest.block(proposals)
+    positions = proposals.tolist()
     picked: list[int] = []
     scores: list[float] = []
     for i in range(_BLOCK):
         if len(picked) < size and chance[i] * proposed[i] < bounds[i]:
-            picked.append(int(proposals[i]))
+            picked.append(positions[i])
             scores.append(float(bounds[i]))
             torch.minimum(bounds, distances[i], out=bounds)
     nearest.add(picked, proposals, bounds)

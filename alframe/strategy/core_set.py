@@ -63,11 +63,12 @@ def _farthest(nearest: NearestCentre, size: int) -> list[float]:
     candidates = top.indices[:block].sort().values  # sorted, so that the first of equals wins
     outside = max(0.0, float(top.values[-1])) if n > block else 0.0  # nobody outside the block is farther than this
     bounds, distances = nearest.block(candidates)
+    positions = candidates.tolist()
     picked: list[int] = []
     scores: list[float] = []
     while len(scores) < size and (farthest := float(bounds.max())) >= outside:
         chosen = int(bounds.argmax())
-        picked.append(int(candidates[chosen]))
+        picked.append(positions[chosen])
         scores.append(farthest)
         torch.minimum(bounds, distances[chosen], out=bounds)
         bounds[chosen] = -1

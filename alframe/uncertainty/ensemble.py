@@ -15,7 +15,8 @@ class Ensemble(Uncertainty):
     """A deep ensemble: k = `members` networks, trained one after another on the same labelled images.
 
     Costs `members` times the training and the inference of a point estimate. Raises ConfigError if `members` < 2.
-    Source: Lakshminarayanan et al. 2017, arXiv:1612.01474; in active learning Beluch et al. 2018. Differs: no adversarial training.
+    Source: Lakshminarayanan et al. 2017, arXiv:1612.01474; in active learning Beluch et al. 2018. Differs: no
+    adversarial training.
     """
 
     members: int = 5

@@ -20,12 +20,16 @@ def is_stochastic(module: nn.Module) -> bool:
 
 
 def stochastic_layers(network: nn.Module) -> dict[str, nn.Module]:
-    """The dropout layers of `network` with a rate above 0, by path; raises ConfigError if there is none, or one of no known kind."""
+    """The dropout layers of `network` with a rate above 0, by path.
+
+    Raises ConfigError if there is none (a check that costs nothing before training), or one of no known kind.
+    """
     layers = {name: module for name, module in network.named_modules() if is_stochastic(module)}
     if not layers:
         raise ConfigError(
-            f"Expected a network with dropout for uncertainty=mc_dropout, got {type(network).__name__} with no active dropout "
-            "layer: the posterior would have no spread; set model.dropout above 0, or use uncertainty=point or uncertainty=ensemble."
+            f"Expected a network with dropout for uncertainty=mc_dropout, got {type(network).__name__} with no active "
+            "dropout layer: the posterior would have no spread; set model.dropout above 0, or use uncertainty=point or "
+            "uncertainty=ensemble."
         )
     for name, module in layers.items():
         if not isinstance(module, nn.Dropout | nn.Dropout1d | nn.Dropout2d | nn.Dropout3d) or module.p >= 1:
@@ -65,7 +69,8 @@ class Masks:
         if activation[0] != batch:
             raise ConfigError(
                 f"Expected '{site.layer}' to drop from activations whose first axis is the batch ({batch}), got shape "
-                f"{tuple(activation)}; a mask could not be the same for every image: move the batch first, or use uncertainty=ensemble."
+                f"{tuple(activation)}; a mask could not be the same for every image: "
+                "move the batch first, or use uncertainty=ensemble."
             )
         elementwise = isinstance(self.layers[site.layer], nn.Dropout)
         shape = tuple(activation[1:]) if elementwise else (activation[1],) + (1,) * (len(activation) - 2)
@@ -77,7 +82,7 @@ class Masks:
 
     @contextmanager
     def applied(self, draw: int | None, batch: int) -> Iterator[Counter[str]]:
-        """Run one whole forward pass under the masks of `draw` (None: no dropout), by hooks; yields the calls of each layer."""
+        """Run one forward pass under the masks of `draw` (None: no dropout), by hooks; yields the calls of each layer."""
         names = {layer: name for name, layer in self.layers.items()}
         calls: Counter[str] = Counter()
 

@@ -23,10 +23,11 @@ Logits = tuple[Tensor, Tensor, Tensor]
 class MCDropout(Uncertainty):
     """Monte Carlo dropout with k = `draws` fixed masks for each dropout layer, the same for every image of a round.
 
-    The network is cut at its first dropout layers: what comes before runs once, the rest k times. `method` says how: `batched`
-    (torch.vmap over draws, in chunks of about `max_bytes`), `looped` (one draw after another), `full` (k whole passes, for
-    networks that torch.fx cannot trace) or `auto`: `batched` off the CPU when no convolution is left to do k times, else `looped`.
-    All give the same numbers up to rounding. Raises ConfigError if `draws` < 2, and from `fit` if the network has no dropout.
+    The network is cut at its first dropout layers: what comes before runs once, the rest k times. `method` says how:
+    `batched` (torch.vmap over draws, in chunks of about `max_bytes`), `looped` (one draw after another), `full` (k whole
+    passes, for networks that torch.fx cannot trace) or `auto`: `batched` off the CPU when no convolution is left to do k
+    times, else `looped`. All give the same numbers up to rounding.
+    Raises ConfigError if `draws` < 2, and from `fit` if the network has no dropout.
     Source: Gal & Ghahramani 2016, arXiv:1506.02142; masks shared by all images as in Kirsch et al. 2019, arXiv:1906.08158.
     """
 
@@ -37,11 +38,13 @@ class MCDropout(Uncertainty):
     def __post_init__(self) -> None:
         expect(
             self.draws >= 2,
-            f"Expected uncertainty.draws to be at least 2, got {self.draws}; one draw has no spread: raise it, or use uncertainty=point.",
+            f"Expected uncertainty.draws to be at least 2, got {self.draws}; one draw has no spread: "
+            "raise it, or use uncertainty=point.",
         )
         expect(
             self.max_bytes > 0,
-            f"Expected uncertainty.max_bytes to be above 0, got {self.max_bytes}; give the bytes that one chunk of draws may take.",
+            f"Expected uncertainty.max_bytes to be above 0, got {self.max_bytes}; "
+            "give the bytes that one chunk of draws may take.",
         )
 
     @property
@@ -86,8 +89,8 @@ class MCDropoutPosterior(Posterior):
             point_logits = self.head(features.clone())  # a head may work in place
         if not calls:
             raise ConfigError(
-                f"Expected {type(network).__name__} to call its dropout layers in eval mode too, got no call: the posterior would "
-                "have no spread; call them as modules, or use uncertainty=ensemble."
+                f"Expected {type(network).__name__} to call its dropout layers in eval mode too, got no call: "
+                "the posterior would have no spread; call them as modules, or use uncertainty=ensemble."
             )
         logits = []
         for draw in range(draws):
@@ -110,10 +113,10 @@ class MCDropoutPosterior(Posterior):
         return features, point_logits, torch.vmap(cut.tail, in_dims, out_dims=1, chunk_size=chunk)(*values, *masks)[0]
 
     def _settle(self, x: Tensor) -> None:
-        """Cut the network, and hold the parts against full passes over two images; what cannot be cut, or disagrees, runs in full.
+        """Cut the network and hold the parts against full passes over two images; where they disagree, run in full.
 
-        Tracing follows one path through the code and forgets side effects (a value changed in place after it was read, a branch
-        on the data), so a cut is believed only after this check.
+        Tracing follows one path through the code and forgets side effects (a value changed in place after it was read), so
+        a cut is believed only after this check.
         """
         self._settled = True
         with torch.autocast(x.device.type, enabled=False):

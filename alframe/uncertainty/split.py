@@ -14,9 +14,9 @@ from alframe.uncertainty.masks import Masks, Site, drop, is_stochastic
 class Split:
     """Three programs over the modules of one network.
 
-    `trunk(x) -> values` computes all that no mask can change and that the rest needs; `plain(*values) -> (features, logits,
-    *shapes)` is the rest with dropout off, with the shape that reaches each of `sites`; `tail(*values, *masks) -> (logits,)` is
-    the rest under one mask for each site.
+    `trunk(x) -> values` computes all that no mask can change and that the rest needs; `plain(*values) -> (features,
+    logits, *shapes)` is the rest with dropout off, with the shape that reaches each of `sites`; `tail(*values, *masks) ->
+    (logits,)` is the rest under one mask for each site.
     """
 
     trunk: fx.GraphModule
@@ -26,7 +26,7 @@ class Split:
 
 
 def split(network: nn.Module, masks: Masks) -> Split:
-    """Cut `network`. Raises ConfigError when no mask reaches the logits, and what torch.fx raises on a network it cannot trace."""
+    """Cut `network`. Raises ConfigError when no mask reaches the logits, and what torch.fx raises where it cannot trace."""
     root = _EmbedAndHead(network)
     graph = _Tracer().trace(root)
     image = next(node for node in graph.nodes if node.op == "placeholder")
@@ -44,8 +44,9 @@ def split(network: nn.Module, masks: Masks) -> Split:
             stochastic.add(node)
     if logits not in stochastic:
         raise ConfigError(
-            f"Expected dropout on the way to the logits of {type(network).__name__}, got dropout only in {sorted(masks.layers)}, "
-            "which they do not depend on: the posterior would have no spread; put dropout before the head, or use uncertainty=ensemble."
+            f"Expected dropout on the way to the logits of {type(network).__name__}, got dropout only in "
+            f"{sorted(masks.layers)}, which they do not depend on: the posterior would have no spread; "
+            "put dropout before the head, or use uncertainty=ensemble."
         )
 
     rest = stochastic & _ancestors([features, logits])
@@ -70,19 +71,8 @@ class _EmbedAndHead(nn.Module):
         return features, self.network.head(features.clone())  # type: ignore[operator]  # a head may work in place
 
 
-class _TensorProxy(fx.Proxy):
-    """A proxy that says it is a tensor, so that code which checks its arguments can be traced."""
-
-    @property
-    def __class__(self) -> type:  # type: ignore[override]
-        return Tensor
-
-
 class _Tracer(fx.Tracer):
     """Sees every dropout layer: torch's own modules are taken whole only when they hold none."""
-
-    def proxy(self, node: fx.Node) -> fx.Proxy:
-        return _TensorProxy(node, self)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         if is_stochastic(m):
@@ -111,7 +101,7 @@ def _program(
     *,
     masked: bool,
 ) -> fx.GraphModule:
-    """The part of `graph` that leads from `inputs` to `outputs`; the dropout nodes, keys of `rates`, become masks or copies."""
+    """The part of `graph` from `inputs` to `outputs`; the dropout nodes, keys of `rates`, become masks or copies."""
     program = fx.Graph()
     copies = {node: program.placeholder(node.name) for node in inputs}
     masks = {node: program.placeholder(f"mask_{i}") for i, node in enumerate(rates)} if masked else {}

@@ -110,7 +110,9 @@ def test_black_and_white_files_become_0_and_255(tmp_path):
 
 
 def test_resizing_makes_a_square_and_averages_what_it_reduces(tmp_path):
-    stripes = np.tile(np.array([0, 255], np.uint8), (64, 64))  # one pixel black, one white: an aliased 8x8 would be all black
+    stripes = np.tile(
+        np.array([0, 255], np.uint8), (64, 64)
+    )  # one pixel black, one white: an aliased 8x8 would be all black
     got = one(save(tmp_path, "stripes.png", stripes), size=8)
     assert got.shape == (1, 8, 8)
     assert np.abs(got.astype(int) - 127).max() <= 16
@@ -199,7 +201,8 @@ def test_no_readable_file_at_all_is_an_error_even_when_skipping(tmp_path):
 def test_mixed_channel_counts_name_one_file_of_each_kind_and_the_way_out(tmp_path):
     files = [save(tmp_path, "g.png", grey()), save(tmp_path, "c.png", colour()), save(tmp_path, "c2.png", colour())]
     with pytest.raises(
-        DataError, match=r"1 channel in .*g\.png and 3 channels in .*c\.png; set dataset\.channels=1 .*dataset\.channels=3"
+        DataError,
+        match=r"1 channel in .*g\.png and 3 channels in .*c\.png; set dataset\.channels=1 .*dataset\.channels=3",
     ):
         decode_files(files, size=8)
     assert decode_files(files, size=8, channels=3).pixels.shape == (3, 3, 8, 8)

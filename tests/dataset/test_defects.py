@@ -90,7 +90,9 @@ def test_simple_statistics_of_an_image_hardly_tell_its_label(tmp_path):
     def features(pixels: np.ndarray) -> np.ndarray:
         x = pixels.astype(np.float64) / 255
         grey = x.mean(1).reshape(len(x), -1)
-        return np.hstack([x.mean((2, 3)), x.std((2, 3)), np.quantile(grey, [0, 0.01, 0.1, 0.5, 0.9, 0.99, 1], axis=1).T])
+        return np.hstack(
+            [x.mean((2, 3)), x.std((2, 3)), np.quantile(grey, [0, 0.01, 0.1, 0.5, 0.9, 0.99, 1], axis=1).T]
+        )
 
     train, test = features(data.pool.pixels), features(data.test.pixels)
     for column in test[:, :6].T:  # mean and deviation of each colour

@@ -141,7 +141,9 @@ def test_fewer_than_two_classes_are_refused(tmp_path, names):
     root.mkdir()
     for name in names:
         fill(root / name, 3)
-    with pytest.raises(DataError, match=f"two or more classes in .*photos, got (none|{''.join(names) and 'only only'})"):
+    with pytest.raises(
+        DataError, match=f"two or more classes in .*photos, got (none|{''.join(names) and 'only only'})"
+    ):
         ImageFolder(root).load(tmp_path / "cache")
 
 

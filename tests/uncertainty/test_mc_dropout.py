@@ -1,3 +1,4 @@
+import itertools
 import warnings
 
 import pytest
@@ -12,7 +13,7 @@ from alframe.model.small_cnn import SmallCNN
 from alframe.model.torchvision_model import Torchvision
 from alframe.model.wide_resnet import WideResNet28
 from alframe.rng import generator, scoped
-from alframe.uncertainty.masks import Site
+from alframe.uncertainty.masks import Masks, Site
 from alframe.uncertainty.mc_dropout import MCDropout, MCDropoutPosterior
 
 
@@ -43,17 +44,25 @@ class Twice(Branching):
 
 
 class InPlaceAfterDropout(Branching):
-    """In eval mode dropout hands on its very input, which the ReLU then overwrites."""
+    """In eval mode dropout hands on its very input, which the next layer then overwrites."""
 
     def __init__(self, shape: tuple[int, ...], n_classes: int) -> None:
         super().__init__(shape, n_classes)
-        self.tail = nn.Sequential(nn.Dropout(0.5), nn.ReLU(inplace=True), nn.Linear(6, n_classes))
+        self.tail = nn.Sequential(nn.Dropout(0.5), nn.LeakyReLU(0.3, inplace=True), nn.Linear(6, n_classes))
 
     def embed(self, x: Tensor) -> Tensor:
         return self.convolution(x).mean(dim=(2, 3))
 
     def head(self, h: Tensor) -> Tensor:
         return self.tail(h)
+
+
+class InPlaceHead(InPlaceAfterDropout):
+    """A head that overwrites the features it is given."""
+
+    def __init__(self, shape: tuple[int, ...], n_classes: int) -> None:
+        super().__init__(shape, n_classes)
+        self.tail = nn.Sequential(nn.LeakyReLU(0.3, inplace=True), nn.Dropout(0.5), nn.Linear(6, n_classes))
 
 
 class ForgottenSideEffect(InPlaceAfterDropout):
@@ -97,6 +106,7 @@ NETWORKS = {
     "bayesian_mnist_cnn": (lambda: BayesianMNISTCNN((1, 28, 28), 5), (1, 28, 28)),
     "twice": (lambda: Twice((3, 8, 8), 5), (3, 8, 8)),
     "in_place_after_dropout": (lambda: InPlaceAfterDropout((3, 8, 8), 5), (3, 8, 8)),
+    "in_place_head": (lambda: InPlaceHead((3, 8, 8), 5), (3, 8, 8)),
     "reshaping": (lambda: Reshaping((3, 8, 8), 5), (3, 8, 8)),
     "transformer": (lambda: Transformer((3, 4, 4), 5), (3, 4, 4)),
 }
@@ -266,8 +276,7 @@ def test_features_and_point_prediction_are_those_of_the_network_without_dropout(
         torch.testing.assert_close(
             prediction.point_log_probs, network.head(features.clone()).log_softmax(dim=-1), rtol=1e-5, atol=1e-5
         )
-        if name != "in_place_after_dropout":
-            torch.testing.assert_close(prediction.features, features, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(prediction.features, features, rtol=1e-5, atol=1e-5)
 
 
 def test_masks_keep_the_right_share_and_whole_channels():
@@ -277,8 +286,17 @@ def test_masks_keep_the_right_share_and_whole_channels():
     assert shapes == {"trunk.3": (400, 32, 1, 1), "trunk.7": (400, 64, 1, 1), "dropout": (400, 128)}
     for mask in posterior.masks._made.values():
         assert mask.float().mean() == pytest.approx(0.5, abs=0.03)
-    a, b = (posterior.masks._made[key].flatten(1)[:, :32] for key in list(posterior.masks._made)[:2])
-    assert (a == b).float().mean() == pytest.approx(0.5, abs=0.05), "layers have streams of their own"
+
+
+def test_every_layer_and_every_call_of_it_has_masks_of_its_own():
+    layers = {"a": nn.Dropout(0.5), "b": nn.Dropout(0.5)}
+    masks, shape, cpu = Masks(7, 50, layers), torch.Size((3, 40)), torch.device("cpu")
+    made = [masks.get(site, shape, 3, cpu) for site in (Site("a", 0), Site("a", 1), Site("b", 0))]
+    for first, second in itertools.combinations(made, 2):
+        assert (first == second).float().mean() == pytest.approx(0.5, abs=0.05)
+    again = Masks(7, 50, layers)
+    assert torch.equal(again.get(Site("b", 0), torch.Size((8, 40)), 8, cpu), made[2]), "whatever was asked for before"
+    assert not torch.equal(Masks(8, 50, layers).get(Site("b", 0), shape, 3, cpu), made[2])
 
 
 def test_many_draws_average_to_the_expectation_over_dropout():

@@ -25,8 +25,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from alframe.dataset.base import Dataset
 from alframe.dataset.cache import default_cache
-from alframe.dataset.images import Data
 from alframe.errors import AlframeError, ConfigError, did_you_mean
+from alframe.images import Data
 from alframe.loop import Experiment, check_parts
 
 _INSIDE = Path(__file__).parent / "configs"  # in a wheel; in a checkout they lie at the top level

@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from alframe.console import progress
-from alframe.dataset.images import Data
 from alframe.errors import RunFolderError, TrainingError
+from alframe.images import Data
 from alframe.pixels import Normalizer, Pixels
 from alframe.rng import generator, scoped
 from alframe.trainer.trainer import Examples, Trainer

@@ -15,8 +15,8 @@ from alframe.annotator.base import Annotator, make_annotator
 from alframe.budget import Budget, draw_initial
 from alframe.console import RoundTable
 from alframe.dataset.cache import default_cache
-from alframe.dataset.images import Data
 from alframe.errors import PoolError, expect
+from alframe.images import Data
 from alframe.learner import POOL, TEST, Learner
 from alframe.metrics import area_under_curve, evaluate
 from alframe.pool import Pool

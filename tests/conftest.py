@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from alframe.annotator.oracle import Oracle
 from alframe.budget import Budget
-from alframe.dataset.images import Data, ImageSet
+from alframe.images import Data, ImageSet
 from alframe.loop import Experiment
 from alframe.model.base import Network
 from alframe.strategy.random import Random

@@ -201,7 +201,10 @@ def test_queried_images_reach_tensorboard(tmp_path):
 
 
 def test_the_hparams_page_shows_what_studies_compare_first():
-    config = {"choices": {"dataset": "elpv", "model": "frozen", "strategy": "bald", "uncertainty": "point", "trainer": "sgd"}, **CONFIG}
+    config = {
+        "choices": {"dataset": "elpv", "model": "frozen", "strategy": "bald", "uncertainty": "point", "trainer": "sgd"},
+        **CONFIG,
+    }
     columns = _hparams(config)
     assert sorted(columns)[:5] == ["dataset", "model", "seed", "strategy", "uncertainty"]
     assert columns["strategy"] == "bald"

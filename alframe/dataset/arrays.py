@@ -11,9 +11,9 @@ import numpy as np
 
 from alframe.dataset.augment import Augmentation
 from alframe.dataset.cache import Allocate, cached, fingerprint
-from alframe.dataset.images import Augment, Data, ImageSet
 from alframe.dataset.split import check_sizes, divide, limit
 from alframe.errors import DataError
+from alframe.images import Augment, Data, ImageSet
 
 Layout = Literal["auto", "nhw", "nhwc", "nchw"]
 T = TypeVar("T")

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from alframe.dataset.images import ImageSet
 from alframe.errors import DataError
+from alframe.images import ImageSet
 
 FORMAT = 1  # of the folder; part of the key
 IN_MEMORY_BYTES = 1 << 30  # a subset up to this size is copied to memory, a larger one to a cache folder of its own

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from alframe.dataset.augment import SURFACE
 from alframe.dataset.cache import Allocate, cached
-from alframe.dataset.images import Augment, Data, ImageSet
 from alframe.dataset.surfaces import DRAWING, KINDS, draw
 from alframe.errors import expect
+from alframe.images import Augment, Data, ImageSet
 from alframe.rng import generator
 
 CHUNK = 100  # images drawn at once, from a stream of their own, so that a larger set begins with the smaller one

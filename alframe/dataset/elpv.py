@@ -10,9 +10,9 @@ import numpy as np
 
 from alframe.dataset.augment import SURFACE
 from alframe.dataset.files import Files
-from alframe.dataset.images import Augment, Data
 from alframe.dataset.split import check_sizes, divide
 from alframe.errors import ConfigError, DataError, expect
+from alframe.images import Augment, Data
 
 GRADES = ("0", "1/3", "2/3", "1")
 CELL_TYPES = ("mono", "poly")

@@ -9,8 +9,8 @@ import numpy as np
 
 from alframe.dataset.cache import Allocate, cached, fingerprint
 from alframe.dataset.decode import POLICY, decode_files
-from alframe.dataset.images import ImageSet
 from alframe.errors import DataError
+from alframe.images import ImageSet
 
 NOT_IMAGES = {"thumbs.db", "desktop.ini"}  # left by file browsers; hidden files are passed over too
 

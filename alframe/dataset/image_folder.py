@@ -9,9 +9,9 @@ import numpy as np
 from alframe.dataset.augment import Augmentation
 from alframe.dataset.cache import part
 from alframe.dataset.files import Files, existing_folder, files_of_classes, list_classes
-from alframe.dataset.images import Augment, Data
 from alframe.dataset.split import check_sizes, divide, limit
 from alframe.errors import DataError, expect
+from alframe.images import Augment, Data
 
 WHAT = "a folder with a subfolder of images for each class (or with train/<class> and test/<class>)"
 FOLDERS = {"train": 0, "val": 1, "valid": 1, "validation": 1, "test": 2}  # name: group

@@ -8,9 +8,9 @@ import numpy as np
 
 from alframe.dataset.augment import Augmentation
 from alframe.dataset.files import Files, existing_folder, files_of_classes, list_classes
-from alframe.dataset.images import Augment, Data
 from alframe.dataset.split import check_sizes, divide
 from alframe.errors import DataError
+from alframe.images import Augment, Data
 
 GOOD = "good"
 SOURCES = ("train", "test")

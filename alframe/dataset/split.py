@@ -5,8 +5,8 @@ import torch
 from jaxtyping import Int
 
 from alframe.dataset.cache import part
-from alframe.dataset.images import ImageSet
 from alframe.errors import ConfigError, expect
+from alframe.images import ImageSet
 from alframe.rng import generator
 
 

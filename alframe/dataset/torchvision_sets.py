@@ -11,9 +11,9 @@ import numpy as np
 
 from alframe.dataset.augment import DIGIT, PHOTO, Augmentation
 from alframe.dataset.cache import Allocate, cached
-from alframe.dataset.images import Augment, Data, ImageSet
 from alframe.dataset.split import check_sizes, limit
 from alframe.errors import DataError
+from alframe.images import Augment, Data, ImageSet
 
 FILES = "1"  # stands for the published files in the key of the cache: they do not change
 PREPARED = ("cifar10", "fashion_mnist", "mnist")  # scripts/prepare_data.py has another way to these

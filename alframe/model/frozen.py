@@ -5,7 +5,6 @@ import json
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from torch.fx.experimental.optimization import fuse
 
 from alframe.console import progress
 from alframe.errors import ConfigError, DataError, expect
+from alframe.images import ImageSet
 from alframe.model.base import Network
 from alframe.model.checks import check_rate, check_width
 from alframe.model.torchvision_model import (
@@ -30,22 +30,6 @@ from alframe.rng import scoped
 
 LITE0 = "efficientnet_lite0"
 IMAGENET_MEAN, IMAGENET_DEVIATION = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
-
-
-@runtime_checkable
-class Images(Protocol):
-    """What is asked of an `ImageSet` here; `prepare` returns the same type as it was given."""
-
-    @property
-    def pixels(self) -> np.ndarray: ...
-
-    @property
-    def content_hash(self) -> str: ...
-
-    def __len__(self) -> int: ...
-
-
-ImagesT = TypeVar("ImagesT", bound=Images)
 
 
 @dataclass(frozen=True)
@@ -82,7 +66,7 @@ class Frozen:
     def __call__(self, shape: tuple[int, ...], n_classes: int) -> "FeatureHead":
         return FeatureHead(shape, n_classes, hidden=self.hidden, dropout=self.dropout)
 
-    def prepare(self, images: ImagesT, cache: Path, device: torch.device) -> ImagesT:
+    def prepare(self, images: ImageSet, cache: Path, device: torch.device) -> ImageSet:
         """`images` with float32 features [n, d] in place of pixels, computed on `device` once and mapped from `cache` ever after.
 
         Kept by content hash, trunk, weights and input size, with a digest: a damaged file is computed again. Raises
@@ -115,7 +99,7 @@ class Frozen:
             raise DataError(
                 f"Expected to read back the features just written to {path}, got other bytes; check that disk."
             )
-        return replace(images, pixels=features)  # type: ignore[type-var]
+        return replace(images, pixels=features)
 
     def _weights_identity(self) -> str:
         if self.trunk == LITE0:
@@ -130,7 +114,7 @@ class Frozen:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     @torch.no_grad()
-    def _compute(self, images: Images, path: Path, manifest: dict[str, object], device: torch.device) -> None:
+    def _compute(self, images: ImageSet, path: Path, manifest: dict[str, object], device: torch.device) -> None:
         """Run the trunk over all images. A temporary file takes its name when complete, and the manifest only after it."""
         with scoped(torch.Generator().manual_seed(0)):  # construction draws initial weights, which are then replaced
             trunk = _load_trunk(self.trunk, self.weights, self.input_size)

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from alframe.types import Prediction
 
 
+@runtime_checkable
 class TrainNetwork(Protocol):
     """Given by the loop: initialises and trains one network, `member` choosing its random streams; returns it in eval mode."""
 

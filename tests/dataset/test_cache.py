@@ -14,8 +14,8 @@ import pytest
 
 from alframe.dataset import cache as cache_module
 from alframe.dataset.cache import cache_folder, cached, default_cache, fingerprint, part, sha256
-from alframe.dataset.images import ImageSet
 from alframe.errors import DataError
+from alframe.images import ImageSet
 
 
 def some_images(n: int = 5) -> ImageSet:
@@ -164,7 +164,7 @@ import os, signal, sys, time
 from pathlib import Path
 import numpy as np
 from alframe.dataset.cache import cached
-from alframe.dataset.images import ImageSet
+from alframe.images import ImageSet
 
 cache, die = Path(sys.argv[1]), sys.argv[2] == "die"
 

@@ -15,8 +15,8 @@ from beartype.door import is_bearable
 from PIL import Image
 
 from alframe.dataset.cache import cache_folder, default_cache
-from alframe.dataset.images import Data
 from alframe.dataset.torchvision_sets import FILES, TorchvisionSet
+from alframe.images import Data
 
 REPOSITORY = Path(__file__).parents[2]
 LEAVES = sorted((REPOSITORY / "configs" / "dataset").glob("*.yaml"))

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from alframe.dataset.images import ImageSet
 from alframe.dataset.split import check_sizes, divide, limit, stratified_split, subsample
 from alframe.errors import ConfigError
+from alframe.images import ImageSet
 
 STRATA = np.random.default_rng(0).permutation(np.repeat([0, 1, 2, 7], [600, 300, 90, 10]))
 

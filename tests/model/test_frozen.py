@@ -10,8 +10,8 @@ import pytest
 import torch
 import torchvision
 
-from alframe.dataset.images import ImageSet
 from alframe.errors import ConfigError, DataError
+from alframe.images import ImageSet
 from alframe.model.frozen import FeatureHead, Frozen, _load_lite0, _load_trunk
 from alframe.rng import generator, scoped
 

@@ -18,7 +18,7 @@ class Budget:
     `validation` is the share of every purchase that is drawn at random and kept for validation: random, because images a
     strategy liked tell nothing true about the rest. These count as bought; with `count_validation: false` they come on top
     for free, as in most published tables. Stopping rules, all on validation or the clock, never on test data: `target` (value of
-    `metric` reached), `plateau` (rounds without an improvement of more than `min_improvement`), `max_hours` (of compute and labelling).
+    `metric` reached), `plateau` (rounds without an improvement of more than `min_improvement`), `max_hours` (training, pool passes and labelling of its rounds).
     """
 
     initial: int | Literal["all"] = 100
@@ -28,7 +28,9 @@ class Budget:
     rounds: int = 5
     validation: float = 0.0
     count_validation: bool = True
-    metric: str = "validation/accuracy"
+    metric: Literal["validation/accuracy", "validation/balanced_accuracy", "validation/auroc", "validation/auprc"] = (
+        "validation/accuracy"
+    )
     target: float | None = None
     plateau: int | None = None
     min_improvement: float = 0.0
@@ -80,7 +82,7 @@ class Budget:
         return size - n_validation, n_validation
 
     def initial_size(self, n_pool: int) -> int:
-        """Labels bought before the first training; "all" is the whole pool (the full-data reference)."""
+        """Labels bought before the first training. "all" is the whole pool, less what free validation images take of it."""
         if self.initial != "all":
             return self.initial
         return n_pool if self.count_validation else int(n_pool / (1 + self.validation))

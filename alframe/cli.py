@@ -2,18 +2,21 @@
 
 import os
 import sys
+import tempfile
 import traceback
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import hydra
 import torch
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from rich.console import Console
 
 from alframe import __version__
-from alframe.config import CONFIGS, Plan, build, check_overrides, composer, load
+from alframe.config import COMPOSING, CONFIGS, NO_PRESET, Plan, build, check_overrides, composer, first_line, load
 from alframe.console import RoundTable
 from alframe.errors import AlframeError
 from alframe.loop import run
@@ -22,57 +25,66 @@ from alframe.record import Record
 
 def main() -> None:
     """Console entry point. Exit code 0, or 1 after one line for each mistake or failed run, or 130 when interrupted."""
-    sys.path.insert(0, os.getcwd())  # a user's own classes, named by _target_, lie in the folder they work in
+    sys.path.append(os.getcwd())  # a user's own classes, named by _target_, lie in the folder they work in
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come to us, not to Hydra's own printing
     if "--version" in sys.argv[1:]:
         say(f"alframe {__version__}")
         raise SystemExit(0)
+    sys.argv = [text for text in sys.argv if text not in NO_PRESET]
     arguments, _ = get_args_parser().parse_known_args()
-    wants_traceback = "traceback=true" in {text.lower() for text in arguments.overrides}
-    cells: list[Path] = []
+    outcome = Outcome("traceback=true" in {text.lower() for text in arguments.overrides})
     try:
         asks_hydra = (arguments.help, arguments.hydra_help, arguments.info, arguments.cfg, arguments.shell_completion)
         if not any(asks_hydra):
             with composer(arguments.config_dir) as compose:
-                check_overrides(arguments.overrides, compose)
-        _hydra_main(cells)
-    except AlframeError as error:
-        if not getattr(error, "told", False):
-            _tell(error)
-        if wants_traceback:
-            traceback.print_exc()
-        failed = True
-    except OSError as error:
-        _tell(
-            AlframeError(
-                f"Expected the disk and files to work, got: {error}; mend it and run the same command again to go on."
-            )
-        )
-        if wants_traceback:
-            traceback.print_exc()
-        failed = True
+                check_overrides(arguments.overrides, compose, multirun=arguments.multirun or None)
+        with tempfile.TemporaryDirectory() as folder:
+            if not any(text.startswith("hydra/launcher=") for text in arguments.overrides):
+                os.environ["ALFRAME_SWEEP_DIR"] = (
+                    folder  # Hydra's own note of a sweep; other launchers may share theirs
+                )
+            _hydra_main(outcome)
+        if len(outcome.cells) > 1:
+            _compare(outcome.cells)
+    except (AlframeError, OSError, *COMPOSING) as error:
+        outcome.failed(error)
     except KeyboardInterrupt:
         say("Interrupted. The same command again goes on where this one stopped.", error=True)
         raise SystemExit(130) from None
-    else:
-        failed = False
-    if len(cells) > 1:
-        _compare(cells)
-    raise SystemExit(int(failed))
+    raise SystemExit(int(bool(outcome.errors)))
 
 
-def _hydra_main(cells: list[Path]) -> None:
+@dataclass
+class Outcome:
+    """What became of the cells of a command: the folders of those that went through, the errors of the others."""
+
+    wants_traceback: bool
+    cells: list[Path] = field(default_factory=list)
+    errors: list[Exception] = field(default_factory=list)
+
+    def failed(self, error: Exception) -> None:
+        """Note an error and tell it at once."""
+        self.errors.append(error)
+        _tell(error)
+        if self.wants_traceback:
+            traceback.print_exception(error)
+
+
+def _hydra_main(outcome: Outcome) -> None:
     @hydra.main(config_path=str(CONFIGS), config_name="config", version_base="1.3")
     def task(cfg: DictConfig) -> None:
-        hydra_config = HydraConfig.get()
+        context = HydraConfig.get()
+        sweep = context.mode is RunMode.MULTIRUN
         try:
-            plan = build(cfg, dict(hydra_config.runtime.choices), list(hydra_config.overrides.task))
-            cells.append(plan.folder)
+            plan = build(cfg, dict(context.runtime.choices), list(context.overrides.task))
             execute(plan)
-        except AlframeError as error:
-            _tell(error)  # a failed cell of a sweep is told at once, and the other cells go on
-            error.told = True  # type: ignore[attr-defined]
-            raise
+            outcome.cells.append(plan.folder)
+        except Exception as error:
+            elsewhere = sweep and not context.launcher._target_.endswith(".BasicLauncher")  # another process's outcome
+            bug = not isinstance(error, (AlframeError, OSError))
+            if elsewhere or (bug and not sweep):
+                raise
+            outcome.failed(error)  # and the other cells go on
 
     task()
 
@@ -136,8 +148,16 @@ def say(text: str, *, error: bool = False) -> None:
     Console(stderr=error, highlight=False).print(text, markup=False, soft_wrap=True, style="red" if error else None)
 
 
-def _tell(error: AlframeError) -> None:
-    for line in str(error).splitlines():
+def _tell(error: Exception) -> None:
+    if isinstance(error, AlframeError):
+        text = str(error)
+    elif isinstance(error, COMPOSING):
+        text = f"Expected a config that Hydra can compose, got: {first_line(error)}; see alframe --help."
+    elif isinstance(error, OSError):
+        text = f"Expected the disk and files to work, got: {error}; mend it and run the same command again to go on."
+    else:
+        text = f"unexpected {type(error).__name__}: {first_line(error)}; run this cell alone with traceback=true."
+    for line in text.splitlines():
         say(f"error: {line}", error=True)
 
 

@@ -3,35 +3,48 @@
 All mistakes are reported together, before any data is read. Nothing below this file ever sees a config object.
 """
 
+import functools
 import hashlib
 import inspect
+import math
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import hydra
+import numpy as np
 import torch
-from beartype import BeartypeConf
+from beartype import BeartypeConf, BeartypeHintOverrides
 from beartype.door import is_bearable
+from beartype.vale import Is
+from hydra._internal.utils import _locate
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, InstantiationException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from alframe.annotator.base import make_annotator
+from alframe.budget import Budget
 from alframe.dataset.base import Dataset
 from alframe.dataset.cache import default_cache
 from alframe.errors import AlframeError, ConfigError, did_you_mean
 from alframe.images import Data
 from alframe.loop import Experiment, check_parts
+from alframe.strategy.base import Strategy
+from alframe.trainer.trainer import Trainer
+from alframe.uncertainty.base import Uncertainty
 
 _INSIDE = Path(__file__).parent / "configs"  # in a wheel; in a checkout they lie at the top level
 CONFIGS = _INSIDE if _INSIDE.is_dir() else Path(__file__).parent.parent / "configs"
 GROUPS = ("dataset", "model", "trainer", "uncertainty", "strategy", "budget", "annotator")
+TYPES = {"dataset": Dataset, "trainer": Trainer, "uncertainty": Uncertainty, "strategy": Strategy, "budget": Budget}
+"""What the parts must be; a model and an annotator are made later, so theirs is anything that can be called."""
 IN_EVERY_CELL = ("dataset", "model", "uncertainty", "strategy")
 NO_RESULT = (
     "device",
@@ -51,6 +64,9 @@ INJECTED = {
     "trainer.optimizer": {"params", "lr"},
 }
 """What the loop hands to a part beside the values of its YAML."""
+NO_PRESET = ("experiment=null", "debug=null")
+"""The defaults, which Hydra does not take as overrides."""
+COMPOSING = (HydraException, OmegaConfBaseException)
 RESERVED = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
 CELL_LENGTH = 80
 
@@ -134,9 +150,9 @@ class Plan:
 
 def load(overrides: Iterable[str] = (), config_dir: str | None = None) -> Plan:
     """The plan for a list of overrides, as on the command line. Raises `ConfigError` with every mistake."""
-    overrides = list(overrides)
+    overrides = [text for text in overrides if text not in NO_PRESET]
     with composer(config_dir) as compose:
-        check_overrides(overrides, compose)
+        check_overrides(overrides, compose, multirun=False)
         cfg = compose(overrides)
         choices, tasks = dict(cfg.hydra.runtime.choices), list(cfg.hydra.overrides.task)
     return build(_without_hydra(cfg), choices, tasks)
@@ -165,53 +181,87 @@ class composer:
         GlobalHydra.instance().clear()
 
 
-def check_overrides(overrides: list[str], compose: Compose) -> None:
-    """Raise one `ConfigError` with all that is wrong: unknown options, unknown choices, misspelt keys, values out of range."""
+def check_overrides(overrides: list[str], compose: Compose, *, multirun: bool | None = None) -> None:
+    """Raise one `ConfigError` with all that is wrong: unknown options, unknown choices, misspelt keys, values out of range.
+
+    `multirun` says whether lists of values are swept over; None: where `hydra.mode`, which presets set, says so.
+    """
     problems: list[str] = []
-    parsed: list[Override] = []
-    for text in overrides:
-        try:
-            parsed += OverridesParser.create().parse_overrides([text])
-        except HydraException as error:
-            problems.append(
-                f"Expected overrides like trainer.lr=0.1, got '{text}' ({str(error).splitlines()[0]}); mind quotes and spaces."
-            )
-    good: list[str] = []
-    for override in parsed:
-        if _is_group(override):
-            problem = _group_problem(override)
-            problems += [problem] if problem else []
-            good += [] if problem or override.is_sweep_override() else [override.input_line or ""]
-            if not problem and override.is_sweep_override():
-                good.append(f"{override.get_key_element()}={_choices(override)[0]}")
-    base = _composed(compose, good, problems)
+    parsed = _parsed(overrides, problems)
+    groups = [text for override in parsed if _is_group(override) for text in _values(override, None, problems)[:1]]
+    base = _composed(compose, groups, problems)
     if base is None:
         raise ConfigError("\n".join(problems))
-    values, sweeps = list(good), []
+    given, sweeps = [], []
     for override in parsed:
-        if _is_group(override):
-            if override.is_sweep_override() and not _group_problem(override):
-                sweeps += [[f"{override.get_key_element()}={choice}"] for choice in _choices(override)]
-            continue
-        problem = _key_problem(override, base)
-        if problem:
-            problems.append(problem)
-        elif override.is_sweep_override():
-            sweeps += [[f"{override.get_key_element()}={value}"] for value in _choices(override)]
-            values.append(sweeps[-1][0])
-        elif not str(override.key_or_group).startswith("hydra"):
-            values.append(override.input_line or "")
-    for cell in [[], *sweeps]:
-        cfg = _composed(compose, [*_replacing(values, cell), *cell], problems)
+        first, *others = _values(override, base, problems) or [None]
+        given += [first] if first else []
+        sweeps += others
+    cfg = _composed(compose, given, problems)
+    if cfg is not None:
+        multirun = cfg.hydra.mode is RunMode.MULTIRUN if multirun is None else multirun
+        if multirun:
+            taken = {override.get_key_element() for override in parsed}
+            swept = {key: value for key, value in (cfg.hydra.sweeper.params or {}).items() if key not in taken}
+            for override in _parsed([f"{key}={value}" for key, value in swept.items()], problems):
+                first, *others = _values(override, cfg, problems) or [None]
+                given += [first] if first else []
+                sweeps += others
+    for override in parsed:
+        if override.is_sweep_override() and not multirun:
+            problems.append(f"Expected one value, got '{override.input_line}'; add -m to run every combination.")
+    for cell in [None, *sweeps]:
+        cfg = _composed(compose, [*_replacing(given, cell), cell] if cell else given, problems)
         if cfg is not None:
-            problems += [p for p in problems_of(_without_hydra(cfg)) if p not in problems]
+            problems += assemble(_without_hydra(cfg))[1]
     if problems:
         raise ConfigError("\n".join(dict.fromkeys(problems)))
 
 
-def _replacing(values: list[str], cell: list[str]) -> list[str]:
-    keys = {text.split("=", 1)[0] for text in cell}
-    return [text for text in values if text.split("=", 1)[0] not in keys]
+def _parsed(overrides: Iterable[str], problems: list[str]) -> list[Override]:
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    parsed: list[Override] = []
+    for text in overrides:
+        try:
+            (override,) = parser.parse_overrides([text])
+            reason = "" if override.key_or_group else "no name before the ="
+        except HydraException as error:
+            reason = str(error).splitlines()[0]
+        if reason:
+            problems.append(f"Expected overrides like trainer.lr=0.1, got '{text}' ({reason}); mind quotes and spaces.")
+        else:
+            parsed.append(override)
+    return parsed
+
+
+def _values(override: Override, base: DictConfig | None, problems: list[str]) -> list[str]:
+    """The override with each value that it sweeps over, or as it is; none where it cannot be (the reason is appended)."""
+    problem = _sweep_problem(override)
+    if not problem:
+        problem = _group_problem(override) if _is_group(override) else _key_problem(override, base) if base else None
+    if problem:
+        problems.append(problem)
+        return []
+    if not override.is_sweep_override():
+        return [override.input_line or f"{override.get_key_element()}={override.get_value_element_as_str()}"]
+    key, choices = override.get_key_element(), _choices(override)
+    if key == "seed":  # any number of seeds are one check
+        choices = choices[:1] + [choice for choice in choices[1:] if not choice.lstrip("-").isdecimal()]
+    return [f"{key}={choice}" for choice in choices]
+
+
+def _sweep_problem(override: Override) -> str | None:
+    if not override.is_sweep_override():
+        return None
+    if not override.is_discrete_sweep() or not _choices(override):
+        return f"Expected a list of values, got '{override.input_line}'; write them out, as in seed=0,1,2."
+    if override.key_or_group == "budget.rounds":
+        return f"Expected one number of rounds, got '{override.input_line}'; a run's first rounds are those of a shorter one, so ask for the most."
+    return None
+
+
+def _replacing(values: list[str], cell: str) -> list[str]:
+    return [text for text in values if text.split("=", 1)[0] != cell.split("=", 1)[0]]
 
 
 def _composed(compose: Compose, overrides: list[str], problems: list[str]) -> DictConfig | None:
@@ -221,23 +271,23 @@ def _composed(compose: Compose, overrides: list[str], problems: list[str]) -> Di
     """
     try:
         return compose(overrides)
-    except (HydraException, OmegaConfBaseException):
+    except COMPOSING:
         accepted: list[str] = []
         cfg = None
         for text in sorted(overrides, key=lambda text: not _is_group_text(text)):  # a value may belong to a chosen part
             try:
                 cfg = compose([*accepted, text])
                 accepted.append(text)
-            except (HydraException, OmegaConfBaseException) as error:
-                problems.append(f"Expected a value that fits, got '{text}': {_first_line(error)}.")
+            except COMPOSING as error:
+                problems.append(f"Expected a value that fits, got '{text}': {first_line(error)}.")
         return cfg
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     """Hydra wraps the reason: the innermost cause says it best."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return str(error).strip().splitlines()[0].rstrip(".")
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 def _is_group(override: Override) -> bool:
@@ -259,24 +309,34 @@ def _group_problem(override: Override) -> str | None:
     if override.is_delete():
         return f"Expected a choice for {group}, got '{override.input_line}'; choose one of {', '.join(options)}."
     for choice in _choices(override):
-        if choice not in options and choice not in ("null", "None"):
+        if choice not in options:
+            choice = "null" if choice == "None" else choice
             hint = did_you_mean(choice, options)
             return f"Expected one of {', '.join(options)} for {group}, got '{choice}'{hint or '; choose one of these.'}"
     return None
 
 
 def _key_problem(override: Override, base: DictConfig) -> str | None:
-    """An option that does not exist. `+key=value` is looked at by the signature check."""
+    """An option that does not exist. `+key=value` is checked in the composed config."""
     key = str(override.key_or_group)
     if override.is_add() or override.is_force_add() or key.startswith("hydra"):
         return None
     known = dict.fromkeys(_keys(OmegaConf.to_container(_without_hydra(base), resolve=False)))
     if key in known:
         return None
-    leaf = key.rsplit(".", 1)[-1]
-    same_leaf = [name for name in known if name.rsplit(".", 1)[-1] == leaf]
-    hint = f"; did you mean '{same_leaf[0]}'?" if len(same_leaf) == 1 else did_you_mean(key, known)
-    return f"Expected a known option, got '{key}'{hint or '; alframe --cfg job lists them all.'}"
+    group, leaf = key.split(".", 1)[0], key.rsplit(".", 1)[-1]
+    inside = [name for name in known if name.startswith(f"{group}.")]
+    near = inside or list(known)
+    same_leaf = [name for name in near if name.rsplit(".", 1)[-1] == leaf]
+    if len(same_leaf) == 1:
+        hint = f"; did you mean '{same_leaf[0]}'?"
+    else:
+        options = [name.split(".", 1)[1] for name in inside if name.count(".") == 1 and "._" not in name]
+        takes = (
+            f"; {group} takes {', '.join(options) or 'nothing'}." if inside else "; alframe --cfg job lists them all."
+        )
+        hint = did_you_mean(key, near, otherwise=takes)
+    return f"Expected a known option, got '{key}'{hint}"
 
 
 def _keys(tree: Any, prefix: str = "") -> Iterator[str]:
@@ -303,21 +363,61 @@ def _without_hydra(cfg: DictConfig) -> DictConfig:
 # -- checking --------------------------------------------------------------------------------------------------------
 
 
-def problems_of(cfg: DictConfig) -> list[str]:
-    """Everything that is wrong with a composed config and can be known without data."""
+def assemble(cfg: DictConfig) -> tuple[dict[str, Any], list[str]]:
+    """The parts of a composed config, built, and everything that is wrong with it and can be known without data."""
     try:
         tree = _plain(cfg)
     except OmegaConfBaseException as error:
-        return [f"Expected references that resolve, got: {_first_line(error)}."]
+        return {}, [f"Expected references that resolve, got: {first_line(error)}."]
+    missing = list(_missing(tree, Schema()))
+    if missing:
+        return {}, missing
     by_group = {group: list(_node_problems(group, tree[group])) for group in GROUPS}
     parts, problems = _construct(tree, [group for group in GROUPS if not by_group[group]])
-    problems = [*(problem for group in GROUPS for problem in by_group[group]), *problems, *_option_problems(tree)]
+    problems = [
+        *_unknown(tree, Schema()),
+        *_not_finite(tree),
+        *(problem for group in GROUPS for problem in by_group[group]),
+        *problems,
+        *_probe(parts, tree),
+        *_option_problems(tree),
+    ]
     if not problems:
         try:
             check_parts(parts["strategy"], parts["uncertainty"], parts["trainer"], parts["budget"])
         except AlframeError as error:
             problems.append(str(error))
-    return problems
+    return parts, problems
+
+
+def _missing(tree: Mapping[str, Any], schema: Any, prefix: str = "") -> Iterator[str]:
+    """Options of the loop that were deleted or left open."""
+    for option in fields(schema):
+        value, name = tree.get(option.name, "???"), f"{prefix}{option.name}"
+        if isinstance(value, str) and value == "???":
+            yield f"Expected a value for {name}, got none; set {name}=... instead."
+        elif is_dataclass(getattr(schema, option.name)):
+            yield from _missing(value, getattr(schema, option.name), f"{name}.")
+
+
+def _unknown(tree: Mapping[str, Any], schema: Any, prefix: str = "") -> Iterator[str]:
+    """Options that were added and that the loop does not know."""
+    known = [f"{prefix}{option.name}" for option in fields(schema)]
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        if name not in known:
+            hint = did_you_mean(name, known, otherwise="; alframe --cfg job lists them all.")
+            yield f"Expected a known option, got '{name}'{hint}"
+        elif is_dataclass(getattr(schema, key)):
+            yield from _unknown(value, getattr(schema, key), f"{name}.")
+
+
+def _not_finite(node: Any, path: str = "") -> Iterator[str]:
+    if isinstance(node, float) and not math.isfinite(node):
+        yield f"Expected a finite number for {path}, got {node}."
+    items = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in items:
+        yield from _not_finite(value, f"{path}.{key}" if path else str(key))
 
 
 def _option_problems(tree: Mapping[str, Any]) -> list[str]:
@@ -351,6 +451,8 @@ def _node_problems(path: str, node: Any) -> Iterator[str]:
         if path in GROUPS:
             yield f"Expected a choice for {path}, got {node}; alframe --help lists them."
         return
+    if path in GROUPS and "_target_" not in node:
+        node = {**node, "_target_": None}
     children = {key: value for key, value in node.items() if key not in RESERVED}
     if "_target_" in node:
         target = node["_target_"]
@@ -358,9 +460,12 @@ def _node_problems(path: str, node: Any) -> Iterator[str]:
             yield f"Expected a class in {path}._target_, got nothing; name yours, as in {path}._target_=mylab.MyClass."
             return
         try:
-            thing = hydra.utils.get_object(target)
+            thing = _locate(target)  # `hydra.utils.get_object` also logs
         except Exception as error:
-            yield f"Expected an importable class in {path}._target_, got '{target}' ({_first_line(error)}); run from the folder it lies in, or install it."
+            yield f"Expected an importable class in {path}._target_, got '{target}' ({first_line(error)}); run from the folder it lies in, or install it."
+            return
+        if not callable(thing):
+            yield f"Expected a class or function in {path}._target_, got '{target}', which is a {type(thing).__name__}."
             return
         yield from _signature_problems(path, thing, children, partial_node=bool(node.get("_partial_")))
     for key, value in children.items():
@@ -370,7 +475,10 @@ def _node_problems(path: str, node: Any) -> Iterator[str]:
 def _signature_problems(
     path: str, thing: Callable[..., Any], children: Mapping[str, Any], *, partial_node: bool
 ) -> Iterator[str]:
-    parameters = inspect.signature(thing).parameters
+    try:
+        parameters = inspect.signature(thing).parameters
+    except (TypeError, ValueError):  # some builtin classes have none
+        return
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return
     injected = INJECTED.get(path, set())
@@ -399,11 +507,33 @@ def _hints(thing: Callable[..., Any]) -> dict[str, Any]:
     return {p.name: p.annotation for p in parameters if p.annotation is not p.empty}
 
 
+def _is_int(value: object) -> bool:
+    return type(value) is int  # YAML's true is no number, though Python says it is
+
+
+def _is_float(value: object) -> bool:
+    return type(value) in (int, float)
+
+
+NUMBERS = BeartypeConf(
+    hint_overrides=BeartypeHintOverrides({int: Annotated[object, Is[_is_int]], float: Annotated[object, Is[_is_float]]})
+)
+
+
 def _fits(value: Any, hint: Any) -> bool:
     """Whether a plain value from YAML fits an annotation; whole numbers fit floats, strings fit paths."""
     if isinstance(value, str) and is_bearable(Path(value), hint):
         return True
-    return bool(is_bearable(value, hint, conf=BeartypeConf(is_pep484_tower=True)))
+    return all(is_bearable(alone, hint, conf=NUMBERS) for alone in _alone(value))
+
+
+def _alone(value: Any) -> Iterator[Any]:
+    """Nested lists as lists of one: beartype looks at one item of a list, picked at random."""
+    if isinstance(value, list) and value:
+        for item in value:
+            yield from ([alone] for alone in _alone(item))
+    else:
+        yield value
 
 
 def _spell(hint: Any) -> str:
@@ -428,18 +558,57 @@ def _construct(tree: Mapping[str, Any], groups: Iterable[str] = GROUPS) -> tuple
     problems = []
     for group in groups:
         try:
-            parts[group] = hydra.utils.instantiate(tree[group], _convert_="all")
+            part = hydra.utils.instantiate(tree[group], _convert_="all")
         except InstantiationException as error:
-            cause: BaseException = error
-            while cause.__cause__ is not None and not isinstance(cause, AlframeError):
-                cause = cause.__cause__
-            named = (
-                str(cause)
-                if isinstance(cause, AlframeError)
-                else f"Expected {group} to be built, got: {_first_line(error)}."
+            problems.append(_not_built(group, error))
+            continue
+        wanted = TYPES.get(group)
+        if isinstance(part, wanted) if wanted else callable(part):
+            parts[group] = part
+        else:
+            name = f"a {wanted.__name__}" if wanted else f"something that makes a {group} (with _partial_: true)"
+            problems.append(
+                f"Expected {name} from {group}._target_={tree[group]['_target_']}, got {type(part).__name__}."
             )
-            problems.append(named)
     return parts, problems
+
+
+def _probe(parts: Mapping[str, Any], tree: Mapping[str, Any]) -> Iterator[str]:
+    """Ranges that only show in use: parts that are made once data are there are tried on next to nothing."""
+    if "trainer" in parts:
+        try:
+            parts["trainer"].optimizer([torch.nn.Parameter(torch.zeros(1, 1))], lr=parts["trainer"].lr)
+        except Exception as error:
+            yield _not_built("trainer.optimizer", error)
+    if "budget" in parts:
+        try:
+            parts["budget"].n_images(0)
+        except Exception as error:
+            yield _not_built("budget", error)
+    if _is_ours(parts.get("annotator")) and tree["annotator"].get("confusion") is None:
+        try:
+            make_annotator(parts["annotator"], labels=np.zeros(2, dtype=np.int64), classes=("a", "b"), seed=0)
+        except ConfigError as error:
+            yield str(error)
+    if _is_ours(parts.get("model")) and "weights" not in tree["model"]:  # weights may have to be downloaded
+        try:
+            with torch.device("meta"):
+                parts["model"]((3, 64, 64), 2)
+        except ConfigError as error:
+            if str(error).startswith("Expected model."):  # another image size may do
+                yield str(error)
+
+
+def _is_ours(part: Any) -> bool:
+    """Whether a part is made later by a class of this package: those have no side effects."""
+    return isinstance(part, functools.partial) and part.func.__module__.startswith("alframe.")
+
+
+def _not_built(name: str, error: BaseException) -> str:
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, AlframeError):
+        cause = cause.__cause__
+    return str(cause) if cause else f"Expected {name} to be built, got: {first_line(error)}."
 
 
 # -- building --------------------------------------------------------------------------------------------------------
@@ -447,11 +616,11 @@ def _construct(tree: Mapping[str, Any], groups: Iterable[str] = GROUPS) -> tuple
 
 def build(cfg: DictConfig, choices: Mapping[str, Any], overrides: list[str]) -> Plan:
     """Construct every part. Raises `ConfigError` with every mistake."""
-    problems = problems_of(cfg)
+    parts, problems = assemble(cfg)
     if problems:
         raise ConfigError("\n".join(problems))
     tree = _plain(cfg)
-    parts, _ = _construct(tree)
+    device = pick_device(tree["device"])
     cache = Path(tree["cache"]).expanduser() if tree["cache"] else default_cache()
     run = tree["run"]
     study = run["name"] or choices.get("experiment") or choices.get("dataset")
@@ -461,9 +630,9 @@ def build(cfg: DictConfig, choices: Mapping[str, Any], overrides: list[str]) -> 
         dataset=parts["dataset"],
         parts=parts,
         folder=folder,
-        identity=_identity(tree, choices),
+        identity=_identity(tree, choices, parts["trainer"], device),
         cache=cache,
-        device=pick_device(tree["device"]),
+        device=device,
         seed=tree["seed"],
         options={
             **run,
@@ -473,17 +642,42 @@ def build(cfg: DictConfig, choices: Mapping[str, Any], overrides: list[str]) -> 
     )
 
 
-def _identity(tree: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[str, Any]:
+def _identity(
+    tree: Mapping[str, Any], choices: Mapping[str, Any], trainer: Trainer, device: torch.device
+) -> dict[str, Any]:
     """All that can change a result, and how it was chosen."""
     identity = {"choices": dict(choices), **{key: value for key, value in tree.items() if key not in NO_RESULT}}
+    identity |= {group: {**_defaults(tree[group], group), **tree[group]} for group in GROUPS}
     identity["query"] = {key: value for key, value in tree["query"].items() if f"query.{key}" not in NO_RESULT}
+    channels_last = device.type == "cuda" if trainer.channels_last is None else trainer.channels_last
+    identity["resolved"] = {  # what follows the device, and changes results by more than rounding
+        "precision": str(trainer._dtype(device)).removeprefix("torch."),
+        "channels_last": channels_last,
+    }
     return identity
 
 
+def _defaults(node: Mapping[str, Any], group: str) -> dict[str, Any]:
+    """The options of a part that its node leaves to the constructor."""
+    try:
+        parameters = inspect.signature(_locate(node["_target_"])).parameters
+    except (TypeError, ValueError):
+        return {}
+    plain = (str, int, float, bool, list, type(None))
+    return {
+        name: parameter.default
+        for name, parameter in parameters.items()
+        if isinstance(parameter.default, plain) and name not in INJECTED.get(group, ())
+    }
+
+
 def cell_name(choices: Mapping[str, Any], overrides: Iterable[str]) -> str:
-    """A folder name for one cell of a study: the choices of the main groups, then every other override that can change a result."""
+    """A folder name for one cell of a study: the choices of the main groups, then every other override that can change a result.
+
+    `budget.rounds` is left out: a finished run that is given more rounds goes on in its folder.
+    """
     name = "-".join(str(choices[group]) for group in IN_EVERY_CELL)
-    quiet = (*NO_RESULT, "seed", "experiment", "hydra")
+    quiet = (*NO_RESULT, "seed", "budget.rounds", "experiment", "hydra")
     others = []
     for text in sorted(overrides):
         key = text.lstrip("+~").split("=", 1)[0]
@@ -505,6 +699,8 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise ConfigError(f"Expected device to be auto, cpu, cuda or cuda:<number>, got '{name}'.") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"Expected device to be auto, cpu, cuda or cuda:<number>, got '{name}'.")
     if device.type == "cuda" and not (torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()):
         raise ConfigError(
             f"Expected a CUDA device, got device={name} on a machine with {torch.cuda.device_count()}; use device=auto or cpu."

@@ -1,6 +1,6 @@
 """Every error a user can cause. Grammar: *Expected <what> <constraint>, got <value>; <what to do>.*
 
-The command line prints the message alone, in one line, and exits with 1; the traceback is behind `debug.traceback=true`.
+The command line prints the message alone, in one line, and exits with 1; the traceback is behind `traceback=true`.
 """
 
 from collections.abc import Iterable

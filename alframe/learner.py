@@ -49,7 +49,7 @@ class Learner:
         self._last_weights: list[dict[str, Tensor]] | None = None
 
     def fit(self, training: Examples, validation: Examples, round: int) -> dict[str, float]:
-        """Fit every network of the posterior; returns `train/loss` and, where it was looked at, `validation/accuracy`.
+        """Fit every network of the posterior; returns `train/loss`, the mean over the networks.
 
         Without a single label the networks stay as they were initialised.
         """

@@ -87,7 +87,10 @@ def run(experiment: Experiment, record: Record, table: RoundTable | None = None)
         table.row(line)
 
     ask(annotator, pool, _initial(e, record))
-    for round in range(record.done, budget.rounds + 1):
+    for round in range(record.done):  # nothing to ask, unless the last line of the ledger was torn
+        ask(annotator, pool, questions_of(record.stage(f"round_{round:03d}")))
+    record.check_books()
+    for round in range(record.done, 0 if record.stopped else budget.rounds + 1):
         stage = record.stage(f"round_{round:03d}")
         if stage is None:
             _check_classes(pool, e.data.pool.classes, budget)
@@ -97,24 +100,41 @@ def run(experiment: Experiment, record: Record, table: RoundTable | None = None)
             if e.trainer.warm_start or record.keep_checkpoint:
                 learner.save(record.checkpoint(round))
             record.store_stage(f"round_{round:03d}", stage)
-        line, questions = stage["line"], [Question(**question) for question in stage["questions"]]
+        line, questions = stage["line"], questions_of(stage)
         line["annotate_s"] = ask(annotator, pool, questions)
         images, answers = _shown(e.data, pool, questions)
-        record.commit(line, stage, images, answers, e.data.pool.classes)
+        summary = final_numbers([*record.rounds, line]) if line["stopped"] else None
+        record.commit(line, stage, images, answers, e.data.pool.classes, summary)
         table.row(line)
         if record.stopped:
             break
-    record.finish(final_numbers(record.rounds))
     return record.rounds
 
 
+def questions_of(stage: Line | None) -> list[Question]:
+    return [Question(**question) for question in stage["questions"]] if stage else []
+
+
 def ask(annotator: Annotator, pool: Pool, questions: list[Question]) -> float:
-    """Put the questions that have no answer yet; each answer is in the ledger before the next. Returns seconds."""
+    """Put the questions that have no answer yet; each answer is in the ledger before the next. Returns seconds.
+
+    Raises `PoolError` when the annotator answers what was not asked, or leaves questions unanswered.
+    """
     begin = time.perf_counter()
     answered = pool.answered(questions[0].round) if questions else set()
     by_index = {question.index: question for question in questions if question.index not in answered}
     for answer in annotator.annotate(list(by_index.values())):
-        pool.add(by_index[answer.index], answer)
+        question = by_index.pop(answer.index, None)
+        if question is None:
+            raise PoolError(
+                f"Expected answers to the questions asked, got one about image {answer.index} from {answer.annotator}; mend the annotator."
+            )
+        pool.add(question, answer)
+    if by_index:
+        raise PoolError(
+            f"Expected an answer (a label, or None) to every question, got none about {len(by_index)} images "
+            f"(the first: {next(iter(by_index))}); run the same command again to ask for them."
+        )
     return time.perf_counter() - begin
 
 
@@ -158,13 +178,13 @@ def _initial(e: Experiment, record: Record) -> list[Question]:
         stream = generator(e.seed, 0, "initial")
         chosen = draw_initial(labels, everything, n_chosen, e.budget.initial_set, e.data.pool.n_classes, stream)
         rest = np.setdiff1d(everything, chosen)
-        drawn = draw_initial(labels, rest, n_validation, e.budget.initial_set, e.data.pool.n_classes, stream)
+        drawn = draw_initial(labels, rest, n_validation, "random", e.data.pool.n_classes, stream)
         ranked = [("initial", int(index)) for index in chosen] + [("validation", int(index)) for index in drawn]
         ids = e.data.pool.ids
         questions = [Question(ids[index], index, kind, 0, rank) for rank, (kind, index) in enumerate(ranked)]
         stage = {"questions": [asdict(question) for question in questions]}
         record.store_stage("initial", stage)
-    return [Question(**question) for question in stage["questions"]]
+    return questions_of(stage)
 
 
 def _check_classes(pool: Pool, classes: tuple[str, ...], budget: Budget) -> None:
@@ -172,9 +192,10 @@ def _check_classes(pool: Pool, classes: tuple[str, ...], budget: Budget) -> None
     seen = pool.training().labels.unique().tolist()
     if len(seen) < 2 and len(pool.ledger.lines) > 0:
         only = f"1 ({classes[seen[0]]})" if seen else "none"
+        first = "budget.initial" if budget.initial else "budget.query_size"
+        balanced = ", or set budget.initial_set=balanced" if budget.initial else ""
         raise PoolError(
-            f"Expected at least 2 classes among the {pool.bought} labels bought so far, got {only}; "
-            f"raise budget.initial (now {budget.initial}), or set budget.initial_set=balanced."
+            f"Expected at least 2 classes among the {pool.bought} labels bought so far, got {only}; raise {first}{balanced}."
         )
 
 
@@ -289,7 +310,7 @@ def _reason(probs: Tensor, classes: tuple[str, ...], why: str) -> str:
 def _histogram(scores: Tensor | None, bins: int = 50) -> dict[str, list[float]] | None:
     if scores is None or not len(scores):
         return None
-    counts, edges = np.histogram(scores.double().numpy(), bins=bins)
+    counts, edges = np.histogram(scores[scores.isfinite()].double().numpy(), bins=bins)
     return {"edges": edges.tolist(), "counts": counts.tolist()}
 
 

@@ -66,8 +66,9 @@ class Normalizer:
         return (x - self._mean) / self._deviation
 
 
-def _moments(array: np.ndarray, axes: tuple[int, ...], chunk: int = 4096) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation over `axes` in float64, a chunk of rows at a time."""
+def _moments(array: np.ndarray, axes: tuple[int, ...], max_bytes: int = 1 << 26) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation over `axes` in float64, as many rows at a time as take `max_bytes` in that precision."""
+    chunk = max(1, max_bytes // (8 * array[0].size))
     width = array.shape[1]
     total, square = np.zeros(width), np.zeros(width)
     for start in range(0, len(array), chunk):

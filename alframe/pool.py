@@ -1,6 +1,7 @@
 """Which image was labelled when, by whom, with what answer: the append-only ledger and what follows from it."""
 
 import json
+import operator
 import os
 import time
 from pathlib import Path
@@ -19,12 +20,12 @@ SYNC_S = 0.2  # a person's answer is on the disk before the next; an oracle's th
 class Ledger:
     """`ledger.jsonl`: a line an answer, written before anything else learns of it, never rewritten.
 
-    A torn last line (the process died while writing it) was never acknowledged: it is cut off, and asked again.
+    A torn last line (the process died while writing it) was never acknowledged: it is cut off, and the loop asks again.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.lines: list[dict[str, Any]] = read_jsonl(path)
+        self.lines: list[dict[str, Any]] = read_jsonl(path, ("id", "index", "kind", "label", "round", "rank"))
         self._file = path.open("a", encoding="utf-8")
         self._synced = 0.0
 
@@ -44,7 +45,7 @@ class Ledger:
         self._file.close()
 
 
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
+def read_jsonl(path: Path, keys: tuple[str, ...] = ()) -> list[dict[str, Any]]:
     """The objects of a JSON-lines file; a torn last line is cut off the file. Raises `RunFolderError` for any other damage."""
     if not path.exists():
         return []
@@ -56,9 +57,9 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
             line = json.loads(text)
         except ValueError:
             line = None
-        if not isinstance(line, dict):
+        if not isinstance(line, dict) or any(key not in line for key in keys):
             raise RunFolderError(
-                f"Expected a JSON object in line {number} of {path}, got {text[:60]!r}; "
+                f"Expected a JSON object with {', '.join(keys)} in line {number} of {path}, got {text[:60]!r}; "
                 "restore the file from a backup, or start again with run.overwrite=true."
             )
         lines.append(line)
@@ -67,6 +68,14 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
             file.truncate(len(whole))
             os.fsync(file.fileno())
     return lines
+
+
+def _whole(label: Any) -> Any:
+    """An int of any library as Python's own; what is no whole number stays as it is, to be refused."""
+    try:
+        return operator.index(label)
+    except TypeError:
+        return label
 
 
 class Pool:
@@ -85,7 +94,7 @@ class Pool:
             "id": question.id,
             "index": question.index,
             "kind": question.kind,
-            "label": answer.label,
+            "label": None if answer.label is None else _whole(answer.label),
             "annotator": answer.annotator,
             "round": question.round,
             "rank": question.rank,
@@ -133,9 +142,10 @@ class Pool:
                 f"Expected answers about this dataset's images in {self.ledger.path}, got image {index} with id {line.get('id')}; "
                 "the data has changed since, so give the old data back or use another run.name."
             )
-        if label is not None and not 0 <= label < self.n_classes:
+        if label is not None and not (type(label) is int and 0 <= label < self.n_classes):
             raise RunFolderError(
-                f"Expected labels from 0 to {self.n_classes - 1} in {self.ledger.path}, got {label} for image {index}."
+                f"Expected whole labels from 0 to {self.n_classes - 1} in {self.ledger.path}, got {label!r} for image {index}; "
+                "mend the annotator that answered so."
             )
         if self._asked[index]:
             raise RunFolderError(

@@ -137,10 +137,15 @@ def summarize(
 
 def _check(strategy: Strategy, selection: Selection, size: int, n: int) -> None:
     """The contract that every strategy is held to, in every query of every run."""
-    name, positions = type(strategy).__name__, selection.positions.flatten()
-    if len(positions) != size or len(selection.scores) != size:
+    name, positions = type(strategy).__name__, selection.positions
+    if positions.dtype != torch.int64 or positions.shape != (size,) or selection.scores.shape != (size,):
         raise StrategyError(
-            f"Expected {size} positions and scores from {name}, got {len(positions)} and {len(selection.scores)}; mend its select()."
+            f"Expected {size} positions (int64) and {size} scores from {name}, got {positions.dtype} {list(positions.shape)} "
+            f"and {list(selection.scores.shape)}; mend its select()."
+        )
+    if selection.pool_scores is not None and selection.pool_scores.shape != (n,):
+        raise StrategyError(
+            f"Expected {n} pool_scores from {name}, got {list(selection.pool_scores.shape)}; mend its select()."
         )
     outside = positions[(positions < 0) | (positions >= n)]
     if len(outside):

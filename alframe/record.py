@@ -8,6 +8,7 @@ leaves a folder from which the same command goes on to the same result.
 import contextlib
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import shutil
@@ -45,12 +46,13 @@ class Record:
         self.folder, self.config, self.keep_checkpoint = folder, config, keep_checkpoint
         self._lock = self._take(folder)
         try:
-            if overwrite:
-                _empty(folder)
-            self.extended = self._check_config()
-            self.rounds: list[dict[str, Any]] = read_jsonl(folder / "rounds.jsonl")
-            if self.extended:
+            _discard(folder, begin=overwrite)
+            extends = self._compare_config()
+            self.rounds: list[dict[str, Any]] = read_jsonl(folder / "rounds.jsonl", ("round", "labels"))
+            if extends:
                 self._reopen_last_round()
+            # Last, so that a launch that is killed before this extends again.
+            write_atomically(folder / "config.yaml", _yaml(config))
             self._rounds_file = (folder / "rounds.jsonl").open("a", encoding="utf-8")
             self.ledger = Ledger(folder / "ledger.jsonl")
         except OSError as error:
@@ -76,17 +78,40 @@ class Record:
         """Why the run is finished, or None."""
         return self.rounds[-1].get("stopped") if self.rounds else None
 
+    @property
+    def finished(self) -> bool:
+        """Stopped, and every answer of its rounds in the ledger (a torn last line may be missing)."""
+        return self.stopped is not None and self.bought(self.rounds[-1]["round"]) == self.rounds[-1]["labels"]
+
+    def bought(self, round: int) -> int:
+        """Labels bought up to and including those that `round` was trained on."""
+        count_validation = self.config.get("budget", {}).get("count_validation", True)
+        lines = [line for line in self.ledger.lines if line["round"] <= round]
+        return sum(count_validation or line["kind"] != "validation" for line in lines)
+
+    def check_books(self) -> None:
+        """Raise `RunFolderError` unless ledger, rounds and stored queries tell one story."""
+        numbers = [line["round"] for line in self.rounds]
+        last = max((line["round"] for line in self.ledger.lines), default=0)
+        known = self.done + 1 if self.stage(f"round_{self.done:03d}") else self.done
+        if numbers != list(range(self.done)):
+            wrong = f"rounds {numbers} in rounds.jsonl"
+        elif last > known:
+            wrong = f"answers of round {last} in ledger.jsonl after {self.done} rounds"
+        else:
+            short = [line for line in self.rounds if self.bought(line["round"]) != line["labels"]]
+            if not short:
+                return
+            wrong = f"{self.bought(short[0]['round'])} answers where round {short[0]['round']} had {short[0]['labels']} labels"
+        raise RunFolderError(
+            f"Expected ledger, rounds and queries of {self.folder} to fit together, got {wrong}; "
+            "restore the folder from a backup, or start again with run.overwrite=true."
+        )
+
     def stage(self, name: str) -> dict[str, Any] | None:
         """What was stored under `name` ('initial', 'round_003'), or None."""
-        path = self.folder / "queries" / f"{name}.json"
-        if not path.exists():
-            return None
-        try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise RunFolderError(
-                f"Expected JSON in {path}, got: {error}; start again with run.overwrite=true."
-            ) from error
+        keys = ("questions",) if name == "initial" else ("line", "evaluation", "questions", "pool_scores")
+        return read_json(self.folder / "queries" / f"{name}.json", keys)
 
     def store_stage(self, name: str, stage: Mapping[str, Any]) -> None:
         """Store a stage atomically. It is never recomputed once this returns."""
@@ -103,7 +128,7 @@ class Record:
         Raises `RunFolderError` when the data are not those of the earlier launches.
         """
         path = self.folder / "provenance.json"
-        past: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        past = read_json(path, ("data_hash", "launches")) or {}
         if past and past["data_hash"] != data["data_hash"]:
             raise RunFolderError(
                 f"Expected the data this run began with (hash {past['data_hash'][:12]}), got others ({data['data_hash'][:12]}); "
@@ -121,21 +146,25 @@ class Record:
         images: np.ndarray | None,
         answers: list[int | None],
         classes: tuple[str, ...],
+        summary: Mapping[str, float] | None = None,
     ) -> None:
-        """Make the round done. TensorBoard first: its events of an undone round are purged at the next launch."""
+        """Make the round done. TensorBoard first: its events of an undone round are purged at the next launch.
+
+        The last round brings a `summary`, the run's final numbers, for TensorBoard's HParams page.
+        """
         self.ledger.sync()
-        self._show(line, stage, images, answers, classes)
+        if self.board:
+            self.board.round(line, stage["evaluation"])
+            if stage["questions"]:
+                self.board.query(line["labels"], images, stage["questions"], answers, classes, stage["pool_scores"])
+            if summary is not None:
+                self.board.finish(_hparams(self.config), dict(summary))
         self._rounds_file.write(json.dumps(line) + "\n")
         self._rounds_file.flush()
         os.fsync(self._rounds_file.fileno())
         self.rounds.append(line)
         # The round before the last one stays: a finished run that is given more rounds starts its last one again.
         self.checkpoint(line["round"] - 2).unlink(missing_ok=True)
-
-    def finish(self, summary: Mapping[str, float]) -> None:
-        """Write the run's choices and final numbers where TensorBoard's hparams table finds them."""
-        if self.board:
-            self.board.finish(_hparams(self.config), dict(summary))
 
     def close(self) -> None:
         if self.board:
@@ -162,67 +191,53 @@ class Record:
             ) from error
         return lock
 
-    def _check_config(self) -> bool:
-        """Store the config of a new run, or compare with the stored one; True when only budget.rounds has grown."""
+    def _compare_config(self) -> bool:
+        """Compare with the stored config, if any; True when only budget.rounds has grown."""
         path = self.folder / "config.yaml"
-        text = yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True)
         if not path.exists():
-            write_atomically(path, text)
             return False
-        stored = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        old, new = _flat(stored), _flat(yaml.safe_load(text))
+        try:
+            stored = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError):
+            stored = None
+        if not isinstance(stored, dict):
+            raise RunFolderError(
+                f"Expected the run's config in {path}, got a damaged file; restore it, or start again with run.overwrite=true."
+            )
+        old, new = _flat(stored), _flat(yaml.safe_load(_yaml(self.config)))
         differing = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
-        if not differing:
-            return False
-        if differing == ["budget.rounds"] and new["budget.rounds"] > old["budget.rounds"]:
-            write_atomically(path, text)
+        if differing == ["budget.rounds"] and new["budget.rounds"] > old.get("budget.rounds", math.inf):
             return True
-        changes = ", ".join(f"{key} ({old.get(key)} -> {new.get(key)})" for key in differing)
-        raise RunFolderError(
-            f"Expected the config that {self.folder} began with, got other values of {changes}; "
-            "use another run.name, or start again with run.overwrite=true."
-        )
+        if differing:
+            changes = ", ".join(f"{key} ({old.get(key)} -> {new.get(key)})" for key in differing)
+            raise RunFolderError(
+                f"Expected the config that {self.folder} began with, got other values of {changes}; "
+                "use another run.name, or start again with run.overwrite=true."
+            )
+        return False
 
     def _reopen_last_round(self) -> None:
-        """A finished run that is given more rounds: its last round bought nothing, so it is undone and run again, whole."""
-        if self.stopped is None:
-            return
-        last = self.rounds.pop()
-        (self.folder / "queries" / f"round_{last['round']:03d}.json").unlink(missing_ok=True)
-        write_atomically(self.folder / "rounds.jsonl", "".join(json.dumps(line) + "\n" for line in self.rounds))
+        """A finished run is given more rounds: its last one bought nothing, so it is undone, committed or not, and run again."""
+        last = self.done - 1 if self.stopped else self.done
+        stage = self.stage(f"round_{last:03d}")
+        if stage is not None and stage["line"].get("stopped"):
+            (self.folder / "queries" / f"round_{last:03d}.json").unlink()
+        if self.stopped:
+            self.rounds.pop()
+            write_atomically(self.folder / "rounds.jsonl", "".join(json.dumps(line) + "\n" for line in self.rounds))
 
     def _open_board(self) -> None:
-        step = self.rounds[-1]["labels"] if self.rounds else 0
         begun = (self.folder / "tensorboard").exists()
         # What is purged are steps from the first undone round on. A committed round can share that step (all its answers were
-        # skipped), so the committed rounds at that step are written again.
-        self.board = Board(self.folder / "tensorboard", purge_step=self._next_step() if begun else None)
+        # skipped), so the committed rounds at that step are written again; without an earlier board, all of them are.
+        step = self.bought(self.done)
+        self.board = Board(self.folder / "tensorboard", purge_step=step if begun else None)
         if not begun:
-            self.board.config(yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True))
-        for line in self.rounds if begun else []:
-            if line["labels"] == step and self._next_step() == step:
+            self.board.config(_yaml(self.config))
+        for line in self.rounds:
+            if not begun or line["labels"] == step:
                 stage = self.stage(f"round_{line['round']:03d}")
                 self.board.round(line, stage["evaluation"] if stage else None)
-
-    def _next_step(self) -> int:
-        """Labels bought by the first round that is not committed yet."""
-        count_validation = self.config.get("budget", {}).get("count_validation", True)
-        lines = [line for line in self.ledger.lines if line["round"] <= self.done]
-        return sum(count_validation or line["kind"] != "validation" for line in lines)
-
-    def _show(
-        self,
-        line: dict[str, Any],
-        stage: Mapping[str, Any],
-        images: np.ndarray | None,
-        answers: list[int | None],
-        classes: tuple[str, ...],
-    ) -> None:
-        if not self.board:
-            return
-        self.board.round(line, stage["evaluation"])
-        if stage["questions"]:
-            self.board.query(line["labels"], images, stage["questions"], answers, classes, stage["pool_scores"])
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -234,15 +249,46 @@ def write_atomically(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)  # the new name is on the disk too, before anything is built on it
+    finally:
+        os.close(directory)
 
 
-def _empty(folder: Path) -> None:
-    """Remove everything in a run folder but the lock."""
+def read_json(path: Path, keys: tuple[str, ...]) -> dict[str, Any] | None:
+    """The object in a JSON file of ours, or None where there is no file. Raises `RunFolderError` for a damaged one."""
+    if not path.exists():
+        return None
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        value = None
+    if not isinstance(value, dict) or any(key not in value for key in keys):
+        raise RunFolderError(
+            f"Expected a JSON object with {', '.join(keys)} in {path}, got a damaged file; "
+            "restore it from a backup, or start again with run.overwrite=true."
+        )
+    return value
+
+
+def _yaml(config: dict[str, Any]) -> str:
+    return yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+
+
+def _discard(folder: Path, *, begin: bool) -> None:
+    """Remove everything in a run folder but the lock. A marker is set first and removed last, so that a kill leaves no half of it."""
+    marker = folder / ".discarding"
+    if begin:
+        marker.touch()
+    if not marker.exists():
+        return
     for path in folder.iterdir():
-        if path.name == ".lock":
+        if path.name in (".lock", marker.name):
             continue
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     (folder / "queries").mkdir()
+    marker.unlink()
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
@@ -283,8 +329,8 @@ def _launch(device: torch.device) -> dict[str, Any]:
     }
 
 
-def _git(source: Path) -> dict[str, str] | None:
-    """Commit and diff of the checkout that alframe runs from; None when it was installed from a wheel."""
+def _git(source: Path) -> dict[str, Any] | None:
+    """Commit, diff and untracked files of the checkout that alframe runs from; None when it was installed from a wheel."""
 
     def git(*arguments: str) -> str:
         return subprocess.run(
@@ -294,6 +340,11 @@ def _git(source: Path) -> dict[str, str] | None:
     try:
         if Path(git("rev-parse", "--show-toplevel").strip()) != source.parent:
             return None  # installed inside somebody else's checkout
-        return {"commit": git("rev-parse", "HEAD").strip(), "diff": git("diff", "HEAD")[:1_000_000]}
+        untracked = git("ls-files", "--others", "--exclude-standard").splitlines()
+        return {
+            "commit": git("rev-parse", "HEAD").strip(),
+            "diff": git("diff", "HEAD")[:1_000_000],
+            "untracked": untracked,
+        }
     except (OSError, subprocess.SubprocessError):
         return None

@@ -11,11 +11,12 @@ import pytest
 import torch
 
 import alframe.loop
+import alframe.record
 from alframe.annotator.noisy import Noisy
 from alframe.annotator.oracle import Oracle
 from alframe.board import Board
 from alframe.budget import Budget
-from alframe.errors import ConfigError, PoolError
+from alframe.errors import ConfigError, PoolError, RunFolderError
 from alframe.loop import final_numbers, run
 from alframe.pool import Ledger
 from alframe.record import Record
@@ -251,9 +252,10 @@ KILLS = {
     "in the middle of a ledger line": [(Ledger, "append", on_call(23, die_after_half_a_line))],
     "before a query is stored": [(Record, "store_stage", on_call(3, die))],
     "while TensorBoard is written": [(Board, "query", on_call(2, die))],
-    "before the commit": [(Ledger, "sync", on_call(4, die))],
+    "before the commit": [(Record, "commit", on_call(2, die))],
     "after the commit": [(alframe.loop.RoundTable, "row", on_call(2, die))],
-    "at the very end": [(Record, "finish", on_call(1, die))],
+    "before the last commit": [(Record, "commit", on_call(4, die))],
+    "while the final numbers are written": [(Board, "finish", on_call(1, die))],
 }
 
 
@@ -301,3 +303,129 @@ def test_killed_in_every_launch_it_still_arrives(undisturbed, tmp_path):
         assert launches < 10
     assert launches >= 2
     assert read(tmp_path) == expected
+
+
+EXTENSION_KILLS = {
+    "before the last round is undone": [(Record, "_reopen_last_round", on_call(1, die))],
+    "while the last round is undone": [(alframe.record, "write_atomically", on_call(1, die))],
+    "before the new config is stored": [(alframe.record, "write_atomically", on_call(2, die))],
+    "in the first fit": [(torch.optim.SGD, "step", on_call(5, die))],
+}
+
+
+@pytest.mark.parametrize("moment", EXTENSION_KILLS)
+def test_killed_while_being_extended(moment, undisturbed, tmp_path):
+    experiment, _ = undisturbed
+    longer = replace(experiment, budget=replace(experiment.budget, rounds=4))
+    assert launch(longer, tmp_path / "whole") == 0
+    assert launch(experiment, tmp_path / "run") == 0
+    assert launch(longer, tmp_path / "run", EXTENSION_KILLS[moment]) == -signal.SIGKILL, "the kill did not come"
+    assert launch(longer, tmp_path / "run") == 0
+    assert read(tmp_path / "run") == read(tmp_path / "whole")
+
+
+def test_killed_before_its_last_commit_a_run_can_still_be_extended(undisturbed, tmp_path):
+    experiment, _ = undisturbed
+    longer = replace(experiment, budget=replace(experiment.budget, rounds=4))
+    assert launch(longer, tmp_path / "whole") == 0
+    assert launch(experiment, tmp_path / "run", KILLS["before the last commit"]) == -signal.SIGKILL
+    assert launch(longer, tmp_path / "run") == 0
+    assert read(tmp_path / "run") == read(tmp_path / "whole")
+
+
+def test_a_torn_last_line_of_a_committed_round_is_asked_again(undisturbed, tmp_path):
+    experiment, expected = undisturbed
+    go(experiment, tmp_path)
+    ledger = tmp_path / "ledger.jsonl"
+    ledger.write_bytes(ledger.read_bytes()[:-7])
+    record = Record(tmp_path, {"budget": {"rounds": 3}})
+    assert record.stopped
+    assert not record.finished
+    record.begin({"dataset": "tiny", "classes": [], "data_hash": experiment.data.content_hash}, CPU)
+    run(experiment, record)
+    assert record.finished
+    record.close()
+    assert read(tmp_path) == expected
+
+
+def cut(path, first, last):
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[first:last]))
+
+
+@pytest.mark.parametrize(
+    ("kept", "told"),
+    [((0, 1), "answers of round 3 in ledger.jsonl after 1 rounds"), ((1, 4), r"rounds \[1, 2, 3\] in rounds.jsonl")],
+)
+def test_books_that_do_not_fit_together_are_refused(make_experiment, tmp_path, kept, told):
+    experiment = make_experiment()
+    go(experiment, tmp_path)
+    cut(tmp_path / "rounds.jsonl", *kept)
+    for round in (1, 2, 3):
+        (tmp_path / f"queries/round_{round:03d}.json").unlink()
+    record = Record(tmp_path, {"budget": {"rounds": 3}}, tensorboard=False)
+    with pytest.raises(RunFolderError, match=told):
+        run(experiment, record)
+    record.close()
+
+
+def test_an_emptied_ledger_is_filled_again_from_the_stored_queries(make_experiment, tmp_path):
+    experiment = make_experiment()
+    go(experiment, tmp_path)
+    before = read(tmp_path)
+    cut(tmp_path / "ledger.jsonl", 0, 12)
+    go(replace(experiment, budget=replace(experiment.budget, rounds=4)), tmp_path)
+    ledger, rounds = read(tmp_path)
+    assert sorted(map(str, ledger[:35])) == sorted(map(str, before[0]))
+    assert rounds[:3] == before[1][:3]
+
+
+class Half(Oracle):
+    def annotate(self, questions):
+        yield from list(super().annotate(questions))[: len(questions) // 2]
+
+
+class Elsewhere(Oracle):
+    def annotate(self, questions):
+        for answer in super().annotate(questions):
+            yield replace(answer, index=79 if answer.index != 79 else 78)
+
+
+class Vague(Oracle):
+    def annotate(self, questions):
+        for answer in super().annotate(questions):
+            yield replace(answer, label=0.5)
+
+
+class Numpy(Oracle):
+    def annotate(self, questions):
+        for answer in super().annotate(questions):
+            yield replace(answer, label=np.int64(answer.label))
+
+
+@pytest.mark.parametrize(
+    ("annotator", "told"),
+    [(Half, "got none about 10 images"), (Elsewhere, "got one about image"), (Vague, "got 0.5 for image")],
+)
+def test_an_annotator_that_breaks_its_contract_is_told(make_experiment, tmp_path, annotator, told):
+    with pytest.raises((PoolError, RunFolderError), match=told):
+        go(make_experiment(annotator=annotator, budget=Budget(initial=20, rounds=0)), tmp_path)
+
+
+def test_whole_numbers_of_any_library_are_labels(make_experiment, tmp_path):
+    go(make_experiment(annotator=Numpy), tmp_path / "a")
+    go(make_experiment(), tmp_path / "b")
+    assert [line["label"] for line in read(tmp_path / "a")[0]] == [line["label"] for line in read(tmp_path / "b")[0]]
+
+
+def test_validation_images_are_drawn_at_random_even_beside_a_balanced_start(make_experiment, tmp_path):
+    experiment = make_experiment(budget=Budget(initial=40, initial_set="balanced", rounds=0, validation=0.5))
+    rare = np.zeros(80, dtype=np.int64)
+    rare[:20] = 1
+    experiment = replace(experiment, data=replace(experiment.data, pool=replace(experiment.data.pool, labels=rare)))
+    go(experiment, tmp_path)
+    labels = {
+        kind: [line["label"] for line in read(tmp_path)[0] if line["kind"] == kind]
+        for kind in ("initial", "validation")
+    }
+    assert sum(labels["initial"]) == 10
+    assert sum(labels["validation"]) < 8

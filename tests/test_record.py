@@ -1,6 +1,7 @@
 import json
 import multiprocessing
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -69,6 +70,69 @@ def test_overwrite_starts_again_with_nothing_of_the_old_run(tmp_path):
     again.close()
 
 
+def test_an_overwrite_that_was_killed_halfway_is_finished_by_the_next_launch(tmp_path, monkeypatch):
+    record = Record(tmp_path, CONFIG)
+    bought(record, range(3), 0)
+    record.close()
+
+    def killed(path):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "unlink", killed)
+    with pytest.raises(KeyboardInterrupt):
+        Record(tmp_path, {**CONFIG, "seed": 1}, overwrite=True)
+    monkeypatch.undo()
+    again = Record(tmp_path, {**CONFIG, "seed": 1})
+    assert again.ledger.lines == []
+    again.close()
+    assert not (tmp_path / ".discarding").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("config.yaml", "a: [1"),
+        ("config.yaml", ""),
+        ("config.yaml", "- 1"),
+        ("provenance.json", ""),
+        ("provenance.json", "{"),
+        ("rounds.jsonl", "{}\n"),
+        ("ledger.jsonl", "{}\n"),
+        ("queries/initial.json", "[]"),
+        ("queries/round_000.json", "{}"),
+    ],
+)
+def test_a_damaged_file_is_named_in_one_line(tmp_path, name, content):
+    record = Record(tmp_path, CONFIG)
+    record.begin(DATA, CPU)
+    record.close()
+    (tmp_path / name).write_text(content)
+    with pytest.raises(RunFolderError, match=name):
+        open_and_read(tmp_path)
+
+
+def open_and_read(folder):
+    record = Record(folder, CONFIG)
+    try:
+        record.begin(DATA, CPU)
+        record.stage("initial")
+        record.stage("round_000")
+    finally:
+        record.close()
+
+
+def test_a_board_that_begins_late_gets_the_earlier_rounds(tmp_path):
+    record = Record(tmp_path, CONFIG, tensorboard=False)
+    record.begin(DATA, CPU)
+    bought(record, range(10), 0)
+    record.commit(line(0, 10), stage(0), None, [], ("good", "bad"))
+    record.close()
+    record = Record(tmp_path, CONFIG)
+    record.begin(DATA, CPU)
+    record.close()
+    assert scalars(tmp_path) == [(10, 0.5)]
+
+
 def test_fewer_rounds_than_stored_are_another_config(tmp_path):
     Record(tmp_path, CONFIG).close()
     with pytest.raises(RunFolderError, match=r"budget.rounds \(3 -> 2\)"):
@@ -108,7 +172,7 @@ def test_a_lock_of_a_dead_process_keeps_nobody_out(tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_one_clear_error():
     with pytest.raises(RunFolderError, match="can be written.*choose another run.root"):
-        Record(__import__("pathlib").Path("/proc/alframe-run"), CONFIG)
+        Record(Path("/proc/alframe-run"), CONFIG)
 
 
 def test_other_data_than_the_run_began_with_are_refused(tmp_path):

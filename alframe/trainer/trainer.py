@@ -83,6 +83,10 @@ class Trainer:
         expect(0 <= label_smoothing < 1, f"Expected trainer.label_smoothing in [0, 1), got {label_smoothing}.")
         expect(early_stop is None or early_stop >= 1, f"Expected trainer.early_stop >= 1 or null, got {early_stop}.")
         expect(validate_every >= 1, f"Expected trainer.validate_every >= 1, got {validate_every}.")
+        expect(
+            gradient_clip is None or gradient_clip > 0,
+            f"Expected trainer.gradient_clip > 0 or null, got {gradient_clip}; 1.0 is usual.",
+        )
         self.optimizer, self.lr, self.epochs, self.min_steps, self.max_steps = (
             optimizer,
             lr,

@@ -155,6 +155,7 @@ def test_lower_precision_still_learns(problem, make_trainer, tiny_network, preci
         {"label_smoothing": 1.0},
         {"early_stop": 0},
         {"max_steps": 0},
+        {"gradient_clip": -1.0},
     ],
 )
 def test_values_out_of_range_are_refused(make_trainer, options):

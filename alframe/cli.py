@@ -110,7 +110,7 @@ def execute(plan: Plan) -> list[dict[str, object]]:
         keep_checkpoint=options["checkpoint"],
     )
     try:
-        if record.stopped:
+        if record.finished:
             say(f"{plan.folder}: finished already ({record.stopped}); nothing to do. run.overwrite=true starts again.")
             return record.rounds
         say(f"{plan.folder}: {f'going on after {record.done} rounds' if record.done else 'starting'} on {plan.device}")

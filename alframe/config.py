@@ -7,6 +7,7 @@ import functools
 import hashlib
 import inspect
 import math
+import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -16,7 +17,7 @@ from typing import Annotated, Any
 import hydra
 import numpy as np
 import torch
-from beartype import BeartypeConf, BeartypeHintOverrides
+from beartype import BeartypeConf, FrozenDict
 from beartype.door import is_bearable
 from beartype.vale import Is
 from hydra._internal.utils import _locate
@@ -168,6 +169,10 @@ class composer:
     """`with composer() as compose: cfg = compose(overrides)`; leaves Hydra's global state as it found it."""
 
     def __init__(self, config_dir: str | None = None) -> None:
+        if config_dir and not Path(config_dir).is_dir():
+            raise ConfigError(
+                f"Expected a folder of YAML files in --config-dir, got '{config_dir}', which is not there."
+            )
         self.extra = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
 
     def __enter__(self) -> Compose:
@@ -192,24 +197,23 @@ def check_overrides(overrides: list[str], compose: Compose, *, multirun: bool | 
     base = _composed(compose, groups, problems)
     if base is None:
         raise ConfigError("\n".join(problems))
-    given, sweeps = [], []
+    given: list[str] = []
+    sweeps: list[str] = []
+    unasked = []
     for override in parsed:
-        first, *others = _values(override, base, problems) or [None]
-        given += [first] if first else []
-        sweeps += others
+        texts = _values(override, base, problems)
+        given, sweeps = given + texts[:1], sweeps + texts[1:]
+        unasked += [override] if texts and override.is_sweep_override() else []
     cfg = _composed(compose, given, problems)
-    if cfg is not None:
-        multirun = cfg.hydra.mode is RunMode.MULTIRUN if multirun is None else multirun
-        if multirun:
-            taken = {override.get_key_element() for override in parsed}
-            swept = {key: value for key, value in (cfg.hydra.sweeper.params or {}).items() if key not in taken}
-            for override in _parsed([f"{key}={value}" for key, value in swept.items()], problems):
-                first, *others = _values(override, cfg, problems) or [None]
-                given += [first] if first else []
-                sweeps += others
-    for override in parsed:
-        if override.is_sweep_override() and not multirun:
-            problems.append(f"Expected one value, got '{override.input_line}'; add -m to run every combination.")
+    if cfg is not None and (cfg.hydra.mode is RunMode.MULTIRUN if multirun is None else multirun):
+        unasked = []
+        taken = {override.get_key_element() for override in parsed}
+        preset = [f"{key}={value}" for key, value in (cfg.hydra.sweeper.params or {}).items() if key not in taken]
+        for override in _parsed(preset, problems):
+            texts = _values(override, cfg, problems)
+            given, sweeps = given + texts[:1], sweeps + texts[1:]
+    for override in unasked:
+        problems.append(f"Expected one value, got '{override.input_line}'; add -m to run every combination.")
     for cell in [None, *sweeps]:
         cfg = _composed(compose, [*_replacing(given, cell), cell] if cell else given, problems)
         if cfg is not None:
@@ -238,7 +242,13 @@ def _values(override: Override, base: DictConfig | None, problems: list[str]) ->
     """The override with each value that it sweeps over, or as it is; none where it cannot be (the reason is appended)."""
     problem = _sweep_problem(override)
     if not problem:
-        problem = _group_problem(override) if _is_group(override) else _key_problem(override, base) if base else None
+        problem = (
+            _group_problem(override)
+            if _is_group(override)
+            else _key_problem(override, base)
+            if base is not None
+            else None
+        )
     if problem:
         problems.append(problem)
         return []
@@ -326,16 +336,16 @@ def _key_problem(override: Override, base: DictConfig) -> str | None:
         return None
     group, leaf = key.split(".", 1)[0], key.rsplit(".", 1)[-1]
     inside = [name for name in known if name.startswith(f"{group}.")]
-    near = inside or list(known)
-    same_leaf = [name for name in near if name.rsplit(".", 1)[-1] == leaf]
+    same_leaf = [name for name in inside or known if name.rsplit(".", 1)[-1] == leaf]
     if len(same_leaf) == 1:
         hint = f"; did you mean '{same_leaf[0]}'?"
+    elif inside:
+        within = [name.removeprefix(f"{group}.") for name in inside]
+        options = [name for name in within if "." not in name and name not in RESERVED]
+        near = did_you_mean(key.removeprefix(f"{group}."), within).replace("'", f"'{group}.", 1)
+        hint = near or f"; {group} takes {', '.join(options) or 'nothing'}."
     else:
-        options = [name.split(".", 1)[1] for name in inside if name.count(".") == 1 and "._" not in name]
-        takes = (
-            f"; {group} takes {', '.join(options) or 'nothing'}." if inside else "; alframe --cfg job lists them all."
-        )
-        hint = did_you_mean(key, near, otherwise=takes)
+        hint = did_you_mean(key, known, otherwise="; alframe --cfg job lists them all.")
     return f"Expected a known option, got '{key}'{hint}"
 
 
@@ -372,11 +382,10 @@ def assemble(cfg: DictConfig) -> tuple[dict[str, Any], list[str]]:
     missing = list(_missing(tree, Schema()))
     if missing:
         return {}, missing
-    by_group = {group: list(_node_problems(group, tree[group])) for group in GROUPS}
+    by_group = {group: [*_node_problems(group, tree[group]), *_not_finite(tree[group], group)] for group in GROUPS}
     parts, problems = _construct(tree, [group for group in GROUPS if not by_group[group]])
     problems = [
         *_unknown(tree, Schema()),
-        *_not_finite(tree),
         *(problem for group in GROUPS for problem in by_group[group]),
         *problems,
         *_probe(parts, tree),
@@ -395,7 +404,7 @@ def _missing(tree: Mapping[str, Any], schema: Any, prefix: str = "") -> Iterator
     for option in fields(schema):
         value, name = tree.get(option.name, "???"), f"{prefix}{option.name}"
         if isinstance(value, str) and value == "???":
-            yield f"Expected a value for {name}, got none; set {name}=... instead."
+            yield f"Expected a value for {name}, got none; it can be neither deleted nor left open."
         elif is_dataclass(getattr(schema, option.name)):
             yield from _missing(value, getattr(schema, option.name), f"{name}.")
 
@@ -412,12 +421,12 @@ def _unknown(tree: Mapping[str, Any], schema: Any, prefix: str = "") -> Iterator
             yield from _unknown(value, getattr(schema, key), f"{name}.")
 
 
-def _not_finite(node: Any, path: str = "") -> Iterator[str]:
+def _not_finite(node: Any, path: str) -> Iterator[str]:
     if isinstance(node, float) and not math.isfinite(node):
         yield f"Expected a finite number for {path}, got {node}."
     items = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ()
     for key, value in items:
-        yield from _not_finite(value, f"{path}.{key}" if path else str(key))
+        yield from _not_finite(value, f"{path}.{key}")
 
 
 def _option_problems(tree: Mapping[str, Any]) -> list[str]:
@@ -516,7 +525,7 @@ def _is_float(value: object) -> bool:
 
 
 NUMBERS = BeartypeConf(
-    hint_overrides=BeartypeHintOverrides({int: Annotated[object, Is[_is_int]], float: Annotated[object, Is[_is_float]]})
+    hint_overrides=FrozenDict({int: Annotated[object, Is[_is_int]], float: Annotated[object, Is[_is_float]]})
 )
 
 
@@ -537,13 +546,14 @@ def _alone(value: Any) -> Iterator[Any]:
 
 
 def _spell(hint: Any) -> str:
+    if hint is type(None):
+        return "null"
     if typing.get_origin(hint) is typing.Literal:
-        return "one of " + ", ".join(str(value) for value in typing.get_args(hint))
-    return (
-        (hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint))
-        .replace("typing.", "")
-        .replace("None", "null")
-    )
+        values = [str(value) for value in typing.get_args(hint)]
+        return f"one of {', '.join(values)}" if len(values) > 1 else values[0]
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return " or ".join(_spell(option) for option in typing.get_args(hint))
+    return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint).replace("typing.", "")
 
 
 def _contains_target(value: Any) -> bool:
@@ -588,14 +598,14 @@ def _probe(parts: Mapping[str, Any], tree: Mapping[str, Any]) -> Iterator[str]:
     if _is_ours(parts.get("annotator")) and tree["annotator"].get("confusion") is None:
         try:
             make_annotator(parts["annotator"], labels=np.zeros(2, dtype=np.int64), classes=("a", "b"), seed=0)
-        except ConfigError as error:
+        except AlframeError as error:
             yield str(error)
     if _is_ours(parts.get("model")) and "weights" not in tree["model"]:  # weights may have to be downloaded
         try:
             with torch.device("meta"):
                 parts["model"]((3, 64, 64), 2)
-        except ConfigError as error:
-            if str(error).startswith("Expected model."):  # another image size may do
+        except Exception as error:  # another image size may do
+            if str(error).startswith("Expected model."):
                 yield str(error)
 
 

@@ -51,10 +51,11 @@ class Record:
             self.rounds: list[dict[str, Any]] = read_jsonl(folder / "rounds.jsonl", ("round", "labels"))
             if extends:
                 self._reopen_last_round()
-            # Last, so that a launch that is killed before this extends again.
-            write_atomically(folder / "config.yaml", _yaml(config))
-            self._rounds_file = (folder / "rounds.jsonl").open("a", encoding="utf-8")
+            if extends or not (folder / "config.yaml").exists():
+                # Last, so that a launch that is killed before this extends again.
+                write_atomically(folder / "config.yaml", _yaml(config))
             self.ledger = Ledger(folder / "ledger.jsonl")
+            self._rounds_file = (folder / "rounds.jsonl").open("a", encoding="utf-8")
         except OSError as error:
             self._lock.release()
             raise RunFolderError(

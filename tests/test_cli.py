@@ -92,6 +92,8 @@ def test_a_sweep_fills_in_missing_cells_compares_and_tells_failures(tmp_path):
     done = alframe(*sweep, *tiny, *BUDGET, cwd=tmp_path)
     assert len(cells(tmp_path / "runs")) == 4
     assert (tmp_path / "runs/sweep/curves.png").stat().st_size > 5000
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["sweep"]
+    assert not list(tmp_path.rglob("multirun.yaml"))
     assert "random" in done.stdout
     one = cells(tmp_path / "runs")[0]
     for path in (one / "rounds.jsonl", one / "ledger.jsonl"):
@@ -103,7 +105,7 @@ def test_a_sweep_fills_in_missing_cells_compares_and_tells_failures(tmp_path):
 
 
 def test_a_failing_cell_does_not_stop_the_others(tmp_path):
-    # Seed by seed the pool of 20 is too small for one cell only.
+    # The pool of 60 is too small for one of the cells.
     done = alframe(
         "-m",
         "budget.initial=10,60",
@@ -115,9 +117,75 @@ def test_a_failing_cell_does_not_stop_the_others(tmp_path):
         check=False,
     )
     assert done.returncode == 1
-    assert "within the pool of 60 images, got 65" in done.stderr
-    assert "Traceback" not in done.stderr
+    (told,) = done.stderr.splitlines()
+    assert "within the pool of 60 images, got 65" in told
     assert len([path for path in cells(tmp_path / "runs") if read(path)[1]]) == 1
+
+
+def test_every_failing_cell_is_told_and_nothing_else(tmp_path):
+    done = alframe("-m", "budget.initial=60,70", *TINY, "budget.query_size=5", cwd=tmp_path, check=False)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 2
+    for size in (85, 95):
+        assert f"within the pool of 60 images, got {size}" in done.stderr
+
+
+@pytest.mark.parametrize("sweep", [[], ["-m"]])
+def test_a_run_that_fails_is_one_line(tmp_path, sweep):
+    done = alframe(*sweep, "budget.initial=5000", *TINY, cwd=tmp_path, check=False)
+    assert done.returncode == 1
+    (told,) = done.stderr.splitlines()
+    assert "within the pool of 60 images" in told
+
+
+@pytest.mark.parametrize("sweep", [[], ["-m"]])
+def test_a_root_that_cannot_be_written_is_one_line(tmp_path, sweep):
+    (tmp_path / "file").touch()
+    done = alframe(*sweep, "run.root=file/x", *TINY, cwd=tmp_path, check=False)
+    assert done.returncode == 1
+    (told,) = done.stderr.splitlines()
+    assert "choose another run.root" in told
+
+
+BROKEN = """
+from dataclasses import dataclass
+from alframe.strategy.random import Random
+@dataclass(frozen=True)
+class Mine(Random):
+    fails: bool = False
+    def select(self, views, size, generator):
+        if self.fails:
+            raise ValueError("mine")
+        return super().select(views, size, generator)
+"""
+
+
+def test_a_bug_in_one_cell_of_a_sweep_is_one_line_and_a_class_of_ones_own_shadows_nothing(tmp_path):
+    (tmp_path / "mylab.py").write_text(BROKEN)
+    for name in ("pandas", "scipy", "tqdm", "PIL"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('shadowed')")
+    own = ["strategy=custom", "strategy._target_=mylab.Mine"]
+    done = alframe("-m", *own, "+strategy.fails=true,false", *TINY, *BUDGET, cwd=tmp_path, check=False)
+    assert done.returncode == 1
+    (told,) = done.stderr.splitlines()
+    assert told == "error: unexpected ValueError: mine; run this cell alone with traceback=true."
+    assert sum(bool(read(path)[1]) for path in cells(tmp_path / "runs")) == 1
+    alone = alframe(*own, "+strategy.fails=true", *TINY, *BUDGET, cwd=tmp_path, check=False)
+    assert alone.returncode == 1
+    assert "Traceback" in alone.stderr
+
+
+def test_more_rounds_extend_a_finished_run(tmp_path):
+    for rounds in (1, 2):
+        alframe(*TINY, *BUDGET[:2], f"budget.rounds={rounds}", cwd=tmp_path)
+        (run,) = cells(tmp_path / "runs")
+        assert len(read(run)[1]) == rounds + 1
+
+
+def test_a_config_folder_that_is_not_there_is_one_line(tmp_path):
+    done = alframe("--config-dir", "nowhere", cwd=tmp_path, check=False)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_mistakes_are_one_line_each_and_exit_with_1(tmp_path):

@@ -5,7 +5,7 @@ import yaml
 from hydra.core.global_hydra import GlobalHydra
 from tests_support import CONFIGS
 
-from alframe.config import cell_name, load
+from alframe.config import cell_name, check_overrides, composer, load
 from alframe.errors import ConfigError
 
 
@@ -108,6 +108,119 @@ def test_options_that_cannot_change_a_result_are_not_part_of_the_identity():
     assert load(["query.target_size=7"]).identity != plan.identity
 
 
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["strategy=null"], "for strategy, got 'null'"),
+        (["budget=null"], "for budget, got 'null'"),
+        (["seed=interval(0,1)"], "Expected a list of values"),
+        (["seed=0,1"], "add -m"),
+        (["seed=range(0,2)"], "add -m"),
+        (["~seed"], "Expected a value for seed, got none"),
+        (["~run"], "Expected a value for run, got none"),
+        (["~query"], "Expected a value for query, got none"),
+        (["~trainer._target_"], "Expected a class in trainer._target_"),
+        (["hydra.foo=1"], "hydra.foo=1"),
+        (["hydra/launcher=foo"], "hydra/launcher=foo"),
+        (["hydra.mode=bla"], "hydra.mode=bla"),
+        (["strategy._target_=math.pi"], "got 'math.pi', which is a float"),
+        (["strategy._target_=builtins.dict"], "Expected a Strategy from strategy._target_=builtins.dict, got dict"),
+        (["model=resnet18", "model._target_=builtins.dict", "model._partial_=false"], "makes a model"),
+        (["trainer.optimizer.momentum=-1"], "trainer.optimizer"),
+        (["budget.growth=1e300"], "budget"),
+        (["+foo=1"], "got 'foo'"),
+        (["+query.targt=test"], "did you mean 'query.target'?"),
+        (["+run.x=1"], "got 'run.x'"),
+        (["seed=???"], "Expected a value for seed, got none"),
+        (["budget.initial=true"], "Expected budget.initial to be int or all, got True."),
+        (["budget.query_size=[10,10,10,10,true]"], "budget.query_size"),
+        (["budget.query_size=[10,10,10,10,10,10,x]"], "Expected budget.query_size to be int or list[int]"),
+        (["device=meta"], "auto, cpu, cuda"),
+        (["device=mps"], "auto, cpu, cuda"),
+        (["trainer.lr=nan"], "Expected a finite number for trainer.lr"),
+        (["trainer.optimizer.weight_decay=inf"], "Expected a finite number for trainer.optimizer.weight_decay"),
+        (["annotator=noisy", "annotator.rate=2"], "annotator.rate in [0, 1], got 2"),
+        (["model.width=0"], "model.width"),
+        (["model=wide_resnet28", "model.dropout=2"], "model.dropout"),
+        (["=5"], "got '=5'"),
+        (["budget.rounds=1,2"], "Expected one number of rounds"),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_it(overrides, words):
+    (told,) = mistakes(*overrides)
+    assert words in told
+
+
+@pytest.mark.parametrize("overrides", [["experiment=null"], ["debug=null"], ["~trainer.optimizer.nesterov"]])
+def test_what_looks_odd_and_is_legal_builds(overrides):
+    assert load(overrides).parts.keys() == load().parts.keys()
+
+
+def test_suggestions_stay_within_the_group():
+    (told,) = mistakes("dataset=elpv", "dataset.root=/nowhere")
+    assert "did you mean" not in told
+    assert "; dataset takes " in told
+
+
+def test_an_unimportable_class_is_told_once(capfd):
+    (told,) = mistakes("strategy._target_=nowhere.Mine")
+    assert "importable" in told
+    assert capfd.readouterr().err == ""
+
+
+def check(*overrides, multirun=None):
+    with composer() as compose:
+        check_overrides(list(overrides), compose, multirun=multirun)
+
+
+def test_a_sweep_may_be_asked_for_by_the_command_a_preset_or_hydra():
+    check("strategy=glob(*,exclude=custom)", multirun=True)
+    check("experiment=elpv_demo", "seed=0,1")
+    check("hydra.mode=MULTIRUN", "seed=range(0,2)")
+    with pytest.raises(ConfigError, match="add -m"):
+        check("seed=0,1")
+
+
+def test_what_a_preset_sweeps_over_is_checked_with_the_overrides():
+    with pytest.raises(ConfigError, match="use uncertainty=mc_dropout"):
+        check("experiment=elpv", "uncertainty=point")
+    check("experiment=elpv", "uncertainty=point", "strategy=random,margin")
+
+
+def test_seeds_of_a_sweep_are_checked_by_their_type_alone():
+    check("seed=range(0,1000)", multirun=True)
+    with pytest.raises(ConfigError, match="seed=x"):
+        check("seed=0,1,x", multirun=True)
+
+
+def test_no_part_is_built_twice(monkeypatch):
+    from alframe import config
+
+    built = []
+    instantiate = config.hydra.utils.instantiate
+    with composer() as compose:
+        cfg = compose([])
+        choices = dict(cfg.hydra.runtime.choices)
+    cfg = config._without_hydra(cfg)
+    monkeypatch.setattr(
+        config.hydra.utils, "instantiate", lambda node, **kw: built.append(node["_target_"]) or instantiate(node, **kw)
+    )
+    config.build(cfg, choices, [])
+    assert len(built) == len(set(built)) == len(config.GROUPS)
+
+
+def test_the_identity_holds_what_a_deleted_option_falls_back_to():
+    assert load(["~trainer.lr"]).identity["trainer"]["lr"] == 0.05
+    assert "shape" not in load(["~model.width"]).identity["model"]
+
+
+def test_the_identity_holds_what_follows_the_device():
+    resolved = load(["device=cpu"]).identity["resolved"]
+    assert resolved == {"precision": "float32", "channels_last": False}
+    assert load(["device=cpu", "trainer.precision=bf16"]).identity["resolved"]["precision"] == "bfloat16"
+    assert load(["device=cpu", "trainer.channels_last=true"]).identity["resolved"]["channels_last"] is True
+
+
 RECIPES = sorted((CONFIGS / "recipe").rglob("*.yaml"))
 
 
@@ -144,6 +257,10 @@ def test_a_cell_does_not_depend_on_the_order_of_overrides():
     assert cell_name(CHOICES, ["a=1", "b=2"]) == cell_name(CHOICES, ["b=2", "a=1"])
 
 
+def test_more_rounds_go_on_in_the_same_folder():
+    assert cell_name(CHOICES, ["budget.rounds=1"]) == cell_name(CHOICES, ["budget.rounds=2"]) == cell_name(CHOICES, [])
+
+
 def test_long_cells_are_shortened_and_stay_apart():
     long = [cell_name(CHOICES, [f"trainer.{'x' * 100}={value}"]) for value in (1, 2)]
     assert long[0] != long[1]
@@ -156,5 +273,6 @@ def test_every_preset_builds_and_opens_with_its_command(path):
         f"alframe experiment={path.stem}" in path.read_text()
         or f"alframe -m experiment={path.stem}" in path.read_text()
     )
+    check(f"experiment={path.stem}")  # what it sweeps over, too
     plan = load([f"experiment={path.stem}"])
     assert plan.folder.parts[1] == path.stem

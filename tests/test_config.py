@@ -194,7 +194,7 @@ def test_seeds_of_a_sweep_are_checked_by_their_type_alone():
 
 
 def test_no_part_is_built_twice(monkeypatch):
-    from alframe import config
+    from alframe.config import parts as config
 
     built = []
     instantiate = config.hydra.utils.instantiate

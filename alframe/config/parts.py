@@ -1,0 +1,306 @@
+"""The parts of a composed config: options against signatures at any depth, construction, and what only a trial shows."""
+
+import functools
+import inspect
+import math
+import types
+import typing
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import hydra
+import numpy as np
+import torch
+from beartype import BeartypeConf, FrozenDict
+from beartype.door import is_bearable
+from beartype.vale import Is
+from hydra._internal.utils import _locate
+from hydra.errors import InstantiationException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from alframe.annotator.base import make_annotator
+from alframe.budget import Budget
+from alframe.config.schema import GROUPS, RESERVED, Schema, first_line, plain
+from alframe.dataset.base import Dataset
+from alframe.errors import AlframeError, ConfigError, did_you_mean
+from alframe.loop import check_parts
+from alframe.strategy.base import Strategy
+from alframe.trainer.trainer import Trainer
+from alframe.uncertainty.base import Uncertainty
+
+TYPES = {"dataset": Dataset, "trainer": Trainer, "uncertainty": Uncertainty, "strategy": Strategy, "budget": Budget}
+"""What the parts must be; a model and an annotator are made later, so theirs is anything that can be called."""
+INJECTED = {
+    "model": {"shape", "n_classes"},
+    "annotator": {"labels", "classes", "seed"},
+    "trainer.optimizer": {"params", "lr"},
+}
+"""What the loop hands to a part beside the values of its YAML."""
+
+
+def assemble(cfg: DictConfig) -> tuple[dict[str, Any], list[str]]:
+    """The parts of a composed config, built, and everything that is wrong with it and can be known without data."""
+    try:
+        tree = plain(cfg)
+    except OmegaConfBaseException as error:
+        return {}, [f"Expected references that resolve, got: {first_line(error)}."]
+    missing = list(_missing(tree, Schema()))
+    if missing:
+        return {}, missing
+    by_group = {group: [*_node_problems(group, tree[group]), *_not_finite(tree[group], group)] for group in GROUPS}
+    parts, problems = _construct(tree, [group for group in GROUPS if not by_group[group]])
+    problems = [
+        *_unknown(tree, Schema()),
+        *(problem for group in GROUPS for problem in by_group[group]),
+        *problems,
+        *_probe(parts, tree),
+        *_option_problems(tree),
+    ]
+    if not problems:
+        try:
+            check_parts(parts["strategy"], parts["uncertainty"], parts["trainer"], parts["budget"])
+        except AlframeError as error:
+            problems.append(str(error))
+    return parts, problems
+
+
+def _missing(tree: Mapping[str, Any], schema: Any, prefix: str = "") -> Iterator[str]:
+    """Options of the loop that were deleted or left open."""
+    for option in fields(schema):
+        value, name = tree.get(option.name, "???"), f"{prefix}{option.name}"
+        if isinstance(value, str) and value == "???":
+            yield f"Expected a value for {name}, got none; it can be neither deleted nor left open."
+        elif is_dataclass(getattr(schema, option.name)):
+            yield from _missing(value, getattr(schema, option.name), f"{name}.")
+
+
+def _unknown(tree: Mapping[str, Any], schema: Any, prefix: str = "") -> Iterator[str]:
+    """Options that were added and that the loop does not know."""
+    known = [f"{prefix}{option.name}" for option in fields(schema)]
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        if name not in known:
+            hint = did_you_mean(name, known, otherwise="; alframe --cfg job lists them all.")
+            yield f"Expected a known option, got '{name}'{hint}"
+        elif is_dataclass(getattr(schema, key)):
+            yield from _unknown(value, getattr(schema, key), f"{name}.")
+
+
+def _not_finite(node: Any, path: str) -> Iterator[str]:
+    if isinstance(node, float) and not math.isfinite(node):
+        yield f"Expected a finite number for {path}, got {node}."
+    items = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in items:
+        yield from _not_finite(value, f"{path}.{key}")
+
+
+def _option_problems(tree: Mapping[str, Any]) -> list[str]:
+    problems = []
+    for key, lowest in (
+        ("query.max_bytes", 1 << 20),
+        ("query.batch_size", 1),
+        ("query.target_size", 1),
+        ("resident_bytes", 0),
+    ):
+        value = tree["query"][key[6:]] if key.startswith("query.") else tree[key]
+        if value < lowest:
+            problems.append(f"Expected {key} >= {lowest}, got {value}.")
+    if tree["query"]["target"] not in ("pool", "test"):
+        problems.append(f"Expected query.target to be pool or test, got '{tree['query']['target']}'.")
+    if tree["threads"] is not None and tree["threads"] < 1:
+        problems.append(f"Expected threads >= 1 or null, got {tree['threads']}.")
+    try:
+        pick_device(tree["device"])
+    except ConfigError as error:
+        problems.append(str(error))
+    return problems
+
+
+def _node_problems(path: str, node: Any) -> Iterator[str]:
+    """Keys of a `_target_` node against the signature of what it names, at any depth."""
+    if isinstance(node, list):
+        for position, item in enumerate(node):
+            yield from _node_problems(f"{path}.{position}", item)
+    if not isinstance(node, Mapping):
+        if path in GROUPS:
+            yield f"Expected a choice for {path}, got {node}; alframe --help lists them."
+        return
+    if path in GROUPS and "_target_" not in node:
+        node = {**node, "_target_": None}
+    children = {key: value for key, value in node.items() if key not in RESERVED}
+    if "_target_" in node:
+        target = node["_target_"]
+        if target in (None, "???"):
+            yield f"Expected a class in {path}._target_, got nothing; name yours, as in {path}._target_=mylab.MyClass."
+            return
+        try:
+            thing = _locate(target)  # `hydra.utils.get_object` also logs
+        except Exception as error:
+            yield f"Expected an importable class in {path}._target_, got '{target}' ({first_line(error)}); run from the folder it lies in, or install it."
+            return
+        if not callable(thing):
+            yield f"Expected a class or function in {path}._target_, got '{target}', which is a {type(thing).__name__}."
+            return
+        yield from _signature_problems(path, thing, children, partial_node=bool(node.get("_partial_")))
+    for key, value in children.items():
+        yield from _node_problems(f"{path}.{key}", value)
+
+
+def _signature_problems(
+    path: str, thing: Callable[..., Any], children: Mapping[str, Any], *, partial_node: bool
+) -> Iterator[str]:
+    try:
+        parameters = inspect.signature(thing).parameters
+    except (TypeError, ValueError):  # some builtin classes have none
+        return
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    injected = INJECTED.get(path, set())
+    known = [name for name in parameters if name not in injected]
+    for key in children:
+        if key not in known:
+            hint = did_you_mean(key, known, otherwise=f"; it takes {', '.join(known) or 'nothing'}.")
+            yield f"Expected an option of {getattr(thing, '__name__', thing)} in {path}, got '{key}'{hint}"
+    hints = _hints(thing)
+    for name, parameter in parameters.items():
+        if name in children:
+            value = children[name]
+            if value == "???":
+                yield f"Expected a value for {path}.{name}, got none; set {path}.{name}=..."
+            elif name in hints and not _contains_target(value) and not _fits(value, hints[name]):
+                yield f"Expected {path}.{name} to be {_spell(hints[name])}, got {value!r}."
+        elif parameter.default is parameter.empty and not partial_node and name not in injected:
+            yield f"Expected a value for {path}.{name}, got none; set +{path}.{name}=..."
+
+
+def _hints(thing: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        parameters = inspect.signature(thing, eval_str=True).parameters.values()
+    except Exception:  # a user's class may carry annotations that do not resolve here; then values go unchecked
+        return {}
+    return {p.name: p.annotation for p in parameters if p.annotation is not p.empty}
+
+
+def _is_int(value: object) -> bool:
+    return type(value) is int  # YAML's true is no number, though Python says it is
+
+
+def _is_float(value: object) -> bool:
+    return type(value) in (int, float)
+
+
+NUMBERS = BeartypeConf(
+    hint_overrides=FrozenDict({int: Annotated[object, Is[_is_int]], float: Annotated[object, Is[_is_float]]})
+)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a plain value from YAML fits an annotation; whole numbers fit floats, strings fit paths."""
+    if isinstance(value, str) and is_bearable(Path(value), hint):
+        return True
+    return all(is_bearable(alone, hint, conf=NUMBERS) for alone in _alone(value))
+
+
+def _alone(value: Any) -> Iterator[Any]:
+    """Nested lists as lists of one: beartype looks at one item of a list, picked at random."""
+    if isinstance(value, list) and value:
+        for item in value:
+            yield from ([alone] for alone in _alone(item))
+    else:
+        yield value
+
+
+def _spell(hint: Any) -> str:
+    if hint is type(None):
+        return "null"
+    if typing.get_origin(hint) is typing.Literal:
+        values = [str(value) for value in typing.get_args(hint)]
+        return f"one of {', '.join(values)}" if len(values) > 1 else values[0]
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return " or ".join(_spell(option) for option in typing.get_args(hint))
+    return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint).replace("typing.", "")
+
+
+def _contains_target(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return "_target_" in value or any(_contains_target(item) for item in value.values())
+    return isinstance(value, list) and any(_contains_target(item) for item in value)
+
+
+def _construct(tree: Mapping[str, Any], groups: Iterable[str] = GROUPS) -> tuple[dict[str, Any], list[str]]:
+    """The parts of `groups`, built; constructors check their ranges and read nothing."""
+    parts: dict[str, Any] = {}
+    problems = []
+    for group in groups:
+        try:
+            part = hydra.utils.instantiate(tree[group], _convert_="all")
+        except InstantiationException as error:
+            problems.append(_not_built(group, error))
+            continue
+        wanted = TYPES.get(group)
+        if isinstance(part, wanted) if wanted else callable(part):
+            parts[group] = part
+        else:
+            name = f"a {wanted.__name__}" if wanted else f"something that makes a {group} (with _partial_: true)"
+            problems.append(
+                f"Expected {name} from {group}._target_={tree[group]['_target_']}, got {type(part).__name__}."
+            )
+    return parts, problems
+
+
+def _probe(parts: Mapping[str, Any], tree: Mapping[str, Any]) -> Iterator[str]:
+    """Ranges that only show in use: parts that are made once data are there are tried on next to nothing."""
+    if "trainer" in parts:
+        try:
+            parts["trainer"].optimizer([torch.nn.Parameter(torch.zeros(1, 1))], lr=parts["trainer"].lr)
+        except Exception as error:
+            yield _not_built("trainer.optimizer", error)
+    if "budget" in parts:
+        try:
+            parts["budget"].n_images(0)
+        except Exception as error:
+            yield _not_built("budget", error)
+    if _is_ours(parts.get("annotator")) and tree["annotator"].get("confusion") is None:
+        try:
+            make_annotator(parts["annotator"], labels=np.zeros(2, dtype=np.int64), classes=("a", "b"), seed=0)
+        except AlframeError as error:
+            yield str(error)
+    if _is_ours(parts.get("model")) and "weights" not in tree["model"]:  # weights may have to be downloaded
+        try:
+            with torch.device("meta"):
+                parts["model"]((3, 64, 64), 2)
+        except Exception as error:  # another image size may do
+            if str(error).startswith("Expected model."):
+                yield str(error)
+
+
+def _is_ours(part: Any) -> bool:
+    """Whether a part is made later by a class of this package: those have no side effects."""
+    return isinstance(part, functools.partial) and part.func.__module__.startswith("alframe.")
+
+
+def _not_built(name: str, error: BaseException) -> str:
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, AlframeError):
+        cause = cause.__cause__
+    return str(cause) if cause else f"Expected {name} to be built, got: {first_line(error)}."
+
+
+def pick_device(name: str) -> torch.device:
+    """auto: the first CUDA device, else the CPU. Raises `ConfigError` for a device that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"Expected device to be auto, cpu, cuda or cuda:<number>, got '{name}'.") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"Expected device to be auto, cpu, cuda or cuda:<number>, got '{name}'.")
+    if device.type == "cuda" and not (torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()):
+        raise ConfigError(
+            f"Expected a CUDA device, got device={name} on a machine with {torch.cuda.device_count()}; use device=auto or cpu."
+        )
+    return device

@@ -1,0 +1,159 @@
+"""A checked experiment that has not read its data: its parts, its folder, and all that can change its result."""
+
+import hashlib
+import inspect
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra._internal.utils import _locate
+from omegaconf import DictConfig
+
+from alframe.config.overrides import check_overrides
+from alframe.config.parts import INJECTED, assemble, pick_device
+from alframe.config.schema import GROUPS, NO_PRESET, composer, plain, without_hydra
+from alframe.dataset.base import Dataset
+from alframe.dataset.cache import default_cache
+from alframe.errors import ConfigError
+from alframe.images import Data
+from alframe.loop import Experiment
+from alframe.trainer.trainer import Trainer
+
+IN_EVERY_CELL = ("dataset", "model", "uncertainty", "strategy")
+NO_RESULT = (
+    "device",
+    "threads",
+    "progress",
+    "traceback",
+    "resident_bytes",
+    "cache",
+    "run",
+    "query.max_bytes",
+    "query.batch_size",
+)
+"""Options that cannot change a result: kept out of the run's config, free to differ between launches."""
+CELL_LENGTH = 80
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked and built experiment that has not read its data."""
+
+    dataset: Dataset
+    parts: dict[str, Any]
+    folder: Path
+    identity: dict[str, Any]
+    cache: Path
+    device: torch.device
+    seed: int
+    options: dict[str, Any]
+
+    def experiment(self, data: Data) -> Experiment:
+        query = self.options["query"]
+        return Experiment(
+            data=data,
+            build_network=self.parts["model"],
+            trainer=self.parts["trainer"],
+            uncertainty=self.parts["uncertainty"],
+            strategy=self.parts["strategy"],
+            annotator=self.parts["annotator"],
+            budget=self.parts["budget"],
+            seed=self.seed,
+            device=self.device,
+            cache=self.cache,
+            batch_size=query["batch_size"],
+            max_bytes=query["max_bytes"],
+            target=query["target"],
+            target_size=query["target_size"],
+            resident_bytes=self.options["resident_bytes"],
+            show_progress=self.options["progress"],
+        )
+
+
+def load(overrides: Iterable[str] = (), config_dir: str | None = None) -> Plan:
+    """The plan for a list of overrides, as on the command line. Raises `ConfigError` with every mistake."""
+    overrides = [text for text in overrides if text not in NO_PRESET]
+    with composer(config_dir) as compose:
+        check_overrides(overrides, compose, multirun=False)
+        cfg = compose(overrides)
+        choices, tasks = dict(cfg.hydra.runtime.choices), list(cfg.hydra.overrides.task)
+    return build(without_hydra(cfg), choices, tasks)
+
+
+def build(cfg: DictConfig, choices: Mapping[str, Any], overrides: list[str]) -> Plan:
+    """Construct every part. Raises `ConfigError` with every mistake."""
+    parts, problems = assemble(cfg)
+    if problems:
+        raise ConfigError("\n".join(problems))
+    tree = plain(cfg)
+    device = pick_device(tree["device"])
+    cache = Path(tree["cache"]).expanduser() if tree["cache"] else default_cache()
+    run = tree["run"]
+    study = run["name"] or choices.get("experiment") or choices.get("dataset")
+    choices = {group: choices.get(group) for group in GROUPS}
+    folder = Path(run["root"]).expanduser() / str(study) / cell_name(choices, overrides) / f"seed={tree['seed']}"
+    return Plan(
+        dataset=parts["dataset"],
+        parts=parts,
+        folder=folder,
+        identity=_identity(tree, choices, parts["trainer"], device),
+        cache=cache,
+        device=device,
+        seed=tree["seed"],
+        options={
+            **run,
+            "query": tree["query"],
+            **{key: tree[key] for key in ("progress", "resident_bytes", "threads", "traceback")},
+        },
+    )
+
+
+def _identity(
+    tree: Mapping[str, Any], choices: Mapping[str, Any], trainer: Trainer, device: torch.device
+) -> dict[str, Any]:
+    """All that can change a result, and how it was chosen."""
+    identity = {"choices": dict(choices), **{key: value for key, value in tree.items() if key not in NO_RESULT}}
+    identity |= {group: {**_defaults(tree[group], group), **tree[group]} for group in GROUPS}
+    identity["query"] = {key: value for key, value in tree["query"].items() if f"query.{key}" not in NO_RESULT}
+    channels_last = device.type == "cuda" if trainer.channels_last is None else trainer.channels_last
+    identity["resolved"] = {  # what follows the device, and changes results by more than rounding
+        "precision": str(trainer._dtype(device)).removeprefix("torch."),
+        "channels_last": channels_last,
+    }
+    return identity
+
+
+def _defaults(node: Mapping[str, Any], group: str) -> dict[str, Any]:
+    """The options of a part that its node leaves to the constructor."""
+    try:
+        parameters = inspect.signature(_locate(node["_target_"])).parameters
+    except (TypeError, ValueError):
+        return {}
+    plain = (str, int, float, bool, list, type(None))
+    return {
+        name: parameter.default
+        for name, parameter in parameters.items()
+        if isinstance(parameter.default, plain) and name not in INJECTED.get(group, ())
+    }
+
+
+def cell_name(choices: Mapping[str, Any], overrides: Iterable[str]) -> str:
+    """A folder name for one cell of a study: the choices of the main groups, then every other override that can change a result.
+
+    `budget.rounds` is left out: a finished run that is given more rounds goes on in its folder.
+    """
+    name = "-".join(str(choices[group]) for group in IN_EVERY_CELL)
+    quiet = (*NO_RESULT, "seed", "budget.rounds", "experiment", "hydra")
+    others = []
+    for text in sorted(overrides):
+        key = text.lstrip("+~").split("=", 1)[0]
+        if key not in IN_EVERY_CELL and not any(
+            key == option or key.startswith((f"{option}.", f"{option}/")) for option in quiet
+        ):
+            others.append(text)
+    full = ",".join([name, *others]).replace("/", ".").replace(" ", "")
+    if len(full) <= CELL_LENGTH:
+        return full
+    return f"{full[: CELL_LENGTH - 9]}-{hashlib.sha256(full.encode()).hexdigest()[:8]}"

@@ -1,0 +1,109 @@
+"""What the loop reads beside the parts, and how configs are composed. Constants that the other files of this room share."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from alframe.errors import ConfigError
+
+_PACKAGE = Path(__file__).parent.parent
+_INSIDE = _PACKAGE / "configs"  # in a wheel; in a checkout they lie at the top level
+CONFIGS = _INSIDE if _INSIDE.is_dir() else _PACKAGE.parent / "configs"
+GROUPS = ("dataset", "model", "trainer", "uncertainty", "strategy", "budget", "annotator")
+NO_PRESET = ("experiment=null", "debug=null")
+"""The defaults, which Hydra does not take as overrides."""
+COMPOSING = (HydraException, OmegaConfBaseException)
+RESERVED = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
+
+
+@dataclass
+class RunOptions:
+    name: str | None = None
+    root: str = "runs"
+    overwrite: bool = False
+    tensorboard: bool = True
+    checkpoint: bool = False
+
+
+@dataclass
+class QueryOptions:
+    max_bytes: int = 1 << 30
+    batch_size: int = 256
+    target: str = "pool"
+    target_size: int = 500
+
+
+@dataclass
+class Schema:
+    """What the loop reads; the groups are checked against the signatures of their `_target_`."""
+
+    dataset: Any = None
+    model: Any = None
+    trainer: Any = None
+    uncertainty: Any = None
+    strategy: Any = None
+    budget: Any = None
+    annotator: Any = None
+    seed: int = 0
+    device: str = "auto"
+    threads: int | None = None
+    progress: bool = True
+    traceback: bool = False
+    resident_bytes: int = 4 << 30
+    cache: str | None = None
+    run: RunOptions = field(default_factory=RunOptions)
+    query: QueryOptions = field(default_factory=QueryOptions)
+
+
+ConfigStore.instance().store(name="schema", node=Schema)
+
+Compose = Callable[[list[str]], DictConfig]
+
+
+class composer:
+    """`with composer() as compose: cfg = compose(overrides)`; leaves Hydra's global state as it found it."""
+
+    def __init__(self, config_dir: str | None = None) -> None:
+        if config_dir and not Path(config_dir).is_dir():
+            raise ConfigError(
+                f"Expected a folder of YAML files in --config-dir, got '{config_dir}', which is not there."
+            )
+        self.extra = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
+
+    def __enter__(self) -> Compose:
+        GlobalHydra.instance().clear()
+        self._context = hydra.initialize_config_dir(str(CONFIGS), version_base="1.3")
+        self._context.__enter__()
+        return lambda overrides: hydra.compose("config", [*self.extra, *overrides], return_hydra_config=True)
+
+    def __exit__(self, *_: object) -> None:
+        self._context.__exit__(None, None, None)
+        GlobalHydra.instance().clear()
+
+
+def first_line(error: BaseException) -> str:
+    """Hydra wraps the reason: the innermost cause says it best."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    tree = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(tree, dict)
+    return {str(key): value for key, value in tree.items()}
+
+
+def without_hydra(cfg: DictConfig) -> DictConfig:
+    container = OmegaConf.to_container(cfg, resolve=False)
+    assert isinstance(container, dict)
+    container.pop("hydra", None)
+    return OmegaConf.create(container)

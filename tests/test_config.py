@@ -1,11 +1,13 @@
 """Config safety: every mistake at once, before any data is read, with suggestions."""
 
+import hydra
 import pytest
 import yaml
 from hydra.core.global_hydra import GlobalHydra
 from tests_support import CONFIGS
 
-from alframe.config import cell_name, check_overrides, composer, load
+from alframe.config import build, cell_name, check_overrides, composer, load
+from alframe.config.schema import GROUPS, without_hydra
 from alframe.errors import ConfigError
 
 
@@ -194,19 +196,16 @@ def test_seeds_of_a_sweep_are_checked_by_their_type_alone():
 
 
 def test_no_part_is_built_twice(monkeypatch):
-    from alframe.config import parts as config
-
     built = []
-    instantiate = config.hydra.utils.instantiate
+    instantiate = hydra.utils.instantiate
     with composer() as compose:
         cfg = compose([])
         choices = dict(cfg.hydra.runtime.choices)
-    cfg = config._without_hydra(cfg)
     monkeypatch.setattr(
-        config.hydra.utils, "instantiate", lambda node, **kw: built.append(node["_target_"]) or instantiate(node, **kw)
+        hydra.utils, "instantiate", lambda node, **kw: built.append(node["_target_"]) or instantiate(node, **kw)
     )
-    config.build(cfg, choices, [])
-    assert len(built) == len(set(built)) == len(config.GROUPS)
+    build(without_hydra(cfg), choices, [])
+    assert len(built) == len(set(built)) == len(GROUPS)
 
 
 def test_the_identity_holds_what_a_deleted_option_falls_back_to():

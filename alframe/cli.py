@@ -46,6 +46,9 @@ def main() -> None:
             _hydra_main(outcome)
         if len(outcome.cells) > 1:
             _compare(outcome.cells)
+    except BrokenPipeError:  # whoever read our output has gone (`alframe --help | head`)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
     except (AlframeError, OSError, *COMPOSING) as error:
         outcome.failed(error)
     except KeyboardInterrupt:

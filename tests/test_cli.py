@@ -231,3 +231,10 @@ def test_python_m_alframe_is_the_same_command(tmp_path):
     )
     assert done.returncode == 1
     assert "did you mean 'entropy'" in done.stderr
+
+
+def test_a_reader_that_leaves_early_is_no_error(tmp_path):
+    command = f"'{Path(sys.executable).with_name('alframe')}' --help | head -1"
+    done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.stdout.startswith("alframe")
+    assert done.stderr == ""

@@ -119,6 +119,12 @@ def execute(plan: Plan) -> list[dict[str, object]]:
         say(f"{plan.folder}: {f'going on after {record.done} rounds' if record.done else 'starting'} on {plan.device}")
         data = plan.dataset.load(plan.cache)
         experiment = plan.experiment(data)
+        twins = data.n_shared
+        if twins:
+            say(
+                f"warning: {twins} test images are in the pool too, pixel by pixel; test figures will flatter.",
+                error=True,
+            )
         record.begin(
             {
                 "dataset": data.name,

@@ -1,9 +1,11 @@
 """The one type that every dataset yields, whatever its source."""
 
 import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,6 +15,18 @@ from alframe.errors import DataError
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 """`augment(images uint8 [b, c, h, w] on any device, CPU generator) -> uint8 [b, c, h, w]`, another draw for each sample."""
+
+
+def rows_at_once(array: np.ndarray, max_bytes: int = 1 << 25) -> int:
+    """How many rows of `array` take about `max_bytes`: large sets are worked on so many at a time."""
+    return max(1, max_bytes // max(1, int(np.prod(array.shape[1:])) * array.itemsize))
+
+
+def reserve(file: Path) -> None:
+    """Take a sparse file's space on the disk now: a full disk is then an `OSError`, not a bus error while a page is written."""
+    if hasattr(os, "posix_fallocate"):
+        with file.open("r+b") as handle:
+            os.posix_fallocate(handle.fileno(), 0, file.stat().st_size)
 
 
 @dataclass(frozen=True)
@@ -69,8 +83,9 @@ class ImageSet:
     def content_hash(self) -> str:
         """SHA-256 over shape, pixels and labels, in hexadecimal."""
         digest = hashlib.sha256(f"{self.pixels.shape}{self.pixels.dtype}{self.classes}".encode())
-        for start in range(0, len(self), 4096):
-            digest.update(np.ascontiguousarray(self.pixels[start : start + 4096]).tobytes())
+        step = rows_at_once(self.pixels)
+        for start in range(0, len(self), step):
+            digest.update(np.ascontiguousarray(self.pixels[start : start + step]).data)
         digest.update(np.ascontiguousarray(self.labels).tobytes())
         return digest.hexdigest()
 
@@ -106,6 +121,12 @@ class Data:
                 f"Expected pool and test images of one shape and the same classes, got {self.pool.shape} {self.pool.classes} "
                 f"and {self.test.shape} {self.test.classes}; load both with the same options."
             )
+
+    @property
+    def n_shared(self) -> int:
+        """Images of the test set whose pixels an image of the pool has too."""
+        pool = {name.rsplit("-", 1)[0] for name in self.pool.ids}
+        return sum(name.rsplit("-", 1)[0] in pool for name in self.test.ids)
 
     @property
     def content_hash(self) -> str:

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytestmark = pytest.mark.slow
@@ -238,3 +239,13 @@ def test_a_reader_that_leaves_early_is_no_error(tmp_path):
     done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.stdout.startswith("alframe")
     assert done.stderr == ""
+
+
+def test_images_in_both_pool_and_test_are_told(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 16, 16)).astype(np.uint8)
+    labels = np.arange(40) % 2
+    np.savez(tmp_path / "twins.npz", images=pixels, labels=labels, test_images=pixels[:3], test_labels=labels[:3])
+    done = alframe(
+        "dataset=arrays", "dataset.root=twins.npz", "debug=fast", "strategy=random", "threads=1", cwd=tmp_path
+    )
+    assert "3 test images are in the pool too" in done.stderr

@@ -122,6 +122,10 @@ def _identity(
         "precision": str(trainer._dtype(device)).removeprefix("torch."),
         "channels_last": channels_last,
     }
+    weights = str(identity["model"].get("weights"))
+    if Path(weights).is_file():  # a file's content counts, not its name
+        with open(weights, "rb") as file:
+            identity["resolved"]["weights"] = hashlib.file_digest(file, "sha256").hexdigest()
     return identity
 
 

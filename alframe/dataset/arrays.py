@@ -13,7 +13,7 @@ from alframe.dataset.augment import Augmentation
 from alframe.dataset.cache import Allocate, cached, fingerprint
 from alframe.dataset.split import check_sizes, divide, limit
 from alframe.errors import DataError
-from alframe.images import Augment, Data, ImageSet
+from alframe.images import Augment, Data, ImageSet, rows_at_once
 
 Layout = Literal["auto", "nhw", "nhwc", "nchw"]
 T = TypeVar("T")
@@ -21,7 +21,6 @@ T = TypeVar("T")
 WHAT = "an .npz file with the arrays images and labels, or a folder with images.npy and labels.npy"
 HOW = "save one by np.savez('data.npz', images=images, labels=labels) and set dataset.root=data.npz"
 AUGMENTATION = Augmentation(flip=True, vertical_flip=False, crop=2, brightness=0.0)
-CHUNK = 1024  # images converted at once
 UNREADABLE = (OSError, ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile, zlib.error)
 
 
@@ -94,8 +93,9 @@ def to_pixels(array: np.ndarray, name: str, layout: Layout, allocate: Allocate) 
     pixels = allocate(tuple(1 if axis is None else array.shape[axis] for axis in axes))
     n_bad, low, high = 0, 0.0, 0.0
     first_bad: tuple[int, ...] = ()
-    for start in range(0, len(array), CHUNK):
-        block = array[start : start + CHUNK]
+    step = rows_at_once(array)
+    for start in range(0, len(array), step):
+        block = array[start : start + step]
         if kind == "f":
             bad = ~np.isfinite(block)
             if bad.any():
@@ -108,7 +108,7 @@ def to_pixels(array: np.ndarray, name: str, layout: Layout, allocate: Allocate) 
         elif array.dtype == np.uint16:
             block = (block.astype(np.uint32) * 255 + 32767) // 65535
         block = block[:, None] if block.ndim == 3 else block.transpose([axis for axis in axes if axis is not None])
-        pixels[start : start + CHUNK] = block
+        pixels[start : start + step] = block
     if n_bad:
         raise DataError(
             f"Expected finite pixels in {name}, got {n_bad} NaN or infinite, the first at {name}{list(first_bad)}; mend or drop those images."

@@ -14,7 +14,7 @@ import numpy as np
 from filelock import FileLock
 
 from alframe.errors import DataError
-from alframe.images import ImageSet
+from alframe.images import ImageSet, reserve, rows_at_once
 
 FORMAT = 1  # of the folder; part of the key
 IN_MEMORY_BYTES = 1 << 30  # a subset up to this size is copied to memory, a larger one to a cache folder of its own
@@ -34,8 +34,9 @@ def default_cache() -> Path:
 def sha256(array: np.ndarray) -> str:
     """SHA-256 of the array's bytes in C order, in hexadecimal; a memory map is read in pieces."""
     digest = hashlib.sha256()
-    for start in range(0, len(array), 1024):
-        digest.update(np.ascontiguousarray(array[start : start + 1024]).data)
+    step = rows_at_once(array)
+    for start in range(0, len(array), step):
+        digest.update(np.ascontiguousarray(array[start : start + step]).data)
     return digest.hexdigest()
 
 
@@ -95,8 +96,9 @@ def part(images: ImageSet, indices: np.ndarray) -> ImageSet:
 
     def build(allocate: Allocate) -> tuple[ImageSet, tuple[str, ...]]:
         pixels = allocate((len(indices), *images.shape))
-        for start in range(0, len(indices), 1024):
-            pixels[start : start + 1024] = images.pixels[indices[start : start + 1024]]
+        step = rows_at_once(images.pixels)
+        for start in range(0, len(indices), step):
+            pixels[start : start + step] = images.pixels[indices[start : start + step]]
         groups = None if images.groups is None else images.groups[indices]
         names = None if images.names is None else tuple(images.names[i] for i in indices)
         return ImageSet(pixels, images.labels[indices], images.classes, groups, names), ()
@@ -133,6 +135,7 @@ def _write(folder: Path, manifest: dict[str, Any], build: Build) -> None:
 
         def allocate(shape: tuple[int, ...]) -> np.ndarray:
             mapped.append(np.lib.format.open_memmap(scratch, "w+", np.uint8, shape))
+            reserve(scratch)
             return mapped[0]
 
         images, skipped = build(allocate)
@@ -156,6 +159,9 @@ def _write(folder: Path, manifest: dict[str, Any], build: Build) -> None:
             "bytes": {file.name: file.stat().st_size for file in sorted(building.glob("*.npy"))},
         }
         (building / "manifest.json").write_text(json.dumps(manifest, indent=1))
+        for file in building.iterdir():  # on the disk before the folder has its name: what has a name is trusted
+            with file.open("rb") as handle:
+                os.fsync(handle.fileno())
         building.chmod(0o755)
         if folder.exists():
             shutil.rmtree(folder)

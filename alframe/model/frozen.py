@@ -15,7 +15,7 @@ from torch.fx.experimental.optimization import fuse
 
 from alframe.console import progress
 from alframe.errors import ConfigError, DataError, expect
-from alframe.images import ImageSet
+from alframe.images import ImageSet, reserve
 from alframe.model.base import Network
 from alframe.model.checks import check_rate, check_width
 from alframe.model.torchvision_model import (
@@ -29,6 +29,7 @@ from alframe.model.torchvision_model import (
 from alframe.rng import scoped
 
 LITE0 = "efficientnet_lite0"
+FEATURES = 1  # part of the cache's key: raise it with every change that moves a feature
 IMAGENET_MEAN, IMAGENET_DEVIATION = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
@@ -79,6 +80,7 @@ class Frozen:
             DataError,
         )
         manifest = {
+            "features": FEATURES,
             "trunk": self.trunk,
             "weights": self._weights_identity(),
             "input_size": self.input_size,
@@ -127,6 +129,7 @@ class Frozen:
                 batch = trunk(self._resize(pixels)).cpu().numpy()
                 if features is None:
                     features = np.lib.format.open_memmap(temporary, "w+", np.float32, (len(images), batch.shape[1]))
+                    reserve(temporary)
                 features[start : start + len(batch)] = batch
             assert isinstance(features, np.memmap)
             expect(
@@ -193,7 +196,13 @@ def _load_trunk(name: str, weights: str, input_size: int) -> nn.Module:
     model = load_model(name, weights)
     remove_last_layer(model, name)
     check_size(model, name, (3, input_size, input_size))
-    return nn.Sequential(_Normalize(IMAGENET_MEAN, IMAGENET_DEVIATION), fuse(model.eval()))
+    mean, deviation = IMAGENET_MEAN, IMAGENET_DEVIATION
+    if not weights.endswith(WEIGHT_FILES):  # published weights say how their images were scaled
+        published = weights_entry(name, weights).transforms()
+        mean, deviation = (tuple(255 * value for value in values) for values in (published.mean, published.std))
+    elif hasattr(model, "transform_input"):  # torchvision sets it for the published weights only
+        model.transform_input = True  # type: ignore[assignment]
+    return nn.Sequential(_Normalize(mean, deviation), fuse(model.eval()))
 
 
 def _load_lite0() -> nn.Module:

@@ -69,7 +69,10 @@ class Against:
 
 def lower_is_better(metric: str) -> bool:
     """Whether a smaller value of `metric` is the better one (losses, calibration errors, seconds)."""
-    return metric.split("/")[-1] in LOWER_IS_BETTER or metric.endswith("_s")
+    parts = metric.split("/")
+    if "recall" in parts[:2]:  # what follows is the name of a class, and may be anything
+        return False
+    return parts[-1] in LOWER_IS_BETTER or (len(parts) == 1 and metric.endswith("_s"))
 
 
 def on_grid(runs: dict[str, dict[int, tuple[list[float], list[float]]]], low: float, high: float) -> dict[str, Curve]:
@@ -133,7 +136,12 @@ def against(curves: dict[str, Curve], baselines: dict[str, str], lower_better: b
         name: [difference(curves[name], curves[baseline], what) for what in ("finals", "areas")]
         for name, baseline in baselines.items()
     }
-    tested = [(name, i) for name, pair in rows.items() for i in (0, 1) if pair[i].p is not None]
+    tested = [
+        (name, i)
+        for name, pair in rows.items()
+        for i in ((0,) if len(curves[name].labels) == 1 else (0, 1))  # at one label count the area is the end
+        if pair[i].p is not None
+    ]
     p_values = [p for name, i in tested if (p := rows[name][i].p) is not None]
     for (name, i), p in zip(tested, holm(p_values), strict=True):
         plain = rows[name][i]

@@ -100,7 +100,10 @@ def _section(comparison: Comparison, metric: str | None, baseline: str) -> tuple
         return None, left + [LeftOut(run.folder, reason) for run in runs]
     notes = []
     if high < (longest := max(labels[-1] for labels in every)):
-        shortest = next(run for run in runs if run.rounds[-1]["labels"] <= high)
+        name, seed = min(
+            ((n, s) for n, seeds in points.items() for s in seeds), key=lambda k: points[k[0]][k[1]][0][-1]
+        )
+        shortest = used[name][seed]
         notes.append(
             f"Compared up to {high:,.0f} labels, which all runs have; the longest has {longest:,.0f}, "
             f"{shortest.folder} ends there ({shortest.rounds[-1].get('stopped') or 'unfinished'})."
@@ -157,6 +160,12 @@ def _baselines(cells: dict[str, dict[int, Run]], baseline: str) -> tuple[dict[st
             same = [c for c in candidates if others(first[c]) == others(first[name])]
             if len(same) == 1:
                 found[name] = same[0]
+                if others is _other_choices:
+                    mine, theirs = _other_options(first[name]), _other_options(first[same[0]])
+                    keys = sorted(k for k in mine.keys() | theirs.keys() if mine.get(k) != theirs.get(k))
+                    remarks.append(
+                        f"{name} is compared with {same[0]}, which differs in more than the strategy: {', '.join(keys)}."
+                    )
                 break
         else:
             if len(candidates) == 1:

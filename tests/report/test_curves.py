@@ -168,3 +168,20 @@ def test_bootstrap_band_is_repeatable_and_about_two_standard_errors_wide():
 )
 def test_which_metrics_are_better_low(metric, lower):
     assert lower_is_better(metric) == lower
+
+
+def test_the_name_of_a_class_does_not_turn_a_metric_round():
+    assert not lower_is_better("test/recall/metal_s")
+    assert not lower_is_better("test/recall/loss")
+    assert lower_is_better("test/nll")
+    assert lower_is_better("fit_s")
+
+
+def test_at_one_label_count_the_area_is_not_a_second_test():
+    runs = {
+        "random": {s: ([10.0], [0.5 + s / 100]) for s in range(4)},
+        "margin": {s: ([10.0], [0.6 + s / 90]) for s in range(4)},
+    }
+    against_random = against(on_grid(runs, 10.0, 10.0), {"margin": "random"}, lower_better=False)["margin"]
+    assert against_random.final.p_holm == against_random.final.p
+    assert against_random.area.p_holm is None

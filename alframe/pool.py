@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from alframe.errors import RunFolderError
+from alframe.storage import read_jsonl
 from alframe.trainer.trainer import Examples
 from alframe.types import Answer, Question
 
@@ -43,31 +44,6 @@ class Ledger:
     def close(self) -> None:
         self.sync()
         self._file.close()
-
-
-def read_jsonl(path: Path, keys: tuple[str, ...] = ()) -> list[dict[str, Any]]:
-    """The objects of a JSON-lines file; a torn last line is cut off the file. Raises `RunFolderError` for any other damage."""
-    if not path.exists():
-        return []
-    raw = path.read_bytes()
-    whole = raw[: raw.rfind(b"\n") + 1]
-    lines = []
-    for number, text in enumerate(whole.splitlines(), 1):
-        try:
-            line = json.loads(text)
-        except ValueError:
-            line = None
-        if not isinstance(line, dict) or any(key not in line for key in keys):
-            raise RunFolderError(
-                f"Expected a JSON object with {', '.join(keys)} in line {number} of {path}, got {text[:60]!r}; "
-                "restore the file from a backup, or start again with run.overwrite=true."
-            )
-        lines.append(line)
-    if len(whole) < len(raw):
-        with path.open("r+b") as file:
-            file.truncate(len(whole))
-            os.fsync(file.fileno())
-    return lines
 
 
 def _whole(label: Any) -> Any:

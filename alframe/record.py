@@ -5,16 +5,10 @@ a ledger line for each answer; at last the line in `rounds.jsonl`, which makes t
 leaves a folder from which the same command goes on to the same result.
 """
 
-import contextlib
-import importlib.metadata
 import json
 import math
 import os
-import platform
 import shutil
-import subprocess
-import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,9 +20,9 @@ from filelock import FileLock, Timeout
 
 from alframe.board import Board
 from alframe.errors import RunFolderError
-from alframe.pool import Ledger, read_jsonl
-
-PACKAGES = ("alframe", "torch", "torchvision", "numpy", "hydra-core", "scikit-learn", "torchmetrics")
+from alframe.pool import Ledger
+from alframe.provenance import launch
+from alframe.storage import read_json, read_jsonl, write_atomically
 
 
 class Record:
@@ -135,7 +129,7 @@ class Record:
                 f"Expected the data this run began with (hash {past['data_hash'][:12]}), got others ({data['data_hash'][:12]}); "
                 "give the old data back, or use another run.name."
             )
-        launches = [*past.get("launches", []), _launch(device)]
+        launches = [*past.get("launches", []), launch(device)]
         write_atomically(path, json.dumps({**data, "launches": launches}, indent=1))
         if self._tensorboard:
             self._open_board()
@@ -241,38 +235,6 @@ class Record:
                 self.board.round(line, stage["evaluation"] if stage else None)
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """The whole file or the old one: temporary file beside it, synced, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)  # the new name is on the disk too, before anything is built on it
-    finally:
-        os.close(directory)
-
-
-def read_json(path: Path, keys: tuple[str, ...]) -> dict[str, Any] | None:
-    """The object in a JSON file of ours, or None where there is no file. Raises `RunFolderError` for a damaged one."""
-    if not path.exists():
-        return None
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        value = None
-    if not isinstance(value, dict) or any(key not in value for key in keys):
-        raise RunFolderError(
-            f"Expected a JSON object with {', '.join(keys)} in {path}, got a damaged file; "
-            "restore it from a backup, or start again with run.overwrite=true."
-        )
-    return value
-
-
 def _yaml(config: dict[str, Any]) -> str:
     return yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
 
@@ -311,41 +273,3 @@ def _hparams(config: Mapping[str, Any]) -> dict[str, Any]:
         if not key.rsplit(".", 1)[-1].startswith("_"):
             details[f"with {key}"] = value
     return {**first, "seed": config.get("seed"), **details}
-
-
-def _launch(device: torch.device) -> dict[str, Any]:
-    """What a reader needs to repeat this launch: time, versions, source state, device, threads, command."""
-    versions = {"python": platform.python_version()}
-    for package in PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[package] = importlib.metadata.version(package)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-    return {
-        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        "versions": versions,
-        "git": _git(Path(__file__).parent),
-        "device": {"type": device.type, "name": name, "threads": torch.get_num_threads()},
-        "platform": platform.platform(),
-    }
-
-
-def _git(source: Path) -> dict[str, Any] | None:
-    """Commit, diff and untracked files of the checkout that alframe runs from; None when it was installed from a wheel."""
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(source), *arguments], capture_output=True, text=True, check=True, timeout=20
-        ).stdout
-
-    try:
-        if Path(git("rev-parse", "--show-toplevel").strip()) != source.parent:
-            return None  # installed inside somebody else's checkout
-        untracked = git("ls-files", "--others", "--exclude-standard").splitlines()
-        return {
-            "commit": git("rev-parse", "HEAD").strip(),
-            "diff": git("diff", "HEAD")[:1_000_000],
-            "untracked": untracked,
-        }
-    except (OSError, subprocess.SubprocessError):
-        return None

@@ -9,7 +9,8 @@ import torch
 import yaml
 
 from alframe.errors import RunFolderError
-from alframe.record import Record, _hparams, write_atomically
+from alframe.record import Record, _hparams
+from alframe.storage import write_atomically
 
 CONFIG = {"strategy": {"_target_": "a.B", "beta": 1.0}, "budget": {"rounds": 3, "count_validation": True}, "seed": 0}
 DATA = {"dataset": "tiny", "classes": ["good", "bad"], "data_hash": "abc"}

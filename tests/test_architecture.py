@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "alframe"
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
 TIERS = [
     {"types", "errors", "rng", "images", "pixels", "console", "area", "storage", "provenance"},
-    {"scores", "metrics"},
+    {"scores", "metrics", "engine"},
     {"dataset", "model", "trainer", "uncertainty", "strategy", "annotator", "budget", "board"},
     {"learner", "pool"},
     {"query", "record"},

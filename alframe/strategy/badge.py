@@ -5,11 +5,11 @@ from typing import Literal
 
 import torch
 
+from alframe.engine.d_squared import sample_d_squared
+from alframe.engine.distances import norms
+from alframe.engine.nearest_centre import NearestCentre
 from alframe.strategy.base import Strategy
-from alframe.strategy.nearest_centre import NearestCentre, norms
 from alframe.types import Prediction, Selection, Summary, Views
-
-_BLOCK = 256  # proposals drawn together
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,7 @@ class Badge(Strategy):
         scores = [float(lengths[first]) ** 2]
         nearest.add([int(first)], first.reshape(1), torch.zeros(1))
         nearest.refresh()
-        while len(scores) < size and float(nearest.bounds.sum()) > 0:
-            scores += _sample(nearest, size - len(scores), generator)
+        scores += sample_d_squared(nearest, size - len(scores), generator)
         if len(scores) < size:
             left = torch.ones(views.n, dtype=torch.bool)
             left[nearest.centres] = False
@@ -50,25 +49,3 @@ class Badge(Strategy):
             nearest.centres += rest[torch.randperm(len(rest), generator=generator)[: size - len(scores)]].tolist()
             scores += [0.0] * (size - len(scores))
         return Selection(torch.tensor(nearest.centres), torch.tensor(scores), "squared_distance")
-
-
-def _sample(nearest: NearestCentre, size: int, generator: torch.Generator) -> list[float]:
-    """Make centres of up to `size` points, drawn by rejection from one block of proposals; their squared distances."""
-    cumulative = nearest.bounds.cumsum(dim=0)
-    place, chance = torch.rand(2, _BLOCK, dtype=torch.float64, generator=generator)
-    proposals = torch.searchsorted(cumulative, place.to(cumulative) * cumulative[-1], right=True)
-    proposals.clamp_max_(len(cumulative) - 1)  # a place that rounding has put past the end
-    proposed = nearest.bounds[proposals].cpu()
-    bounds, distances = nearest.block(proposals)
-    positions = proposals.tolist()
-    picked: list[int] = []
-    scores: list[float] = []
-    for i in range(_BLOCK):
-        if len(picked) < size and chance[i] * proposed[i] < bounds[i]:
-            picked.append(positions[i])
-            scores.append(float(bounds[i]))
-            torch.minimum(bounds, distances[i], out=bounds)
-    nearest.add(picked, proposals, bounds)
-    if len(picked) < min(size, _BLOCK // 2):
-        nearest.refresh()  # the bounds have become so loose that one matrix product is cheaper than more rejections
-    return scores

@@ -6,8 +6,8 @@ from typing import ClassVar
 import torch
 from torch.nn.functional import normalize
 
+from alframe.engine.nearest_centre import NearestCentre
 from alframe.strategy.base import Strategy
-from alframe.strategy.nearest_centre import NearestCentre
 from alframe.types import Prediction, Selection, Summary, Views
 
 _BLOCK = 1024  # candidates looked at together; it changes the speed only

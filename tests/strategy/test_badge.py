@@ -8,9 +8,10 @@ import torch
 from scipy.stats import chisquare
 from torch import Tensor, nn
 
-from alframe.strategy import badge
+from alframe.engine import d_squared
+from alframe.engine.distances import squared_distances
+from alframe.engine.nearest_centre import NearestCentre
 from alframe.strategy.badge import Badge
-from alframe.strategy.nearest_centre import squared_distances
 from alframe.types import Prediction, Selection, Views
 
 
@@ -106,7 +107,7 @@ def triples(gradients: Tensor, first: int, power: float) -> dict[tuple[int, int]
 
 @pytest.mark.parametrize("block", [3, 256])
 def test_picks_follow_d_squared_sampling_and_not_another_power(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(badge, "_BLOCK", block)
+    monkeypatch.setattr(d_squared, "BLOCK", block)
     summary = Badge().summarize(prediction(6, seed=2))
     gradients = dense(summary)
     first = int(gradients.norm(dim=1).argmax())
@@ -133,8 +134,8 @@ def test_picks_follow_d_squared_sampling_and_not_another_power(block: int, monke
 
 
 def test_bounds_out_of_date_do_not_bend_the_distribution(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(badge, "_BLOCK", 2)
-    monkeypatch.setattr(badge.NearestCentre, "refresh", refresh_only_what_is_asked_for(badge.NearestCentre.refresh))
+    monkeypatch.setattr(d_squared, "BLOCK", 2)
+    monkeypatch.setattr(NearestCentre, "refresh", refresh_only_what_is_asked_for(NearestCentre.refresh))
     gradients = torch.tensor([[0.0], [1.0], [1.1], [5.0], [5.3]])
     generator, n_trials = seeded(1), 1200
     counts = torch.zeros(5)
@@ -177,7 +178,7 @@ def test_the_first_pick_by_sampling_is_uniform_so_that_the_origin_is_no_ghost_ce
 def test_duplicates_are_left_while_distinct_images_remain(
     first: str, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(badge, "_BLOCK", block)
+    monkeypatch.setattr(d_squared, "BLOCK", block)
     distinct = prediction(20)
     summary = {name: tensor.repeat_interleave(5, dim=0) for name, tensor in Badge().summarize(distinct).items()}
     for seed in range(5):

@@ -11,44 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from alframe.errors import StrategyError, expect
-
-_TILE_BYTES = 1 << 26  # larger tiles are no faster
-_SAME = 1e-13  # closer than this share of the squared norms is equal: 3e-7 in length, a rounding of float32
-
-
-def squared_distances(
-    points: Sequence[Float[Tensor, "n _"]], centres: Sequence[Float[Tensor, "m _"]]
-) -> Float[Tensor, "n m"]:
-    """Squared Euclidean distances in float64 of points given by factors: point i is the outer product of rows i of all factors.
-
-    The outer product is never formed: its inner products are <x, y> = prod_f <x_f, y_f>, so |x - y|² = |x|² + |y|² - 2 <x, y>.
-    float64, because this difference cancels: in float32 (or TF32) it is noise between near neighbours far from the origin.
-    """
-    points = [f.double() for f in points]
-    centres = [f.to(points[0]) for f in centres]
-    products = points[0] @ centres[0].T
-    for point_factor, centre_factor in zip(points[1:], centres[1:], strict=True):
-        products *= point_factor @ centre_factor.T
-    scale = norms(points).square()[:, None] + norms(centres).square()
-    distances = products.mul_(-2).add_(scale)
-    return distances.masked_fill_(distances <= scale.mul_(_SAME), 0)
-
-
-def norms(factors: Sequence[Float[Tensor, "n _"]]) -> Float[Tensor, " n"]:
-    """Length of each point: the product of its factors' lengths."""
-    return torch.stack([torch.linalg.vector_norm(f, dim=1).double() for f in factors]).prod(dim=0)
-
-
-def _expect_finite(factors: Sequence[Float[Tensor, "n _"]]) -> None:
-    for factor in factors:
-        broken = (~factor.sum(dim=1).isfinite()).nonzero().squeeze(1)
-        expect(
-            len(broken) == 0,
-            f"Expected finite features, got NaN or infinity for {len(broken)} of {len(factor)} images (the first: "
-            f"{broken[:5].tolist()}); look at the training loss, and at the pixels of these images.",
-            StrategyError,
-        )
+from alframe.engine.distances import TILE_BYTES, expect_finite, squared_distances
 
 
 class NearestCentre:
@@ -59,18 +22,18 @@ class NearestCentre:
     """
 
     def __init__(self, factors: Sequence[Float[Tensor, "n _"]], max_bytes: int) -> None:
-        _expect_finite(factors)
+        expect_finite(*factors)
         self.factors = factors
         self.bounds = factors[0].new_full((len(factors[0]),), math.inf, dtype=torch.float64)
         self.centres: list[int] = []
         self._n_seen = torch.zeros_like(self.bounds, dtype=torch.int64)  # how many of `centres` a bound has taken in
         # A tile of t points by t centres of width d takes about 24 t (t + d) bytes: rows in both precisions, products, norms.
         width = sum(f.shape[1] for f in factors)
-        self.tile = max(1, int((math.sqrt(width**2 + min(max_bytes, _TILE_BYTES) / 6) - width) / 2))
+        self.tile = max(1, int((math.sqrt(width**2 + min(max_bytes, TILE_BYTES) / 6) - width) / 2))
 
     def cover(self, centres: Sequence[Float[Tensor, "m _"]]) -> None:
         """Take in centres that are not among the points (the labelled images), for every point."""
-        _expect_finite(centres)
+        expect_finite(*centres)
         columns = torch.arange(len(centres[0]), device=centres[0].device)
         self._lower(self._everywhere(), centres, columns)
 

@@ -1,0 +1,59 @@
+"""Greedy maximisation of a monotone submodular objective, exact, looking again only at what may still win.
+
+Submodular: what an image adds can only shrink as others are picked, so the gain it had earlier is an upper bound of the gain it has
+now. The image with the best fresh gain wins as soon as no outdated gain lies above it.
+Source: Minoux 1978; the guarantee of 1 - 1/e is Nemhauser, Wolsey & Fisher 1978.
+"""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+_FIRST_BLOCK, _LARGEST_BLOCK = 8, 256  # candidates looked at together: more each time that none of them wins
+
+
+def lazy_greedy(
+    bounds: Float[Tensor, " n"],
+    gains: Callable[[Int[Tensor, " m"]], Float[Tensor, " m"]],
+    take: Callable[[int], None],
+    size: int,
+    generator: torch.Generator,
+    *,
+    at_least: float = 0.0,
+) -> tuple[list[int], list[float]]:
+    """Up to `size` distinct positions in greedy order, and the gain each had when it was picked.
+
+    `bounds` is an upper bound of each gain (-inf for what may not be picked); `gains(positions)` are the gains now; `take(position)`
+    picks. Stops before the first pick whose gain is not above `at_least`, so the answer may be shorter than `size`. Equal gains go to
+    any one of the equals, by `generator` and not by position.
+    """
+    shuffled = torch.randperm(len(bounds), generator=generator).to(bounds.device)
+    bounds = bounds[shuffled].double()
+    fresh_at = torch.full((len(bounds),), -1, dtype=torch.int64, device=bounds.device)  # picks that a bound has taken in
+    picked: list[int] = []
+    scores: list[float] = []
+    while len(picked) < min(size, len(bounds)):
+        block = _FIRST_BLOCK
+        while True:
+            top = bounds.topk(min(block + 1, len(bounds)))
+            candidates = top.indices[:block]
+            stale = candidates[(fresh_at[candidates] < len(picked)) & (bounds[candidates] > at_least)]
+            if len(stale):
+                bounds[stale] = gains(shuffled[stale]).to(bounds)
+                fresh_at[stale] = len(picked)
+            best = candidates[bounds[candidates].argmax()]
+            outside = float(top.values[block]) if len(top.values) > block else float("-inf")
+            gain = float(bounds[best])
+            if gain >= outside or max(gain, outside) <= at_least:
+                break
+            block = min(2 * block, _LARGEST_BLOCK)
+        if gain <= at_least:
+            break
+        bounds[best] = float("-inf")
+        position = int(shuffled[best])
+        picked.append(position)
+        scores.append(gain)
+        take(position)
+    return picked, scores

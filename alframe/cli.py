@@ -131,7 +131,7 @@ def execute(plan: Plan) -> list[dict[str, object]]:
                 "classes": list(data.pool.classes),
                 "n_pool": len(data.pool),
                 "n_test": len(data.test),
-                "data_hash": data.content_hash,
+                "data_hash": experiment.data_hash,
             },
             plan.device,
         )

@@ -11,18 +11,21 @@ from torch import Tensor, nn
 
 from alframe.console import progress
 from alframe.errors import RunFolderError, TrainingError
-from alframe.images import Data
+from alframe.images import Data, ImageSet
 from alframe.pixels import Normalizer, Pixels
 from alframe.rng import generator, scoped
 from alframe.trainer.trainer import Examples, Trainer
 from alframe.types import Prediction
 from alframe.uncertainty.base import Posterior, Uncertainty
 
-POOL, TEST = "pool", "test"
+POOL, TEST, TARGET = "pool", "test", "target"
 
 
 class Learner:
-    """Owns the device: images, networks, posterior. `build_network(shape, n_classes)` makes an untrained network."""
+    """Owns the device: images, networks, posterior. `build_network(shape, n_classes)` makes an untrained network.
+
+    `target` are unlabelled images that some strategies ask about, where these are neither the pool nor the test set.
+    """
 
     def __init__(
         self,
@@ -36,13 +39,15 @@ class Learner:
         batch_size: int = 256,
         resident_bytes: int = 4 << 30,
         show_progress: bool = False,
+        target: ImageSet | None = None,
     ) -> None:
         self.device, self.seed, self.batch_size, self.show_progress = device, seed, batch_size, show_progress
         self.n_classes, self.shape, self.augment = data.pool.n_classes, data.pool.shape, data.augment
         self.build_network, self.trainer, self.uncertainty = build_network, trainer, uncertainty
         self.pixels = {
             name: Pixels(images.pixels, device, resident_bytes)
-            for name, images in ((POOL, data.pool), (TEST, data.test))
+            for name, images in ((POOL, data.pool), (TEST, data.test), (TARGET, target))
+            if images is not None
         }
         self.prepare = Normalizer(data.pool.pixels, device, data.normalization)
         self.posterior: Posterior | None = None
@@ -88,7 +93,7 @@ class Learner:
         return {"train/loss": math.fsum(r.loss for r in reports) / len(reports)} if reports else {}
 
     def predictions(self, which: str, rows: Tensor, description: str = "") -> Iterator[Prediction]:
-        """A `Prediction` for each batch of `rows` of the pool or the test set, under the evaluation transform, in order."""
+        """A `Prediction` for each batch of `rows` of the pool, the test or the target set, under the evaluation transform, in order."""
         batches = progress(rows.split(self.batch_size), description, enabled=self.show_progress and bool(description))
         for batch in batches:
             with torch.no_grad():

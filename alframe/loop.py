@@ -1,5 +1,6 @@
 """The active-learning loop, on one screen: fit, evaluate, query, annotate, commit, until the budget is spent."""
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,14 +17,14 @@ from alframe.budget import Budget, draw_initial
 from alframe.console import RoundTable
 from alframe.dataset.cache import default_cache
 from alframe.errors import PoolError, expect
-from alframe.images import Data
+from alframe.images import Data, ImageSet
 from alframe.learner import POOL, TEST, Learner
 from alframe.metrics import area_under_curve, evaluate
 from alframe.pool import Pool
 from alframe.query import Picked, query
 from alframe.record import Record
 from alframe.rng import generator
-from alframe.strategy.base import Strategy
+from alframe.strategy.base import Schedule, Strategy
 from alframe.trainer.trainer import Trainer
 from alframe.types import Question
 from alframe.uncertainty.base import Uncertainty
@@ -33,13 +34,16 @@ Line = dict[str, Any]
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything a run is made of, already built. `annotator(labels=..., classes=..., seed=...)` makes the annotator."""
+    """Everything a run is made of, already built. `annotator(labels=..., classes=..., seed=...)` makes the annotator.
+
+    `target` is pool, test, or target, which stands for `target_images`.
+    """
 
     data: Data
     build_network: Callable[[tuple[int, ...], int], nn.Module]
     trainer: Trainer
     uncertainty: Uncertainty
-    strategy: Strategy
+    strategy: Schedule
     annotator: Callable[..., Annotator]
     budget: Budget = field(default_factory=Budget)
     seed: int = 0
@@ -50,14 +54,22 @@ class Experiment:
     resident_bytes: int = 4 << 30
     target: str = POOL
     target_size: int = 500
+    target_images: ImageSet | None = None
     show_progress: bool = False
+
+    @property
+    def data_hash(self) -> str:
+        """SHA-256 of all images that can decide what is asked and measured."""
+        if self.target_images is None:
+            return self.data.content_hash
+        return hashlib.sha256(f"{self.data.content_hash}{self.target_images.content_hash}".encode()).hexdigest()
 
     def check(self) -> None:
         """What can be known to be wrong before any image is looked at."""
         check_parts(self.strategy, self.uncertainty, self.trainer, self.budget)
 
 
-def check_parts(strategy: Strategy, uncertainty: Uncertainty, trainer: Trainer, budget: Budget) -> None:
+def check_parts(strategy: Schedule, uncertainty: Uncertainty, trainer: Trainer, budget: Budget) -> None:
     """Combinations that cannot work. Raises `ConfigError`."""
     expect(
         uncertainty.n_draws >= strategy.min_draws,
@@ -67,10 +79,6 @@ def check_parts(strategy: Strategy, uncertainty: Uncertainty, trainer: Trainer, 
     expect(
         budget.validation > 0 or not trainer.needs_validation,
         "Expected budget.validation > 0 with trainer.early_stop or trainer.best_checkpoint, got 0; try budget.validation=0.2.",
-    )
-    expect(
-        budget.validation > 0 or "held_out" not in strategy.needs,
-        f"Expected budget.validation > 0 for {type(strategy).__name__}, which reads validation images, got 0; try 0.2.",
     )
 
 
@@ -152,9 +160,10 @@ def final_numbers(lines: list[Line]) -> dict[str, float]:
 def _learner(e: Experiment) -> Learner:
     """A model with a frozen trunk maps the images to features first, once: what it learns from is those."""
     prepare = getattr(e.build_network, "prepare", None)
-    data = e.data
+    data, target = e.data, e.target_images
     if prepare is not None:
         pool, test = (prepare(images, e.cache, e.device) for images in (data.pool, data.test))
+        target = None if target is None else prepare(target, e.cache, e.device)
         data = replace(data, pool=pool, test=test, augment=None)
     return Learner(
         data,
@@ -166,6 +175,7 @@ def _learner(e: Experiment) -> Learner:
         batch_size=e.batch_size,
         resident_bytes=e.resident_bytes,
         show_progress=e.show_progress,
+        target=target,
     )
 
 
@@ -240,7 +250,8 @@ def _fit_evaluate_query(e: Experiment, learner: Learner, pool: Pool, round: int,
     if line["stopped"] is None:
         candidates = torch.from_numpy(pool.unasked())
         n_chosen, n_validation = e.budget.split(e.budget.size(round))
-        picked = _pick(e, learner, candidates, n_chosen, training, validation, round)
+        strategy = e.strategy.at(round, pool.bought)
+        picked = _pick(e, strategy, learner, candidates, n_chosen, training, validation, round)
         line |= picked.seconds
         stage["questions"] = [
             asdict(question) for question in _questions(e, learner, picked, candidates, n_validation, round)
@@ -250,17 +261,23 @@ def _fit_evaluate_query(e: Experiment, learner: Learner, pool: Pool, round: int,
 
 
 def _pick(
-    e: Experiment, learner: Learner, candidates: Tensor, size: int, training: Any, validation: Any, round: int
+    e: Experiment,
+    strategy: Strategy,
+    learner: Learner,
+    candidates: Tensor,
+    size: int,
+    training: Any,
+    validation: Any,
+    round: int,
 ) -> Picked:
     return query(
-        e.strategy,
+        strategy,
         learner,
         candidates,
         size,
         generator(e.seed, round, "query"),
         training=training,
         validation=validation,
-        n_test=len(e.data.test),
         target=e.target,
         target_size=e.target_size,
         max_bytes=e.max_bytes,

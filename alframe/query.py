@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from alframe.errors import StrategyError
-from alframe.learner import POOL, TEST, Learner
+from alframe.learner import POOL, Learner
 from alframe.strategy.base import Strategy
 from alframe.trainer.trainer import Examples
 from alframe.types import Selection, Summary, Views
@@ -34,7 +34,6 @@ def query(
     *,
     training: Examples,
     validation: Examples,
-    n_test: int,
     target: str = POOL,
     target_size: int = 500,
     max_bytes: int = 1 << 30,
@@ -42,18 +41,22 @@ def query(
 ) -> Picked:
     """Pick `size` of `candidates` (dataset indices, int64 [n]). ONE pass over the pool, under the evaluation transform.
 
+    `target` names the images (pool, test or target) from which a strategy that asks about a target set gets `target_size`.
+
     Raises `StrategyError`, naming the strategy, when it does not answer with exactly `size` distinct positions in range and
     finite scores, or when a summary holds NaN.
     """
     begin = time.perf_counter()
+    narrowed = strategy.narrow(len(candidates), size, generator)
+    looked_at = candidates if narrowed is None else candidates[narrowed]
     views = _views(
         strategy,
         learner,
+        looked_at,
         candidates,
         generator,
         training,
         validation,
-        n_test,
         target,
         target_size,
         max_bytes,
@@ -64,7 +67,7 @@ def query(
     _check(strategy, selection, size, views.n)
     positions = selection.positions.cpu()
     return Picked(
-        indices=candidates[positions].tolist(),
+        indices=looked_at[positions].tolist(),
         scores=[float(score) for score in selection.scores.cpu()],
         score_name=selection.score_name,
         pool_scores=None if selection.pool_scores is None else selection.pool_scores.float().cpu(),
@@ -75,11 +78,11 @@ def query(
 def _views(
     strategy: Strategy,
     learner: Learner,
+    looked_at: Tensor,
     candidates: Tensor,
     generator: torch.Generator,
     training: Examples,
     validation: Examples,
-    n_test: int,
     target: str,
     target_size: int,
     max_bytes: int,
@@ -96,13 +99,13 @@ def _views(
     if "held_out" in strategy.needs:
         needs |= {"held_out": summary(POOL, validation.rows), "held_out_labels": validation.labels.to(learner.device)}
     if "target" in strategy.needs:
-        rows = candidates if target == POOL else torch.arange(n_test)
+        rows = candidates if target == POOL else torch.arange(len(learner.pixels[target]))
         rows = rows[torch.randperm(len(rows), generator=generator)[:target_size]].sort().values
-        needs["target"] = summary(POOL if target == POOL else TEST, rows)
+        needs["target"] = summary(target, rows)
     if "head" in strategy.needs:
         needs["head"] = learner.fitted.head
-    pool = summary(POOL, candidates, description) if strategy.reads_pool else {}
-    return Views(n=len(candidates), pool=pool, n_classes=learner.n_classes, max_bytes=max_bytes, **needs)
+    pool = summary(POOL, looked_at, description) if strategy.reads_pool else {}
+    return Views(n=len(looked_at), pool=pool, n_classes=learner.n_classes, max_bytes=max_bytes, **needs)
 
 
 def summarize(

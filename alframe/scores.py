@@ -36,6 +36,13 @@ def _entropy(probs: Float[Tensor, "*b c"]) -> Float[Tensor, "*b"]:
     return torch.special.entr(probs).sum(dim=-1)  # entr(0) = 0, where p * log(p) is NaN
 
 
+def _votes(log_probs: Float[Tensor, "b k c"]) -> Float[Tensor, "b c"]:
+    """How many draws vote for each class; a draw votes for its likeliest."""
+    votes = log_probs.argmax(dim=-1)
+    counts = log_probs.new_zeros(len(log_probs), log_probs.shape[2])
+    return counts.scatter_add_(1, votes, torch.ones_like(votes, dtype=log_probs.dtype))
+
+
 @_in_chunks
 def least_confidence(log_probs: Float[Tensor, "b k c"]) -> Float[Tensor, " b"]:
     """Probability of not being the predicted class, in [0, 1 - 1/c].
@@ -87,12 +94,20 @@ def variation_ratio(log_probs: Float[Tensor, "b k c"]) -> Float[Tensor, " b"]:
     Source: Freeman 1965; Beluch et al. 2018 (CVPR). Differs: the second key.
     """
     k, c = log_probs.shape[1:]
-    votes = log_probs.argmax(dim=-1)
-    counts = log_probs.new_zeros(len(log_probs), c).scatter_add_(
-        1, votes, torch.ones_like(votes, dtype=log_probs.dtype)
-    )
     second_key = _entropy(_mean(log_probs)) / math.log(c)
-    return 1 - counts.amax(dim=-1) / k + 0.01 / k * second_key
+    return 1 - _votes(log_probs).amax(dim=-1) / k + 0.01 / k * second_key
+
+
+@_in_chunks
+def vote_entropy(log_probs: Float[Tensor, "b k c"]) -> Float[Tensor, " b"]:
+    """Entropy of the draws' votes in nats, in [0, log min(c, k)]; 0 when k = 1.
+
+    -sum_c (v_c/k) log (v_c/k), v_c being the number of draws that vote for class c, each for its likeliest. Images with the same
+    counts get the same bits, whichever classes they are of: with few draws most images tie, and a rule may then break the ties.
+    Source: Dagan & Engelson 1995 (ICML); Engelson & Dagan 1996, arXiv:cmp-lg/9606030. Differs: not divided by log min(c, k).
+    """
+    counts = _votes(log_probs).sort(dim=-1).values.double()  # sorted: the order of a sum changes its last bits
+    return _entropy(counts / log_probs.shape[1]).float()
 
 
 @_in_chunks
@@ -104,3 +119,16 @@ def bald(log_probs: Float[Tensor, "b k c"]) -> Float[Tensor, " b"]:
     """
     probs = log_probs.exp()
     return (_entropy(probs.mean(dim=1)) - _entropy(probs).mean(dim=1)).clamp_min(0)
+
+
+@_in_chunks
+def mean_kl(log_probs: Float[Tensor, "b k c"]) -> Float[Tensor, " b"]:
+    """Mean divergence of a draw from the mean of all draws in nats, in [0, log min(c, k)]; exactly 0 when k = 1.
+
+    mean_k KL(p_k || p̄) = mean_k sum_c p_kc log(p_kc / p̄_c). This is BALD by another name: sum_k p_kc / k = p̄_c makes the
+    second logarithm's part H[p̄]. The two differ by rounding alone.
+    Source: McCallum & Nigam 1998 (ICML), who weigh it by density too. Differs: no density weight; rounding below 0 is clamped.
+    """
+    probs = log_probs.exp()
+    terms = torch.xlogy(probs, probs) - torch.xlogy(probs, probs.mean(dim=1, keepdim=True))  # 0 where p_kc = 0
+    return terms.sum(dim=-1).mean(dim=1).clamp_min(0)

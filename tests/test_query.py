@@ -62,7 +62,6 @@ def ask(learner, strategy, training=NOTHING, validation=NOTHING, size=SIZE):
         generator(0, 0, "query"),
         training=training,
         validation=validation,
-        n_test=40,
     )
 
 

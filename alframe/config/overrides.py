@@ -127,7 +127,7 @@ def _is_group(override: Override) -> bool:
 
 
 def _is_group_text(text: str) -> bool:
-    name = text.split("=", 1)[0]
+    name = text.split("=", 1)[0].split("@", 1)[0]  # strategy@strategy.first=badge: a choice for a place inside
     return not name.startswith("hydra") and (CONFIGS / name).is_dir()
 
 

@@ -27,11 +27,11 @@ from alframe.config.schema import GROUPS, RESERVED, Schema, first_line, plain
 from alframe.dataset.base import Dataset
 from alframe.errors import AlframeError, ConfigError, did_you_mean
 from alframe.loop import check_parts
-from alframe.strategy.base import Strategy
+from alframe.strategy.base import Schedule
 from alframe.trainer.trainer import Trainer
 from alframe.uncertainty.base import Uncertainty
 
-TYPES = {"dataset": Dataset, "trainer": Trainer, "uncertainty": Uncertainty, "strategy": Strategy, "budget": Budget}
+TYPES = {"dataset": Dataset, "trainer": Trainer, "uncertainty": Uncertainty, "strategy": Schedule, "budget": Budget}
 """What the parts must be; a model and an annotator are made later, so theirs is anything that can be called."""
 INJECTED = {
     "model": {"shape", "n_classes"},
@@ -108,8 +108,9 @@ def _option_problems(tree: Mapping[str, Any]) -> list[str]:
         value = tree["query"][key[6:]] if key.startswith("query.") else tree[key]
         if value < lowest:
             problems.append(f"Expected {key} >= {lowest}, got {value}.")
-    if tree["query"]["target"] not in ("pool", "test"):
-        problems.append(f"Expected query.target to be pool or test, got '{tree['query']['target']}'.")
+    target = tree["query"]["target"]
+    if target not in ("pool", "test") and not Path(target).expanduser().is_dir():
+        problems.append(f"Expected query.target to be pool, test or a folder of images, got '{target}'; correct it.")
     if tree["threads"] is not None and tree["threads"] < 1:
         problems.append(f"Expected threads >= 1 or null, got {tree['threads']}.")
     try:
@@ -244,7 +245,7 @@ def _construct(tree: Mapping[str, Any], groups: Iterable[str] = GROUPS) -> tuple
         if isinstance(part, wanted) if wanted else callable(part):
             parts[group] = part
         else:
-            name = f"a {wanted.__name__}" if wanted else f"something that makes a {group} (with _partial_: true)"
+            name = f"a {group.capitalize()}" if wanted else f"something that makes a {group} (with _partial_: true)"
             problems.append(
                 f"Expected {name} from {group}._target_={tree[group]['_target_']}, got {type(part).__name__}."
             )

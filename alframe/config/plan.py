@@ -16,8 +16,10 @@ from alframe.config.parts import INJECTED, assemble, pick_device
 from alframe.config.schema import GROUPS, NO_PRESET, composer, plain, without_hydra
 from alframe.dataset.base import Dataset
 from alframe.dataset.cache import default_cache
+from alframe.dataset.files import load_unlabelled
 from alframe.errors import ConfigError
 from alframe.images import Data
+from alframe.learner import POOL, TARGET, TEST
 from alframe.loop import Experiment
 from alframe.trainer.trainer import Trainer
 
@@ -52,6 +54,11 @@ class Plan:
 
     def experiment(self, data: Data) -> Experiment:
         query = self.options["query"]
+        target, images = query["target"], None
+        if target not in (POOL, TEST):  # a folder, which is read only for a strategy that asks about it
+            folder, target = Path(target).expanduser().resolve(), TARGET
+            if "target" in self.parts["strategy"].needs:
+                images = load_unlabelled(folder, data.pool, self.cache)
         return Experiment(
             data=data,
             build_network=self.parts["model"],
@@ -65,7 +72,8 @@ class Plan:
             cache=self.cache,
             batch_size=query["batch_size"],
             max_bytes=query["max_bytes"],
-            target=query["target"],
+            target=target,
+            target_images=images,
             target_size=query["target_size"],
             resident_bytes=self.options["resident_bytes"],
             show_progress=self.options["progress"],

@@ -52,6 +52,27 @@ class Files:
         return file.relative_to(self.root).as_posix()
 
 
+def load_unlabelled(folder: Path, like: ImageSet, cache: Path) -> ImageSet:
+    """Every image file under `folder` (deeper ones too), in the shape and with the classes of `like`; labels are -1.
+
+    Raises DataError for a folder without images, for files that cannot be read, and for sizes that differ from those of `like` where
+    these are not square.
+    """
+    files = list_files(folder)
+    if not files:
+        raise DataError(f"Expected unlabelled images in {folder}, got none; put them there, or set query.target=pool.")
+    channels, height, width = like.shape
+    listed = Files(folder, tuple(files), np.full(len(files), -1, dtype=np.int64), like.classes)
+    size = height if height == width else None
+    images = listed.load(cache, "target", size=size, channels=3 if channels == 3 else 1)
+    if images.shape != like.shape:
+        raise DataError(
+            f"Expected images of {height} x {width} pixels in {folder}, as those of the dataset, got {images.shape[1]} x "
+            f"{images.shape[2]}; resize them, or set dataset.size."
+        )
+    return images
+
+
 def list_files(folder: Path, pattern: str = "**/*") -> list[Path]:
     """Files under `folder` that match `pattern`, sorted by path; hidden ones and those that file browsers leave are passed over."""
     return sorted(

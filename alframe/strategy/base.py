@@ -4,20 +4,41 @@ from abc import ABC, abstractmethod
 from typing import ClassVar
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from alframe.types import Prediction, Selection, Summary, Views
 
 
-class Strategy(ABC):
-    """A rule that picks what to label next. Leaves are frozen dataclasses whose fields are their YAML keys.
+class Schedule(ABC):
+    """Says which strategy asks in a round. A strategy is the schedule that always answers with itself.
 
     `needs` names what `Views` must hold beside the pool: "labeled", "target", "held_out", "head". `min_draws` is the least
-    number of posterior draws that the rule makes sense with. `reads_pool = False` spares the pool pass altogether.
+    number of posterior draws that the rule makes sense with. Both hold for every round, and are checked before any data is read.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
     min_draws: int = 1
+
+    @abstractmethod
+    def at(self, round: int, n_labels: int) -> "Strategy":
+        """The strategy for the query after round `round` (0-based), when `n_labels` labels have been bought."""
+
+
+class Strategy(Schedule):
+    """A rule that picks what to label next. Leaves are frozen dataclasses whose fields are their YAML keys.
+
+    `reads_pool = False` spares the pool pass altogether.
+    """
+
     reads_pool: ClassVar[bool] = True
+
+    def at(self, round: int, n_labels: int) -> "Strategy":
+        return self
+
+    def narrow(self, n: int, size: int, generator: torch.Generator) -> Int[Tensor, " m"] | None:
+        """Asked before the pool pass: sorted positions of the only images to look at (at least `size` of `n`), or None for all."""
+        return None
 
     @abstractmethod
     def summarize(self, prediction: Prediction) -> Summary:
@@ -26,3 +47,9 @@ class Strategy(ABC):
     @abstractmethod
     def select(self, views: Views, size: int, generator: torch.Generator) -> Selection:
         """`size` distinct positions of the pool (1 <= size <= views.n), the most wanted first; randomness from `generator` only."""
+
+
+def declare_for(wrapper: Schedule, *inner: Schedule) -> None:
+    """Make a wrapper (a frozen dataclass) declare what any of the `inner` ones needs."""
+    object.__setattr__(wrapper, "needs", frozenset().union(*(one.needs for one in inner)))
+    object.__setattr__(wrapper, "min_draws", max(one.min_draws for one in inner))

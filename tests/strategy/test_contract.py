@@ -1,8 +1,11 @@
-"""What every strategy leaf must keep, read from configs/strategy/*.yaml: a new leaf is tested with no edit here."""
+"""What every strategy leaf must keep, read from configs/strategy/*.yaml: a new leaf is tested with no edit here.
+
+A schedule (`switch`) is tested as the strategy that it starts with.
+"""
 
 import pickle
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -11,11 +14,13 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from alframe.strategy.base import Strategy
+from alframe.config import composer
+from alframe.strategy.base import Schedule, Strategy
 from alframe.types import Prediction, Selection, Summary, Views
 
 LEAVES = sorted((Path(__file__).parents[2] / "configs" / "strategy").glob("*.yaml"))
-NODES = {leaf.stem: OmegaConf.load(leaf) for leaf in LEAVES if leaf.stem != "custom"}
+with composer() as compose:
+    NODES = {leaf.stem: compose([f"strategy={leaf.stem}"]).strategy for leaf in LEAVES if leaf.stem != "custom"}
 N, N_LABELED, N_OTHER, K, C, D, Q = 600, 40, 30, 4, 6, 24, 12
 
 
@@ -50,7 +55,7 @@ def node(request: pytest.FixtureRequest):
 
 @pytest.fixture
 def strategy(node) -> Strategy:
-    return instantiate(node)
+    return instantiate(node).at(0, 0)
 
 
 def summarize(strategy: Strategy, features: Tensor, batch: int = 256) -> Summary:
@@ -58,15 +63,24 @@ def summarize(strategy: Strategy, features: Tensor, batch: int = 256) -> Summary
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
-def views(strategy: Strategy, pool: Tensor = POOL, batch: int = 256, max_bytes: int = 1 << 30) -> Views:
+def views(
+    strategy: Strategy,
+    pool: Tensor = POOL,
+    batch: int = 256,
+    max_bytes: int = 1 << 30,
+    n_labeled: int = N_LABELED,
+    n_held_out: int = N_OTHER,
+) -> Views:
     """The pool, and what the strategy's `needs` name."""
     extra: dict[str, object] = {}
     if "labeled" in strategy.needs:
-        extra |= {"labeled": summarize(strategy, LABELED, batch), "labels": torch.arange(N_LABELED) % C}
+        labeled = {name: tensor[:n_labeled] for name, tensor in summarize(strategy, LABELED, batch).items()}
+        extra |= {"labeled": labeled, "labels": (torch.arange(N_LABELED) % C)[:n_labeled]}
     if "target" in strategy.needs:
         extra |= {"target": summarize(strategy, TARGET, batch)}
     if "held_out" in strategy.needs:
-        extra |= {"held_out": summarize(strategy, HELD_OUT, batch), "held_out_labels": torch.arange(N_OTHER) % C}
+        held_out = {name: tensor[:n_held_out] for name, tensor in summarize(strategy, HELD_OUT, batch).items()}
+        extra |= {"held_out": held_out, "held_out_labels": (torch.arange(N_OTHER) % C)[:n_held_out]}
     if "head" in strategy.needs:
         extra |= {"head": POSTERIOR.head}
     summary = summarize(strategy, pool, batch) if strategy.reads_pool else {}
@@ -106,31 +120,91 @@ def test_a_leaf_opens_with_a_line_that_says_what_it_is() -> None:
         assert leaf.read_text().startswith("# "), leaf.name
 
 
-def test_it_is_a_frozen_dataclass_whose_fields_are_its_keys(node, strategy: Strategy) -> None:
-    assert isinstance(strategy, Strategy)
-    assert is_dataclass(strategy)
-    assert type(strategy).__dataclass_params__.frozen
-    assert {field.name for field in fields(strategy)} == {key for key in node if not key.startswith("_")}
+def test_it_is_a_frozen_dataclass_whose_fields_are_its_keys(node) -> None:
+    leaf = instantiate(node)
+    assert isinstance(leaf, Schedule)
+    assert is_dataclass(leaf)
+    assert type(leaf).__dataclass_params__.frozen
+    assert {field.name for field in fields(leaf)} == {key for key in node if not key.startswith("_")}
 
 
-def test_it_declares_needs_and_draws(strategy: Strategy) -> None:
-    assert strategy.needs <= {"labeled", "target", "held_out", "head"}
-    assert 1 <= strategy.min_draws <= K
+def test_it_declares_needs_and_draws(node, strategy: Strategy) -> None:
+    leaf = instantiate(node)
+    assert strategy.needs <= leaf.needs <= {"labeled", "target", "held_out", "head"}
+    assert 1 <= strategy.min_draws <= leaf.min_draws <= K
 
 
-@pytest.mark.parametrize("size", [1, Q, N])
-def test_it_picks_distinct_positions_with_finite_scores(strategy: Strategy, size: int) -> None:
-    selection: Selection = strategy.select(views(strategy), size, seeded(0))
+def check(selection: Selection, size: int, n: int) -> None:
     assert selection.positions.dtype == torch.int64
     assert selection.positions.shape == selection.scores.shape == (size,)
     assert len(set(selection.positions.tolist())) == size
     assert selection.positions.min() >= 0
-    assert selection.positions.max() < N
+    assert selection.positions.max() < n
     assert selection.scores.isfinite().all()
     assert selection.score_name
     if selection.pool_scores is not None:
-        assert selection.pool_scores.shape == (N,)
+        assert selection.pool_scores.shape == (n,)
         assert torch.equal(selection.pool_scores[selection.positions], selection.scores)
+
+
+@pytest.mark.parametrize("size", [1, Q, N])
+def test_it_picks_distinct_positions_with_finite_scores(strategy: Strategy, size: int) -> None:
+    check(strategy.select(views(strategy), size, seeded(0)), size, N)
+
+
+@pytest.mark.parametrize("size", [1, Q, 60])
+@pytest.mark.parametrize(
+    "pool",
+    [
+        POOL[:15].repeat(4, 1),
+        POOL[:1].expand(60, -1),
+        torch.zeros(60, D),
+        torch.cat([torch.zeros(20, D), 1e3 * POOL[:20], 1e-3 * POOL[:20]]),
+    ],
+    ids=["duplicates", "one image", "zeros", "extremes"],
+)
+def test_duplicates_zeros_and_certain_images_are_picked_once(strategy: Strategy, pool: Tensor, size: int) -> None:
+    check(strategy.select(views(strategy, pool.contiguous()), size, seeded(0)), size, 60)
+
+
+@pytest.mark.parametrize("size", [1, Q, 40])
+def test_it_starts_without_labels_and_without_validation_images(strategy: Strategy, size: int) -> None:
+    pool = POOL[:40]
+    check(strategy.select(views(strategy, pool, n_labeled=0, n_held_out=0), size, seeded(0)), size, 40)
+
+
+def test_one_label_of_one_class_is_enough(strategy: Strategy) -> None:
+    check(strategy.select(views(strategy, n_labeled=1, n_held_out=1), Q, seeded(0)), Q, N)
+
+
+@pytest.mark.parametrize("n_classes", [2, 100])
+def test_two_and_a_hundred_classes_are_alike(
+    strategy: Strategy, n_classes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(POSTERIOR, "weight", torch.randn(n_classes, D, generator=seeded(5)))
+    monkeypatch.setattr(POSTERIOR, "draws", POSTERIOR.weight + torch.randn(K, n_classes, D, generator=seeded(6)))
+    looked_at = replace(views(strategy, POOL[:100]), n_classes=n_classes)
+    check(strategy.select(looked_at, Q, seeded(0)), Q, 100)
+
+
+def test_the_nan_of_an_image_stands_in_its_summary_where_the_pool_pass_names_it(strategy: Strategy) -> None:
+    features = POOL[:10].clone()
+    features[3] = torch.nan
+    summary = strategy.summarize(POSTERIOR.predict(features))
+    missing = torch.stack([tensor.flatten(1).isnan().any(dim=1) for tensor in summary.values()] or [torch.zeros(10)])
+    assert missing.any(dim=0).nonzero().squeeze(1).tolist() == ([3] if strategy.reads_pool else [])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+def test_the_device_does_not_change_the_choice(strategy: Strategy, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = choose(strategy)
+    looked_at = views(strategy)
+    moved = {name: value.cuda() for name, value in vars(looked_at).items() if isinstance(value, Tensor)}
+    for name, value in vars(looked_at).items():
+        if isinstance(value, dict):
+            moved[name] = {key: tensor.cuda() for key, tensor in value.items()}
+    monkeypatch.setattr(POSTERIOR, "weight", POSTERIOR.weight.cuda())
+    assert strategy.select(replace(looked_at, **moved), Q, seeded(0)).positions.tolist() == expected
 
 
 def test_it_works_with_the_fewest_draws_it_declares(strategy: Strategy, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,35 @@
+"""One strategy while labels are few, another once there are enough."""
+
+from dataclasses import dataclass
+
+from alframe.errors import expect
+from alframe.strategy.base import Schedule, Strategy, declare_for
+
+
+@dataclass(frozen=True)
+class Switch(Schedule):
+    """`first` for the first `rounds` queries, or until `labels` labels have been bought; from then on `then`.
+
+    Exactly one of `rounds` and `labels` is given. Either part may be a switch itself. What the later part needs (posterior
+    draws) must be there from the start.
+    Raises `ConfigError` unless one of the two counts is given and positive.
+    Source: Doucet et al. 2024 switch from TypiClust to margin so (TCM, `strategy=tcm`).
+    """
+
+    first: Schedule
+    then: Schedule
+    rounds: int | None = None
+    labels: int | None = None
+
+    def __post_init__(self) -> None:
+        given = [count for count in (self.rounds, self.labels) if count is not None]
+        expect(
+            len(given) == 1 and given[0] >= 1,
+            "Expected one of strategy.rounds and strategy.labels, a whole number from 1, got "
+            f"rounds={self.rounds} and labels={self.labels}; set the other to null.",
+        )
+        declare_for(self, self.first, self.then)
+
+    def at(self, round: int, n_labels: int) -> Strategy:
+        early = round < self.rounds if self.rounds is not None else n_labels < (self.labels or 0)
+        return (self.first if early else self.then).at(round, n_labels)

@@ -104,7 +104,7 @@ def vote_entropy(log_probs: Float[Tensor, "b k c"]) -> Float[Tensor, " b"]:
 
     -sum_c (v_c/k) log (v_c/k), v_c being the number of draws that vote for class c, each for its likeliest. Images with the same
     counts get the same bits, whichever classes they are of: with few draws most images tie, and a rule may then break the ties.
-    Source: Dagan & Engelson 1995 (ICML); Engelson & Dagan 1996, arXiv:cmp-lg/9606030. Differs: not divided by log min(c, k).
+    Source: Engelson & Dagan 1996 (ACL); Argamon-Engelson & Dagan 1999, arXiv:1106.0220. Differs: in nats, not divided by a constant.
     """
     counts = _votes(log_probs).sort(dim=-1).values.double()  # sorted: the order of a sum changes its last bits
     return _entropy(counts / log_probs.shape[1]).float()

@@ -275,3 +275,29 @@ def test_every_preset_builds_and_opens_with_its_command(path):
     check(f"experiment={path.stem}")  # what it sweeps over, too
     plan = load([f"experiment={path.stem}"])
     assert plan.folder.parts[1] == path.stem
+
+
+def test_a_part_inside_a_strategy_is_chosen_by_its_place():
+    plan = load(["strategy=candidates", "strategy@strategy.strategy=badge", "strategy.size=50"])
+    assert type(plan.parts["strategy"].strategy).__name__ == "Badge"
+    assert plan.folder != load(["strategy=candidates", "strategy.size=50"]).folder
+    inside = load(["strategy=candidates", "strategy@strategy.strategy=badge", "strategy.strategy.first=sample"])
+    assert inside.parts["strategy"].strategy.first == "sample"
+
+
+def test_a_misspelt_part_inside_a_strategy_is_told_with_the_choices():
+    (told,) = mistakes("strategy=candidates", "strategy@strategy.strategy=bagde")
+    assert told.endswith("got 'bagde'; did you mean 'badge'?")
+
+
+def test_what_a_part_inside_needs_is_checked_before_data_is_read():
+    (told,) = mistakes("strategy=candidates", "strategy@strategy.strategy=bald", "uncertainty=point")
+    assert "at least 2 draws" in told
+    (told,) = mistakes("strategy=candidates", "strategy@strategy.strategy=switch")
+    assert "put candidates inside the switch" in told
+
+
+def test_the_target_set_is_pool_test_or_a_folder_that_exists(tmp_path):
+    (told,) = mistakes("query.target=tset")
+    assert told == "Expected query.target to be pool, test or a folder of images, got 'tset'; correct it."
+    assert load([f"query.target={tmp_path}"]).identity["query"]["target"] == str(tmp_path)

@@ -21,7 +21,10 @@ from alframe.loop import final_numbers, run
 from alframe.pool import Ledger
 from alframe.record import Record
 from alframe.scores import bald
+from alframe.strategy.candidates import Candidates
 from alframe.strategy.core_set import CoreSet
+from alframe.strategy.random import Random
+from alframe.strategy.switch import Switch
 from alframe.strategy.top_score import TopScore
 from alframe.uncertainty.mc_dropout import MCDropout
 from alframe.uncertainty.point import Point
@@ -429,3 +432,42 @@ def test_validation_images_are_drawn_at_random_even_beside_a_balanced_start(make
     }
     assert sum(labels["initial"]) == 10
     assert sum(labels["validation"]) < 8
+
+
+def names_of_scores(folder):
+    ledger, _ = read(folder)
+    stages = sorted((folder / "queries").glob("round_*.json"))
+    names = [json.loads(stage.read_text())["questions"] for stage in stages]
+    return ledger, [{question["score_name"] for question in questions} for questions in names]
+
+
+def test_a_switch_changes_the_strategy_by_round_and_by_labels_bought(make_experiment, tmp_path):
+    by_round = Switch(CoreSet(), Random(), rounds=2)
+    go(make_experiment(strategy=by_round), tmp_path / "rounds")
+    assert names_of_scores(tmp_path / "rounds")[1] == [{"distance"}, {"distance"}, {"random"}, set()]
+    by_labels = Switch(CoreSet(), Random(), labels=25)
+    go(make_experiment(strategy=by_labels), tmp_path / "labels")
+    assert names_of_scores(tmp_path / "labels")[1] == [{"distance"}, {"random"}, {"random"}, set()]
+
+
+def test_candidates_that_are_the_whole_pool_change_nothing(make_experiment, tmp_path):
+    go(make_experiment(strategy=CoreSet()), tmp_path / "all")
+    go(make_experiment(strategy=Candidates(CoreSet(), size=1000)), tmp_path / "wrapped")
+    assert read(tmp_path / "all") == read(tmp_path / "wrapped")
+
+
+def test_candidates_are_all_that_the_pool_pass_sees(make_experiment, tmp_path, monkeypatch):
+    seen = []
+    original = alframe.query.summarize
+    monkeypatch.setattr(
+        alframe.query, "summarize", lambda *args: seen.append((args[2], len(args[3]))) or original(*args)
+    )
+    go(make_experiment(strategy=Candidates(TopScore(bald, 2), size=12), uncertainty=MCDropout(draws=2)), tmp_path)
+    assert seen == [("pool", 12)] * 3
+
+
+def test_a_run_may_start_with_nothing_labelled_and_let_the_strategy_choose(make_experiment, tmp_path):
+    rounds = go(make_experiment(strategy=CoreSet(), budget=Budget(initial=0, query_size=8, rounds=3)), tmp_path)
+    assert [line["labels"] for line in rounds] == [0, 8, 16, 24]
+    ledger, _ = read(tmp_path)
+    assert {line["kind"] for line in ledger} == {"query"}

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from alframe.errors import StrategyError
-from alframe.learner import POOL, Learner
+from alframe.learner import POOL, TARGET, Learner
 from alframe.query import query, summarize
 from alframe.rng import generator
 from alframe.strategy.base import Strategy
@@ -105,6 +105,22 @@ def test_a_strategy_gets_what_it_needs_and_nothing_else(learner, data):
     assert len(views.held_out["top"]) == 5
     assert len(views.target["top"]) == 60
     assert views.head(views.pool["features"]).shape == (60, 2)
+
+
+def test_the_target_set_may_be_images_that_are_neither_pool_nor_test(data, make_trainer, make_images, tiny_network):
+    line = make_images(25, seed=9)
+    learner = Learner(
+        data, tiny_network, make_trainer(), MCDropout(draws=3), seed=0, device=torch.device("cpu"), target=line
+    )
+    rows = torch.arange(20)
+    learner.fit(Examples(rows, torch.from_numpy(data.pool.labels[:20])), NOTHING, 0)
+    needy = Needy()
+    options = {"training": NOTHING, "validation": NOTHING, "target": TARGET, "target_size": 10}
+    query(needy, learner, torch.arange(20, 80), SIZE, generator(0, 0, "query"), **options)
+    shown = needy.seen[0].target["features"]
+    expected = summarize(Answers(), learner, TARGET, torch.arange(25), 1 << 30)["features"]
+    assert len(shown) == 10
+    assert all(torch.isclose(expected, row, atol=1e-6).all(dim=1).any() for row in shown)
 
 
 def test_a_strategy_that_does_not_read_the_pool_costs_no_pass(learner, monkeypatch):

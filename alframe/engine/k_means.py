@@ -1,6 +1,6 @@
 """k-means on the device: seeded k-means++, Lloyd's iterations in chunks, and one image for each cluster."""
 
-from collections.abc import Iterator
+import math
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +13,7 @@ from alframe.engine.nearest_centre import NearestCentre
 from alframe.errors import StrategyError, expect
 
 _SETTLED = 1e-4  # an iteration that takes less than this share off the sum of squared distances is the last
-_MEAN_ROWS = 1024  # summed at a time for the mean: fixed, so that the last bit does not follow `max_bytes`
+_SUM_ROWS = 1024  # summed in float32 before float64 takes over: fixed, so that the last bit does not follow `max_bytes`
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Clusters:
 
     @property
     def sizes(self) -> Int[Tensor, " k"]:
-        """Points of each cluster; 0 is possible where there are fewer distinct points than clusters."""
+        """Points of each cluster; 0 is possible, as the nearest centre of all points may be another."""
         return self.labels.bincount(minlength=len(self.centres))
 
     def representatives(self, size: int) -> Int[Tensor, " q"]:
@@ -50,43 +50,111 @@ def k_means(
     max_per_cluster: int | None = None,
     max_bytes: int = 1 << 30,
 ) -> Clusters:
-    """Lloyd's k-means from k-means++ seeds; `k` is cut to n. `weights` (>= 0) count a point so many times; all 0 is as none.
+    """Lloyd's k-means from k-means++ seeds. `k` is cut to the number of distinct points.
 
-    Stops when no label changes, when an iteration takes less than 1e-4 off the (weighted) sum of squared distances, or after
-    `max_iterations`. A cluster without weight starts again at a point that is far from its centre.
+    `weights` (>= 0) count a point so many times; where all are 0 they count for nothing. Stops when no label changes, when an
+    iteration takes less than 1e-4 off the sum of squared distances, or after `max_iterations`. A cluster that is left without
+    weight starts again at a point that is far from its centre.
     With `max_per_cluster` the centres are found on at most that many points a cluster, drawn at random (as faiss does), and all
-    points are assigned once at the end. Products are float32 on centred data, sums float64, and the `distances` that come out are
-    by differences, so that they rank near neighbours far from the origin. Extra memory: a chunk within `max_bytes` (64 MB at most),
-    40 bytes a point, and the points drawn. Raises `StrategyError` for points that are not finite, and for negative weights.
+    points are assigned once at the end. Products are float32 on centred data; the `distances` that come out are by differences,
+    and rank near neighbours far from the origin. Extra memory: a chunk within `max_bytes` (64 MB at most), 60 bytes a point, a few
+    times the centres, and the points drawn. Raises `StrategyError` for points that are not finite, and for weights below 0.
     Source: Lloyd 1982; Arthur & Vassilvitskii 2007.
     """
     expect_finite(points)
-    n, k = len(points), min(k, len(points))
     chosen = None
-    if max_per_cluster is not None and n > k * max_per_cluster:
-        chosen = torch.randperm(n, generator=generator)[: k * max_per_cluster].sort().values.to(points.device)
+    if max_per_cluster is not None and len(points) > k * max_per_cluster:
+        drawn = torch.randperm(len(points), generator=generator)[: k * max_per_cluster]
+        chosen = drawn.sort().values.to(points.device)
     some = points if chosen is None else points[chosen]
     weights = _checked(weights if weights is None or chosen is None else weights[chosen])
-    origin = _mean(some)
+    nowhere = torch.zeros(some.shape[1], device=some.device)
+    all_in_one = torch.zeros(len(some), dtype=torch.int64, device=some.device)
+    origin = (_sums(some, all_in_one, 1, nowhere, None)[0][0] / len(some)).float()
     with full_precision():
         centres = _seeds(some, k, generator, weights, max_bytes).float() - origin
-        labels, total = some.new_full((len(some),), -1, dtype=torch.int64), float("inf")
+        labels, total = torch.empty(0), math.inf
         for _ in range(max_iterations):
-            before, total_before = labels, total
-            labels, distances, sums, mass = _assign(some, centres, origin, weights, max_bytes)
-            total = float((distances if weights is None else distances * weights).sum(dtype=torch.float64))
-            if torch.equal(labels, before) or total_before - total < _SETTLED * total_before:
-                break  # before the first iteration total_before is infinite, and the difference too
-            centres = _moved(some, centres, origin, distances, sums, mass)
-        return _nearest(points, centres, origin, max_bytes)
+            labels_before, total_before = labels, total
+            labels, distances = _assign(some, centres, origin, max_bytes)
+            counted = distances if weights is None else distances * weights
+            total = float(counted.sum(dtype=torch.float64))
+            centres = _move(centres, some, labels, counted, origin, weights)
+            if torch.equal(labels, labels_before) or total > (1 - _SETTLED) * total_before:
+                break
+        labels, distances = _assign(points, centres, origin, max_bytes, exactly=True)
+    return Clusters(centres + origin, labels, distances)
 
 
 def _checked(weights: Tensor | None) -> Tensor | None:
+    """Weights as float64, or None where they do not count."""
     if weights is None:
         return None
     expect(
-        bool(weights.isfinite().all()) and float(weights.min()) >= 0,
-        "Expected finite weights of at least 0, got others; look for NaN in the predictions.",
+        bool((weights >= 0).all()) and bool(weights.isfinite().all()),
+        "Expected finite weights of at least 0, got others; look for NaN in the network's outputs.",
         StrategyError,
     )
-    return weights.double() if float(weights.max()) > 0 else None
+    return weights.double() if bool((weights > 0).any()) else None
+
+
+def _seeds(points: Tensor, k: int, generator: torch.Generator, weights: Tensor | None, max_bytes: int) -> Tensor:
+    """k-means++: the first by weight, the others by D² sampling; fewer than `k` where all points left equal a seed."""
+    nearest = NearestCentre([points], max_bytes)
+    if weights is None:
+        first = int(torch.randint(len(points), (), generator=generator))
+    else:
+        place = float(torch.rand((), dtype=torch.float64, generator=generator))
+        mass = weights.cumsum(dim=0)
+        first = min(int(torch.searchsorted(mass, place * mass[-1], right=True)), len(points) - 1)
+    nearest.add([first], torch.tensor([first], device=points.device), torch.zeros(1))
+    nearest.refresh()
+    sample_d_squared(nearest, k - 1, generator, weights)
+    return points[torch.tensor(nearest.centres, device=points.device)]
+
+
+def _assign(
+    points: Tensor, centres: Tensor, origin: Tensor, max_bytes: int, *, exactly: bool = False
+) -> tuple[Tensor, Tensor]:
+    """The nearest centre of every point, and the squared distance to it; `exactly` by differences."""
+    n, d = points.shape
+    labels = torch.empty(n, dtype=torch.int64, device=points.device)
+    distances = torch.empty(n, device=points.device)
+    rows = rows_within(max_bytes, 4 * (2 * len(centres) + 4 * d))
+    for start in range(0, n, rows):
+        chunk = points[start : start + rows].float() - origin
+        nearest, label = quick_squared_distances(chunk, centres).min(dim=1)
+        labels[start : start + rows] = label
+        distances[start : start + rows] = chunk.sub_(centres[label]).square_().sum(dim=1) if exactly else nearest
+    return labels, distances
+
+
+def _move(
+    centres: Tensor, points: Tensor, labels: Tensor, counted: Tensor, origin: Tensor, weights: Tensor | None
+) -> Tensor:
+    """The mean of each cluster; one without weight goes to a point that costs much (`counted`) where it is."""
+    sums, mass = _sums(points, labels, len(centres), origin, weights)
+    moved = (sums / mass[:, None].clamp_min(torch.finfo(mass.dtype).tiny)).float()
+    empty = (mass == 0).nonzero().squeeze(1)
+    if len(empty):
+        moved[empty] = centres[empty]
+        costly = counted.topk(len(empty)).indices
+        costly = costly[counted[costly] > 0]
+        moved[empty[: len(costly)]] = points[costly].float() - origin
+    return moved
+
+
+def _sums(
+    points: Tensor, labels: Tensor, k: int, origin: Tensor, weights: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Weighted sum (about `origin`) and mass of every cluster, float64."""
+    sums = torch.zeros(k, points.shape[1], dtype=torch.float64, device=points.device)
+    mass = torch.zeros(k, dtype=torch.float64, device=points.device)
+    mass.index_add_(0, labels, mass.new_ones(()).expand(len(labels)) if weights is None else weights)
+    for start in range(0, len(points), _SUM_ROWS):
+        rows = slice(start, start + _SUM_ROWS)
+        chunk = points[rows].float() - origin
+        if weights is not None:
+            chunk = chunk.double() * weights[rows, None]
+        sums += chunk.new_zeros(sums.shape).index_add_(0, labels[rows], chunk)
+    return sums, mass

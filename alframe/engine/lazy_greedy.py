@@ -17,7 +17,7 @@ _FIRST_BLOCK, _LARGEST_BLOCK = 8, 256  # candidates looked at together: more eac
 def lazy_greedy(
     bounds: Float[Tensor, " n"],
     gains: Callable[[Int[Tensor, " m"]], Float[Tensor, " m"]],
-    take: Callable[[int], None],
+    take: Callable[[int], bool | None],
     size: int,
     generator: torch.Generator,
     *,
@@ -26,8 +26,8 @@ def lazy_greedy(
     """Up to `size` distinct positions in greedy order, and the gain each had when it was picked.
 
     `bounds` is an upper bound of each gain (-inf for what may not be picked); `gains(positions)` are the gains now; `take(position)`
-    picks. Stops before the first pick whose gain is not above `at_least`, so the answer may be shorter than `size`. Equal gains go to
-    any one of the equals, by `generator` and not by position.
+    picks, and may answer True when nothing is left to gain. Stops then, or before the first pick whose gain is not above `at_least`, so
+    the answer may be shorter than `size`. Equal gains go to any one of the equals, by `generator` and not by position.
     """
     shuffled = torch.randperm(len(bounds), generator=generator).to(bounds.device)
     bounds = bounds[shuffled].double()
@@ -55,5 +55,6 @@ def lazy_greedy(
         position = int(shuffled[best])
         picked.append(position)
         scores.append(gain)
-        take(position)
+        if take(position):
+            break
     return picked, scores

@@ -1,4 +1,4 @@
-"""Pick the images with the highest score: least confidence, margin, entropy, mean_std, variation ratio, BALD, or your own."""
+"""Pick the images with the highest score: margin, entropy, BALD and the others of `alframe.scores`, or your own."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +22,42 @@ def highest(scores: Float[Tensor, " n"], size: int, generator: torch.Generator) 
     return shuffled[kept[scores[kept].sort(descending=True, stable=True).indices[:size]]]
 
 
+def name_of(score: Score) -> str:
+    """Name of a score function, that of the function inside a `partial`."""
+    inner = score.func if isinstance(score, partial) else score
+    return getattr(inner, "__name__", type(inner).__name__)
+
+
+def summarize_score(score: Score, prediction: Prediction) -> Summary:
+    """One float an image. Raises `StrategyError` when the score answers with another shape."""
+    scores = score(prediction.log_probs)
+    expect(
+        scores.shape == prediction.log_probs.shape[:1],
+        f"Expected one score for each of {len(prediction.log_probs)} images, got shape {tuple(scores.shape)} "
+        f"from {name_of(score)}; return a tensor [b] for log_probs [b, k, c].",
+        StrategyError,
+    )
+    return {"score": scores}
+
+
+def read_scores(score: Score, views: Views) -> Float[Tensor, " n"]:
+    """The pool's scores out of its summary. Raises `StrategyError` when there is NaN among them."""
+    scores = views.pool["score"]
+    missing = scores.isnan().nonzero().squeeze(1)
+    expect(
+        len(missing) == 0,
+        f"Expected a score for every image, got NaN from {name_of(score)} at {len(missing)} positions "
+        f"(the first: {missing[:5].tolist()}); mend the score, or look for NaN in the network's outputs.",
+        StrategyError,
+    )
+    return scores
+
+
+def expect_draws(min_draws: int) -> None:
+    """Raise `ConfigError` for fewer than one draw."""
+    expect(min_draws >= 1, f"Expected min_draws of at least 1, got {min_draws}; use 1 for a point estimate.")
+
+
 @dataclass(frozen=True)
 class TopScore(Strategy):
     """The top q images by `score`, a function log_probs [b, k, c] -> [b] in which higher means more worth labelling.
@@ -34,34 +70,17 @@ class TopScore(Strategy):
     min_draws: int = 1
 
     def __post_init__(self) -> None:
-        expect(
-            self.min_draws >= 1, f"Expected min_draws of at least 1, got {self.min_draws}; use 1 for a point estimate."
-        )
+        expect_draws(self.min_draws)
 
     @property
     def score_name(self) -> str:
         """Name of the score function."""
-        score = self.score.func if isinstance(self.score, partial) else self.score
-        return getattr(score, "__name__", type(score).__name__)
+        return name_of(self.score)
 
     def summarize(self, prediction: Prediction) -> Summary:
-        scores = self.score(prediction.log_probs)
-        expect(
-            scores.shape == prediction.log_probs.shape[:1],
-            f"Expected one score for each of {len(prediction.log_probs)} images, got shape {tuple(scores.shape)} "
-            f"from {self.score_name}; return a tensor [b] for log_probs [b, k, c].",
-            StrategyError,
-        )
-        return {"score": scores}
+        return summarize_score(self.score, prediction)
 
     def select(self, views: Views, size: int, generator: torch.Generator) -> Selection:
-        scores = views.pool["score"]
-        missing = scores.isnan().nonzero().squeeze(1)
-        expect(
-            len(missing) == 0,
-            f"Expected a score for every image, got NaN from {self.score_name} at {len(missing)} positions "
-            f"(the first: {missing[:5].tolist()}); mend the score, or look for NaN in the network's outputs.",
-            StrategyError,
-        )
+        scores = read_scores(self.score, views)
         picked = highest(scores, size, generator)
         return Selection(picked.cpu(), scores[picked].cpu(), self.score_name, pool_scores=scores.cpu())

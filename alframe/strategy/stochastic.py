@@ -1,0 +1,74 @@
+"""Sample images by their score instead of taking the top: PowerBALD, PowerMargin, softmax and soft-rank acquisition."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from alframe.errors import expect
+from alframe.scores import Score
+from alframe.strategy.base import Strategy
+from alframe.strategy.top_score import expect_draws, highest, name_of, read_scores, summarize_score
+from alframe.types import Prediction, Selection, Summary, Views
+
+Method = Literal["power", "softmax", "softrank"]
+
+
+def sample(
+    scores: Float[Tensor, " n"], size: int, method: Method, beta: float, generator: torch.Generator
+) -> Int[Tensor, " q"]:
+    """`size` distinct positions in the order in which they are drawn, one after another without replacement.
+
+    An image's weight w is s^beta (power), exp(beta s) (softmax) or rank^-beta with rank 1 the highest score (softrank); each draw
+    has probability w / (sum of the w that are left). The q largest log w + G, with G from a Gumbel distribution, are such draws.
+    A power of a score of 0 or below is 0: such images are drawn uniformly once there is no other.
+    Source: the Gumbel top-k trick, Vieira 2014; Kool, van Hoof & Welling 2019, arXiv:1903.06059.
+    """
+    scores = scores.double()
+    if method == "power":
+        log_weights = torch.special.xlogy(beta, scores.clamp_min(0))  # -inf for 0, without an epsilon that would favour it
+    elif method == "softmax":
+        log_weights = beta * scores
+    else:
+        ranked = highest(scores, len(scores), generator)
+        log_weights = torch.empty_like(scores)
+        log_weights[ranked] = -beta * torch.arange(1, len(scores) + 1, device=scores.device).double().log()
+    uniform = torch.rand(len(scores), dtype=torch.float64, generator=generator)
+    gumbel = -(-uniform.log()).log()
+    return highest(log_weights + gumbel.to(log_weights.device), size, generator)
+
+
+@dataclass(frozen=True)
+class Stochastic(Strategy):
+    """Draw q images without replacement, each with a probability that grows with its `score`: diverse for the price of a sort.
+
+    The weight of an image is s^beta (`method="power"`), exp(beta s) (`"softmax"`) or rank^-beta (`"softrank"`). beta = 0 is uniform,
+    and a large beta is the plain top q. Positions come in the order in which they were drawn; scores are the plain ones.
+    Power takes a score of 0 or below as weight 0: such images come last, uniformly. Equal scores share their ranks by chance.
+    `min_draws` is the least number of posterior draws that the score makes sense with. Raises `StrategyError` when the score
+    answers with another shape or with NaN.
+    Source: Kirsch et al. 2023 (TMLR), arXiv:2106.12059. Differs: no epsilon is added to a score of 0.
+    """
+
+    score: Score
+    method: Method = "power"
+    beta: float = 1.0
+    min_draws: int = 1
+
+    def __post_init__(self) -> None:
+        expect_draws(self.min_draws)
+        expect(
+            0 <= self.beta < math.inf,
+            f"Expected strategy.beta from 0 (uniform) upwards and finite, got {self.beta}; 1 is the paper's choice.",
+        )
+
+    def summarize(self, prediction: Prediction) -> Summary:
+        return summarize_score(self.score, prediction)
+
+    def select(self, views: Views, size: int, generator: torch.Generator) -> Selection:
+        scores = read_scores(self.score, views)
+        picked = sample(scores, size, self.method, self.beta, generator)
+        return Selection(picked.cpu(), scores[picked].cpu(), name_of(self.score), pool_scores=scores.cpu())

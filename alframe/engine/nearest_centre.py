@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from alframe.engine.distances import TILE_BYTES, expect_finite, squared_distances
+from alframe.engine.distances import TILE_BYTES, expect_finite, full_precision, rows_within, squared_distances
 
 
 class NearestCentre:
@@ -27,6 +27,9 @@ class NearestCentre:
         self.bounds = factors[0].new_full((len(factors[0]),), math.inf, dtype=torch.float64)
         self.centres: list[int] = []
         self._n_seen = torch.zeros_like(self.bounds, dtype=torch.int64)  # how many of `centres` a bound has taken in
+        self._outside: list[Tensor] = []  # centres that are no points, and that rough bounds have taken in by float32
+        self._rough = torch.zeros_like(self.bounds, dtype=torch.bool)
+        self._max_bytes = max_bytes
         # A tile of t points by t centres of width d takes about 24 t (t + d) bytes: rows in both precisions, products, norms.
         width = sum(f.shape[1] for f in factors)
         self.tile = max(1, int((math.sqrt(width**2 + min(max_bytes, TILE_BYTES) / 6) - width) / 2))
@@ -37,10 +40,39 @@ class NearestCentre:
         columns = torch.arange(len(centres[0]), device=centres[0].device)
         self._lower(self._everywhere(), centres, columns)
 
+    def cover_roughly(self, centres: Sequence[Float[Tensor, "m _"]]) -> None:
+        """As `cover`, at a fraction of the cost: float32 distances and what they may be wrong by, exact only where refreshed.
+
+        A float32 inner product of d numbers is wrong by less than d 2^-24 of the product of the lengths, so the bounds stay bounds.
+        """
+        if len(self.factors) > 1:
+            self.cover(centres)
+            return
+        expect_finite(*centres)
+        (points,), (outside,) = self.factors, centres
+        origin = points.mean(dim=0, dtype=torch.float64).float()
+        others = outside.float() - origin
+        squares = others.square().sum(dim=1)
+        wrong = (points.shape[1] + 8) * 2.0**-23
+        with full_precision():
+            for rows in self._everywhere().split(rows_within(self._max_bytes, 8 * (len(others) + 2 * points.shape[1]))):
+                x = points[rows].float() - origin
+                square = x.square().sum(dim=1)
+                nearest = torch.addmm(squares, x, others.T, alpha=-2).amin(dim=1) + square
+                nearest += wrong * (square + squares.max())
+                self.bounds[rows] = torch.minimum(self.bounds[rows], nearest.double())
+        self._outside.append(outside)
+        self._rough[:] = True
+
     def refresh(self, positions: Int[Tensor, " m"] | None = None) -> None:
         """Make the bounds at `positions` (all by default) exact for all centres so far."""
         if positions is None:
             positions = self._everywhere()
+        rough = positions[self._rough[positions]]
+        if len(rough):
+            for outside in self._outside:
+                self._lower(rough, [outside], torch.arange(len(outside), device=outside.device))
+            self._rough[rough] = False
         unseen = self.centres[int(self._n_seen[positions].min()) :]
         if unseen:
             self._lower(positions, self.factors, torch.tensor(unseen, device=positions.device))

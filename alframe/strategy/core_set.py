@@ -36,7 +36,7 @@ class CoreSet(Strategy):
         nearest = NearestCentre([features], views.max_bytes)
         scores: list[float] = []
         if views.labeled is not None and len(views.labeled["features"]):
-            nearest.cover([views.labeled["features"]])
+            nearest.cover_roughly([views.labeled["features"]])
         else:
             scores.append(_start_in_the_middle(nearest, views))
         while len(scores) < size:

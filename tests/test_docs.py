@@ -1,0 +1,45 @@
+"""The strategy cards: one for each leaf, with the same headings, and parameters that are the leaf's keys and defaults."""
+
+import re
+
+import pytest
+from tests_support import leaves
+
+from alframe.config import composer
+
+CARDS = leaves("strategy")[0].parents[2] / "docs" / "strategies"
+NAMES = [leaf.stem for leaf in leaves("strategy") if leaf.stem != "custom"]
+HEADINGS = ["Formula", "Cost", "When it wins, when it loses", "Parameters", "Source"]
+
+
+@pytest.fixture(params=NAMES)
+def name(request) -> str:
+    return request.param
+
+
+@pytest.fixture
+def card(name) -> str:
+    return (CARDS / f"{name}.md").read_text(encoding="utf-8")
+
+
+def test_a_card_has_its_name_and_the_headings_in_order(name, card):
+    assert card.startswith(f"# {name}\n")
+    assert re.findall(r"^## (.+)$", card, re.MULTILINE) == HEADINGS
+    for part in ("Differs from the paper:", "Differs from popular implementations:"):
+        assert part in card
+
+
+def test_the_parameters_of_a_card_are_the_keys_of_its_leaf(name, card):
+    with composer() as compose:
+        node = compose([f"strategy={name}"]).strategy
+    keys = {key for key in node if not key.startswith("_")}
+    table = card.split("## Parameters", 1)[1].split("## Source", 1)[0]
+    assert set(re.findall(r"^\| `([a-z_]+)` \|", table, re.MULTILINE)) == keys
+    if not keys:
+        assert "None." in table
+
+
+def test_every_card_is_listed_and_every_listed_card_is_there():
+    listed = re.findall(r"\]\(([a-z_]+)\.md\)", (CARDS / "README.md").read_text(encoding="utf-8"))
+    assert sorted(listed) == sorted(NAMES)
+    assert sorted(path.stem for path in CARDS.glob("*.md") if path.stem != "README") == sorted(NAMES)

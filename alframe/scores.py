@@ -38,9 +38,9 @@ def _entropy(probs: Float[Tensor, "*b c"]) -> Float[Tensor, "*b"]:
 
 def _votes(log_probs: Float[Tensor, "b k c"]) -> Float[Tensor, "b c"]:
     """How many draws vote for each class; a draw votes for its likeliest."""
-    votes = log_probs.argmax(dim=-1)
+    likeliest, votes = log_probs.max(dim=-1)
     counts = log_probs.new_zeros(len(log_probs), log_probs.shape[2])
-    return counts.scatter_add_(1, votes, torch.ones_like(votes, dtype=log_probs.dtype))
+    return counts.scatter_add_(1, votes, 1 + 0 * likeliest)  # 1 each, and NaN for NaN
 
 
 @_in_chunks
@@ -130,5 +130,8 @@ def mean_kl(log_probs: Float[Tensor, "b k c"]) -> Float[Tensor, " b"]:
     Source: McCallum & Nigam 1998 (ICML), who weigh it by density too. Differs: no density weight; rounding below 0 is clamped.
     """
     probs = log_probs.exp()
-    terms = torch.xlogy(probs, probs) - torch.xlogy(probs, probs.mean(dim=1, keepdim=True))  # 0 where p_kc = 0
+    mean = probs.mean(dim=1, keepdim=True).clamp_min(
+        torch.finfo(probs.dtype).tiny
+    )  # it may round to 0 where no p_kc does
+    terms = torch.xlogy(probs, probs) - torch.xlogy(probs, mean)  # 0 where p_kc = 0
     return terms.sum(dim=-1).mean(dim=1).clamp_min(0)

@@ -1,44 +1,76 @@
-"""Seconds and extra memory of `select`, beside the plain rule that looks at every image again for each pick.
+"""Seconds and extra memory of `select`, beside the plain rule and beside the same rule in other packages.
 
-    python scripts/benchmark_selection.py                    # all cases, three repeats
-    python scripts/benchmark_selection.py core_set --repeats 5
+    python scripts/benchmark_selection.py                                # ours against the plain rules, three repeats
+    python scripts/benchmark_selection.py --peers                        # and against other packages, in environments it makes
+    python scripts/benchmark_selection.py core_set --repeats 5 --peers   # some cases
 
-Ours and the plain rule are timed in turn, in one process; medians are printed. Memory is the high-water mark of the resident
-set while ours selects, less the resident set before (Linux), in a fresh process.
+Ours, the plain rule and the peers are run in turn; medians are printed, and how many times longer the others take. A peer is run
+`--peer-repeats` times, within `--limit` seconds and `--memory` GB of address space: what does not end within them is `none`. Extra memory is the
+high-water mark of the resident set while a rule selects, less the resident set before (Linux), ours in a fresh process.
 """
 
 import argparse
 import statistics
 import time
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import get_context
-from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from alframe import scores
 from alframe.strategy.badge import Badge
 from alframe.strategy.base import Strategy
+from alframe.strategy.batch_bald import BatchBald
 from alframe.strategy.core_set import CoreSet
+from alframe.strategy.max_herding import MaxHerding
+from alframe.strategy.prob_cover import ProbCover
 from alframe.strategy.top_score import TopScore
+from alframe.strategy.typiclust import TypiClust
+from alframe.strategy.uherding import UHerding
 from alframe.types import Prediction, Views
+from measure import extra_bytes, interleaved
+from peers.client import Peer, PeerError
+from peers.environment import Unavailable
 
 DATA = ("gaussian", "clustered", "low_rank")
-SCORES = (scores.least_confidence, scores.margin, scores.entropy, scores.mean_std, scores.variation_ratio, scores.bald)
+SCORES = (
+    scores.least_confidence,
+    scores.margin,
+    scores.entropy,
+    scores.mean_std,
+    scores.variation_ratio,
+    scores.vote_entropy,
+    scores.mean_kl,
+    scores.bald,
+)
+
+
+@dataclass(frozen=True)
+class Rival:
+    """The same rule in another package: an adapter of `scripts/peers/adapters` and its options."""
+
+    package: str
+    rule: str
+    options: dict[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Case:
-    """`prepare` makes the inputs; `ours` and `plain` are what is timed."""
+    """`views` makes what `strategy` selects `q` images from; `plain` is the rule as one would write it down."""
 
     name: str
     size: str
-    prepare: Callable[[], object]
-    ours: Callable[[object], object]
-    plain: Callable[[object], object] | None = None
+    strategy: Strategy
+    views: Callable[[], Views]
+    q: int
+    plain: Callable[[Views, int], object] | None = None
+    rivals: tuple[Rival, ...] = ()
 
 
 def features(kind: str, n: int, d: int) -> Tensor:
@@ -52,37 +84,49 @@ def features(kind: str, n: int, d: int) -> Tensor:
     return torch.randn(n, d, generator=generator)
 
 
-def predictions(n: int, k: int, c: int) -> Tensor:
-    logits = torch.randn(n, k, c, generator=torch.Generator().manual_seed(1))
+def predictions(n: int, k: int, c: int, scale: float = 1.0) -> Tensor:
+    logits = scale * torch.randn(n, k, c, generator=torch.Generator().manual_seed(1))
     return logits.sub_(logits.logsumexp(dim=-1, keepdim=True))
 
 
-def core_set_views(kind: str, n: int = 50_000, d: int = 512, n_labeled: int = 1000) -> Views:
+def covering(strategy: Strategy, kind: str, n: int = 50_000, d: int = 512, n_labeled: int = 1000) -> Views:
+    """Features of a pool and of labelled images, and ten classes' probabilities."""
     pool, labeled = features(kind, n + n_labeled, d).split([n, n_labeled])
-    labels = torch.zeros(n_labeled, dtype=torch.int64)
-    return Views(n=n, pool={"features": pool}, n_classes=10, labeled={"features": labeled}, labels=labels)
+    log_probs = predictions(n + n_labeled, 1, 10, scale=3)
+    return Views(
+        n=n,
+        pool=strategy.summarize(Prediction(log_probs[:n], pool, log_probs[:n, 0])),
+        n_classes=10,
+        labeled=strategy.summarize(Prediction(log_probs[n:], labeled, log_probs[n:, 0])),
+        labels=torch.arange(n_labeled) % 10,
+        held_out={},
+    )
 
 
 def badge_views(kind: str, n: int = 20_000, d: int = 512, c: int = 10) -> Views:
-    log_probs = (3 * predictions(n, 1, c)).log_softmax(dim=-1)
+    log_probs = predictions(n, 1, c, scale=3)
     return Views(n=n, pool=Badge().summarize(Prediction(log_probs, features(kind, n, d), log_probs[:, 0])), n_classes=c)
 
 
-def select(strategy: Strategy, views: Views, size: int) -> Tensor:
-    return strategy.select(views, size, torch.Generator().manual_seed(0)).positions
+def draws_views(strategy: Strategy, n: int, k: int, c: int, scale: float = 1.0) -> Views:
+    """Predictions that share their mean over the draws in part, so that BALD varies from image to image."""
+    log_probs = (predictions(n, 1, c, scale) + predictions(n, k, c, scale / 2)).log_softmax(dim=-1)
+    pool = strategy.summarize(Prediction(log_probs, log_probs[:, 0, :1], log_probs[:, 0]))
+    return Views(n=n, pool=pool, n_classes=c)
 
 
 def plain_core_set(views: Views, size: int) -> list[int]:
-    """One matrix-vector product a pick, float32."""
+    """One matrix-vector product a pick, float32, on a transposed copy (row-major, such a product runs on one thread)."""
     assert views.labeled is not None
     pool, picked = views.pool["features"], []
+    columns = pool.T.contiguous()
     norms = pool.square().sum(dim=1)
     nearest = torch.cat(
         [torch.cdist(rows, views.labeled["features"]).amin(dim=1).square() for rows in pool.split(4096)]
     )
     for _ in range(size):
         picked.append(int(nearest.argmax()))
-        distances = norms + norms[picked[-1]] - 2 * (pool @ pool[picked[-1]])
+        distances = norms + norms[picked[-1]] - 2 * (pool[picked[-1]] @ columns)
         nearest = torch.minimum(nearest, distances)
         nearest[picked[-1]] = -1
     return picked
@@ -103,90 +147,165 @@ def plain_badge(views: Views, size: int) -> list[int]:
     return picked
 
 
-def top_score(score: scores.Score, log_probs: Tensor) -> Tensor:
-    strategy = TopScore(score)
-    summary = strategy.summarize(Prediction(log_probs, log_probs[:, 0, :1], log_probs[:, 0]))
-    return select(strategy, Views(n=len(log_probs), pool=summary, n_classes=log_probs.shape[-1]), 1000)
+def arrays(views: Views, rule: str) -> dict[str, np.ndarray]:
+    """What a peer is told: the case's features and probabilities as plain arrays."""
+    if rule == "batch_bald":
+        return {"log_probs": views.pool["log_probs"].numpy()}
+    if rule == "badge":
+        given = views.pool["gradient"]
+        largest = given.argmin(dim=1, keepdim=True)  # p - 1 at the predicted class
+        probs = given + torch.zeros_like(given).scatter(1, largest, 1)
+        log_probs = probs.clamp_min(1e-30).log()
+        hidden, n_labeled = views.pool["features"][:, :-1], 0
+        labeled = hidden[:n_labeled]
+    else:
+        assert views.labeled is not None
+        hidden, labeled = views.pool["features"], views.labeled["features"]
+        log_probs = predictions(len(hidden), 1, 10, scale=3)[:, 0]
+    return {
+        "features": hidden.numpy(),
+        "labeled_features": labeled.numpy(),
+        "labels": (torch.arange(len(labeled)) % 10).numpy(),
+        "log_probs": log_probs[:, None].numpy(),
+        "point_log_probs": log_probs.numpy(),
+    }
+
+
+def select(case: Case, views: Views) -> object:
+    return case.strategy.select(views, case.q, torch.Generator().manual_seed(0))
 
 
 def cases() -> list[Case]:
     found = []
     for kind in DATA:
-        found.append(
-            Case(
-                f"core_set {kind}",
-                "n 50,000 · d 512 · 1,000 labelled · q 1,000",
-                lambda kind=kind: core_set_views(kind),
-                lambda views: select(CoreSet(), views, 1000),
-                lambda views: plain_core_set(views, 1000),
+        for q in (100, 1000):
+            rivals = (Rival("scikit-activeml", "core_set"), Rival("bmdal-reg", "core_set"))
+            found.append(
+                Case(
+                    f"core_set {kind}",
+                    f"n 50,000 · d 512 · 1,000 labelled · q {q:,}",
+                    CoreSet(),
+                    lambda kind=kind: covering(CoreSet(), kind),
+                    q,
+                    plain_core_set,
+                    rivals if kind == "gaussian" else (),
+                )
             )
-        )
     for kind in DATA:
-        found.append(
-            Case(
-                f"badge {kind}",
-                "n 20,000 · d 512 · c 10 · q 1,000",
-                lambda kind=kind: badge_views(kind),
-                lambda views: select(Badge(), views, 1000),
-                lambda views: plain_badge(views, 1000),
+        for q in (100, 1000):
+            rivals = (Rival("scikit-activeml", "badge"), Rival("bmdal-reg", "badge"), Rival("small-text", "badge"))
+            found.append(
+                Case(
+                    f"badge {kind}",
+                    f"n 20,000 · d 512 · c 10 · q {q:,}",
+                    Badge(),
+                    lambda kind=kind: badge_views(kind),
+                    q,
+                    plain_badge,
+                    rivals if kind == "gaussian" and q == 100 else (),
+                )
             )
+    batch_bald = BatchBald()
+    configurations = {"configurations": batch_bald.max_configurations}
+    found.append(
+        Case(
+            "batch_bald",
+            f"n 5,000 · k 100 · c 10 · q 10 · {batch_bald.max_configurations:,} configurations",
+            batch_bald,
+            lambda: draws_views(batch_bald, 5_000, 100, 10, scale=2),
+            10,
+            None,
+            (Rival("batchbald-redux", "batch_bald", configurations),),
         )
+    )
+    for strategy, rivals in (
+        (TypiClust(), (Rival("scikit-activeml", "typiclust"), Rival("faiss-cpu", "typiclust"))),
+        (ProbCover(), (Rival("scikit-activeml", "prob_cover", {"n_classes": 10}),)),
+        (MaxHerding(), (Rival("scikit-activeml", "max_herding"),)),
+        (UHerding(), ()),
+    ):
+        name = {TypiClust: "typiclust", ProbCover: "prob_cover", MaxHerding: "max_herding", UHerding: "uherding"}
+        for kind in ("gaussian", "clustered"):
+            found.append(
+                Case(
+                    f"{name[type(strategy)]} {kind}",
+                    "n 50,000 · d 512 · 1,000 labelled · q 100",
+                    strategy,
+                    lambda strategy=strategy, kind=kind: covering(strategy, kind),
+                    100,
+                    None,
+                    rivals if kind == "gaussian" else (),
+                )
+            )
     for score in SCORES:
         k = 1 if score in (scores.least_confidence, scores.margin, scores.entropy) else 10
         found.append(
             Case(
                 f"top_score {score.__name__}",
                 f"n 1,000,000 · k {k} · c 10 · q 1,000",
-                lambda k=k: predictions(1_000_000, k, 10),
-                lambda log_probs, score=score: top_score(score, log_probs),
+                TopScore(score),
+                lambda score=score, k=k: draws_views(TopScore(score), 1_000_000, k, 10),
+                1000,
             )
         )
     return found
 
 
-def seconds(work: Callable[[object], object], inputs: object) -> float:
-    start = time.perf_counter()
-    work(inputs)
-    return time.perf_counter() - start
-
-
-def extra_bytes(name: str) -> int:
+def measure_memory(name: str, q: int) -> int:
     """Runs in a fresh process."""
-    case = next(case for case in cases() if case.name == name)
-    inputs = case.prepare()
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
-    before = resident("VmRSS")
-    case.ours(inputs)
-    return resident("VmHWM") - before
+    warnings.simplefilter("ignore")
+    case = next(case for case in cases() if (case.name, case.q) == (name, q))
+    views = case.views()
+    return extra_bytes(lambda: select(case, views))
 
 
-def resident(key: str) -> int:
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key))
-    return int(line.split()[1]) * 1024
+def ask(rival: Rival, case: Case, views: Views, options: argparse.Namespace) -> tuple[str, float | None]:
+    """A line about a rival, and its median seconds."""
+    try:
+        with Peer(rival.package, limit_s=options.limit, address_space=int(options.memory * 1e9)) as peer:
+            path = peer.store(arrays(views, rival.rule))
+            answers = [
+                peer.ask(rival.rule, path, case.q, seed, rival.options) for seed in range(options.peer_repeats)
+            ]
+    except (PeerError, Unavailable) as error:
+        return f"none ({error})", None
+    seconds = statistics.median(answer.seconds for answer in answers)
+    return f"{seconds:.2f} s, {max(answer.extra_bytes for answer in answers) / 1e6:,.0f} MB", seconds
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("only", nargs="?", default="", help="cases whose name contains this")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--peers", action="store_true", help="other packages too (installs them on first use)")
+    parser.add_argument("--peer-repeats", type=int, default=1)
+    parser.add_argument("--limit", type=float, default=400, help="seconds that a peer may take (400)")
+    parser.add_argument("--memory", type=float, default=20, help="GB of address space that a peer may take (20)")
     options = parser.parse_args()
-    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, median of {options.repeats}")
-    print(f"{'case':28}{'size':48}{'ours s':>9}{'plain s':>9}{'ratio':>7}{'extra MB':>10}")
-    for case in cases():
-        if options.only not in case.name:
-            continue
-        inputs = case.prepare()
-        ours, plain = [], []
-        for _ in range(options.repeats):
-            ours.append(seconds(case.ours, inputs))
-            if case.plain:
-                plain.append(seconds(case.plain, inputs))
-        del inputs
+    chosen = [case for case in cases() if options.only in case.name]
+    if not chosen:
+        parser.error(f"expected part of a case's name, got '{options.only}'; without it all cases run")
+    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, median of {options.repeats}\n")
+    print("| rule and data | size | ours | extra memory | plain | times ours | another package | times ours |")
+    print("|---|---|---|---|---|---|---|---|", flush=True)
+    for case in chosen:
+        views = case.views()
+        works: dict[str, Callable[[], object]] = {"ours": lambda case=case, views=views: select(case, views)}
+        if case.plain:
+            works["plain"] = lambda case=case, views=views: case.plain(views, case.q)
+        taken = interleaved(works, options.repeats)
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as fresh:
-            extra = fresh.submit(extra_bytes, case.name).result()
-        our_s = statistics.median(ours)
-        against = f"{statistics.median(plain):9.2f}{statistics.median(plain) / our_s:7.1f}" if plain else f"{'':16}"
-        print(f"{case.name:28}{case.size:48}{our_s:9.3f}{against}{extra / 1e6:10.0f}", flush=True)
+            extra = fresh.submit(measure_memory, case.name, case.q).result()
+        ours = taken["ours"]
+        plain = f"{taken['plain']:.2f} s | {taken['plain'] / ours:.1f}" if case.plain else " | "
+        row = f"| {case.name} | {case.size} | {ours:.3f} s | {extra / 1e6:.0f} MB | {plain} |"
+        for rival in (case.rivals if options.peers else ()) or (None,):
+            if rival is None:
+                print(f"{row} | |", flush=True)
+                continue
+            said, seconds = ask(rival, case, views, options)
+            print(f"{row} {rival.package}: {said} | {'' if seconds is None else f'{seconds / ours:.1f}'} |", flush=True)
+            row = "| | | | | | |"
 
 
 if __name__ == "__main__":

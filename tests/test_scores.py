@@ -47,6 +47,16 @@ def naive_variation_ratio(draws: list[list[float]]) -> float:
     return 1 - max(votes.values()) / len(draws) + 0.01 / len(draws) * second_key
 
 
+def naive_vote_entropy(draws: list[list[float]]) -> float:
+    votes = Counter(max(range(len(p)), key=p.__getitem__) for p in draws)
+    return naive_entropy([count / len(draws) for count in votes.values()])
+
+
+def naive_mean_kl(draws: list[list[float]]) -> float:
+    mean = naive_mean(draws)
+    return sum(sum(x * math.log(x / m) for x, m in zip(p, mean, strict=True) if x > 0) for p in draws) / len(draws)
+
+
 def naive_bald(draws: list[list[float]]) -> float:
     return naive_predictive_entropy(draws) - sum(naive_entropy(p) for p in draws) / len(draws)
 
@@ -57,6 +67,8 @@ NAIVE = {
     scores.entropy: naive_predictive_entropy,
     scores.mean_std: naive_mean_std,
     scores.variation_ratio: naive_variation_ratio,
+    scores.vote_entropy: naive_vote_entropy,
+    scores.mean_kl: naive_mean_kl,
     scores.bald: naive_bald,
 }
 LARGEST = {
@@ -65,6 +77,8 @@ LARGEST = {
     scores.entropy: lambda k, c: math.log(c),
     scores.mean_std: lambda k, c: 0.5 if k > 1 else 0,
     scores.variation_ratio: lambda k, c: 1 - 1 / min(c, k) + 0.01 / k,
+    scores.vote_entropy: lambda k, c: math.log(min(c, k)),
+    scores.mean_kl: lambda k, c: math.log(min(c, k)),
     scores.bald: lambda k, c: math.log(min(c, k)),
 }
 every_score = pytest.mark.parametrize("score", NAIVE, ids=lambda score: score.__name__)
@@ -109,7 +123,17 @@ def test_a_score_of_no_images_is_empty(score) -> None:
     assert score(torch.empty(0, 4, 3)).shape == (0,)
 
 
-@pytest.mark.parametrize("score", [scores.entropy, scores.bald], ids=lambda score: score.__name__)
+@every_score
+@pytest.mark.parametrize("k", [1, 4])
+def test_nan_in_one_draw_makes_the_score_nan_and_leaves_the_others_alone(score, k: int) -> None:
+    log_probs = predictions(k, 3)
+    expected = score(log_probs)
+    log_probs[5, -1] = torch.nan
+    assert score(log_probs).isnan().nonzero().flatten().tolist() == [5]
+    assert torch.equal(score(log_probs)[6:], expected[6:])
+
+
+@pytest.mark.parametrize("score", [scores.entropy, scores.bald, scores.mean_kl], ids=lambda score: score.__name__)
 def test_a_probability_of_zero_gives_no_nan(score) -> None:
     impossible = torch.tensor([[[0.0, -math.inf], [-math.inf, 0.0]]])
     assert score(impossible).item() == pytest.approx(math.log(2))
@@ -151,3 +175,41 @@ def test_variation_ratio_orders_equal_votes_by_entropy_and_never_overtakes_a_vot
     ratio = scores.variation_ratio(log_probs)
     assert ratio[0] < ratio[1] < ratio[2]
     torch.testing.assert_close(ratio, torch.tensor([0.2, 0.2, 0.4]), atol=0.01 / 5, rtol=0)
+
+
+def votes_for(*classes: int, c: int) -> Tensor:
+    """Draws that are all sure, in one image."""
+    return torch.nn.functional.one_hot(torch.tensor(classes), c).float().log()
+
+
+@pytest.mark.parametrize("c", [3, 10, 101])
+def test_images_with_the_same_numbers_of_votes_tie_to_the_last_bit(c: int) -> None:
+    """A sum over classes in another order ends in other bits, and so would hand ties to some class."""
+    generator = torch.Generator().manual_seed(c)
+    pattern = torch.tensor([0, 0, 0, 1, 1, 2, 0])
+    renamed = [
+        torch.randperm(c, generator=generator)[pattern][torch.randperm(7, generator=generator)] for _ in range(300)
+    ]
+    log_probs = torch.stack([votes_for(*classes.tolist(), c=c) for classes in renamed])
+    assert len(scores.vote_entropy(log_probs).unique()) == 1
+    assert len(scores.vote_entropy(torch.cat([log_probs[:7], predictions(7, c)]))[:7].unique()) == 1
+
+
+def test_vote_entropy_counts_votes_and_not_probabilities() -> None:
+    narrow, wide = [0.51, 0.49], [0.99, 0.01]
+    log_probs = torch.tensor([[narrow, narrow[::-1]], [wide, wide[::-1]], [narrow, wide]]).log()
+    torch.testing.assert_close(scores.vote_entropy(log_probs), torch.tensor([math.log(2), math.log(2), 0.0]))
+
+
+@pytest.mark.parametrize(("k", "c"), DRAWS_AND_CLASSES)
+def test_mean_kl_is_bald(k: int, c: int) -> None:
+    torch.testing.assert_close(scores.mean_kl(predictions(k, c)), scores.bald(predictions(k, c)), atol=3e-6, rtol=1e-5)
+
+
+def test_mean_kl_is_exactly_zero_for_one_draw() -> None:
+    assert torch.equal(scores.mean_kl(predictions(1, 10)), torch.zeros(24))
+
+
+def test_mean_kl_survives_a_probability_that_exists_only_as_a_logarithm() -> None:
+    log_probs = torch.tensor([[[0.0, -120.0], [0.0, -130.0]]])  # exp(-120) is 0 in float32
+    assert scores.mean_kl(log_probs).item() == 0

@@ -8,12 +8,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from alframe.engine.d_squared import sample_d_squared
-from alframe.engine.distances import expect_finite, full_precision, quick_squared_distances, rows_within
+from alframe.engine.distances import expect_finite, full_precision, rows_within
 from alframe.engine.nearest_centre import NearestCentre
 from alframe.errors import StrategyError, expect
 
 _SETTLED = 1e-4  # an iteration that takes less than this share off the sum of squared distances is the last
-_SUM_ROWS = 1024  # summed in float32 before float64 takes over: fixed, so that the last bit does not follow `max_bytes`
+_ROWS = 1024  # of a tile, which stays in a core's cache; summed in float32 before float64 takes over
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,9 @@ def k_means(
     weight starts again at a point that is far from its centre.
     With `max_per_cluster` the centres are found on at most that many points a cluster, drawn at random (as faiss does), and all
     points are assigned once at the end. Products are float32 on centred data; the `distances` that come out are by differences,
-    and rank near neighbours far from the origin. Extra memory: a chunk within `max_bytes` (64 MB at most), 60 bytes a point, a few
-    times the centres, and the points drawn. Raises `StrategyError` for points that are not finite, and for weights below 0.
+    and rank near neighbours far from the origin. Extra memory: tiles of at most 1024 points (fewer where `max_bytes` asks for it), 60
+    bytes a point, a few times the centres, and the points drawn. Raises `StrategyError` for points that are not finite, and for
+    weights below 0.
     Source: Lloyd 1982; Arthur & Vassilvitskii 2007.
     """
     expect_finite(points)
@@ -68,21 +69,25 @@ def k_means(
         chosen = drawn.sort().values.to(points.device)
     some = points if chosen is None else points[chosen]
     weights = _checked(weights if weights is None or chosen is None else weights[chosen])
-    nowhere = torch.zeros(some.shape[1], device=some.device)
-    all_in_one = torch.zeros(len(some), dtype=torch.int64, device=some.device)
-    origin = (_sums(some, all_in_one, 1, nowhere, None)[0][0] / len(some)).float()
+    origin = (
+        torch.stack([tile.float().sum(dim=0).double() for tile in some.split(_ROWS)]).sum(dim=0).div(len(some)).float()
+    )
+    squares = torch.cat([(tile.float() - origin).square_().sum(dim=1) for tile in some.split(_ROWS)])
     with full_precision():
         centres = _seeds(some, k, generator, weights, max_bytes).float() - origin
         labels, total = torch.empty(0), math.inf
         for _ in range(max_iterations):
             labels_before, total_before = labels, total
-            labels, distances = _assign(some, centres, origin, max_bytes)
+            labels, distances, sums, mass = _assign(some, centres, origin, max_bytes, weights)
+            distances.add_(squares).clamp_min_(0)
             counted = distances if weights is None else distances * weights
             total = float(counted.sum(dtype=torch.float64))
-            centres = _move(centres, some, labels, counted, origin, weights)
+            centres = _move(centres, sums, mass, some, counted, origin)
             if torch.equal(labels, labels_before) or total > (1 - _SETTLED) * total_before:
                 break
-        labels, distances = _assign(points, centres, origin, max_bytes, exactly=True)
+        labels = _assign(points, centres, origin, max_bytes)[0]
+    tiles = zip(points.split(_ROWS), labels.split(_ROWS), strict=True)
+    distances = torch.cat([(tile.float() - origin).sub_(centres[mine]).square_().sum(dim=1) for tile, mine in tiles])
     return Clusters(centres + origin, labels, distances)
 
 
@@ -114,26 +119,35 @@ def _seeds(points: Tensor, k: int, generator: torch.Generator, weights: Tensor |
 
 
 def _assign(
-    points: Tensor, centres: Tensor, origin: Tensor, max_bytes: int, *, exactly: bool = False
-) -> tuple[Tensor, Tensor]:
-    """The nearest centre of every point, and the squared distance to it; `exactly` by differences."""
-    n, d = points.shape
+    points: Tensor, centres: Tensor, origin: Tensor, max_bytes: int, weights: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The nearest centre of every point, |x - c|² - |x|² there, and weighted sum and mass (float64) of every cluster's points."""
+    n, k = len(points), len(centres)
     labels = torch.empty(n, dtype=torch.int64, device=points.device)
-    distances = torch.empty(n, device=points.device)
-    rows = rows_within(max_bytes, 4 * (2 * len(centres) + 4 * d))
+    nearest = torch.empty(n, device=points.device)
+    sums = torch.zeros_like(centres, dtype=torch.float64)
+    some_sums = torch.zeros_like(centres, dtype=torch.float32 if weights is None else torch.float64)
+    lengths = centres.square().sum(dim=1)
+    rows = _ROWS
+    while rows > max(1, rows_within(max_bytes, 4 * (2 * k + 4 * points.shape[1]))):
+        rows //= 2  # still a divisor of _ROWS, so that sums are rounded at the same places
     for start in range(0, n, rows):
-        chunk = points[start : start + rows].float() - origin
-        nearest, label = quick_squared_distances(chunk, centres).min(dim=1)
-        labels[start : start + rows] = label
-        distances[start : start + rows] = chunk.sub_(centres[label]).square_().sum(dim=1) if exactly else nearest
-    return labels, distances
+        tile = points[start : start + rows].float() - origin
+        low, label = torch.addmm(lengths, tile, centres.T, alpha=-2).min(dim=1)
+        labels[start : start + rows], nearest[start : start + rows] = label, low
+        some_sums.index_add_(
+            0, label, tile if weights is None else tile.double().mul_(weights[start : start + rows, None])
+        )
+        if (start + rows) % _ROWS == 0 or start + rows >= n:
+            sums += some_sums
+            some_sums.zero_()
+    mass = sums.new_zeros(k)
+    mass.index_add_(0, labels, mass.new_ones(()).expand(n) if weights is None else weights)
+    return labels, nearest, sums, mass
 
 
-def _move(
-    centres: Tensor, points: Tensor, labels: Tensor, counted: Tensor, origin: Tensor, weights: Tensor | None
-) -> Tensor:
+def _move(centres: Tensor, sums: Tensor, mass: Tensor, points: Tensor, counted: Tensor, origin: Tensor) -> Tensor:
     """The mean of each cluster; one without weight goes to a point that costs much (`counted`) where it is."""
-    sums, mass = _sums(points, labels, len(centres), origin, weights)
     moved = (sums / mass[:, None].clamp_min(torch.finfo(mass.dtype).tiny)).float()
     empty = (mass == 0).nonzero().squeeze(1)
     if len(empty):
@@ -142,19 +156,3 @@ def _move(
         costly = costly[counted[costly] > 0]
         moved[empty[: len(costly)]] = points[costly].float() - origin
     return moved
-
-
-def _sums(
-    points: Tensor, labels: Tensor, k: int, origin: Tensor, weights: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """Weighted sum (about `origin`) and mass of every cluster, float64."""
-    sums = torch.zeros(k, points.shape[1], dtype=torch.float64, device=points.device)
-    mass = torch.zeros(k, dtype=torch.float64, device=points.device)
-    mass.index_add_(0, labels, mass.new_ones(()).expand(len(labels)) if weights is None else weights)
-    for start in range(0, len(points), _SUM_ROWS):
-        rows = slice(start, start + _SUM_ROWS)
-        chunk = points[rows].float() - origin
-        if weights is not None:
-            chunk = chunk.double() * weights[rows, None]
-        sums += chunk.new_zeros(sums.shape).index_add_(0, labels[rows], chunk)
-    return sums, mass

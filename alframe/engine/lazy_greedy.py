@@ -22,27 +22,38 @@ def lazy_greedy(
     generator: torch.Generator,
     *,
     at_least: float = 0.0,
+    tighten: Callable[[Int[Tensor, " m"]], Float[Tensor, " m"]] | None = None,
 ) -> tuple[list[int], list[float]]:
     """Up to `size` distinct positions in greedy order, and the gain each had when it was picked.
 
     `bounds` is an upper bound of each gain (-inf for what may not be picked); `gains(positions)` are the gains now; `take(position)`
     picks, and may answer True when nothing is left to gain. Stops then, or before the first pick whose gain is not above `at_least`, so
     the answer may be shorter than `size`. Equal gains go to any one of the equals, by `generator` and not by position.
+    Where gains are dear, `tighten(positions)` gives cheaper upper bounds of the gains now, and spares the gains of those whom it rules out.
     """
     shuffled = torch.randperm(len(bounds), generator=generator).to(bounds.device)
     bounds = bounds[shuffled].double()
-    fresh_at = torch.full((len(bounds),), -1, dtype=torch.int64, device=bounds.device)  # picks that a bound has taken in
+    fresh_at = torch.full(
+        (len(bounds),), -1, dtype=torch.int64, device=bounds.device
+    )  # picks that a bound has taken in
+    tight_at = fresh_at.clone()
     picked: list[int] = []
     scores: list[float] = []
     while len(picked) < min(size, len(bounds)):
         block = _FIRST_BLOCK
         while True:
-            top = bounds.topk(min(block + 1, len(bounds)))
+            top = bounds.topk(min(max(block, _LARGEST_BLOCK if tighten else 0) + 1, len(bounds)))
+            if tighten:
+                loose = top.indices[(tight_at[top.indices] < len(picked)) & (top.values > at_least)]
+                if len(loose):
+                    bounds[loose] = torch.minimum(bounds[loose], tighten(shuffled[loose]).to(bounds))
+                    tight_at[loose] = len(picked)
+                    continue
             candidates = top.indices[:block]
-            stale = candidates[(fresh_at[candidates] < len(picked)) & (bounds[candidates] > at_least)]
+            stale = candidates[(fresh_at[candidates] < len(picked)) & (top.values[:block] > at_least)]
             if len(stale):
                 bounds[stale] = gains(shuffled[stale]).to(bounds)
-                fresh_at[stale] = len(picked)
+                fresh_at[stale] = tight_at[stale] = len(picked)
             best = candidates[bounds[candidates].argmax()]
             outside = float(top.values[block]) if len(top.values) > block else float("-inf")
             gain = float(bounds[best])

@@ -7,6 +7,7 @@ import torch
 
 from alframe.engine.d_squared import sample_d_squared
 from alframe.engine.distances import norms
+from alframe.engine.gradients import last_layer_gradients
 from alframe.engine.nearest_centre import NearestCentre
 from alframe.strategy.base import Strategy
 from alframe.types import Prediction, Selection, Summary, Views
@@ -27,12 +28,7 @@ class Badge(Strategy):
     first: Literal["norm", "sample"] = "norm"
 
     def summarize(self, prediction: Prediction) -> Summary:
-        log_probs, features = prediction.point_log_probs, prediction.features
-        hallucinated = log_probs.argmax(dim=1, keepdim=True)
-        others = log_probs.exp().scatter(1, hallucinated, 0)
-        # p - 1 as minus the sum of the others: it would round to 0 for a confident image, and turn its gradient.
-        gradient = others.scatter(1, hallucinated, -others.sum(dim=1, keepdim=True))
-        return {"gradient": gradient, "features": torch.cat([features, features.new_ones(len(features), 1)], dim=1)}
+        return last_layer_gradients(prediction)
 
     def select(self, views: Views, size: int, generator: torch.Generator) -> Selection:
         nearest = NearestCentre([views.pool["gradient"], views.pool["features"]], views.max_bytes)

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from alframe.engine.distances import full_precision, rows_within
+from alframe.engine.k_means import k_means
 from alframe.engine.lazy_greedy import lazy_greedy
 from alframe.errors import expect
 from alframe.scores import bald
@@ -18,6 +19,7 @@ from alframe.types import Prediction, Selection, Summary, Views
 
 _ROWS = 1024  # configurations multiplied at once: the products stay in the cache
 _PRODUCT_BYTES = 1 << 23
+_GROUPS = 256  # of similar configurations, for a cheap first look
 _ROUNDING = 1e-5  # nats: BALD in float32 is exact to less, and smaller gains count as none
 _SATURATED = 0.01  # share of log k that may be left
 
@@ -56,7 +58,13 @@ class BatchBald(Strategy):
         scores = bald(log_probs)
         with full_precision():
             picked, gains = lazy_greedy(
-                scores + _ROUNDING, joint.gains, joint.take, size, generator, at_least=_ROUNDING
+                scores + _ROUNDING,
+                joint.gains,
+                joint.take,
+                size,
+                generator,
+                at_least=_ROUNDING,
+                tighten=joint.bounds,
             )
         if len(picked) < size:
             warnings.warn(
@@ -86,49 +94,85 @@ class _Joint:
         self.log_probs = log_probs
         self.k = log_probs.shape[1]
         self.max_configurations = max_configurations
-        self.max_bytes = min(max_bytes, _PRODUCT_BYTES)
+        self.max_bytes = max_bytes
         self.generator = generator
         self.weights = torch.ones(1, dtype=torch.float64, device=log_probs.device)
         self.draws = torch.full((1, self.k), 1 / self.k, dtype=torch.float64, device=log_probs.device)
+        self.groups: tuple[Tensor, Tensor] | None = None
 
     def gains(self, positions: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
-        """What each image would add, in nats: sum over configurations of weight (H[draws @ p] - draws @ H[p])."""
-        c, item = self.log_probs.shape[2], self.draws.element_size()
-        chunk = rows_within(self.max_bytes, (2 * min(_ROWS, len(self.draws)) + 3 * self.k) * c * item)
-        return torch.cat([self._gains(part) for part in positions.split(chunk)])
+        """What each image would add, in nats."""
+        return self._information(positions, self.weights, self.draws)
 
-    def _gains(self, positions: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
-        probs = self._probs(positions)
-        b, k, c = probs.shape
-        columns = probs.to(self.draws.dtype).permute(1, 0, 2).reshape(k, b * c)
-        entropy = probs.new_zeros(b * c)
-        for weights, draws in zip(self.weights.split(_ROWS), self.draws.split(_ROWS), strict=True):
-            predicted = (draws @ columns).clamp_min_(torch.finfo(columns.dtype).tiny)  # 0 log 0 = 0
-            entropy -= weights.to(predicted) @ predicted.log().mul_(predicted)
-        of_draws = torch.special.entr(probs).sum(dim=2) @ (self.weights @ self.draws.double())
-        return entropy.view(b, c).sum(dim=1) - of_draws
+    def bounds(self, positions: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
+        """At least that, for a small part of the price: H is concave, so similar configurations may be taken for their mean."""
+        if self.groups is None:
+            return torch.full(positions.shape, torch.inf, device=positions.device)
+        return self._information(positions, *self.groups) + _ROUNDING
 
     def take(self, position: int) -> bool:
         """Let the image's label join the configurations; whether the draws are all but told apart."""
-        probs = self._probs(torch.tensor([position], device=self.log_probs.device))[0]
+        probs = self.log_probs[position].double().softmax(dim=1)
         joint = self.weights[:, None] * (self.draws.double() @ probs)  # [m, c]: each configuration with each label
         chosen = joint.flatten().nonzero().squeeze(1)
         weights = joint.flatten()[chosen]
         sampled = len(chosen) > self.max_configurations
         if sampled:
-            place = torch.rand(self.max_configurations, dtype=torch.float64, generator=self.generator)
-            place = (place + torch.arange(self.max_configurations)) / self.max_configurations  # one in each stratum
-            ends = weights.cumsum(dim=0)
-            found = torch.searchsorted(ends, place.to(ends.device) * ends[-1], right=True).clamp_max(len(ends) - 1)
-            found, counts = found.unique_consecutive(return_counts=True)
-            chosen, weights = chosen[found], counts.double()
+            found, weights = _sample(weights, self.max_configurations, self.generator)
+            chosen = chosen[found]
         draws = self.draws.double()[chosen // joint.shape[1]] * probs.T[chosen % joint.shape[1]]
         draws /= draws.sum(dim=1, keepdim=True)
-        left = float(weights @ torch.special.entr(draws).sum(dim=1)) / float(weights.sum())
         self.weights = weights / weights.sum()
         self.draws = draws.float() if sampled or self.draws.dtype == torch.float32 else draws
+        self._group()
+        left = float(self.weights @ torch.special.entr(draws).sum(dim=1))
         return left <= max(_SATURATED * math.log(self.k), _ROUNDING)
 
-    def _probs(self, positions: Int[Tensor, " b"]) -> Float[Tensor, "b k c"]:
-        # Normalised again in float64: what float32 leaves of the sum would show up as information.
-        return self.log_probs[positions].double().softmax(dim=2)
+    def _group(self) -> None:
+        self.groups = None
+        if len(self.draws) <= 4 * _GROUPS:
+            return
+        roots = self.draws.float().sqrt()  # their distances are those of Hellinger
+        seeds = torch.Generator().manual_seed(0)  # any: groups change the speed only
+        labels = k_means(
+            roots, _GROUPS, seeds, weights=self.weights.float(), max_iterations=3, max_bytes=self.max_bytes
+        ).labels
+        weights = self.weights.new_zeros(_GROUPS).index_add_(0, labels, self.weights)
+        draws = self.draws.new_zeros(_GROUPS, self.k, dtype=torch.float64)
+        draws.index_add_(0, labels, self.weights[:, None] * self.draws)
+        used = weights > 0
+        self.groups = weights[used], (draws[used] / weights[used, None]).float()
+
+    def _information(
+        self, positions: Int[Tensor, " b"], weights: Float[Tensor, " m"], draws: Float[Tensor, "m k"]
+    ) -> Float[Tensor, " b"]:
+        """sum_m weights (H[draws @ p] - draws @ H[p]), in the precision of `draws`."""
+        k, c = self.log_probs.shape[1:]
+        chunk = rows_within(
+            min(self.max_bytes, _PRODUCT_BYTES), (2 * min(_ROWS, len(draws)) + 3 * k) * c * draws.element_size()
+        )
+        prior = (weights @ draws.double()).to(draws)
+        gains = []
+        for part in positions.split(chunk):
+            # Normalised once more: what rounding leaves of the sum would show up as information.
+            probs = self.log_probs[part].to(draws.dtype).softmax(dim=2)
+            columns = probs.permute(1, 0, 2).reshape(k, -1)
+            entropy = columns.new_zeros(columns.shape[1])
+            for some_weights, some_draws in zip(weights.split(_ROWS), draws.split(_ROWS), strict=True):
+                predicted = (some_draws @ columns).clamp_min_(torch.finfo(draws.dtype).tiny)  # 0 log 0 = 0
+                entropy -= some_weights.to(draws) @ predicted.log().mul_(predicted)
+            gains.append(entropy.view(-1, c).sum(dim=1) - torch.special.entr(probs).sum(dim=2) @ prior)
+        return torch.cat(gains)
+
+
+def _sample(
+    weights: Float[Tensor, " m"], size: int, generator: torch.Generator
+) -> tuple[Int[Tensor, " u"], Float[Tensor, " u"]]:
+    """Stratified sampling: `size` positions in proportion to `weights`, as distinct positions and how often each came."""
+    place = (
+        torch.arange(size) + torch.rand(size, dtype=torch.float64, generator=generator)
+    ) / size  # one in each stratum
+    ends = weights.cumsum(dim=0)
+    found = torch.searchsorted(ends, place.to(ends.device) * ends[-1], right=True).clamp_max(len(ends) - 1)
+    positions, counts = found.unique_consecutive(return_counts=True)
+    return positions, counts.double()

@@ -7,6 +7,7 @@ import torch
 from torch.nn.functional import normalize
 
 from alframe.engine.nearest_centre import NearestCentre
+from alframe.errors import expect
 from alframe.strategy.base import Strategy
 from alframe.types import Prediction, Selection, Summary, Views
 
@@ -20,13 +21,23 @@ class CoreSet(Strategy):
     The score is that distance when the image was picked. With nothing labelled the first pick is the image nearest to the mean
     of the pool, and its score is its distance to the farthest image. `normalize` puts features on the unit sphere first.
     Deterministic: equal distances go to any one of the equals.
-    Source: Sener & Savarese 2018, arXiv:1708.00489. Differs: the greedy rule alone (no mixed-integer refinement), exact and lazy:
-    only images whose outdated distance, an upper bound, is still among the largest are compared with new centres.
+    With an `outlier_rate` r in [0, 1) the farthest floor(r m) of the m images left are passed over at each pick: the pick is at the
+    (1 - r) quantile of the distances. Farthest images are often odd ones that stand for nothing but themselves.
+    Source: Sener & Savarese 2018, arXiv:1708.00489. Differs: the greedy rule alone, exact and lazy: only images whose outdated
+    distance, an upper bound, is still among the largest are compared with new centres. Their mixed-integer refinement, which leaves
+    a number of outliers uncovered, is left out; `outlier_rate` is a greedy rule of our own to the same end, without a guarantee.
     """
 
     normalize: bool = False
+    outlier_rate: float = 0.0
 
     needs: ClassVar[frozenset[str]] = frozenset({"labeled"})
+
+    def __post_init__(self) -> None:
+        expect(
+            0 <= self.outlier_rate < 1,
+            f"Expected an outlier_rate from 0 to below 1, got {self.outlier_rate}; 0 picks the farthest image.",
+        )
 
     def summarize(self, prediction: Prediction) -> Summary:
         return {"features": normalize(prediction.features) if self.normalize else prediction.features}
@@ -39,6 +50,8 @@ class CoreSet(Strategy):
             nearest.cover_roughly([views.labeled["features"]])
         else:
             scores.append(_start_in_the_middle(nearest, views))
+        if self.outlier_rate > 0:
+            scores += _at_quantile(nearest, size - len(scores), self.outlier_rate)
         while len(scores) < size:
             scores += _farthest(nearest, size - len(scores))
         return Selection(
@@ -73,4 +86,38 @@ def _farthest(nearest: NearestCentre, size: int) -> list[float]:
         torch.minimum(bounds, distances[chosen], out=bounds)
         bounds[chosen] = -1
     nearest.add(picked, candidates, bounds)
+    return scores
+
+
+def _at_quantile(nearest: NearestCentre, size: int, outlier_rate: float) -> list[float]:
+    """Make centres of `size` points, each with a share of the others farther away; their squared distances."""
+    scores: list[float] = []
+    before = torch.zeros_like(
+        nearest.bounds, dtype=torch.bool
+    )  # looked at for the last pick: one centre behind at most
+    while len(scores) < size:
+        left = len(nearest.bounds) - len(nearest.centres)
+        skipped, spare = int(outlier_rate * left), _BLOCK
+        while True:
+            top = nearest.bounds.topk(min(left, skipped + 1 + spare))  # picked points are at -1 and never among them
+            candidates, outside = top.indices[:-1], top.values[-1]
+            if len(top.indices) == left:
+                candidates, outside = top.indices, top.values.new_tensor(-1.0)
+            known = before[candidates]
+            for some in (
+                candidates[~known],
+                candidates[known],
+            ):  # apart, for a refresh goes as far back as its oldest point
+                if len(some):
+                    nearest.refresh(some)
+            before[candidates] = True
+            farthest = nearest.bounds[candidates].topk(skipped + 1)
+            if farthest.values[-1] >= outside:
+                break
+            spare *= 2
+        chosen = candidates[farthest.indices[-1:]]
+        scores.append(float(farthest.values[-1]))
+        nearest.add(chosen.tolist(), chosen, chosen.new_full((1,), -1, dtype=torch.float64))
+        before.zero_()
+        before[candidates] = True
     return scores

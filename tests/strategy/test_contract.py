@@ -191,7 +191,8 @@ def test_the_nan_of_an_image_stands_in_its_summary_where_the_pool_pass_names_it(
     features = POOL[:10].clone()
     features[3] = torch.nan
     summary = strategy.summarize(POSTERIOR.predict(features))
-    missing = torch.stack([tensor.flatten(1).isnan().any(dim=1) for tensor in summary.values()] or [torch.zeros(10)])
+    broken = [tensor.reshape(10, -1).isnan().any(dim=1) for tensor in summary.values()]
+    missing = torch.stack(broken or [torch.zeros(10, dtype=torch.bool)])
     assert missing.any(dim=0).nonzero().squeeze(1).tolist() == ([3] if strategy.reads_pool else [])
 
 

@@ -5,14 +5,16 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from alframe.errors import StrategyError
+from alframe.errors import ConfigError, StrategyError
 from alframe.strategy import core_set
 from alframe.strategy.core_set import CoreSet
 from alframe.types import Prediction, Selection, Views
 
 
-def naive_k_centre(pool: Tensor, labeled: Tensor, size: int) -> tuple[list[int], list[float]]:
-    """The published greedy rule, by differences in float64."""
+def naive_k_centre(
+    pool: Tensor, labeled: Tensor, size: int, outlier_rate: float = 0.0
+) -> tuple[list[int], list[float]]:
+    """The published greedy rule, by differences in float64; with a rate, past the farthest share of the images left."""
     pool, labeled = pool.double(), labeled.double()
     picked, scores = [], []
     nearest = torch.full((len(pool),), torch.inf, dtype=torch.float64)
@@ -25,14 +27,22 @@ def naive_k_centre(pool: Tensor, labeled: Tensor, size: int) -> tuple[list[int],
     while len(picked) < size:
         allowed = nearest.clone()
         allowed[picked] = -1
-        picked.append(int(allowed.argmax()))
+        passed_over = int(outlier_rate * (len(pool) - len(picked)))
+        picked.append(int(allowed.argsort(descending=True, stable=True)[passed_over]))
         scores.append(float(nearest[picked[-1]]))
         nearest = torch.minimum(nearest, (pool - pool[picked[-1]]).norm(dim=1))
     return picked, scores
 
 
-def select(pool: Tensor, labeled: Tensor, size: int, max_bytes: int = 1 << 30, normalize: bool = False) -> Selection:
-    strategy = CoreSet(normalize)
+def select(
+    pool: Tensor,
+    labeled: Tensor,
+    size: int,
+    max_bytes: int = 1 << 30,
+    normalize: bool = False,
+    outlier_rate: float = 0.0,
+) -> Selection:
+    strategy = CoreSet(normalize, outlier_rate)
     views = Views(
         n=len(pool),
         pool=summary(strategy, pool),
@@ -145,6 +155,41 @@ def test_normalized_features_ignore_their_length() -> None:
     positions, _ = naive_k_centre(unit, torch.nn.functional.normalize(labeled), 20)
     assert select(pool * lengths, labeled, 20, normalize=True).positions.tolist() == positions
     assert select(pool * lengths, labeled, 20).positions.tolist() != positions
+
+
+@pytest.mark.parametrize("kind", ["normal", "clustered", "after_relu"])
+@pytest.mark.parametrize("rate", [0.01, 0.2, 0.9])
+@pytest.mark.parametrize(("n", "m", "size"), [(300, 40, 60), (300, 0, 60), (300, 1, 1), (90, 200, 90), (90, 0, 90)])
+def test_the_robust_picks_are_those_of_the_naive_rule(
+    kind: str, rate: float, n: int, m: int, size: int, block: int
+) -> None:
+    everything = features(n + m, 8, kind)
+    pool, labeled = everything[:n], everything[n:]
+    positions, scores = naive_k_centre(pool, labeled, size, rate)
+    selection = select(pool, labeled, size, outlier_rate=rate)
+    assert selection.positions.tolist() == positions
+    torch.testing.assert_close(selection.scores, torch.tensor(scores), rtol=1e-5, atol=1e-5)
+    assert select(pool, labeled, size, max_bytes=4096, outlier_rate=rate).positions.tolist() == positions
+
+
+def test_the_robust_rule_passes_over_the_odd_images_that_the_plain_rule_buys(block: int) -> None:
+    pool = features(190, 4)
+    odd = 50 * torch.nn.functional.normalize(features(10, 4, "normal"))
+    everything = torch.cat([pool, odd])
+    assert set(range(190, 200)) <= set(select(everything, pool[:5], 12).positions.tolist())
+    assert max(select(everything, pool[:5], 12, outlier_rate=0.06).positions.tolist()) < 190
+
+
+def test_the_robust_rule_picks_every_image_once_among_duplicates(block: int) -> None:
+    for pool in (features(30, 5).repeat_interleave(4, dim=0), torch.zeros(40, 3)):
+        positions = select(pool, pool[:0], len(pool), outlier_rate=0.3).positions.tolist()
+        assert sorted(positions) == list(range(len(pool)))
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.0])
+def test_an_outlier_rate_out_of_range_is_named(rate: float) -> None:
+    with pytest.raises(ConfigError, match=rf"outlier_rate from 0 to below 1, got {rate}"):
+        CoreSet(outlier_rate=rate)
 
 
 class LargestTensor(TorchDispatchMode):

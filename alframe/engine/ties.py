@@ -1,0 +1,22 @@
+"""The best of many scores when several are as good: what rounding has told apart is no reason to prefer one."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+_SAME = 1e-10  # of the highest score: far above what float64 sums lose, far below what a rule can tell apart
+
+
+def highest_of_equals(scores: Float[Tensor, " n"], order: Int[Tensor, " n"]) -> int:
+    """Position of the highest score; among those that equal it up to rounding, the one that comes first in `order`, a permutation.
+
+    With an `order` drawn at random (`random_order`) ties do not follow the position. Scores are float64, and not NaN.
+    """
+    top = scores.max()
+    equals = (scores >= top - _SAME * top.abs()).nonzero().squeeze(1)
+    return int(equals[order[equals].argmin()])
+
+
+def random_order(n: int, generator: torch.Generator, device: torch.device) -> Int[Tensor, " n"]:
+    """A random rank for each of `n` positions."""
+    return torch.randperm(n, generator=generator).to(device)

@@ -1,0 +1,89 @@
+"""Cover what the network is unsure of: MaxHerding while labels are few, uncertainty when there are many."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from alframe.engine.distances import full_precision, quick_squared_distances, rows_within
+from alframe.errors import expect
+from alframe.scores import margin
+from alframe.strategy.base import Strategy
+from alframe.strategy.max_herding import herd
+from alframe.types import Prediction, Selection, Summary, Views
+
+_TEMPERATURES = torch.logspace(-1, 1, 49, dtype=torch.float64)  # 1 is the one in the middle
+_BINS = 15
+_COPIES = 0.01  # of the mean feature length: labelled images closer than this are copies, and say nothing of the scale
+
+
+@dataclass(frozen=True)
+class UHerding(Strategy):
+    """Greedy maximisation of mean_i U_i max_{s in labelled or picked} exp(-|h_i - h_s|²/radius²) over the pool.
+
+    U = 1 - (p_(1) - p_(2)) is the margin score of softmax(log p / temperature), with the temperature of the smallest calibration
+    error on the validation images; it is 1 where none were bought. The radius is the smallest distance between two labelled images,
+    which shrinks as labels grow. p and h are those of the deterministic network. With nothing labelled it is `max_herding`: U = 1 and
+    radius 1 (also where all labelled images are copies of one). The score is what the image added to the mean when it was
+    picked. Where nothing uncertain is left to cover, the rest are picked with U = 1, then at random, with score 0.
+    Deterministic up to `max_points` images; above it the mean is estimated on that many, drawn at random.
+    Source: Bae, Oliveira & Sutherland 2025, arXiv:2412.20644. Differs: the temperature comes from the validation images and the
+    network as it is, where the authors train another on part of the labels; labelled images closer than a hundredth of the
+    features' length do not set the radius; lazy.
+    """
+
+    normalize: bool = True
+    max_points: int = 5000
+
+    needs: ClassVar[frozenset[str]] = frozenset({"labeled", "held_out"})
+
+    def __post_init__(self) -> None:
+        expect(self.max_points >= 1, f"Expected max_points of at least 1, got {self.max_points}; 5000 is the default.")
+
+    def summarize(self, prediction: Prediction) -> Summary:
+        features = normalize(prediction.features) if self.normalize else prediction.features
+        return {"features": features, "log_probs": prediction.point_log_probs}
+
+    def select(self, views: Views, size: int, generator: torch.Generator) -> Selection:
+        radius, weights = 1.0, None
+        if views.labeled is not None and len(views.labeled["features"]):
+            temperature = 1.0
+            if views.held_out is not None and views.held_out_labels is not None and len(views.held_out_labels):
+                temperature = calibrated_temperature(views.held_out["log_probs"], views.held_out_labels)
+            weights = margin((views.pool["log_probs"] / temperature).log_softmax(dim=1)[:, None])
+            radius = smallest_distance(views.labeled["features"], views.max_bytes) or 1.0
+        return herd(views, radius, weights, self.max_points, size, generator)
+
+
+def calibrated_temperature(log_probs: Float[Tensor, "v c"], labels: Int[Tensor, " v"]) -> float:
+    """Temperature in [0.1, 10] at which softmax(log p / temperature) has the smallest expected calibration error; of equals the nearest to 1.
+
+    ECE = sum over 15 bins of confidence of (share of the images) |accuracy - mean confidence|.
+    Source: Guo et al. 2017, arXiv:1706.04599. Differs: a grid of 49 temperatures, evenly spaced in their logarithm.
+    """
+    right = log_probs.argmax(dim=1) == labels.to(log_probs.device)
+    best, smallest = 1.0, math.inf
+    for temperature in _TEMPERATURES[_TEMPERATURES.log().abs().argsort(stable=True)].tolist():
+        confidence = (log_probs.double() / temperature).softmax(dim=1).amax(dim=1)
+        bins = (confidence * _BINS).long().clamp_max_(_BINS - 1)
+        gaps = torch.zeros(_BINS, dtype=torch.float64, device=bins.device)
+        error = float(gaps.index_add_(0, bins, right.double() - confidence).abs().sum()) / len(right)
+        if error < smallest - 1e-12:
+            best, smallest = temperature, error
+    return best
+
+
+def smallest_distance(features: Float[Tensor, "m d"], max_bytes: int) -> float:
+    """Smallest distance between two of these images that are no copies (a hundredth of their mean length apart); 0 if there are none."""
+    copies = (_COPIES * float(features.norm(dim=1).double().mean())) ** 2
+    centred = features.float() - features.mean(dim=0, dtype=torch.float64).float()
+    smallest = math.inf
+    with full_precision():
+        for rows in centred.split(rows_within(max_bytes, 8 * len(centred))):
+            distances = quick_squared_distances(rows, centred)
+            smallest = min(smallest, float(distances.masked_fill_(distances <= copies, math.inf).min()))
+    return math.sqrt(smallest) if smallest < math.inf else 0.0

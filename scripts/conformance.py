@@ -17,6 +17,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from peers import judge
+from peers.cases import KINDS, Case, arrays, blobs, grid
+from peers.client import Arrays, Peer
+from peers.environment import PACKAGES, Unavailable
+from peers.rows import Chance, Deterministic, Given, Row, Verdict
 
 from alframe import scores
 from alframe.strategy.badge import Badge
@@ -35,20 +40,21 @@ from alframe.strategy.random import Random
 from alframe.strategy.stochastic import Stochastic
 from alframe.strategy.top_score import TopScore
 from alframe.strategy.typiclust import TypiClust
-from peers import judge
-from peers.cases import KINDS, Case, arrays, blobs, grid
-from peers.client import Arrays, Peer
-from peers.environment import PACKAGES, Unavailable
-from peers.rows import Chance, Deterministic, Given, Row, Verdict
 
 POINT = grid(KINDS, draws=(1,), labeled=(0,))
 DRAWS = grid(KINDS, draws=(2, 10), labeled=(0,))
 NO_LABELS = grid(KINDS, draws=(1,), labeled=(0,))
 LABELS = grid(KINDS, draws=(1,), labeled=(1, 20))
-SMOOTH = ("gaussian", "duplicates", "zeros")
+SOME_LABELS = tuple(grid(KINDS, draws=(1,), labeled=(0, 20)))
 JOINT = 5_000  # joint labels that the reference writes out
 RADIUS = 1.5  # of the balls: about a third of the distance between two images of the cases
 A_FEW = arrays(Case(n=9, q=2, c=4, k=6, seed=1))  # for rules that draw
+
+
+def thinned(cases: list[Case], size: int) -> list[Case]:
+    """About `size` of the cases, of all kinds and sizes: for a peer that takes half a second a case."""
+    order = np.random.default_rng(0).permutation(len(cases))[:size]
+    return [cases[i] for i in sorted(order)]
 
 
 def scored(
@@ -63,6 +69,7 @@ def scored(
     definition: bool = False,
     cases: list[Case] | None = None,
     strategy: Strategy | None = None,
+    options: dict[str, bool] | None = None,
 ) -> Row:
     """A row for the images with the highest score."""
     return Deterministic(
@@ -72,28 +79,30 @@ def scored(
         function,
         note,
         definition,
+        options or {},
         rule=lambda case: judge.Top(reference(case)),
         cases=tuple(cases or (DRAWS if draws else POINT)),
         ordered=ordered,
     )
 
 
-def batch_bald(function: str, note: str = "", **options: int) -> Row:
-    cases = grid(KINDS, draws=(2, 10), labeled=(0,), max_joint=JOINT)
+def batch_bald(function: str, note: str = "", *, n_cases: int = 1000, configurations: int = JOINT) -> Row:
+    """Only where the joint labels are few enough to be written out."""
+    cases = thinned(grid(KINDS, draws=(2, 10), labeled=(0,), max_joint=JOINT), n_cases)
     return Deterministic(
         "batch_bald",
         BatchBald(),
         "batch_bald",
         function,
         note,
-        options=options,
+        options={"configurations": configurations},
         rule=judge.BatchBald,
         cases=tuple(case for case in cases if case.n <= 40),
         fits=lambda case: case.c ** (case.q - 1) <= JOINT,
     )
 
 
-def core_set(function: str, note: str = "", *, normalize: bool = False, **options: object) -> Row:
+def core_set(function: str, note: str = "", *, normalize: bool = False, options: dict[str, bool] | None = None) -> Row:
     x = judge.unit if normalize else np.asarray
     return Deterministic(
         "core_set" + (" (unit length)" if normalize else ""),
@@ -101,29 +110,31 @@ def core_set(function: str, note: str = "", *, normalize: bool = False, **option
         "core_set",
         function,
         note,
-        options=dict(options),
+        options=options or {},
         rule=lambda case: judge.CoreSet(x(case["features"]), x(case["labeled_features"])),
         cases=tuple(LABELS),
     )
 
 
-def first_core_set(function: str, note: str) -> Row:
-    """Nothing labelled: only what follows the first pick is judged, and the first pick said to differ by definition."""
+def first_core_set(function: str, start: str, note: str) -> Row:
+    """Nothing labelled: the paper does not say where to start."""
     return Deterministic(
         "core_set, nothing labelled",
         CoreSet(),
         "core_set",
         function,
         note,
-        definition=True,
         rule=lambda case: judge.CoreSet(case["features"], case["labeled_features"]),
-        cases=tuple(NO_LABELS),
+        cases=tuple(case for case in NO_LABELS if case.q < case.n),
+        start=start,
     )
 
 
-def random_rows(function: str) -> Row:
+def random_rows(function: str, note: str = "") -> Row:
     n = len(A_FEW["features"])
-    return Chance("random", Random(), "random", function, case=A_FEW, size=1, expected=lambda _: np.full(n, 1 / n))
+    return Chance(
+        "random", Random(), "random", function, note, case=A_FEW, size=1, expected=lambda _: np.full(n, 1 / n)
+    )
 
 
 def badge(function: str, note: str = "", *, first: str = "norm") -> Row:
@@ -162,7 +173,6 @@ def clustered(n_clusters: int, n_labeled: int, *, sizes_from: int = 8) -> tuple[
 
 
 def scikit_activeml() -> list[Row]:
-    unbiased = {**A_FEW, "bias": np.zeros_like(A_FEW["bias"])}
     many = arrays(Case(n=40, q=4, c=4, seed=1))
     return [
         scored("least_confidence", "UncertaintySampling('least_confident')", judge.least_confidence),
@@ -172,10 +182,26 @@ def scikit_activeml() -> list[Row]:
         scored("variation_ratio", "QueryByCommittee('variation_ratios')", judge.variation_ratio, draws=True),
         scored("mean_kl", "QueryByCommittee('KL_divergence')", judge.mean_kl, draws=True),
         scored("bald", "GreedyBALD", judge.bald, draws=True),
-        batch_bald("BatchBALD(n_MC_samples=5000)", configurations=JOINT),
+        batch_bald(
+            f"BatchBALD(n_MC_samples={JOINT})",
+            "Where several images have the highest utility, `batch_bald` picks one of them, works out the next step for it and marks "
+            "it as taken from then on; `query` then draws the batch once more from the utilities of every step, with a random state "
+            "of its own. At a tie it may draw another one than was marked, and the same one again at the next step.",
+        ),
         core_set("CoreSet"),
-        first_core_set("CoreSet", ""),
-        badge("Badge"),
+        first_core_set(
+            "CoreSet",
+            "any image",
+            "With nothing labelled all utilities of the first step are 0, and the first pick is any image; alframe starts at the image "
+            "nearest to the mean, so that its answer does not depend on a seed.",
+        ),
+        badge(
+            "Badge (a column of ones appended)",
+            "Before the first pick `_d_2` holds the squared norm of each gradient, which is its squared distance to the origin; after "
+            "it, the minimum of that and of the distance to the pick. The origin stays a centre for the whole batch, so images with "
+            "short gradients (the confident ones) are drawn less than D² sampling draws them. The gradient of the bias is left out "
+            "unless the embedding has a column of ones, which is appended here.",
+        ),
         Given(
             "typiclust",
             TypiClust(normalize=False),
@@ -191,7 +217,7 @@ def scikit_activeml() -> list[Row]:
             f"ProbCover(deltas=[{RADIUS}])",
             options={"radius": RADIUS},
             rule=lambda case: judge.prob_cover(case, RADIUS),
-            cases=tuple(NO_LABELS + LABELS),
+            cases=SOME_LABELS,
         ),
         Deterministic(
             "max_herding",
@@ -199,7 +225,7 @@ def scikit_activeml() -> list[Row]:
             "max_herding",
             "MaxHerding(gamma=1)",
             rule=judge.max_herding,
-            cases=tuple(NO_LABELS + LABELS),
+            cases=SOME_LABELS,
         ),
         Given(
             "clue",
@@ -218,11 +244,25 @@ def scikit_activeml() -> list[Row]:
             size=4,
         ),
         Chance(
+            "drop_query, head with a bias",
+            DropQuery(normalize=False),
+            "drop_query",
+            "DropQuery(n_dropout_samples=3)",
+            "Features are set to 0 and not scaled by 1 / (1 - rate), as dropout layers do. Without a bias this changes no prediction; "
+            "with one, the bias counts four times as much at a rate of 0.75.",
+            definition=True,
+            case={**many, "bias": 2 * np.arange(4, dtype=np.float32)},
+            size=4,
+        ),
+        Chance(
             "falcun",
             Falcun(),
             "falcun",
             "Falcun",
-            case=unbiased,
+            "The distances of the first step are not scaled to [0, 1]; later ones are scaled over all images, the picked included, and "
+            "the scaled ones are kept and compared with the next, unscaled, distances. The authors' code scales at every step, over "
+            "the images that are left, and keeps the unscaled ones, as alframe does.",
+            case=A_FEW,
             size=2,
             which=1,
             expected=lambda case: judge.falcun(case, 10),
@@ -237,9 +277,26 @@ def baal() -> list[Row]:
         scored("margin", "Margin", judge.margin),
         scored("entropy", "Entropy", judge.predictive_entropy),
         scored("bald", "BALD", judge.bald, draws=True),
-        scored("mean_std", "Variance", judge.mean_std, draws=True, definition=True),
-        batch_bald("BatchBALD(num_draw=500)", configurations=500),
-        scored("epig", "EPIG", judge.epig, draws=True, strategy=Epig()),
+        scored(
+            "mean_std",
+            "Variance",
+            judge.mean_std,
+            draws=True,
+            definition=True,
+            note="The variance over the draws, averaged over classes, where mean_std averages the standard deviation: the two order "
+            "images differently as soon as there are more than two classes.",
+        ),
+        batch_bald(
+            "BatchBALD(num_draw=500)",
+            "The loop runs `num_samples` times after the image with the highest BALD has been picked, so one image too many is in the "
+            "batch, and `get_ranks` orders them by their value at their own step. That value lacks the conditional entropies of those "
+            "picked before and so grows from step to step: the first pick, which is the most informative image, comes last and drops "
+            "out. (Labels are sampled from the first step on, where alframe writes them out while they are few.)",
+            configurations=500,
+        ),
+        scored(
+            "epig", "EPIG", judge.epig, draws=True, strategy=Epig(), cases=[c for c in DRAWS if c.c < 100 or c.n < 300]
+        ),
         sampled("power", "PowerSampling(BALD, temperature=0.5)"),
         sampled("softmax", "GibbsSampling(BALD, temperature=0.5)"),
         sampled("softrank", "RankBasedSampling(BALD, temperature=0.5)"),
@@ -248,21 +305,33 @@ def baal() -> list[Row]:
 
 
 def batchbald_redux() -> list[Row]:
+    nan = (
+        "An entropy is the sum of log p · exp(log p), which is NaN for a probability of exactly 0 (one-hot predictions, or a softmax that "
+        "underflows in float32). NaN counts as the largest value, so such images are picked first. Without zero probabilities the picks "
+        "agree."
+    )
     return [
-        scored("bald", "get_bald_batch", judge.bald, draws=True),
-        batch_bald("get_batchbald_batch(num_samples=5000)", configurations=JOINT),
+        scored("bald", "get_bald_batch", judge.bald, draws=True, cases=thinned(DRAWS, 60), note=nan),
+        batch_bald(f"get_batchbald_batch(num_samples={JOINT})", nan, n_cases=60),
     ]
 
 
 def bmdal_reg() -> list[Row]:
     return [
         core_set("maxdist, TP mode"),
-        first_core_set("maxdist, P mode", ""),
+        first_core_set(
+            "maxdist, P mode",
+            "the longest features",
+            "With nothing selected yet, `get_next_idx` answers with the image of the largest norm; alframe starts at the image nearest "
+            "to the mean.",
+        ),
         Deterministic(
             "lcmd",
             Lcmd(),
             "lcmd",
             "lcmd on last-layer gradients",
+            "An image that is equally far from two centres stays with the earlier one here. The peer compares rounded distances with <, "
+            "so that rounding decides which cluster the image counts for, and with it which cluster is the largest.",
             rule=lambda case: judge.Lcmd(judge.embedding(case), judge.embedding(case, "labeled_")),
             cases=tuple(grid(KINDS, draws=(1,), labeled=(0, 20))),
         ),
@@ -280,6 +349,8 @@ def bmdal_reg() -> list[Row]:
             Bait(oversample=1),
             "bait",
             "bait (float64, sigma=1), TP mode",
+            "The Fisher information to be learnt about is that of pool and training set together (`feature_cov_matrix`), where alframe "
+            "takes the pool's. The paper's objective is the error on the distribution of the data; both are estimates of it.",
             definition=True,
             options={"backward": False},
             rule=judge.Bait,
@@ -294,11 +365,20 @@ def bmdal_reg() -> list[Row]:
             cases=tuple((arrays(Case(40, 4, c, 1, seed=seed)), 4) for c in (2, 5) for seed in range(5)),
         ),
         badge("kmeanspp on last-layer gradients", first="sample"),
-        random_rows("random"),
+        random_rows(
+            "random",
+            "Each call makes a new `torch.Generator` and does not seed it, and a new one always has the same default seed: every call on a "
+            "pool of n images returns the same images, whatever was seeded outside.",
+        ),
     ]
 
 
 def modal_python() -> list[Row]:
+    softmax = (
+        "`get_predictions` applies the soft-max to `prediction[mask]`, a flat list of all numbers of all images, instead of to each image. "
+        "Probabilities of an image then do not sum to 1, and an image with larger logits gets larger ones. Only logits that are already "
+        "normalised for each image come out right, up to a common factor."
+    )
     rows = [
         scored("least_confidence", "uncertainty_sampling", judge.least_confidence, ordered=False),
         scored("margin", "margin_sampling", judge.margin, ordered=False),
@@ -318,13 +398,35 @@ def modal_python() -> list[Row]:
             counterpart="max_disagreement",
             draws=True,
             definition=True,
+            note="The largest Kullback-Leibler divergence of a member from the mean, where mean_kl averages them.",
         ),
-        scored("bald", "mc_dropout_bald", judge.bald, draws=True),
-        scored("mean_std", "mc_dropout_mean_st", judge.mean_std, draws=True),
+        scored("bald", "mc_dropout_bald, log-probabilities as logits", judge.bald, draws=True),
+        scored("bald", "mc_dropout_bald, any logits", judge.bald, draws=True, options={"offsets": True}, note=softmax),
+        scored("mean_std", "mc_dropout_mean_st, log-probabilities as logits", judge.mean_std, draws=True),
         scored(
-            "entropy", "mc_dropout_max_entropy", judge.predictive_entropy, counterpart="dropout_entropy", draws=True
+            "mean_std",
+            "mc_dropout_mean_st, any logits",
+            judge.mean_std,
+            draws=True,
+            options={"offsets": True},
+            note="As mc_dropout_bald.",
         ),
-        scored("variation_ratio", "mc_dropout_max_variationRatios", judge.variation_ratio, draws=True),
+        scored(
+            "entropy",
+            "mc_dropout_max_entropy",
+            judge.predictive_entropy,
+            counterpart="dropout_entropy",
+            draws=True,
+            note="The mean over the draws of the entropy of each draw (expected entropy), not the entropy of the mean: an image on which "
+            "confident draws contradict each other comes last. (Log-probabilities as logits, to leave the soft-max out of it.)",
+        ),
+        scored(
+            "variation_ratio",
+            "mc_dropout_max_variationRatios",
+            judge.variation_ratio,
+            draws=True,
+            note="One minus the largest mean probability, which is least confidence; votes are not counted. (Log-probabilities as logits.)",
+        ),
     ]
     return [replace(row, ordered=False) for row in rows]  # type: ignore[call-arg]
 
@@ -335,10 +437,21 @@ def small_text() -> list[Row]:
         scored("margin", "BreakingTies", judge.margin, ordered=False),
         scored("entropy", "PredictionEntropy", judge.predictive_entropy, ordered=False),
         scored("bald", "BALD", judge.bald, draws=True, ordered=False),
-        core_set("GreedyCoreset('euclidean', normalize=False)", normalize=False),
-        core_set("GreedyCoreset('euclidean', normalize=True)", normalize=True),
-        first_core_set("GreedyCoreset('euclidean', normalize=False)", ""),
-        badge("BADGE", first="sample"),
+        core_set("GreedyCoreset('euclidean', normalize=False)"),
+        core_set("GreedyCoreset('euclidean', normalize=True)", normalize=True, options={"normalize": True}),
+        first_core_set(
+            "GreedyCoreset('euclidean', normalize=False)",
+            "none",
+            "Asks for the distances to an empty set of labelled images, which scikit-learn refuses.",
+        ),
+        badge(
+            "BADGE",
+            "`scale[proba_argmax] = ...` is meant to subtract the one-hot vector of the predicted class and writes the same numbers back: "
+            "what is clustered is p ⊗ h, and with two classes h alone; the bias is left out. The lengths of the embeddings are then handed "
+            "over to scikit-learn as `x_squared_norms` without being squared, which makes its distances wrong, and its k-means++ keeps the "
+            "best of several candidates at each step, where BADGE draws one.",
+            first="sample",
+        ),
         random_rows("RandomSampling"),
     ]
 
@@ -375,6 +488,59 @@ def run(name: str, root: Path | None) -> list[tuple[Row, Verdict]]:
     return found
 
 
+def page(results: dict[str, list[tuple[Row, Verdict]]], only: str | None) -> str:
+    """The document: how to read it, what agrees, and a paragraph on each difference."""
+    command = "python scripts/conformance.py" + (f" --only {only}" if only else "") + " --write docs/conformance.md"
+    lines = [
+        "# Conformance: the same pools, asked of other packages",
+        "",
+        f"`{command}` on {date.today()}, Python {platform.python_version()}, torch {torch.__version__}, numpy {np.__version__}.",
+        "",
+        *HOW_TO_READ.strip().splitlines(),
+    ]
+    for name, rows in results.items():
+        package = PACKAGES[name]
+        installed = f" Installed {package.why}." if package.why else ""
+        words = [verdict.word for _, verdict in rows]
+        counts = ", ".join(f"{words.count(word)} {word}" for word in WORDS if word in words)
+        lines += ["", f"## {name} {package.version}", "", f"{counts}.{installed}", ""]
+        lines += ["| strategy | the peer's | verdict | cases, or the smallest failing one |", "|---|---|---|---|"]
+        for row, verdict in rows:
+            word = f"**{verdict.word}**" if verdict.word in ("differs", "cannot run") else verdict.word
+            word += " (alframe off the rule)" if verdict.ours_is_wrong else ""
+            lines.append(f"| {row.name} | `{row.function}` | {word} | {verdict.detail.replace('|', '/')} |")
+        noted = [row for row, verdict in rows if verdict.word != "agrees" and row.note]
+        lines += [line for row in noted for line in ("", f"**{row.name}, `{row.function}`.** {row.note}")]
+    return "\n".join([*lines, "", *WITHOUT.strip().splitlines(), ""])
+
+
+WORDS = ("agrees", "differs", "differs by definition", "cannot run")
+
+HOW_TO_READ = """
+Each peer runs in its own process and environment and gets the probabilities, features and labels of small pools (3 to 300 images; Gaussian,
+every image three times, ties, zero vectors, one-hot predictions; 2 to 100 classes; 1 to 10 draws; 0 to 20 labels; 1, 4 or 10 picks, or all). A model
+is not trained: an object that answers with the given numbers stands in its place. What is compared is the peer's own selection code.
+
+- **Deterministic rules.** The picks of both sides are replayed along a plain float64 version of the rule: at each step the pick must be worth as
+  much as the best that was left, within 1e-6 of the largest value. So two sides that part at a tie *agree*, and a difference says who left the rule.
+- **Rules that draw.** How often each image is picked over 600 seeds, against its exact probability or against each other (chi-square; a p below
+  1e-4 is a difference).
+- **Rules on k-means.** Two implementations of k-means do not find the same clusters, so picks on ordinary data are not comparable. The pools
+  here have clusters so far apart that any k-means finds them; what is compared is the pick rule, given the clusters.
+- **differs by definition**: both do what they say, and say different things. **cannot run**: the peer raised on every case.
+- The case shown is the smallest that was found: n images, c classes, k draws, m labelled, q picks. Only rules with a counterpart are listed.
+
+Below each table a paragraph says what the peer does, as read in the source of the version named.
+"""
+
+WITHOUT = """
+## Not compared
+
+No package here has a counterpart of alfa_mix, cluster_margin, dcom and uherding, nor of the wrappers candidates and switch. The radius of prob_cover
+and the number of neighbours of typiclust are given to both sides; the peers' defaults differ (a grid of radii; 5 neighbours).
+"""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--venv", type=Path, help="folder for the peers' environments")
@@ -383,7 +549,7 @@ def main() -> None:
     options = parser.parse_args()
     results = {name: run(name, options.venv) for name in ROWS if options.only in (None, name)}
     if options.write:
-        options.write.write_text(page(results), encoding="utf-8")
+        options.write.write_text(page(results, options.only), encoding="utf-8")
 
 
 if __name__ == "__main__":

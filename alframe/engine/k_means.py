@@ -75,7 +75,7 @@ def k_means(
     squares = torch.cat([(tile.float() - origin).square_().sum(dim=1) for tile in some.split(_ROWS)])
     with full_precision():
         centres = _seeds(some, k, generator, weights, max_bytes).float() - origin
-        labels, total = torch.empty(0), math.inf
+        labels, total = some.new_empty(0, dtype=torch.int64), math.inf
         for _ in range(max_iterations):
             labels_before, total_before = labels, total
             labels, distances, sums, mass = _assign(some, centres, origin, max_bytes, weights)

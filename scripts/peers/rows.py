@@ -86,12 +86,15 @@ def shown(picks: Sequence[int]) -> str:
 
 @dataclass(frozen=True)
 class Deterministic(Row):
-    """Both sides' picks are replayed along a float64 reference of the rule. `skip` first picks are not judged."""
+    """Both sides' picks are replayed along a float64 reference of the rule.
+
+    With `start` (what the peer's first pick is) the first pick differs by definition, and the others are judged after it.
+    """
 
     rule: Callable[[Arrays], judge.Rule] = field(kw_only=True)
     cases: tuple[Case, ...] = field(kw_only=True)
     ordered: bool = True
-    skip: int = 0
+    start: str = ""
     fits: Callable[[Case], bool] = lambda case: True
 
     def judge(self, peer: Peer) -> Verdict:
@@ -105,11 +108,17 @@ class Deterministic(Row):
             smallest = self.smallest(peer, failed[0], lambda outcome: outcome.error is not None)
             beside = f"; cannot run {len(failed)} of {len(outcomes)} cases, {smallest.case}: {smallest.error}"
         different = [outcome for outcome in ran if not outcome.same]
+        if not different and self.start:
+            return Verdict(
+                "differs by definition", f"first pick: {self.start}; agrees from there, {len(ran)} cases{beside}"
+            )
         if not different:
             return Verdict("agrees", f"{len(ran)} cases{beside}")
         wrong = next((outcome for outcome in different if outcome.ours_broke and not outcome.theirs_broke), None)
         first = wrong or different[0]
-        smallest = self.smallest(peer, first, lambda o: not o.error and not o.same and bool(o.ours_broke) == bool(wrong))
+        smallest = self.smallest(
+            peer, first, lambda o: not o.error and not o.same and bool(o.ours_broke) == bool(wrong)
+        )
         return self.differs(
             f"{len(different)} of {len(ran)} cases; {smallest}{beside}", ours_is_wrong=wrong is not None
         )
@@ -128,10 +137,12 @@ class Deterministic(Row):
             return f"answers with {len(set(picks))} of {case.q} images"
         if len(set(picks)) < len(picks):
             return f"picks {next(pick for pick in picks if picks.count(pick) > 1)} twice"
+        if case.q == case.n:
+            return None  # everything is picked; some peers give it in no order
         rule = self.rule(found)
         if not self.ordered:
             picks = sorted(picks, key=lambda pick: -rule.values()[pick])
-        step = judge.broken_at(rule, picks, skip=self.skip)
+        step = judge.broken_at(rule, picks, skip=bool(self.start))
         return None if step is None else f"leaves the rule at pick {step + 1}"
 
     def smallest(self, peer: Peer, outcome: Outcome, wanted: Callable[[Outcome], bool]) -> Outcome:

@@ -36,7 +36,7 @@ def gradients(case, prefix=""):
     p = probs(case, prefix)
     factor = p - np.eye(p.shape[1])[p.argmax(axis=1)]
     features = np.concatenate([case[prefix + "features"], np.ones((len(p), 1))], axis=1)
-    return (factor[:, :, None] * features[:, None, :]).reshape(len(p), -1)
+    return (factor[:, :, None] * features[:, None, :]).reshape(len(p), p.shape[1] * features.shape[1])
 
 
 def weighted(case, prefix=""):
@@ -51,9 +51,7 @@ def lcmd(case, seed):
 
 def bait(case, seed, backward=True):
     factor = 2.0 if backward else 1.0
-    return selection(
-        weighted(case), weighted(case, "labeled_"), "bait", bait_sigma=1.0, overselection_factor=factor
-    )
+    return selection(weighted(case), weighted(case, "labeled_"), "bait", bait_sigma=1.0, overselection_factor=factor)
 
 
 def badge(case, seed):

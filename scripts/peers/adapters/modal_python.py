@@ -23,11 +23,11 @@ class Given(BaseEstimator):
 
 
 class GivenNetwork:
-    """What modAL asks of a skorch network: each forward pass gives the log-probabilities of the next draw, as logits."""
+    """What modAL asks of a skorch network: each forward pass gives the logits of the next draw."""
 
-    def __init__(self, log_probs):
+    def __init__(self, logits):
         self.module_ = torch.nn.Dropout()
-        self.passes = iter(log_probs.unbind(dim=1))
+        self.passes = iter(logits.unbind(dim=1))
 
     def infer(self, X):
         return next(self.passes).clone()
@@ -52,16 +52,19 @@ def by_committee(case, rule):
     return lambda size: rule(committee, X, n_instances=size, random_tie_break=True)[0]
 
 
-def by_dropout(case, rule):
-    log_probs = torch.from_numpy(case["log_probs"])
-    classifier = type("Learner", (), {"estimator": GivenNetwork(log_probs)})()
-    X = torch.zeros(len(log_probs), 1)
+def by_dropout(case, rule, offsets):
+    """Log-probabilities are logits; so they are with an offset for each image, as a network gives them."""
+    logits = torch.from_numpy(case["log_probs"])
+    if offsets:
+        logits = logits + torch.linspace(-2, 2, len(logits))[:, None, None]
+    classifier = type("Learner", (), {"estimator": GivenNetwork(logits)})()
+    X = torch.zeros(len(logits), 1)
     return lambda size: rule(
         classifier,
         X,
         n_instances=size,
         random_tie_break=True,
-        num_cycles=log_probs.shape[1],
+        num_cycles=logits.shape[1],
         sample_per_forward_pass=len(X),
     )[0]
 
@@ -90,17 +93,17 @@ def max_disagreement(case, seed):
     return by_committee(case, disagreement.max_disagreement_sampling)
 
 
-def bald(case, seed):
-    return by_dropout(case, dropout.mc_dropout_bald)
+def bald(case, seed, offsets=False):
+    return by_dropout(case, dropout.mc_dropout_bald, offsets)
 
 
-def mean_std(case, seed):
-    return by_dropout(case, dropout.mc_dropout_mean_st)
+def mean_std(case, seed, offsets=False):
+    return by_dropout(case, dropout.mc_dropout_mean_st, offsets)
 
 
-def dropout_entropy(case, seed):
-    return by_dropout(case, dropout.mc_dropout_max_entropy)
+def dropout_entropy(case, seed, offsets=False):
+    return by_dropout(case, dropout.mc_dropout_max_entropy, offsets)
 
 
-def variation_ratio(case, seed):
-    return by_dropout(case, dropout.mc_dropout_max_variationRatios)
+def variation_ratio(case, seed, offsets=False):
+    return by_dropout(case, dropout.mc_dropout_max_variationRatios, offsets)

@@ -19,13 +19,13 @@ from multiprocessing import get_context
 
 import torch
 from hydra.utils import instantiate
+from measure import extra_bytes
 from torch import Tensor
 
 from alframe.config import composer
 from alframe.config.schema import CONFIGS
 from alframe.strategy.base import Strategy
 from alframe.types import Prediction, Summary, Views
-from measure import extra_bytes
 
 SIZES = (10_000, 50_000, 200_000, 1_000_000)
 D, C, K, Q = 128, 10, 10, 100

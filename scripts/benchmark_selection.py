@@ -11,7 +11,6 @@ high-water mark of the resident set while a rule selects, less the resident set 
 
 import argparse
 import statistics
-import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -20,8 +19,10 @@ from multiprocessing import get_context
 
 import numpy as np
 import torch
+from measure import extra_bytes, interleaved
+from peers.client import Peer, PeerError
+from peers.environment import Unavailable
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from alframe import scores
 from alframe.strategy.badge import Badge
@@ -34,9 +35,6 @@ from alframe.strategy.top_score import TopScore
 from alframe.strategy.typiclust import TypiClust
 from alframe.strategy.uherding import UHerding
 from alframe.types import Prediction, Views
-from measure import extra_bytes, interleaved
-from peers.client import Peer, PeerError
-from peers.environment import Unavailable
 
 DATA = ("gaussian", "clustered", "low_rank")
 SCORES = (
@@ -264,9 +262,7 @@ def ask(rival: Rival, case: Case, views: Views, options: argparse.Namespace) -> 
     try:
         with Peer(rival.package, limit_s=options.limit, address_space=int(options.memory * 1e9)) as peer:
             path = peer.store(arrays(views, rival.rule))
-            answers = [
-                peer.ask(rival.rule, path, case.q, seed, rival.options) for seed in range(options.peer_repeats)
-            ]
+            answers = [peer.ask(rival.rule, path, case.q, seed, rival.options) for seed in range(options.peer_repeats)]
     except (PeerError, Unavailable) as error:
         return f"none ({error})", None
     seconds = statistics.median(answer.seconds for answer in answers)

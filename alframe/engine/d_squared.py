@@ -31,9 +31,7 @@ def _mass(nearest: NearestCentre, weights: Tensor | None) -> Tensor:
     return nearest.bounds if weights is None else nearest.bounds * weights
 
 
-def _sample_block(
-    nearest: NearestCentre, size: int, generator: torch.Generator, weights: Tensor | None
-) -> list[float]:
+def _sample_block(nearest: NearestCentre, size: int, generator: torch.Generator, weights: Tensor | None) -> list[float]:
     """Make centres of up to `size` points, drawn by rejection from one block of proposals; their squared distances."""
     cumulative = _mass(nearest, weights).cumsum(dim=0)
     place, chance = torch.rand(2, BLOCK, dtype=torch.float64, generator=generator)

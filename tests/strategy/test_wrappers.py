@@ -88,7 +88,9 @@ def test_a_switch_takes_exactly_one_count(rounds: int | None, labels: int | None
 def test_bad_candidates_are_told() -> None:
     with pytest.raises(ConfigError, match=r"strategy.size >= 1 candidates, got 0"):
         Candidates(MARGIN, size=0)
-    with pytest.raises(ConfigError, match=r"a strategy inside candidates, got Switch; put candidates inside the switch"):
+    with pytest.raises(
+        ConfigError, match=r"a strategy inside candidates, got Switch; put candidates inside the switch"
+    ):
         Candidates(Switch(Random(), MARGIN, rounds=1))
 
 

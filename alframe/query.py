@@ -103,7 +103,9 @@ def _views(
         rows = rows[torch.randperm(len(rows), generator=generator)[:target_size]].sort().values
         needs["target"] = summary(target, rows)
     if "head" in strategy.needs:
-        needs["head"] = learner.fitted.head
+        head = learner.fitted.head
+        # Features may lie in host memory: they go through the last layer on the device, and its answer goes where they are.
+        needs["head"] = lambda features: head(features.to(learner.device)).to(features.device)
     pool = summary(POOL, looked_at, description) if strategy.reads_pool else {}
     return Views(n=len(looked_at), pool=pool, n_classes=learner.n_classes, max_bytes=max_bytes, **needs)
 

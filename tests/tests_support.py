@@ -1,6 +1,9 @@
-"""What several test files share and no fixture can give: lists to parametrise over."""
+"""What several test files share and no fixture can give: lists to parametrise over, and a watch over memory."""
 
 from pathlib import Path
+
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
@@ -8,3 +11,16 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 def leaves(group: str) -> list[Path]:
     """The YAML leaves of a config group."""
     return sorted((CONFIGS / group).glob("*.yaml"))
+
+
+class LargestTensor(TorchDispatchMode):
+    """Remembers the bytes of the largest tensor that any operation made."""
+
+    nbytes = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, (tuple, list)) else (result,):
+            if isinstance(tensor, Tensor) and tensor._base is None:
+                self.nbytes = max(self.nbytes, tensor.nbytes)
+        return result

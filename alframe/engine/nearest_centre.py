@@ -13,6 +13,8 @@ from torch import Tensor
 
 from alframe.engine.distances import TILE_BYTES, expect_finite, full_precision, rows_within, squared_distances
 
+_BLOCK = 1024  # candidates that `farthest` looks at together; it changes the speed only
+
 
 class NearestCentre:
     """For each of n points an upper bound of the squared distance to its nearest centre; exact where just refreshed.
@@ -101,3 +103,23 @@ class NearestCentre:
             for columns in centres.split(self.tile):
                 nearest = squared_distances(points, [f[columns] for f in factors]).amin(dim=1)
                 self.bounds[rows] = torch.minimum(self.bounds[rows], nearest)
+
+
+def farthest(nearest: NearestCentre, size: int) -> list[float]:
+    """Make centres of up to `size` points, as many as one block of candidates allows; their squared distances, -1 marks a centre."""
+    n, block = len(nearest.bounds), min(_BLOCK, nearest.tile)
+    top = nearest.bounds.topk(min(n, block + 1))
+    candidates = top.indices[:block].sort().values  # sorted, so that the first of equals wins
+    outside = max(0.0, float(top.values[-1])) if n > block else 0.0  # nobody outside the block is farther than this
+    bounds, distances = nearest.block(candidates)
+    positions = candidates.tolist()
+    picked: list[int] = []
+    scores: list[float] = []
+    while len(scores) < size and (distance := float(bounds.max())) >= outside:
+        chosen = int(bounds.argmax())
+        picked.append(positions[chosen])
+        scores.append(distance)
+        torch.minimum(bounds, distances[chosen], out=bounds)
+        bounds[chosen] = -1
+    nearest.add(picked, candidates, bounds)
+    return scores

@@ -6,12 +6,12 @@ from typing import ClassVar
 import torch
 from torch.nn.functional import normalize
 
-from alframe.engine.nearest_centre import NearestCentre
+from alframe.engine.nearest_centre import NearestCentre, farthest
 from alframe.errors import expect
 from alframe.strategy.base import Strategy
 from alframe.types import Prediction, Selection, Summary, Views
 
-_BLOCK = 1024  # candidates looked at together; it changes the speed only
+_SPARE = 1024  # candidates looked at beside the quantile's; it changes the speed only
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class CoreSet(Strategy):
         if self.outlier_rate > 0:
             scores += _at_quantile(nearest, size - len(scores), self.outlier_rate)
         while len(scores) < size:
-            scores += _farthest(nearest, size - len(scores))
+            scores += farthest(nearest, size - len(scores))
         return Selection(
             torch.tensor(nearest.centres), torch.tensor(scores, dtype=torch.float64).sqrt().float(), "distance"
         )
@@ -69,54 +69,30 @@ def _start_in_the_middle(nearest: NearestCentre, views: Views) -> float:
     return max(0.0, float(nearest.bounds.max()))
 
 
-def _farthest(nearest: NearestCentre, size: int) -> list[float]:
-    """Make centres of up to `size` points, as many as one block of candidates allows; their squared distances, -1 marks a centre."""
-    n, block = len(nearest.bounds), min(_BLOCK, nearest.tile)
-    top = nearest.bounds.topk(min(n, block + 1))
-    candidates = top.indices[:block].sort().values  # sorted, so that the first of equals wins
-    outside = max(0.0, float(top.values[-1])) if n > block else 0.0  # nobody outside the block is farther than this
-    bounds, distances = nearest.block(candidates)
-    positions = candidates.tolist()
-    picked: list[int] = []
-    scores: list[float] = []
-    while len(scores) < size and (farthest := float(bounds.max())) >= outside:
-        chosen = int(bounds.argmax())
-        picked.append(positions[chosen])
-        scores.append(farthest)
-        torch.minimum(bounds, distances[chosen], out=bounds)
-        bounds[chosen] = -1
-    nearest.add(picked, candidates, bounds)
-    return scores
-
-
 def _at_quantile(nearest: NearestCentre, size: int, outlier_rate: float) -> list[float]:
     """Make centres of `size` points, each with a share of the others farther away; their squared distances."""
     scores: list[float] = []
-    before = torch.zeros_like(
-        nearest.bounds, dtype=torch.bool
-    )  # looked at for the last pick: one centre behind at most
+    # Looked at for the last pick: one centre behind at most.
+    before = torch.zeros_like(nearest.bounds, dtype=torch.bool)
     while len(scores) < size:
         left = len(nearest.bounds) - len(nearest.centres)
-        skipped, spare = int(outlier_rate * left), _BLOCK
+        skipped, spare = int(outlier_rate * left), _SPARE
         while True:
             top = nearest.bounds.topk(min(left, skipped + 1 + spare))  # picked points are at -1 and never among them
             candidates, outside = top.indices[:-1], top.values[-1]
             if len(top.indices) == left:
                 candidates, outside = top.indices, top.values.new_tensor(-1.0)
             known = before[candidates]
-            for some in (
-                candidates[~known],
-                candidates[known],
-            ):  # apart, for a refresh goes as far back as its oldest point
+            for some in (candidates[~known], candidates[known]):  # a refresh goes as far back as its oldest point
                 if len(some):
                     nearest.refresh(some)
             before[candidates] = True
-            farthest = nearest.bounds[candidates].topk(skipped + 1)
-            if farthest.values[-1] >= outside:
+            largest = nearest.bounds[candidates].topk(skipped + 1)
+            if largest.values[-1] >= outside:
                 break
             spare *= 2
-        chosen = candidates[farthest.indices[-1:]]
-        scores.append(float(farthest.values[-1]))
+        chosen = candidates[largest.indices[-1:]]
+        scores.append(float(largest.values[-1]))
         nearest.add(chosen.tolist(), chosen, chosen.new_full((1,), -1, dtype=torch.float64))
         before.zero_()
         before[candidates] = True

@@ -7,10 +7,9 @@ import torch
 from torch.nn.functional import normalize
 
 from alframe.engine.coverage import Coverage, pure_radius
-from alframe.engine.nearest_centre import NearestCentre
+from alframe.engine.nearest_centre import NearestCentre, farthest
 from alframe.errors import expect
 from alframe.strategy.base import Strategy
-from alframe.strategy.core_set import _farthest
 from alframe.types import Prediction, Selection, Summary, Views
 
 
@@ -71,5 +70,5 @@ def _farthest_first(picked: list[int], views: Views, size: int) -> list[int]:
         nearest.add(picked, torch.tensor(picked, device=nearest.bounds.device), torch.full((len(picked),), -1.0))
         nearest.refresh()
     while len(nearest.centres) < size:
-        _farthest(nearest, size - len(nearest.centres))
+        farthest(nearest, size - len(nearest.centres))
     return nearest.centres

@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
+from tests_support import LargestTensor
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from alframe.engine import coverage as module
 from alframe.engine.coverage import Coverage, pure_radius
@@ -125,19 +125,6 @@ def test_the_own_term_is_exact_also_above_max_points() -> None:
     x, weights = 100 * torch.eye(60), torch.rand(60, generator=seeded())
     gains = coverage(x, 1.0, weights=weights, max_points=7).gains(torch.arange(60))
     torch.testing.assert_close(gains.float(), weights)
-
-
-class LargestTensor(TorchDispatchMode):
-    """Remembers the bytes of the largest tensor that any operation made."""
-
-    nbytes = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        for tensor in result if isinstance(result, (tuple, list)) else (result,):
-            if isinstance(tensor, Tensor) and tensor._base is None:
-                self.nbytes = max(self.nbytes, tensor.nbytes)
-        return result
 
 
 def test_nothing_as_large_as_pairs_of_images_is_made() -> None:

@@ -5,8 +5,8 @@ import pytest
 import torch
 from scipy.stats import chisquare
 from sklearn.cluster import KMeans
+from tests_support import LargestTensor
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from alframe.engine import k_means as module
 from alframe.engine.k_means import Clusters, k_means
@@ -180,19 +180,6 @@ def test_memory_changes_nothing() -> None:
         clusters = k_means(points, 20, seeded(1), max_bytes=max_bytes)
         assert torch.equal(clusters.labels, expected.labels)
         torch.testing.assert_close(clusters.centres, expected.centres, atol=1e-6, rtol=1e-6)
-
-
-class LargestTensor(TorchDispatchMode):
-    """Remembers the bytes of the largest tensor that any operation made."""
-
-    nbytes = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        for tensor in result if isinstance(result, (tuple, list)) else (result,):
-            if isinstance(tensor, Tensor) and tensor._base is None:
-                self.nbytes = max(self.nbytes, tensor.nbytes)
-        return result
 
 
 def test_no_copy_of_the_points_is_made() -> None:

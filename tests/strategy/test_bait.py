@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
+from tests_support import LargestTensor
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from alframe.errors import ConfigError, StrategyError
 from alframe.strategy import bait
@@ -221,19 +221,6 @@ def test_memory_changes_nothing(fisher: str) -> None:
     few = 1 << 17 if fisher == "full" else 1 << 14
     roomy, tight = (select(Bait(fisher), pool, labeled, 30, max_bytes=size) for size in (1 << 30, few))
     assert tight.positions.tolist() == roomy.positions.tolist()
-
-
-class LargestTensor(TorchDispatchMode):
-    """Remembers the bytes of the largest tensor that any operation made."""
-
-    nbytes = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        for tensor in result if isinstance(result, (tuple, list)) else (result,):
-            if isinstance(tensor, Tensor) and tensor._base is None:
-                self.nbytes = max(self.nbytes, tensor.nbytes)
-        return result
 
 
 def test_nothing_as_large_as_the_pool_is_made() -> None:

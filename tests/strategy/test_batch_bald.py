@@ -5,8 +5,8 @@ import warnings
 
 import pytest
 import torch
+from tests_support import LargestTensor
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from alframe import scores
 from alframe.engine.lazy_greedy import lazy_greedy
@@ -198,23 +198,11 @@ def test_the_choice_does_not_follow_the_precision_set_for_float32_products() -> 
         torch.set_float32_matmul_precision(before)
 
 
-class LargestTensor(TorchDispatchMode):
-    """Bytes of the largest tensor that an operation made."""
-
-    bytes = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        if isinstance(result, Tensor):
-            self.bytes = max(self.bytes, result.untyped_storage().nbytes())
-        return result
-
-
 def test_no_tensor_of_all_candidates_times_configurations_is_made() -> None:
     log_probs = pool(800, 10, 5, noise=0.3)
     with LargestTensor() as largest:
         select(log_probs, 6, max_configurations=2000)
-    assert largest.bytes < 9 << 20  # candidates x configurations x classes: 32 MB in float32
+    assert largest.nbytes < 9 << 20  # candidates x configurations x classes: 32 MB in float32
 
 
 def test_a_long_batch_does_not_underflow() -> None:

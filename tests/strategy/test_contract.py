@@ -23,6 +23,8 @@ with composer() as compose:
     NODES = {leaf.stem: compose([f"strategy={leaf.stem}"]).strategy for leaf in LEAVES if leaf.stem != "custom"}
 N, N_LABELED, N_OTHER, K, C, D, Q = 600, 40, 30, 4, 6, 24, 12
 
+pytestmark = pytest.mark.filterwarnings("ignore:The batch saturates")  # batch_bald, with so few draws
+
 
 def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)

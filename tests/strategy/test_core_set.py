@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from tests_support import LargestTensor
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from alframe.engine import nearest_centre
 from alframe.errors import ConfigError, StrategyError
 from alframe.strategy import core_set
 from alframe.strategy.core_set import CoreSet
@@ -70,10 +71,11 @@ def features(n: int, d: int, kind: str = "normal") -> Tensor:
     return normal
 
 
-@pytest.fixture(params=[core_set._BLOCK, 8], ids=["wide", "narrow"])
+@pytest.fixture(params=[nearest_centre._BLOCK, 8], ids=["wide", "narrow"])
 def block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """With 8 candidates at a time the lazy bounds decide; with 1024 one block holds the whole pool."""
-    monkeypatch.setattr(core_set, "_BLOCK", request.param)
+    monkeypatch.setattr(nearest_centre, "_BLOCK", request.param)
+    monkeypatch.setattr(core_set, "_SPARE", request.param)
     return request.param
 
 
@@ -192,19 +194,6 @@ def test_an_outlier_rate_out_of_range_is_named(rate: float) -> None:
         CoreSet(outlier_rate=rate)
 
 
-class LargestTensor(TorchDispatchMode):
-    """Remembers the bytes of the largest tensor that any operation made."""
-
-    nbytes = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        for tensor in result if isinstance(result, (tuple, list)) else (result,):
-            if isinstance(tensor, Tensor) and tensor._base is None:
-                self.nbytes = max(self.nbytes, tensor.nbytes)
-        return result
-
-
 def test_nothing_as_large_as_the_pool_squared_or_a_copy_of_it_is_made() -> None:
     pool, labeled = features(5000, 64), features(300, 64)
     with LargestTensor() as largest:
@@ -214,14 +203,14 @@ def test_nothing_as_large_as_the_pool_squared_or_a_copy_of_it_is_made() -> None:
 
 def test_the_lazy_rule_looks_at_few_points_again(monkeypatch: pytest.MonkeyPatch) -> None:
     compared = []
-    original = core_set.NearestCentre.refresh
+    original = nearest_centre.NearestCentre.refresh
 
     def counted(self, positions=None):
         compared.append(len(self.bounds) if positions is None else len(positions))
         original(self, positions)
 
-    monkeypatch.setattr(core_set.NearestCentre, "refresh", counted)
-    monkeypatch.setattr(core_set, "_BLOCK", 64)
+    monkeypatch.setattr(nearest_centre.NearestCentre, "refresh", counted)
+    monkeypatch.setattr(nearest_centre, "_BLOCK", 64)
     select(features(3000, 32), features(50, 32), 100)
     assert sum(compared) < 0.02 * 3000 * 100
 

@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
+from tests_support import LargestTensor
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from alframe import scores
 from alframe.errors import StrategyError
@@ -164,23 +164,11 @@ def test_memory_changes_nothing() -> None:
     torch.testing.assert_close(selection.scores, expected.scores)
 
 
-class LargestTensor(TorchDispatchMode):
-    """Bytes of the largest tensor that an operation made."""
-
-    bytes = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        if isinstance(result, Tensor):
-            self.bytes = max(self.bytes, result.untyped_storage().nbytes())
-        return result
-
-
 def test_no_tensor_of_all_images_times_targets_is_made() -> None:
     pool, target = images(500, 10, 5), images(200, 10, 5, seed=5)
     with LargestTensor() as largest:
         select(pool, target, 500, max_bytes=1 << 20)
-    assert largest.bytes <= 1 << 20  # all pairs of labels: 10 MB
+    assert largest.nbytes <= 1 << 20  # all pairs of labels: 10 MB
 
 
 def test_duplicates_come_together_and_are_picked_without_repeats() -> None:

@@ -6,8 +6,8 @@ from itertools import permutations
 import pytest
 import torch
 from scipy.stats import chisquare
+from tests_support import LargestTensor
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from alframe.errors import ConfigError
 from alframe.strategy.falcun import Falcun
@@ -185,19 +185,6 @@ def test_the_probabilities_are_the_point_networks_and_not_the_posterior_means() 
     kept = Falcun().summarize(Prediction(draws, torch.zeros(1, 1), point))
     torch.testing.assert_close(kept["probs"], torch.tensor([[0.7, 0.2, 0.1]]))
     torch.testing.assert_close(kept["margin"], torch.tensor([0.5]))
-
-
-class LargestTensor(TorchDispatchMode):
-    """Remembers the bytes of the largest tensor that any operation made."""
-
-    nbytes = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        for tensor in result if isinstance(result, (tuple, list)) else (result,):
-            if isinstance(tensor, Tensor) and tensor._base is None:
-                self.nbytes = max(self.nbytes, tensor.nbytes)
-        return result
 
 
 def test_no_copy_of_the_probabilities_is_made() -> None:

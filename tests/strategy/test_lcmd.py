@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from tests_support import LargestTensor
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from alframe.errors import ConfigError, StrategyError
 from alframe.strategy.badge import Badge
@@ -142,19 +142,6 @@ def test_memory_changes_nothing() -> None:
     pool, labeled = summary(900), summary(60, seed=5)
     expected = select(pool, labeled, 80).positions.tolist()
     assert select(pool, labeled, 80, max_bytes=1 << 12).positions.tolist() == expected
-
-
-class LargestTensor(TorchDispatchMode):
-    """Remembers the bytes of the largest tensor that any operation made."""
-
-    nbytes = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        for tensor in result if isinstance(result, (tuple, list)) else (result,):
-            if isinstance(tensor, Tensor) and tensor._base is None:
-                self.nbytes = max(self.nbytes, tensor.nbytes)
-        return result
 
 
 def test_nothing_as_large_as_a_copy_of_the_pool_is_made() -> None:

@@ -53,7 +53,7 @@ class DCoM(Strategy):
         )
         expect(
             0 < self.max_radius < math.inf,
-            f"Expected a max_radius above 0, got {self.max_radius}; 1.1 is published, for features of length 1.",
+            f"Expected a max_radius above 0, got {self.max_radius}; 1.1 is the default, for features of length 1.",
         )
         expect(0 <= self.centre <= 1, f"Expected a centre in [0, 1], got {self.centre}; 0.8 is the authors' default.")
         expect(self.steepness > 0, f"Expected a steepness above 0, got {self.steepness}; 50 is the authors' default.")

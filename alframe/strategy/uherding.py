@@ -26,8 +26,8 @@ class UHerding(Strategy):
     """Greedy maximisation of mean_i U_i max_{s in labelled or picked} exp(-|h_i - h_s|²/radius²) over the pool.
 
     U = 1 - (p_(1) - p_(2)) is the margin score of softmax(log p / temperature), with the temperature of the smallest calibration
-    error on the validation images; it is 1 where none were bought. The radius is the smallest distance between two labelled images,
-    which shrinks as labels grow. p and h are those of the deterministic network. With nothing labelled it is `max_herding`: U = 1 and
+    error on the validation images; the temperature is 1 where none were bought. The radius is the smallest distance between two
+    labelled images, which shrinks as labels grow. p and h are those of the deterministic network. With nothing labelled it is `max_herding`: U = 1 and
     radius 1 (also where all labelled images are copies of one). The score is what the image added to the mean when it was
     picked. Where nothing uncertain is left to cover, the rest are picked with U = 1, then at random, with score 0.
     Deterministic up to `max_points` images; above it the mean is estimated on that many, drawn at random.

@@ -1,8 +1,10 @@
 """Ask a peer from here: `with Peer("baal") as peer: peer.ask("bald", arrays, size=10).positions`."""
 
 import json
+import resource
 import subprocess
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,11 +34,16 @@ class Answer:
 class Peer:
     """A peer at work in its own process and environment; it starts with the object and ends with `close`.
 
+    With `limit_s` a question that takes longer ends the process; with `address_space` (bytes, Linux) so does a larger allocation.
     Raises `environment.Unavailable` when the environment cannot be made.
     """
 
-    def __init__(self, name: str, root: Path | None = None) -> None:
+    def __init__(
+        self, name: str, root: Path | None = None, *, limit_s: float | None = None, address_space: int | None = None
+    ) -> None:
         self.name = name
+        self._limit_s = limit_s
+        self._too_long = False
         self._folder = tempfile.TemporaryDirectory(prefix="peer-")
         self._log = Path(self._folder.name, "log")
         self._n_stored = 0
@@ -49,6 +56,8 @@ class Peer:
             stderr=self._log.open("w"),
             text=True,
         )
+        if address_space is not None:
+            resource.prlimit(self._process.pid, resource.RLIMIT_AS, (address_space, address_space))
 
     def store(self, arrays: Arrays) -> Path:
         """Write a case once that is asked about many times; it lives as long as this object."""
@@ -123,14 +132,26 @@ class Peer:
     def _exchange(self, request: dict[str, Any]) -> dict[str, Any]:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
+        watch = None if self._limit_s is None else threading.Timer(self._limit_s, self._end)
+        if watch is not None:
+            watch.start()
         try:
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
             line = self._process.stdout.readline()
         except BrokenPipeError:
             line = ""
+        finally:
+            if watch is not None:
+                watch.cancel()
+        if self._too_long:
+            raise PeerError(f"{self.name} took more than {self._limit_s:g} s")
         if not line:
             tail = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
             raise PeerError(f"the process of {self.name} ended" + (f": {tail[0]}" if tail else ""))
         reply: dict[str, Any] = json.loads(line)
         return reply
+
+    def _end(self) -> None:
+        self._too_long = True
+        self._process.kill()

@@ -60,6 +60,7 @@ PACKAGES = {
             ("numpy==1.26.4",),
             why="with numpy 1.26.4: it uses np.Inf, which numpy 2 has removed, and does not pin numpy",
         ),
+        Package("faiss-cpu", "1.15.1", "faiss"),
         Package("modAL-python", "0.4.2.1", "modAL.disagreement"),
         Package("small-text", "1.4.1", "small_text"),
     )

@@ -144,7 +144,8 @@ def _group_problem(override: Override) -> str | None:
         if choice not in options:
             choice = "null" if choice == "None" else choice
             hint = did_you_mean(choice, options)
-            return f"Expected one of {', '.join(options)} for {group}, got '{choice}'{hint or '; choose one of these.'}"
+            listed = f"{hint} The choices are" if hint else "; choose one of"
+            return f"Expected a choice for {group}, got '{choice}'{listed} {', '.join(options)}."
     return None
 
 

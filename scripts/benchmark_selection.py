@@ -223,16 +223,16 @@ def cases() -> list[Case]:
         (UHerding(), ()),
     ):
         name = {TypiClust: "typiclust", ProbCover: "prob_cover", MaxHerding: "max_herding", UHerding: "uherding"}
-        for kind in ("gaussian", "clustered"):
+        for kind, n_labeled, others in (("gaussian", 0, rivals), ("gaussian", 1000, rivals), ("clustered", 1000, ())):
             found.append(
                 Case(
-                    f"{name[type(strategy)]} {kind}",
-                    "n 50,000 · d 512 · 1,000 labelled · q 100",
+                    f"{name[type(strategy)]} {kind}{'' if n_labeled else ', nothing labelled'}",
+                    f"n 50,000 · d 512 · {n_labeled:,} labelled · q 100",
                     strategy,
-                    lambda strategy=strategy, kind=kind: covering(strategy, kind),
+                    lambda strategy=strategy, kind=kind, m=n_labeled: covering(strategy, kind, n_labeled=m),
                     100,
                     None,
-                    rivals if kind == "gaussian" else (),
+                    others,
                 )
             )
     for score in SCORES:

@@ -13,10 +13,10 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
-import torch
 from peers import judge
 from peers.cases import KINDS, Case, arrays, blobs, grid
 from peers.client import Arrays, Peer
@@ -51,10 +51,10 @@ RADIUS = 1.5  # of the balls: about a third of the distance between two images o
 A_FEW = arrays(Case(n=9, q=2, c=4, k=6, seed=1))  # for rules that draw
 
 
-def thinned(cases: list[Case], size: int) -> list[Case]:
-    """About `size` of the cases, of all kinds and sizes: for a peer that takes half a second a case."""
-    order = np.random.default_rng(0).permutation(len(cases))[:size]
-    return [cases[i] for i in sorted(order)]
+def unsure(case: Arrays) -> Arrays:
+    """The case with logits a fifth as large: all images are uncertain, so that it shows whether numbers are scaled to [0, 1]."""
+    log_probs = case["point_log_probs"] / 5
+    return {**case, "point_log_probs": log_probs - np.log(np.exp(log_probs).sum(axis=1, keepdims=True))}
 
 
 def scored(
@@ -86,9 +86,9 @@ def scored(
     )
 
 
-def batch_bald(function: str, note: str = "", *, n_cases: int = 1000, configurations: int = JOINT) -> Row:
+def batch_bald(function: str, note: str = "", *, configurations: int = JOINT) -> Row:
     """Only where the joint labels are few enough to be written out."""
-    cases = thinned(grid(KINDS, draws=(2, 10), labeled=(0,), max_joint=JOINT), n_cases)
+    cases = grid(KINDS, draws=(2, 10), labeled=(0,), max_joint=JOINT)
     return Deterministic(
         "batch_bald",
         BatchBald(),
@@ -248,8 +248,8 @@ def scikit_activeml() -> list[Row]:
             DropQuery(normalize=False),
             "drop_query",
             "DropQuery(n_dropout_samples=3)",
-            "Features are set to 0 and not scaled by 1 / (1 - rate), as dropout layers do. Without a bias this changes no prediction; "
-            "with one, the bias counts four times as much at a rate of 0.75.",
+            "Features are set to 0, and those that stay are not scaled by 1 / (1 - rate), which dropout layers do. Without a bias this "
+            "changes no prediction; with one, the bias counts four times as much at a rate of 0.75.",
             definition=True,
             case={**many, "bias": 2 * np.arange(4, dtype=np.float32)},
             size=4,
@@ -260,9 +260,10 @@ def scikit_activeml() -> list[Row]:
             "falcun",
             "Falcun",
             "The distances of the first step are not scaled to [0, 1]; later ones are scaled over all images, the picked included, and "
-            "the scaled ones are kept and compared with the next, unscaled, distances. The authors' code scales at every step, over "
-            "the images that are left, and keeps the unscaled ones, as alframe does.",
-            case=A_FEW,
+            "the scaled ones are kept and compared with the next, unscaled, distances. The authors' code (`distance_unc_norm`) scales at "
+            "every step, over the images that are left, and keeps the unscaled ones, as alframe does. It shows where no image is certain; "
+            "the pool here has logits a fifth as large as the others.",
+            case=unsure(A_FEW),
             size=2,
             which=1,
             expected=lambda case: judge.falcun(case, 10),
@@ -306,13 +307,13 @@ def baal() -> list[Row]:
 
 def batchbald_redux() -> list[Row]:
     nan = (
-        "An entropy is the sum of log p · exp(log p), which is NaN for a probability of exactly 0 (one-hot predictions, or a softmax that "
-        "underflows in float32). NaN counts as the largest value, so such images are picked first. Without zero probabilities the picks "
-        "agree."
+        "An entropy is the sum of log p · exp(log p), which is NaN for a probability of exactly 0 (one-hot predictions, or the logarithm "
+        "of a soft-max that underflows). NaN counts as the largest value, so such images are picked first. All failing cases have zero "
+        "probabilities; in the others the picks agree."
     )
     return [
-        scored("bald", "get_bald_batch", judge.bald, draws=True, cases=thinned(DRAWS, 60), note=nan),
-        batch_bald(f"get_batchbald_batch(num_samples={JOINT})", nan, n_cases=60),
+        scored("bald", "get_bald_batch", judge.bald, draws=True, note=nan),
+        batch_bald(f"get_batchbald_batch(num_samples={JOINT})", nan),
     ]
 
 
@@ -331,13 +332,17 @@ def bmdal_reg() -> list[Row]:
             "lcmd",
             "lcmd on last-layer gradients",
             "An image that is equally far from two centres stays with the earlier one here. The peer compares rounded distances with <, "
-            "so that rounding decides which cluster the image counts for, and with it which cluster is the largest.",
+            "so that rounding decides which cluster the image counts for, and with it which cluster is the largest. It takes pools with "
+            "many equal distances.",
             rule=lambda case: judge.Lcmd(judge.embedding(case), judge.embedding(case, "labeled_")),
-            cases=tuple(grid(KINDS, draws=(1,), labeled=(0, 20))),
+            cases=(
+                Case(12, 6, 3, kind="ties", seed=8),
+                *grid(KINDS, draws=(1,), labeled=(0, 20)),
+            ),  # the first: found by search
         ),
         Deterministic(
             "bait, forward only",
-            Bait(oversample=1),
+            Bait(oversample=1.0),
             "bait",
             "bait (float64, sigma=1), P mode",
             options={"backward": False},
@@ -346,7 +351,7 @@ def bmdal_reg() -> list[Row]:
         ),
         Deterministic(
             "bait, forward only, with labels",
-            Bait(oversample=1),
+            Bait(oversample=1.0),
             "bait",
             "bait (float64, sigma=1), TP mode",
             "The Fisher information to be learnt about is that of pool and training set together (`feature_cov_matrix`), where alframe "
@@ -368,7 +373,7 @@ def bmdal_reg() -> list[Row]:
         random_rows(
             "random",
             "Each call makes a new `torch.Generator` and does not seed it, and a new one always has the same default seed: every call on a "
-            "pool of n images returns the same images, whatever was seeded outside.",
+            "pool of n images returns the same ones, whatever was seeded outside.",
         ),
     ]
 
@@ -488,13 +493,19 @@ def run(name: str, root: Path | None) -> list[tuple[Row, Verdict]]:
     return found
 
 
+def versions() -> list[str]:
+    """Of what both sides compute with."""
+    found = [f"{name} {metadata.version(name)}" for name in ("alframe", "torch", "numpy", "scipy", "scikit-learn")]
+    return [f"Python {platform.python_version()}", *found]
+
+
 def page(results: dict[str, list[tuple[Row, Verdict]]], only: str | None) -> str:
     """The document: how to read it, what agrees, and a paragraph on each difference."""
     command = "python scripts/conformance.py" + (f" --only {only}" if only else "") + " --write docs/conformance.md"
     lines = [
         "# Conformance: the same pools, asked of other packages",
         "",
-        f"`{command}` on {date.today()}, Python {platform.python_version()}, torch {torch.__version__}, numpy {np.__version__}.",
+        f"`{command}` on {date.today()}, with {', '.join(versions())}.",
         "",
         *HOW_TO_READ.strip().splitlines(),
     ]
@@ -517,27 +528,45 @@ def page(results: dict[str, list[tuple[Row, Verdict]]], only: str | None) -> str
 WORDS = ("agrees", "differs", "differs by definition", "cannot run")
 
 HOW_TO_READ = """
-Each peer runs in its own process and environment and gets the probabilities, features and labels of small pools (3 to 300 images; Gaussian,
-every image three times, ties, zero vectors, one-hot predictions; 2 to 100 classes; 1 to 10 draws; 0 to 20 labels; 1, 4 or 10 picks, or all). A model
-is not trained: an object that answers with the given numbers stands in its place. What is compared is the peer's own selection code.
+alframe and six packages from PyPI are asked for the same batches. Each peer runs in its own process and environment. A model is not trained:
+an object that answers with given numbers stands in its place, so what is compared is the peer's own selection code. Options are set alike on
+both sides.
 
-- **Deterministic rules.** The picks of both sides are replayed along a plain float64 version of the rule: at each step the pick must be worth as
-  much as the best that was left, within 1e-6 of the largest value. So two sides that part at a tie *agree*, and a difference says who left the rule.
-- **Rules that draw.** How often each image is picked over 600 seeds, against its exact probability or against each other (chi-square; a p below
-  1e-4 is a difference).
-- **Rules on k-means.** Two implementations of k-means do not find the same clusters, so picks on ordinary data are not comparable. The pools
-  here have clusters so far apart that any k-means finds them; what is compared is the pick rule, given the clusters.
-- **differs by definition**: both do what they say, and say different things. **cannot run**: the peer raised on every case.
-- The case shown is the smallest that was found: n images, c classes, k draws, m labelled, q picks. Only rules with a counterpart are listed.
+**A case** is a small pool and a number of picks: n images, c classes, k posterior draws, m labelled images, q picks, with features, probabilities
+and a linear head from a seeded generator. Pools have 12, 40 or 300 images and are of five kinds: *gaussian*, *duplicates* (every image three
+times), *ties* (rounded features and logits), *zeros* (every third feature vector is zero), *one_hot* (every probability is 0 or 1). There are 2, 5
+or 100 classes; 1, or 2 and 10, draws; 0, 1 or 20 labelled images; 1, 4 or 10 picks, or the whole pool of 40. `batch_bald` has the cases of up to 40
+images whose joint labels can be written out (at most 5,000), `epig` leaves out 300 images with 100 classes, and bait with its backward steps has ten
+pools of 40 images of its own. For a difference, smaller cases of the same kind (from 3 images) are tried in
+order of size, and the first that fails is shown.
 
-Below each table a paragraph says what the peer does, as read in the source of the version named.
+**The verdicts**
+
+- **agrees**: on every case the picks are the same, or both sides follow the rule and part at a tie only.
+- **differs**: on some case one side leaves the rule; the smallest such case is shown, with the side that did.
+- **differs by definition**: each side does what it says, and they say different things.
+- **cannot run**: the peer raised on every case, or could not be installed.
+
+**How they are found**
+
+- *Deterministic rules.* The picks of both sides are replayed along a plain float64 version of the rule: at each step the pick must be worth as
+  much as the best that was left, within 1e-6 of the largest value. It is a third implementation, by the authors of alframe.
+- *Rules that draw.* How often each image is picked over 600 seeds on one pool, against its exact probability or, for drop_query, against each other:
+  a chi-square p below 1e-4 is a difference. Small differences in probability go unseen.
+- *Rules on k-means* (typiclust, clue). Two implementations of k-means do not find the same clusters, so picks on ordinary data are not comparable.
+  The pools here (93 and 148 images) have clusters so far apart that any k-means finds them; what is compared is the pick rule, given the clusters.
+
+Below each table a paragraph says what the peer does where it differs, as read in the source of the version named. Most of
+these paragraphs were checked by writing out what they say and finding that the peer's picks follow it.
 """
 
 WITHOUT = """
 ## Not compared
 
-No package here has a counterpart of alfa_mix, cluster_margin, dcom and uherding, nor of the wrappers candidates and switch. The radius of prob_cover
-and the number of neighbours of typiclust are given to both sides; the peers' defaults differ (a grid of radii; 5 neighbours).
+alfa_mix, cluster_margin, dcom and uherding have no counterpart in these packages, nor has the wrapper switch; candidates (a random part of the
+pool) has one in scikit-activeml and small-text, which is not compared. Nor are bait with the full Fisher information, lcmd with a sketch, and
+batch_bald where joint labels are too many to be written out and are sampled on both sides. The radius of prob_cover and the number of neighbours of
+typiclust are given to both sides; the peer's defaults differ (a grid of radii; 5 neighbours).
 """
 
 

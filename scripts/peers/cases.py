@@ -50,11 +50,11 @@ def smaller(case: Case) -> list[Case]:
     return sorted(
         replace(case, n=n, q=q, c=c, k=k, m=m, seed=seed)
         for n in (3, 4, 5, 6, 8, 10, 12)
-        for q in (1, 2, 3)
+        for q in (1, 2, 3, 6)
         for c in sorted({2, 3, case.c})
         for k in sorted({min(case.k, 2), case.k})
         for m in sorted({min(case.m, 2), case.m})
-        for seed in range(3)
+        for seed in range(10)
         if q < n < case.n or (n == case.n and q < case.q)
     )
 

@@ -84,6 +84,11 @@ def shown(picks: Sequence[int]) -> str:
     return " ".join(map(str, picks[:10])) + (" ..." if len(picks) > 10 else "")
 
 
+def rounded(p: float) -> str:
+    """Nobody needs more than the order of a small p, which changes with every library."""
+    return f"= {p:.2g}" if p >= 1e-12 else "< 1e-12"
+
+
 @dataclass(frozen=True)
 class Deterministic(Row):
     """Both sides' picks are replayed along a float64 reference of the rule.
@@ -102,7 +107,8 @@ class Deterministic(Row):
         ran = [outcome for outcome in outcomes if not outcome.error]
         failed = [outcome for outcome in outcomes if outcome.error]
         if not ran:
-            return Verdict("cannot run", f"{failed[0].error} ({failed[0].case})")
+            smallest = self.smallest(peer, failed[0], lambda outcome: outcome.error is not None)
+            return Verdict("cannot run", f"{len(failed)} cases; {smallest.case}: {smallest.error}")
         beside = ""
         if failed:
             smallest = self.smallest(peer, failed[0], lambda outcome: outcome.error is not None)
@@ -154,7 +160,10 @@ class Deterministic(Row):
 
 @dataclass(frozen=True)
 class Given(Row):
-    """The pool is divided so plainly that any k-means finds the same clusters; `expected` are the picks (a set, or in order)."""
+    """`expected` are the picks of the whole batch, a set or in order.
+
+    Also for rules on k-means, with pools divided so plainly that any k-means finds the same clusters.
+    """
 
     expected: Callable[[Arrays], set[int] | list[int]] = field(kw_only=True)
     cases: tuple[tuple[Arrays, int], ...] = field(kw_only=True)
@@ -175,7 +184,7 @@ class Given(Row):
                 n = len(case["features"])
                 line = f"n={n} q={size} seed={seed}: alframe {shown(mine)}, peer {shown(theirs)}, rule {shown(list(expected))}"
         if not line:
-            return Verdict("agrees", f"{len(self.cases)} cases, given the clusters")
+            return Verdict("agrees", f"{len(self.cases)} cases, the whole batch")
         return self.differs(
             f"off the rule in {theirs_missed} of {len(self.cases)} cases (alframe {mine_missed}); {line}",
             ours_is_wrong=mine_missed > 0 and theirs_missed == 0,
@@ -207,14 +216,19 @@ class Chance(Row):
             return self.differs(f"an image twice in {repeated} of {len(theirs)} batches")
         if self.expected is None:
             p = judge.chance_of_both(*(np.bincount(np.concatenate(picks), minlength=n) for picks in (mine, theirs)))
-            found = f"{len(mine)} seeds, n={n} q={self.size}: how often each is picked, p = {p:.2g}"
+            found = f"{len(mine)} seeds, n={n} q={self.size}: how often each is picked, p {rounded(p)}"
             return Verdict("agrees", found) if p > SURE else self.differs(found)
         expected = self.expected(self.case)
         p_mine, p_theirs = (
             judge.chance(np.bincount([pick[self.which] for pick in picks], minlength=n), expected)
             for picks in (mine, theirs)
         )
-        found = f"{len(mine)} seeds, n={n}: pick {self.which + 1} against its exact probabilities, p = {p_theirs:.2g} (alframe {p_mine:.2g})"
+        found = (
+            f"{len(mine)} seeds, n={n} q={self.size}: pick {self.which + 1} against its exact probabilities, "
+            f"p {rounded(p_theirs)} (alframe's {rounded(p_mine)})"
+        )
         if min(p_mine, p_theirs) > SURE:
             return Verdict("agrees", found)
+        if len(set(map(tuple, theirs))) == 1:
+            found += f"; the peer picks {shown(theirs[0])} whatever the seed"
         return self.differs(found, ours_is_wrong=p_mine <= SURE < p_theirs)

@@ -1,5 +1,6 @@
 """How the conformance script judges picks: no peer is installed or asked here."""
 
+import ast
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,10 +10,12 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))  # where a script finds its own modules
 
+import conformance
 from peers import judge
 from peers.cases import KINDS, Case, arrays, blobs, grid, ours, smaller
 from peers.client import Answer, PeerError
-from peers.rows import Chance, Deterministic, Given
+from peers.environment import PACKAGES
+from peers.rows import Chance, Deterministic, Given, Verdict
 
 from alframe import scores
 from alframe.strategy.badge import Badge
@@ -255,3 +258,30 @@ def test_badge_draws_its_second_pick_as_the_reference_says(first):
     assert judge.chance(np.bincount(seconds, minlength=9), expected) > 1e-4
     uniform = np.random.default_rng(0).integers(9, size=400)
     assert judge.chance(np.bincount(uniform, minlength=9), expected) < 1e-4
+
+
+def test_a_peer_that_picks_the_same_whatever_the_seed_is_shown_with_its_pick():
+    verdict = chance_row().judge(Fake(lambda case, size, seed: [4] * size))
+    assert "p < 1e-12" in verdict.detail
+    assert "picks 4 whatever the seed" in verdict.detail
+
+
+@pytest.mark.parametrize("name", list(conformance.ROWS))
+def test_every_row_asks_for_a_function_that_the_adapter_has(name):
+    adapter = Path(conformance.__file__).parent / "peers" / "adapters" / f"{name.replace('-', '_').lower()}.py"
+    tree = ast.parse(adapter.read_text(encoding="utf-8"))
+    rows = conformance.ROWS[name]()
+    assert name in PACKAGES
+    assert rows
+    assert {row.counterpart for row in rows} <= {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+
+
+def test_the_page_explains_differences_and_only_those():
+    row = entropy_row(note="Sorts the wrong way round.")
+    differs = conformance.page({"baal": [(row, Verdict("differs", "n=3: alframe 0, peer 1"))]}, "baal")
+    assert "1 differs." in differs
+    assert "| entropy | `f` | **differs** | n=3: alframe 0, peer 1 |" in differs
+    assert "**entropy, `f`.** Sorts the wrong way round." in differs
+    agrees = conformance.page({"baal": [(row, Verdict("agrees", "9 cases"))]}, None)
+    assert "1 agrees." in agrees
+    assert "wrong way" not in agrees

@@ -161,7 +161,7 @@ def badge(case, seed, bias=True):
 
 def clue(case, seed):
     X, y = samples(case)
-    probs = mean(case)
+    probs = point(case)
     clf = Given().give(probs.shape[1], probs)
     strategy = pool.Clue(method="entropy", random_state=seed, cluster_algo_dict={"random_state": seed})
     return lambda size: strategy.query(X, y, clf, fit_estimator=False, batch_size=size)
@@ -178,7 +178,7 @@ def drop_query(case, seed, draws=3, rate=0.75):
 
 def falcun(case, seed, gamma=10):
     X, y = rows(case)
-    probs = mean(case)
+    probs = point(case)
     clf = Given().give(probs.shape[1], probs)
     strategy = pool.Falcun(gamma=gamma, random_state=seed)
     return lambda size: strategy.query(X, y, clf, fit_clf=False, batch_size=size)

@@ -4,6 +4,7 @@ import os
 import sys
 import tempfile
 import traceback
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,6 +31,7 @@ def main() -> None:
     if "--version" in sys.argv[1:]:
         say(f"alframe {__version__}")
         raise SystemExit(0)
+    warnings.showwarning = lambda message, *_: say(f"warning: {message}", error=True)  # without a line of our source
     sys.argv = [text for text in sys.argv if text not in NO_PRESET]
     arguments, _ = get_args_parser().parse_known_args()
     outcome = Outcome("traceback=true" in {text.lower() for text in arguments.overrides})

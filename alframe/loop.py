@@ -73,8 +73,8 @@ def check_parts(strategy: Schedule, uncertainty: Uncertainty, trainer: Trainer, 
     """Combinations that cannot work. Raises `ConfigError`."""
     expect(
         uncertainty.n_draws >= strategy.min_draws,
-        f"Expected an uncertainty with at least {strategy.min_draws} draws for this strategy ({type(strategy).__name__}: it measures how draws "
-        f"disagree), got {uncertainty.n_draws}; use uncertainty=mc_dropout or uncertainty=ensemble.",
+        f"Expected an uncertainty with at least {strategy.min_draws} draws for this strategy ({type(strategy).__name__}, as its min_draws "
+        f"says: it measures how draws disagree), got {uncertainty.n_draws}; use uncertainty=mc_dropout or uncertainty=ensemble.",
     )
     expect(
         budget.validation > 0 or not trainer.needs_validation,

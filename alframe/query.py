@@ -88,16 +88,19 @@ def _views(
     max_bytes: int,
     description: str,
 ) -> Views:
-    """The pool's summary, and beside it exactly what the strategy says it needs."""
+    """The pool's summary, and beside it, on the same device, exactly what the strategy says it needs."""
+    pool = summarize(strategy, learner, POOL, looked_at, max_bytes, description) if strategy.reads_pool else {}
+    device = next((tensor.device for tensor in pool.values()), learner.device)
     needs: dict[str, Any] = {}
 
-    def summary(which: str, rows: Tensor, text: str = "") -> Summary:
-        return summarize(strategy, learner, which, rows, max_bytes, text)
+    def summary(which: str, rows: Tensor) -> Summary:
+        found = summarize(strategy, learner, which, rows, max_bytes)
+        return {name: tensor.to(device) for name, tensor in found.items()}
 
     if "labeled" in strategy.needs:
-        needs |= {"labeled": summary(POOL, training.rows), "labels": training.labels.to(learner.device)}
+        needs |= {"labeled": summary(POOL, training.rows), "labels": training.labels.to(device)}
     if "held_out" in strategy.needs:
-        needs |= {"held_out": summary(POOL, validation.rows), "held_out_labels": validation.labels.to(learner.device)}
+        needs |= {"held_out": summary(POOL, validation.rows), "held_out_labels": validation.labels.to(device)}
     if "target" in strategy.needs:
         rows = candidates if target == POOL else torch.arange(len(learner.pixels[target]))
         rows = rows[torch.randperm(len(rows), generator=generator)[:target_size]].sort().values
@@ -106,7 +109,6 @@ def _views(
         head = learner.fitted.head
         # Features may lie in host memory: they go through the last layer on the device, and its answer goes where they are.
         needs["head"] = lambda features: head(features.to(learner.device)).to(features.device)
-    pool = summary(POOL, looked_at, description) if strategy.reads_pool else {}
     return Views(n=len(looked_at), pool=pool, n_classes=learner.n_classes, max_bytes=max_bytes, **needs)
 
 

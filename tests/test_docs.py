@@ -1,11 +1,12 @@
 """The strategy cards: one for each leaf, with the same headings, and parameters that are the leaf's keys and defaults."""
 
 import re
+import shlex
 
 import pytest
 from tests_support import leaves
 
-from alframe.config import composer
+from alframe.config import composer, load
 
 CARDS = leaves("strategy")[0].parents[2] / "docs" / "strategies"
 NAMES = [leaf.stem for leaf in leaves("strategy") if leaf.stem != "custom"]
@@ -43,3 +44,24 @@ def test_every_card_is_listed_and_every_listed_card_is_there():
     listed = re.findall(r"\]\(([a-z_]+)\.md\)", (CARDS / "README.md").read_text(encoding="utf-8"))
     assert sorted(listed) == sorted(NAMES)
     assert sorted(path.stem for path in CARDS.glob("*.md") if path.stem != "README") == sorted(NAMES)
+
+
+def commands() -> list[str]:
+    """The `alframe` commands of the README and of the cards, without comments and sweeps."""
+    pages = [CARDS.parents[1] / "README.md", *sorted(CARDS.glob("*.md"))]
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
+    found = re.findall(r"^alframe ([^|\n]+=[^|\n]+)$", text, re.MULTILINE) + re.findall(
+        r"`alframe ([^`\n]+=[^`\n]+)`", text
+    )
+    found += re.findall(r"`((?:strategy|experiment)=[^`\n]+ [^`\n]*)`", text)
+    return [command for command in found if "<" not in command and "mylab" not in command]
+
+
+@pytest.mark.parametrize("command", commands())
+def test_a_printed_command_is_one_that_builds(command):
+    words = [word for word in shlex.split(command, comments=True) if word != "-m"]
+    load([word for word in words if "," not in word])
+
+
+def test_there_are_printed_commands():
+    assert len(commands()) > 10

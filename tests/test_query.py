@@ -150,3 +150,21 @@ def test_the_summary_does_not_depend_on_the_batch_size(learner):
 def test_the_pool_is_seen_without_augmentation(learner):
     learner.augment = lambda x, g: (_ for _ in ()).throw(AssertionError("augmented a pool image"))
     assert len(summarize(Answers(), learner, POOL, torch.arange(80), 1 << 30)["top"]) == 80
+
+
+def test_what_is_beside_the_pool_lies_on_its_device(learner, monkeypatch):
+    """A pool too large for the device is kept in host memory; a small labelled set would stay on the device ("meta" stands for one)."""
+
+    def placed(strategy, learner, which, rows, max_bytes, description=""):
+        found = summarize(strategy, learner, which, rows, max_bytes, description)
+        return {name: tensor.to("meta") if len(rows) == 60 else tensor for name, tensor in found.items()}
+
+    monkeypatch.setattr("alframe.query.summarize", placed)
+    rows = torch.arange(20)
+    labelled = Examples(rows, torch.zeros(20, dtype=torch.int64))
+    strategy = Needy()
+    ask(learner, strategy, training=labelled, validation=labelled)
+    (views,) = strategy.seen
+    for summary in (views.pool, views.labeled, views.held_out, views.target):
+        assert {tensor.device.type for tensor in summary.values()} == {"meta"}
+    assert views.labels.device.type == views.held_out_labels.device.type == "meta"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from PIL import Image
 
 from alframe.dataset.cache import Allocate, cached, fingerprint
 from alframe.dataset.decode import POLICY, decode_files
@@ -53,12 +54,13 @@ class Files:
 
 
 def load_unlabelled(folder: Path, like: ImageSet, cache: Path) -> ImageSet:
-    """Every image file under `folder` (deeper ones too), in the shape and with the classes of `like`; labels are -1.
+    """Every file under `folder` (deeper ones too) with the name of an image, in the shape and with the classes of `like`; labels are -1.
 
     Raises DataError for a folder without images, for files that cannot be read, and for sizes that differ from those of `like` where
     these are not square.
     """
-    files = list_files(folder)
+    endings = Image.registered_extensions()
+    files = [file for file in list_files(folder) if file.suffix.lower() in endings]
     if not files:
         raise DataError(f"Expected unlabelled images in {folder}, got none; put them there, or set query.target=pool.")
     channels, height, width = like.shape

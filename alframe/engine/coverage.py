@@ -11,13 +11,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from alframe.engine.distances import expect_finite, full_precision, quick_squared_distances, rows_within
+from alframe.engine.distances import expect_finite, full_precision, mean_of, quick_squared_distances, rows_within
 from alframe.engine.k_means import k_means
 from alframe.engine.lazy_greedy import lazy_greedy
 from alframe.engine.sub_pool import sub_pool
+from alframe.errors import StrategyError, expect
 
 _COLUMNS = 1024  # images to cover that are summed over at once, in float32; always so many, so that sums do not follow max_bytes
 _ROWS = 2048  # images whose gain is computed at once; more are no faster
+_TILE_BYTES = 1 << 25
 _SAME = 4e-6  # of the squared lengths: squared distances below are rounding, ten times over
 _NOTHING = 1e-6  # of all weight: less is what rounding gives to a copy of an image that is covered
 _BALLS = 2000  # balls looked at for the purity rule: a share of 95 % is known to about 0.5 points
@@ -30,8 +32,9 @@ class Coverage:
     `covered` [n] is that maximum so far, in [0, 1]. Exact for up to `max_points` points. Above it the gain of an image is its own
     term, exactly, and the others' estimated without bias from `max_points` of them, the same for every image, drawn at random; so
     every image may be picked, and time grows with n, not n². k(x, x) is 1 whatever rounding says.
-    Distances are float32 on centred data; below 0.2 % of the centred points' mean length they are 0. Takes a copy of the points to
-    cover, 12 bytes a point, and at most 16 MB while it works. Raises `StrategyError` for points that are not finite.
+    Distances are float32 on centred data; below 0.3 % of the two points' own length they are 0. Takes a copy of the points to
+    cover and of those it is told to take in, 12 bytes a point, and tiles of about 32 MB. Raises `StrategyError` for points that are not
+    finite.
     """
 
     def __init__(
@@ -52,11 +55,10 @@ class Coverage:
         chosen = sub_pool(len(points), max_points, 1, generator)
         self._sample = torch.arange(len(points)) if chosen is None else chosen
         self._sample = self._sample.to(points.device)
-        self._origin = _mean(points, max_bytes)
+        self._origin = mean_of(points, max_bytes)
         self._scale = math.sqrt(2) / radius  # then log k(x, y) = x·y - |x|²/2 - |y|²/2
         self._to_cover = self._scaled(points[self._sample])
-        self._same = _SAME * float(self._to_cover.square().sum(dim=1).mean()) / 2
-        self._step = max(1, min(_ROWS, max_bytes // (4 * _COLUMNS)))
+        self._step = max(1, min(_ROWS, min(max_bytes, _TILE_BYTES) // (8 * _COLUMNS + 8 * points.shape[1])))
 
     def cover(self, others: Float[Tensor, "m d"]) -> None:
         """Take in images that are not among the points (the labelled ones, if any)."""
@@ -83,12 +85,16 @@ class Coverage:
     ) -> tuple[list[int], list[float]]:
         """Up to `size` positions that add most to F one after another, none of `picked`, and what each added; equals by `generator`.
 
-        The answer is shorter when no point adds anything any more (less than a millionth of all weight, where k is soft).
+        The answer is shorter when no point adds anything any more (where k is soft: less than a millionth of all weight, or than a
+        thousandth of the largest weight).
         """
         bounds = self.gains(torch.arange(len(self.points), device=self.covered.device))
         if picked:
             bounds[torch.tensor(picked, device=bounds.device)] = -math.inf
-        at_least = 0.0 if self.ball else _NOTHING * float(self.weights.sum(dtype=torch.float64))
+        total, largest = float(self.weights.sum(dtype=torch.float64)), float(self.weights.max())
+        at_least = (
+            0.0 if self.ball else _NOTHING * min(total, 1000 * largest)
+        )  # a pick always adds its own weight, if uncovered
         return lazy_greedy(bounds, self.gains, self.take, size, generator, at_least=at_least)
 
     def _gains(self, positions: Tensor) -> Tensor:
@@ -117,19 +123,12 @@ class Coverage:
 
     def _exponents(self, points: Tensor, others: Tensor) -> Tensor:
         """log k of the Gaussian kernel, -|x - y|²/2 of scaled points; 0 for copies."""
-        products = torch.addmm(others.square().sum(dim=1).div_(-2), points, others.T)
-        products.sub_(points.square().sum(dim=1, keepdim=True).div_(2))
-        return torch.hardshrink(products, self._same, out=products)
+        a, b = points.square().sum(dim=1, keepdim=True).div_(2), others.square().sum(dim=1).div_(2)
+        products = torch.addmm(-b, points, others.T).sub_(a)
+        return products.masked_fill_(products > (a + b).mul_(-_SAME), 0)
 
     def _kernel(self, exponents: Tensor) -> Tensor:
         return exponents.gt_(-1) if self.ball else exponents.exp_()
-
-
-def _mean(points: Tensor, max_bytes: int) -> Tensor:
-    total = torch.zeros(points.shape[1], dtype=torch.float64, device=points.device)
-    for chunk in points.split(rows_within(max_bytes, 8 * points.shape[1])):
-        total += chunk.sum(dim=0, dtype=torch.float64)
-    return (total / len(points)).float()
 
 
 def pure_radius(
@@ -139,11 +138,11 @@ def pure_radius(
 
     Pseudo-labels are the clusters of k-means with `n_classes` centres. A ball is pure as long as its radius does not exceed the
     distance to the nearest point of another cluster, so the answer is a quantile of those distances. At most 2,000 balls are looked
-    at, drawn by `generator`, against all points.
+    at, drawn by `generator`, against all points. Raises `StrategyError` where that is 0 up to rounding.
     Source: Yehuda et al. 2022, arXiv:2205.11320. Differs: the quantile instead of a search over a grid; a sample of the balls.
     """
     labels = k_means(points, n_classes, generator, max_bytes=max_bytes).labels
-    origin = _mean(points, max_bytes)
+    origin = mean_of(points, max_bytes)
     chosen = torch.randperm(len(points), generator=generator)[:_BALLS].to(points.device)
     nearest = points.new_full((len(chosen),), math.inf, dtype=torch.float32)
     centres = points[chosen].float() - origin
@@ -154,4 +153,11 @@ def pure_radius(
             distances.masked_fill_(labels[chosen, None] == labels[start : start + step], math.inf)
             nearest = torch.minimum(nearest, distances.amin(dim=1))
     impure = int((1 - purity) * len(chosen) + 1e-9)  # so many balls may hold another label
-    return float(nearest.sort().values[impure].sqrt()) * _INSIDE
+    radius = float(nearest.sort().values[impure].sqrt()) * _INSIDE
+    expect(
+        radius > 0,
+        "Expected clusters of features some distance apart, got 0 up to rounding (one image may have features far longer than all "
+        "others); set radius to a number, or normalize to true.",
+        StrategyError,
+    )
+    return radius

@@ -45,6 +45,14 @@ def quick_squared_distances(points: Float[Tensor, "n d"], centres: Float[Tensor,
     return torch.addmm(squares, points, centres.T, alpha=-2).add_(centres.square().sum(dim=1)).clamp_min_(0)
 
 
+def mean_of(points: Float[Tensor, "n d"], max_bytes: int) -> Float[Tensor, " d"]:
+    """Mean of the points, float32, summed in float64 a tile at a time (torch would make a float64 copy of them all)."""
+    total = torch.zeros(points.shape[1], dtype=torch.float64, device=points.device)
+    for rows in points.split(rows_within(max_bytes, 8 * points.shape[1])):
+        total += rows.sum(dim=0, dtype=torch.float64)
+    return (total / len(points)).float()
+
+
 @contextmanager
 def full_precision() -> Iterator[None]:
     """float32 matrix products in float32, whatever the program has set for training."""

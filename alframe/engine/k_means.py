@@ -50,7 +50,7 @@ def k_means(
     max_per_cluster: int | None = None,
     max_bytes: int = 1 << 30,
 ) -> Clusters:
-    """Lloyd's k-means from k-means++ seeds. `k` is cut to the number of distinct points.
+    """Lloyd's k-means from k-means++ seeds. `k` is cut to the number of distinct points (of those with a weight above 0).
 
     `weights` (>= 0) count a point so many times; where all are 0 they count for nothing. Stops when no label changes, when an
     iteration takes less than 1e-4 off the sum of squared distances, or after `max_iterations`. A cluster that is left without

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from alframe.engine.distances import TILE_BYTES, expect_finite, full_precision, rows_within, squared_distances
+from alframe.engine.distances import TILE_BYTES, expect_finite, full_precision, mean_of, rows_within, squared_distances
 
 _BLOCK = 1024  # candidates that `farthest` looks at together; it changes the speed only
 
@@ -19,7 +19,7 @@ _BLOCK = 1024  # candidates that `farthest` looks at together; it changes the sp
 class NearestCentre:
     """For each of n points an upper bound of the squared distance to its nearest centre; exact where just refreshed.
 
-    `bounds` starts at infinity. Beside its arguments it takes 16 bytes a point, and about `max_bytes` (64 MB at most) while it
+    `bounds` starts at infinity. Beside its arguments it takes 17 bytes a point, and about `max_bytes` (64 MB at most) while it
     works on `tile` points by `tile` centres. Raises `StrategyError` for a point that is not finite.
     """
 
@@ -52,7 +52,7 @@ class NearestCentre:
             return
         expect_finite(*centres)
         (points,), (outside,) = self.factors, centres
-        origin = points.mean(dim=0, dtype=torch.float64).float()
+        origin = mean_of(points, self._max_bytes)
         others = outside.float() - origin
         squares = others.square().sum(dim=1)
         wrong = (points.shape[1] + 8) * 2.0**-23

@@ -4,9 +4,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from alframe.engine.distances import expect_finite, full_precision, quick_squared_distances, rows_within
+from alframe.engine.distances import expect_finite, full_precision, mean_of, quick_squared_distances, rows_within
 
-_SPARE = 8  # candidates beyond k, so that the rounding of the product does not decide who the k nearest are
+_SPARE = 8  # candidates beyond k, so that the rounding of the product seldom decides who the k nearest are
 _ROUGH = 1 / 16  # of the squared lengths: below this share a squared distance from the product has lost too many digits
 _BLOCK_BYTES = 1 << 22  # of differences at once: stays in a core's cache
 
@@ -14,6 +14,7 @@ _BLOCK_BYTES = 1 << 22  # of differences at once: stays in a core's cache
 def nearest_distances(points: Float[Tensor, "n d"], k: int, max_bytes: int) -> Float[Tensor, "n m"]:
     """Euclidean distances from each point to its m = min(k, n - 1) nearest other points, the nearest first; float32.
 
+    Exact for distances above about 3e-4 of the length of the centred points; among nearer ones rounding may pick the neighbours.
     A point is no neighbour of itself, but of its duplicates, at distance 0. O(n² d) time; a chunk of points by points within
     `max_bytes` (64 MB at most) beside one copy of the points. Raises `StrategyError` for points that are not finite.
     """
@@ -23,7 +24,7 @@ def nearest_distances(points: Float[Tensor, "n d"], k: int, max_bytes: int) -> F
     distances = torch.empty(n, k, device=points.device)
     if k == 0:
         return distances
-    centred = points.float() - points.float().mean(dim=0)
+    centred = points.float() - mean_of(points, max_bytes)
     squares = centred.square().sum(dim=1)
     n_candidates = min(k + _SPARE, n - 1)
     rows = rows_within(max_bytes, 8 * n)

@@ -20,3 +20,11 @@ def highest_of_equals(scores: Float[Tensor, " n"], order: Int[Tensor, " n"]) -> 
 def random_order(n: int, generator: torch.Generator, device: torch.device) -> Int[Tensor, " n"]:
     """A random rank for each of `n` positions."""
     return torch.randperm(n, generator=generator).to(device)
+
+
+def fill_at_random(picked: list[int], n: int, size: int, generator: torch.Generator) -> list[int]:
+    """`picked`, and up to `size` others of `n` positions drawn at random: for the end of a rule that sees no difference any more."""
+    left = torch.ones(n, dtype=torch.bool)
+    left[picked] = False
+    rest = left.nonzero().squeeze(1)
+    return picked + rest[torch.randperm(len(rest), generator=generator)[: size - len(picked)]].tolist()

@@ -12,7 +12,7 @@ from torch import Tensor
 from alframe.engine.distances import expect_finite, full_precision, rows_within
 from alframe.engine.representatives import representatives
 from alframe.errors import expect
-from alframe.strategy.base import Strategy
+from alframe.strategy.base import Strategy, expect_at_least
 from alframe.types import Prediction, Selection, Summary, Views
 
 _CHUNK_BYTES = 1 << 23  # larger chunks leave the cache and are no faster
@@ -47,7 +47,7 @@ class AlfaMix(Strategy):
             0 < self.alpha_cap <= 1,
             f"Expected alpha_cap above 0 and at most 1, got {self.alpha_cap}; 0.2 is the authors' choice.",
         )
-        expect(self.max_points >= 1, f"Expected max_points of at least 1, got {self.max_points}; use 50000.")
+        expect_at_least(self, max_points=1)
 
     def summarize(self, prediction: Prediction) -> Summary:
         return {"features": prediction.features}
@@ -56,7 +56,7 @@ class AlfaMix(Strategy):
         assert views.labeled is not None
         assert views.labels is not None
         assert views.head is not None
-        features, labeled = views.pool["features"], views.labeled["features"].to(views.pool["features"].device)
+        features, labeled = views.pool["features"], views.labeled["features"]
         expect_finite(features)
         expect_finite(labeled)
         scores = features.new_zeros(views.n)
@@ -64,7 +64,7 @@ class AlfaMix(Strategy):
         if len(labeled):
             scores = self._instability(features, _class_means(labeled, views.labels), views.head, size, views.max_bytes)
             candidates = scores.nonzero().squeeze(1)
-        if len(candidates) < size:
+        if len(candidates) <= size:
             others = (scores == 0).nonzero().squeeze(1)
             drawn = torch.randperm(len(others), generator=generator)[: size - len(candidates)].to(others.device)
             picked = torch.cat([candidates[scores[candidates].argsort(descending=True, stable=True)], others[drawn]])

@@ -9,6 +9,7 @@ from alframe.engine.d_squared import sample_d_squared
 from alframe.engine.distances import norms
 from alframe.engine.gradients import last_layer_gradients
 from alframe.engine.nearest_centre import NearestCentre
+from alframe.engine.ties import fill_at_random
 from alframe.strategy.base import Strategy
 from alframe.types import Prediction, Selection, Summary, Views
 
@@ -33,15 +34,13 @@ class Badge(Strategy):
     def select(self, views: Views, size: int, generator: torch.Generator) -> Selection:
         nearest = NearestCentre([views.pool["gradient"], views.pool["features"]], views.max_bytes)
         lengths = norms(nearest.factors)
-        first = lengths.argmax() if self.first == "norm" else torch.randint(views.n, (), generator=generator)
+        highest = lengths == lengths.max() if self.first == "norm" else torch.ones_like(lengths, dtype=torch.bool)
+        equals = highest.nonzero().squeeze(1)
+        first = equals[torch.randint(len(equals), (1,), generator=generator).to(equals.device)]
         scores = [float(lengths[first]) ** 2]
-        nearest.add([int(first)], first.reshape(1), torch.zeros(1))
+        nearest.add(first.tolist(), first, torch.zeros(1))
         nearest.refresh()
         scores += sample_d_squared(nearest, size - len(scores), generator)
-        if len(scores) < size:
-            left = torch.ones(views.n, dtype=torch.bool)
-            left[nearest.centres] = False
-            rest = left.nonzero().squeeze(1)
-            nearest.centres += rest[torch.randperm(len(rest), generator=generator)[: size - len(scores)]].tolist()
-            scores += [0.0] * (size - len(scores))
-        return Selection(torch.tensor(nearest.centres), torch.tensor(scores), "squared_distance")
+        picked = fill_at_random(nearest.centres, views.n, size, generator)
+        scores += [0.0] * (size - len(scores))
+        return Selection(torch.tensor(picked), torch.tensor(scores), "squared_distance")

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from alframe.engine.distances import expect_finite, rows_within
-from alframe.engine.ties import highest_of_equals, random_order
+from alframe.engine.ties import fill_at_random, highest_of_equals, random_order
 from alframe.errors import StrategyError, expect
 from alframe.strategy.base import Strategy
 from alframe.types import Prediction, Selection, Summary, Views
@@ -76,10 +76,7 @@ class Bait(Strategy):
             design.update(best, 1)
         kept = _prune(design, picked, size, order)
         positions = [picked[i] for i in kept]
-        left = torch.ones_like(design.inside)
-        left[positions] = False
-        rest = left.nonzero().squeeze(1)
-        positions += rest[order[rest].argsort()][: size - len(kept)].tolist()
+        positions = fill_at_random(positions, views.n, size, generator)
         values = [scores[i] for i in kept] + [0.0] * (size - len(kept))
         return Selection(torch.tensor(positions), torch.tensor(values), "trace_decrease")
 
@@ -231,7 +228,7 @@ class _Design:
         expect(
             not bool(failed) and bool(pivots.min() > _SINGULAR * pivots.max()),
             "Expected Fisher information that can be inverted in float64, got a matrix that is singular up to rounding; raise "
-            "strategy.regularization.",
+            "the regularization.",
             StrategyError,
         )
         self.inverse = torch.cholesky_inverse(factor)

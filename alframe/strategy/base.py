@@ -4,9 +4,11 @@ from abc import ABC, abstractmethod
 from typing import ClassVar
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import normalize
 
+from alframe.errors import expect
 from alframe.types import Prediction, Selection, Summary, Views
 
 
@@ -47,6 +49,18 @@ class Strategy(Schedule):
     @abstractmethod
     def select(self, views: Views, size: int, generator: torch.Generator) -> Selection:
         """`size` distinct positions of the pool (1 <= size <= views.n), the most wanted first; randomness from `generator` only."""
+
+
+def features_of(prediction: Prediction, unit_length: bool) -> Float[Tensor, "b d"]:
+    """The features, on the unit sphere where a strategy's `normalize` asks for that."""
+    return normalize(prediction.features) if unit_length else prediction.features
+
+
+def expect_at_least(part: object, **leasts: int | float) -> None:
+    """Raise `ConfigError` for an attribute of `part` that is below its least value."""
+    for name, least in leasts.items():
+        value = getattr(part, name)
+        expect(value >= least, f"Expected {name} of at least {least}, got {value}; raise it.")
 
 
 def declare_for(wrapper: Schedule, *inner: Schedule) -> None:

@@ -46,7 +46,7 @@ class BatchBald(Strategy):
     def __post_init__(self) -> None:
         expect(
             self.max_configurations >= 1,
-            f"Expected strategy.max_configurations of at least 1, got {self.max_configurations}; 10000 is the default.",
+            f"Expected max_configurations of at least 1, got {self.max_configurations}; 10000 is the default.",
         )
 
     def summarize(self, prediction: Prediction) -> Summary:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from alframe.engine.sub_pool import sub_pool
 from alframe.errors import expect
-from alframe.strategy.base import Schedule, Strategy, declare_for
+from alframe.strategy.base import Schedule, Strategy, declare_for, expect_at_least
 from alframe.types import Prediction, Selection, Summary, Views
 
 
@@ -29,7 +29,7 @@ class Candidates(Strategy):
             isinstance(self.strategy, Strategy),
             f"Expected a strategy inside candidates, got {type(self.strategy).__name__}; put candidates inside the switch instead.",
         )
-        expect(self.size >= 1, f"Expected strategy.size >= 1 candidates, got {self.size}.")
+        expect_at_least(self, size=1)
         declare_for(self, self.strategy)
         object.__setattr__(self, "reads_pool", self._inner.reads_pool)
 

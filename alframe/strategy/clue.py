@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 
 import torch
-from torch.nn.functional import normalize
 
 from alframe.engine.k_means import k_means
 from alframe.errors import expect
-from alframe.strategy.base import Strategy
+from alframe.strategy.base import Strategy, expect_at_least, features_of
 from alframe.types import Prediction, Selection, Summary, Views
 
 
@@ -16,7 +15,7 @@ class Clue(Strategy):
     """The image nearest to each centre of a weighted k-means on features, with q clusters and the entropy H[p_T(y|x)] as weight.
 
     p_T is the deterministic network's softmax at `temperature` T: p_T ∝ p^(1/T); smaller counts uncertain images more. Larger clusters
-    are asked first. Where fewer than q images differ, the second nearest of each cluster follow, then the third. The score is minus
+    are asked first. Where fewer than q uncertain images differ, the second nearest of each cluster follow, then the third. The score is minus
     the distance to the centre, and `entropy` all zero is as no weights. `normalize` puts features on the unit sphere first.
     Source: Prabhu et al. 2021, arXiv:2010.08666. Differs: one k-means++ start; nearest within the cluster, so that no image is
     nearest to two centres.
@@ -31,14 +30,11 @@ class Clue(Strategy):
             self.temperature > 0,
             f"Expected temperature above 0, got {self.temperature}; 1 takes the probabilities as they are.",
         )
-        expect(
-            self.max_iterations >= 1,
-            f"Expected max_iterations of at least 1, got {self.max_iterations}; raise strategy.max_iterations.",
-        )
+        expect_at_least(self, max_iterations=1)
 
     def summarize(self, prediction: Prediction) -> Summary:
         probs = (prediction.point_log_probs / self.temperature).softmax(dim=-1)
-        features = normalize(prediction.features) if self.normalize else prediction.features
+        features = features_of(prediction, self.normalize)
         return {"features": features, "entropy": torch.special.entr(probs).sum(dim=-1)}
 
     def select(self, views: Views, size: int, generator: torch.Generator) -> Selection:

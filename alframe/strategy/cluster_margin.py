@@ -8,20 +8,16 @@ import torch
 from jaxtyping import Float, Int
 from scipy.cluster.hierarchy import fcluster, linkage
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from alframe.engine.distances import expect_finite, rows_within, squared_distances
 from alframe.engine.k_means import k_means
-from alframe.errors import StrategyError, expect
 from alframe.scores import margin
-from alframe.strategy.base import Strategy
-from alframe.strategy.top_score import highest
+from alframe.strategy.base import Strategy, expect_at_least, features_of
+from alframe.strategy.top_score import highest, read_scores
 from alframe.types import Prediction, Selection, Summary, Views
 
-_PER_MICRO_CLUSTER, _MICRO_ITERATIONS = (
-    4,
-    2,
-)  # images a micro-cluster learns from, and for how long: they only need to be small
+# Images a micro-cluster learns from, and for how long: they only need to be small.
+_PER_MICRO_CLUSTER, _MICRO_ITERATIONS = 4, 2
 
 
 @dataclass(frozen=True)
@@ -43,23 +39,14 @@ class ClusterMargin(Strategy):
     normalize: bool = False
 
     def __post_init__(self) -> None:
-        for name, least in (("ratio", 1), ("cluster_size", 1), ("micro_clusters", 2)):
-            value = getattr(self, name)
-            expect(value >= least, f"Expected {name} of at least {least}, got {value}; raise strategy.{name}.")
+        expect_at_least(self, ratio=1, cluster_size=1, micro_clusters=2)
 
     def summarize(self, prediction: Prediction) -> Summary:
-        features = normalize(prediction.features) if self.normalize else prediction.features
-        return {"features": features, "margin": margin(prediction.log_probs)}
+        features = features_of(prediction, self.normalize)
+        return {"features": features, "score": margin(prediction.log_probs)}
 
     def select(self, views: Views, size: int, generator: torch.Generator) -> Selection:
-        scores = views.pool["margin"]
-        missing = scores.isnan().nonzero().squeeze(1)
-        expect(
-            len(missing) == 0,
-            f"Expected a margin for every image, got NaN at {len(missing)} positions (the first: {missing[:5].tolist()}); "
-            "look for NaN in the network's outputs.",
-            StrategyError,
-        )
+        scores = read_scores(margin, views)
         n_candidates = min(views.n, max(size, round(self.ratio * size)))
         candidates = highest(scores, n_candidates, generator).cpu()
         clusters = self._clusters(views.pool["features"], generator, views.max_bytes)

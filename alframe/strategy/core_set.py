@@ -4,11 +4,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch.nn.functional import normalize
 
 from alframe.engine.nearest_centre import NearestCentre, farthest
 from alframe.errors import expect
-from alframe.strategy.base import Strategy
+from alframe.strategy.base import Strategy, features_of
 from alframe.types import Prediction, Selection, Summary, Views
 
 _SPARE = 1024  # candidates looked at beside the quantile's; it changes the speed only
@@ -40,7 +39,7 @@ class CoreSet(Strategy):
         )
 
     def summarize(self, prediction: Prediction) -> Summary:
-        return {"features": normalize(prediction.features) if self.normalize else prediction.features}
+        return {"features": features_of(prediction, self.normalize)}
 
     def select(self, views: Views, size: int, generator: torch.Generator) -> Selection:
         features = views.pool["features"]

@@ -7,7 +7,6 @@ from typing import ClassVar
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from alframe.engine.coverage import Coverage, pure_radius
 from alframe.engine.distances import expect_finite, full_precision, quick_squared_distances, rows_within
@@ -15,7 +14,7 @@ from alframe.engine.lazy_greedy import lazy_greedy
 from alframe.engine.sub_pool import sub_pool
 from alframe.errors import expect
 from alframe.scores import margin
-from alframe.strategy.base import Strategy
+from alframe.strategy.base import Strategy, expect_at_least, features_of
 from alframe.strategy.prob_cover import ProbCover
 from alframe.types import Prediction, Selection, Summary, Views
 
@@ -26,8 +25,8 @@ _HALVINGS = 10  # of the interval in which a ball's radius is looked for
 class DCoM(Strategy):
     """Greedy: argmax of S u_i / max u + (1 - S) d_i / max d, which is the score. u is the uncertainty, d_i what i's ball would cover.
 
-    Each labelled image has a ball of its own radius: by bisection of (0, max_radius) the largest in which a share 0.4 + 0.2 C₀ of the
-    images, by the network's prediction, have its label. C₀ is the share of all images that balls of the first radius cover, C the share that
+    Each labelled image has a ball of its own radius: where bisection of (0, max_radius) ends for a share 0.4 + 0.2 C₀ of the
+    images in it that have its label by the network's prediction. C₀ is the share of all images that balls of the first radius cover, C the share that
     the balls found cover, and S = (1 + e^{-k (1 - a)}) / (1 + e^{-k (C - a)}) the competence (a `centre`, k `steepness`).
     Images of the pool have balls of the mean radius; d_i counts those in it that no ball covers yet. u = 1 - (p_(1) - p_(2)) of the
     deterministic network, shifted and scaled to [0, 1] over all images. Once all is covered only u is left, then chance.
@@ -57,12 +56,12 @@ class DCoM(Strategy):
         )
         expect(0 <= self.centre <= 1, f"Expected a centre in [0, 1], got {self.centre}; 0.8 is the authors' default.")
         expect(self.steepness > 0, f"Expected a steepness above 0, got {self.steepness}; 50 is the authors' default.")
-        expect(self.max_points >= 1, f"Expected max_points of at least 1, got {self.max_points}; 5000 is the default.")
+        expect_at_least(self, max_points=1)
 
     def summarize(self, prediction: Prediction) -> Summary:
         log_probs = prediction.point_log_probs
         return {
-            "features": normalize(prediction.features) if self.normalize else prediction.features,
+            "features": features_of(prediction, self.normalize),
             "pseudo_label": log_probs.argmax(dim=1),
             "uncertainty": margin(log_probs[:, None]),
         }

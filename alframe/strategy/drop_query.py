@@ -11,7 +11,7 @@ from torch import Tensor
 from alframe.engine.distances import expect_finite, full_precision
 from alframe.engine.representatives import representatives
 from alframe.errors import expect
-from alframe.strategy.base import Strategy
+from alframe.strategy.base import Strategy, expect_at_least
 from alframe.strategy.top_score import highest
 from alframe.types import Prediction, Selection, Summary, Views
 
@@ -41,9 +41,8 @@ class DropQuery(Strategy):
     needs: ClassVar[frozenset[str]] = frozenset({"head"})
 
     def __post_init__(self) -> None:
-        expect(self.draws >= 1, f"Expected draws of at least 1, got {self.draws}; 3 is the authors' choice.")
+        expect_at_least(self, draws=1, max_points=1)
         expect(0 < self.rate < 1, f"Expected a rate between 0 and 1, got {self.rate}; 0.75 is the authors' choice.")
-        expect(self.max_points >= 1, f"Expected max_points of at least 1, got {self.max_points}; use 50000.")
 
     def summarize(self, prediction: Prediction) -> Summary:
         return {"features": prediction.features}
@@ -55,7 +54,7 @@ class DropQuery(Strategy):
         mismatches = self._mismatches(features, views.head, views.n_classes, generator)
         rates = mismatches / self.draws
         candidates = (2 * mismatches > self.draws).nonzero().squeeze(1)
-        if len(candidates) < size:
+        if len(candidates) <= size:
             picked = highest(rates, size, generator)
         else:
             picked = representatives(

@@ -62,15 +62,15 @@ class _Targets:
 
     def __init__(self, pool: Float[Tensor, "n k c"], views: Views) -> None:
         target = None if views.target is None else views.target["log_probs"]
-        found = "none" if target is None or not len(target) else f"{target.shape[1]} draws"
         expect(
-            found == f"{pool.shape[1]} draws",
-            f"Expected target images with the {pool.shape[1]} draws of the pool, got {found}; set query.target to pool, test or "
-            "a folder of images.",
+            target is not None and len(target) > 0 and target.shape[1] == pool.shape[1],
+            f"Expected target images with the {pool.shape[1]} draws of the pool, got "
+            f"{'none' if target is None or not len(target) else f'{target.shape[1]} draws'}; set query.target to pool, test or a "
+            "folder of images.",
             StrategyError,
         )
         assert target is not None
-        ratios, means = _ratios(target.to(pool.device))
+        ratios, means = _ratios(target)
         self.max_bytes = views.max_bytes
         self.n_targets, self.k = target.shape[:2]
         self.ratios = ratios.permute(1, 0, 2).reshape(self.k, -1)  # [k, m c]
@@ -105,13 +105,20 @@ class _Targets:
         The same as sum p(y, y*) log r, but no term is negative: nothing cancels, and float32 keeps small values.
         """
         c = log_probs.shape[2]
-        rows = rows_within(min(self.max_bytes, _TILE_BYTES), 2 * c * self.ratios[0].nbytes)
-        return torch.cat([self._information(chunk) for chunk in log_probs.split(rows)])
+        columns = rows_within(
+            _TILE_BYTES, 8 * c
+        )  # of the targets: always so many, so that sums do not follow max_bytes
+        rows = rows_within(min(self.max_bytes, _TILE_BYTES), 8 * c * min(columns, len(self.weights)))
+        return torch.cat([self._information(chunk, columns) for chunk in log_probs.split(rows)])
 
-    def _information(self, log_probs: Float[Tensor, "b k c"]) -> Float[Tensor, " b"]:
+    def _information(self, log_probs: Float[Tensor, "b k c"], columns: int) -> Float[Tensor, " b"]:
         ratios, means = _ratios(log_probs)
-        joint = ratios.transpose(1, 2).reshape(-1, self.k) @ (self.ratios / self.k)  # [b c, m c]
-        return ((_phi(joint) @ self.weights).view(means.shape) * means).sum(dim=1)
+        left = ratios.transpose(1, 2).reshape(-1, self.k) / self.k  # [b c, k]
+        total = left.new_zeros(len(left), dtype=torch.float64)
+        for start in range(0, len(self.weights), columns):
+            joint = left @ self.ratios[:, start : start + columns]  # [b c, m c]
+            total += _phi(joint) @ self.weights[start : start + columns]
+        return (total.view(means.shape) * means).sum(dim=1).float()
 
 
 def _ratios(log_probs: Float[Tensor, "b k c"]) -> tuple[Float[Tensor, "b k c"], Float[Tensor, "b c"]]:

@@ -11,14 +11,13 @@ from torch import Tensor
 
 from alframe.engine.distances import expect_finite, full_precision, norms, rows_within, squared_distances
 from alframe.engine.gradients import last_layer_gradients
-from alframe.engine.ties import highest_of_equals, random_order
+from alframe.engine.ties import fill_at_random, highest_of_equals, random_order
 from alframe.errors import StrategyError, expect
 from alframe.strategy.base import Strategy
 from alframe.types import Prediction, Selection, Summary, Views
 
-_NEARER = (
-    1 - 1e-10
-)  # a new centre takes a point over when its squared distance is below this share: rounding takes none
+# A new centre takes a point over when its squared distance is below this share: rounding takes none.
+_NEARER = 1 - 1e-10
 
 
 @dataclass(frozen=True)
@@ -74,10 +73,7 @@ class Lcmd(Strategy):
             positions.append(position)
             scores.append(float(farthest[position]))
             partition.add(position)
-        left = torch.ones(views.n, dtype=torch.bool, device=order.device)
-        left[positions] = False
-        rest = left.nonzero().squeeze(1)
-        positions += rest[order[rest].argsort()][: size - len(positions)].tolist()
+        positions = fill_at_random(positions, views.n, size, generator)
         scores += [0.0] * (size - len(scores))
         return Selection(torch.tensor(positions), torch.tensor(scores), "squared_distance")
 

@@ -6,11 +6,11 @@ from typing import ClassVar
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from alframe.engine.coverage import Coverage
+from alframe.engine.ties import fill_at_random
 from alframe.errors import expect
-from alframe.strategy.base import Strategy
+from alframe.strategy.base import Strategy, expect_at_least, features_of
 from alframe.types import Prediction, Selection, Summary, Views
 
 
@@ -33,10 +33,10 @@ class MaxHerding(Strategy):
 
     def __post_init__(self) -> None:
         expect(self.radius > 0, f"Expected a radius above 0, got {self.radius}; 1 suits features of length 1.")
-        expect(self.max_points >= 1, f"Expected max_points of at least 1, got {self.max_points}; 5000 is the default.")
+        expect_at_least(self, max_points=1)
 
     def summarize(self, prediction: Prediction) -> Summary:
-        return {"features": normalize(prediction.features) if self.normalize else prediction.features}
+        return {"features": features_of(prediction, self.normalize)}
 
     def select(self, views: Views, size: int, generator: torch.Generator) -> Selection:
         return herd(views, self.radius, None, self.max_points, size, generator)
@@ -59,9 +59,6 @@ def herd(
     if weights is not None and len(picked) < size:
         coverage.weights = torch.ones_like(coverage.weights)
         picked += coverage.greedy(size - len(picked), generator, picked)[0]
-    left = torch.ones(views.n, dtype=torch.bool)
-    left[picked] = False
-    rest = left.nonzero().squeeze(1)
-    picked += rest[torch.randperm(len(rest), generator=generator)[: size - len(picked)]].tolist()
+    picked = fill_at_random(picked, views.n, size, generator)
     scores = torch.tensor(gains + [0.0] * (size - len(gains)), dtype=torch.float64) / views.n
     return Selection(torch.tensor(picked), scores.float(), "coverage_gain")

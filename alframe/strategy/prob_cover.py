@@ -4,12 +4,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch.nn.functional import normalize
 
 from alframe.engine.coverage import Coverage, pure_radius
 from alframe.engine.nearest_centre import NearestCentre, farthest
 from alframe.errors import expect
-from alframe.strategy.base import Strategy
+from alframe.strategy.base import Strategy, expect_at_least, features_of
 from alframe.types import Prediction, Selection, Summary, Views
 
 
@@ -39,10 +38,10 @@ class ProbCover(Strategy):
             f"Expected a radius above 0, got {self.radius}; null works it out from the purity of the balls.",
         )
         expect(0 < self.purity <= 1, f"Expected a purity above 0 and up to 1, got {self.purity}; 0.95 is published.")
-        expect(self.max_points >= 1, f"Expected max_points of at least 1, got {self.max_points}; 5000 is the default.")
+        expect_at_least(self, max_points=1)
 
     def summarize(self, prediction: Prediction) -> Summary:
-        return {"features": normalize(prediction.features) if self.normalize else prediction.features}
+        return {"features": features_of(prediction, self.normalize)}
 
     def select(self, views: Views, size: int, generator: torch.Generator) -> Selection:
         features = views.pool["features"]

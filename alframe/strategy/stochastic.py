@@ -64,7 +64,7 @@ class Stochastic(Strategy):
         expect_draws(self.min_draws)
         expect(
             0 <= self.beta < math.inf,
-            f"Expected strategy.beta from 0 (uniform) upwards and finite, got {self.beta}; 1 is the paper's choice.",
+            f"Expected beta from 0 (uniform) upwards and finite, got {self.beta}; 1 is the paper's choice.",
         )
 
     def summarize(self, prediction: Prediction) -> Summary:

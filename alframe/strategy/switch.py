@@ -22,12 +22,11 @@ class Switch(Schedule):
     labels: int | None = None
 
     def __post_init__(self) -> None:
-        given = [count for count in (self.rounds, self.labels) if count is not None]
-        expect(
-            len(given) == 1 and given[0] >= 1,
-            "Expected one of strategy.rounds and strategy.labels, a whole number from 1, got "
-            f"rounds={self.rounds} and labels={self.labels}; set the other to null.",
-        )
+        given = {name: count for name in ("rounds", "labels") if (count := getattr(self, name)) is not None}
+        expect(len(given) > 0, "Expected rounds or labels to say when to switch, got neither; set one of them.")
+        expect(len(given) == 1, f"Expected one of rounds and labels, got both ({given}); set one of them to null.")
+        for name, count in given.items():
+            expect(count >= 1, f"Expected {name} of at least 1, got {count}; raise it.")
         declare_for(self, self.first, self.then)
 
     def at(self, round: int, n_labels: int) -> Strategy:

@@ -7,13 +7,11 @@ from typing import ClassVar
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from alframe.engine.k_means import k_means
 from alframe.engine.neighbours import nearest_distances
 from alframe.engine.sub_pool import sub_pool
-from alframe.errors import expect
-from alframe.strategy.base import Strategy
+from alframe.strategy.base import Strategy, expect_at_least, features_of
 from alframe.strategy.top_score import highest
 from alframe.types import Prediction, Selection, Summary, Views
 
@@ -43,12 +41,10 @@ class TypiClust(Strategy):
     needs: ClassVar[frozenset[str]] = frozenset({"labeled"})
 
     def __post_init__(self) -> None:
-        for name, least in (("neighbours", 1), ("max_clusters", 1), ("min_size", 0), ("max_points", 1)):
-            value = getattr(self, name)
-            expect(value >= least, f"Expected {name} of at least {least}, got {value}; raise strategy.{name}.")
+        expect_at_least(self, neighbours=1, max_clusters=1, min_size=0, max_points=1)
 
     def summarize(self, prediction: Prediction) -> Summary:
-        return {"features": normalize(prediction.features) if self.normalize else prediction.features}
+        return {"features": features_of(prediction, self.normalize)}
 
     def select(self, views: Views, size: int, generator: torch.Generator) -> Selection:
         pool = views.pool["features"]
@@ -56,7 +52,7 @@ class TypiClust(Strategy):
         features = pool if kept is None else pool[kept.to(pool.device)]
         n_pool = len(features)
         if views.labeled is not None and len(views.labeled["features"]):
-            features = torch.cat([features, views.labeled["features"].to(features)])
+            features = torch.cat([features, views.labeled["features"]])
         k = min(len(features) - n_pool + size, self.max_clusters)
         clusters = k_means(features, k, generator, max_per_cluster=_PER_CLUSTER, max_bytes=views.max_bytes)
         members = clusters.labels.argsort(stable=True).split(clusters.sizes.tolist())

@@ -7,12 +7,10 @@ from typing import ClassVar
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import normalize
 
-from alframe.engine.distances import full_precision, quick_squared_distances, rows_within
-from alframe.errors import expect
+from alframe.engine.distances import full_precision, mean_of, quick_squared_distances, rows_within
 from alframe.scores import margin
-from alframe.strategy.base import Strategy
+from alframe.strategy.base import Strategy, expect_at_least, features_of
 from alframe.strategy.max_herding import herd
 from alframe.types import Prediction, Selection, Summary, Views
 
@@ -28,12 +26,12 @@ class UHerding(Strategy):
     U = 1 - (p_(1) - p_(2)) is the margin score of softmax(log p / temperature), with the temperature of the smallest calibration
     error on the validation images; the temperature is 1 where none were bought. The radius is the smallest distance between two
     labelled images, which shrinks as labels grow. p and h are those of the deterministic network. With nothing labelled it is `max_herding`: U = 1 and
-    radius 1 (also where all labelled images are copies of one). The score is what the image added to the mean when it was
+    radius 1, the radius also where all labelled images are copies of one. The score is what the image added to the mean when it was
     picked. Where nothing uncertain is left to cover, the rest are picked with U = 1, then at random, with score 0.
     Deterministic up to `max_points` images; above it the mean is estimated on that many, drawn at random.
     Source: Bae, Oliveira & Sutherland 2025, arXiv:2412.20644. Differs: the temperature comes from the validation images and the
-    network as it is, where the authors train another on part of the labels; labelled images closer than a hundredth of the
-    features' length do not set the radius; lazy.
+    network as it is, where the authors train another on part of the labels; labelled images closer than a hundredth of their mean
+    distance from their centre do not set the radius; lazy.
     """
 
     normalize: bool = True
@@ -42,10 +40,10 @@ class UHerding(Strategy):
     needs: ClassVar[frozenset[str]] = frozenset({"labeled", "held_out"})
 
     def __post_init__(self) -> None:
-        expect(self.max_points >= 1, f"Expected max_points of at least 1, got {self.max_points}; 5000 is the default.")
+        expect_at_least(self, max_points=1)
 
     def summarize(self, prediction: Prediction) -> Summary:
-        features = normalize(prediction.features) if self.normalize else prediction.features
+        features = features_of(prediction, self.normalize)
         return {"features": features, "log_probs": prediction.point_log_probs}
 
     def select(self, views: Views, size: int, generator: torch.Generator) -> Selection:
@@ -54,7 +52,13 @@ class UHerding(Strategy):
             temperature = 1.0
             if views.held_out is not None and views.held_out_labels is not None and len(views.held_out_labels):
                 temperature = calibrated_temperature(views.held_out["log_probs"], views.held_out_labels)
-            weights = margin((views.pool["log_probs"] / temperature).log_softmax(dim=1)[:, None])
+            rows = rows_within(views.max_bytes, 16 * views.n_classes)
+            weights = torch.cat(
+                [
+                    margin((some / temperature).log_softmax(dim=1)[:, None])
+                    for some in views.pool["log_probs"].split(rows)
+                ]
+            )
             radius = smallest_distance(views.labeled["features"], views.max_bytes) or 1.0
         return herd(views, radius, weights, self.max_points, size, generator)
 
@@ -78,9 +82,12 @@ def calibrated_temperature(log_probs: Float[Tensor, "v c"], labels: Int[Tensor, 
 
 
 def smallest_distance(features: Float[Tensor, "m d"], max_bytes: int) -> float:
-    """Smallest distance between two of these images that are no copies (a hundredth of their mean length apart); 0 if there are none."""
-    copies = (_COPIES * float(features.norm(dim=1).double().mean())) ** 2
-    centred = features.float() - features.mean(dim=0, dtype=torch.float64).float()
+    """Smallest distance between two of these images that are no copies; 0 if there are none.
+
+    Copies are closer than a hundredth of the mean distance from the centre of all.
+    """
+    centred = features.float() - mean_of(features, max_bytes)
+    copies = (_COPIES * float(centred.norm(dim=1).double().mean())) ** 2
     smallest = math.inf
     with full_precision():
         for rows in centred.split(rows_within(max_bytes, 8 * len(centred))):

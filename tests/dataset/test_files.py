@@ -38,6 +38,15 @@ def test_of_another_size_than_images_that_are_not_square_they_are_refused(tmp_pa
         load_unlabelled(tmp_path / "line", like(3, 20, 31), tmp_path / "cache")
 
 
+def test_what_is_no_image_by_its_name_is_passed_over_and_a_broken_image_is_told(tmp_path):
+    save(tmp_path / "line", 2)
+    (tmp_path / "line" / "notes.txt").write_text("night shift")
+    assert len(load_unlabelled(tmp_path / "line", like(3, 8, 8), tmp_path / "cache")) == 2
+    (tmp_path / "line" / "cut.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"cut.png \(not an image\); mend or remove them"):
+        load_unlabelled(tmp_path / "line", like(3, 8, 8), tmp_path / "cache")
+
+
 def test_an_empty_folder_is_told(tmp_path):
     (tmp_path / "line").mkdir()
     with pytest.raises(DataError, match=r"Expected unlabelled images in .*, got none; put them there"):

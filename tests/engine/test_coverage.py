@@ -182,3 +182,28 @@ def test_the_radius_follows_the_scale_of_the_features_and_no_other() -> None:
 
 def test_equal_images_have_no_largest_radius() -> None:
     assert pure_radius(torch.ones(20, 3), 4, 0.95, seeded()) == math.inf
+
+
+def test_weights_decide_in_a_large_pool_where_nobody_covers_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There the best gain is a tiny share of all weight, and yet no rounding."""
+    monkeypatch.setattr(module, "_NOTHING", 1e-2)
+    x, weights = 100 * torch.eye(400), torch.rand(400, generator=seeded())
+    picked, _ = coverage(x, 1.0, weights=weights).greedy(10, seeded())
+    assert picked == weights.topk(10).indices.tolist()
+
+
+def test_near_copies_far_longer_than_the_others_are_covered_once() -> None:
+    x = points(300, 8)
+    far = 900 * torch.nn.functional.normalize(torch.randn(4, 8, generator=seeded(7)))
+    x = torch.cat([x, (far[:, None] + 1e-3 * torch.randn(4, 5, 8, generator=seeded(8))).flatten(0, 1)])
+    lazy = coverage(x, 0.5)
+    _, gains = lazy.greedy(40, seeded())
+    assert float(lazy.covered.max()) <= 1
+    assert max(gains) <= 5 + 1e-3
+
+
+def test_a_purity_radius_lost_to_rounding_is_named() -> None:
+    x = points(300, 8)
+    x[0] *= 1e6
+    with pytest.raises(StrategyError, match="set radius to a number, or normalize to true"):
+        pure_radius(x, 3, 0.95, seeded())

@@ -240,7 +240,7 @@ def test_a_full_form_that_does_not_fit_says_what_to_do() -> None:
 def test_a_regularization_lost_to_rounding_is_named() -> None:
     pool, labeled = predict(features(50, 5)), predict(features(2, 5, seed=1))
     huge = [Prediction(of.log_probs, 1e4 * of.features, of.point_log_probs) for of in (pool, labeled)]
-    with pytest.raises(StrategyError, match=r"raise strategy\.regularization"):
+    with pytest.raises(StrategyError, match=r"raise the regularization"):
         select(Bait(regularization=1e-12), *huge, 5)
 
 

@@ -18,7 +18,7 @@ def seeded(seed: int) -> torch.Generator:
 
 
 def select(strategy: ClusterMargin, features: Tensor, margin: Tensor, size: int, seed: int = 0) -> Selection:
-    views = Views(n=len(features), pool={"features": features, "margin": margin}, n_classes=3)
+    views = Views(n=len(features), pool={"features": features, "score": margin}, n_classes=3)
     return strategy.select(views, size, seeded(seed))
 
 
@@ -173,13 +173,13 @@ def test_the_margin_is_that_of_the_mean_over_draws(c: int, k: int) -> None:
     log_probs = torch.randn(20, k, c, generator=seeded(0)).log_softmax(dim=-1)
     summary = ClusterMargin().summarize(Prediction(log_probs, torch.ones(20, 2), log_probs[:, 0]))
     top = log_probs.double().exp().mean(dim=1).sort(dim=1, descending=True).values
-    torch.testing.assert_close(summary["margin"].double(), 1 - (top[:, 0] - top[:, 1]), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(summary["score"].double(), 1 - (top[:, 0] - top[:, 1]), atol=1e-6, rtol=1e-5)
 
 
 def test_nan_margins_are_an_error() -> None:
     margin = torch.ones(9)
     margin[4] = torch.nan
-    with pytest.raises(StrategyError, match=r"NaN at 1 positions \(the first: \[4\]\)"):
+    with pytest.raises(StrategyError, match=r"NaN from margin at 1 positions \(the first: \[4\]\)"):
         select(ClusterMargin(), torch.ones(9, 2), margin, 2)
 
 

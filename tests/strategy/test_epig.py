@@ -194,3 +194,10 @@ def test_the_summary_is_the_prediction_of_every_draw() -> None:
     log_probs = images(10, 5, 3)
     summary = Epig().summarize(Prediction(log_probs, torch.zeros(10, 2), log_probs[:, 0]))
     assert torch.equal(summary["log_probs"], log_probs)
+
+
+def test_tiles_stay_small_with_many_classes() -> None:
+    pool, target = images(6, 4, 300), images(40, 4, 300, seed=5)
+    with LargestTensor() as largest:
+        select(pool, target, 6)
+    assert largest.nbytes <= 1 << 23  # one image against all targets: 14 MB

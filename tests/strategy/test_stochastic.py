@@ -144,7 +144,7 @@ def test_nan_scores_are_an_error_that_names_score_and_positions() -> None:
 
 @pytest.mark.parametrize("beta", [-1.0, math.inf, math.nan])
 def test_a_beta_out_of_range_is_an_error(beta: float) -> None:
-    with pytest.raises(ConfigError, match="Expected strategy.beta from 0"):
+    with pytest.raises(ConfigError, match="Expected beta from 0"):
         Stochastic(scores.bald, beta=beta)
 
 

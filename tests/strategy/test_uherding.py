@@ -176,3 +176,11 @@ def test_copies_among_the_labelled_do_not_set_the_radius() -> None:
 def test_max_points_out_of_range_is_named() -> None:
     with pytest.raises(ConfigError, match="max_points"):
         UHerding(max_points=0)
+
+
+def test_features_with_a_large_common_part_are_no_copies_of_each_other() -> None:
+    """As after a ReLU: all cosines are near 1, and distances small beside the lengths."""
+    own = features(30, 8)
+    spread = smallest_distance(own, 1 << 20)
+    together = own + 1000.0
+    assert smallest_distance(together, 1 << 20) == pytest.approx(spread, rel=1e-2)

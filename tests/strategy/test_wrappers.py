@@ -79,14 +79,22 @@ def test_candidates_inside_a_switch_narrow_only_in_their_rounds() -> None:
     assert switch.at(1, 0).narrow(50, 3, seeded(0)) is None
 
 
-@pytest.mark.parametrize(("rounds", "labels"), [(None, None), (3, 3), (0, None), (None, 0)])
-def test_a_switch_takes_exactly_one_count(rounds: int | None, labels: int | None) -> None:
-    with pytest.raises(ConfigError, match=r"one of strategy.rounds and strategy.labels"):
+@pytest.mark.parametrize(
+    ("rounds", "labels", "told"),
+    [
+        (None, None, "got neither; set one of them"),
+        (3, 3, "got both .*; set one of them to null"),
+        (0, None, "rounds of at least 1, got 0"),
+        (None, 0, "labels of at least 1, got 0"),
+    ],
+)
+def test_a_switch_takes_exactly_one_count(rounds: int | None, labels: int | None, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
         Switch(Random(), MARGIN, rounds=rounds, labels=labels)
 
 
 def test_bad_candidates_are_told() -> None:
-    with pytest.raises(ConfigError, match=r"strategy.size >= 1 candidates, got 0"):
+    with pytest.raises(ConfigError, match=r"size of at least 1, got 0"):
         Candidates(MARGIN, size=0)
     with pytest.raises(
         ConfigError, match=r"a strategy inside candidates, got Switch; put candidates inside the switch"

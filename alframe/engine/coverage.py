@@ -21,7 +21,8 @@ _COLUMNS = 1024  # images to cover that are summed over at once, in float32; alw
 _ROWS = 2048  # images whose gain is computed at once; more are no faster
 _TILE_BYTES = 1 << 25
 _SAME = 4e-6  # of the squared lengths: squared distances below are rounding, ten times over
-_NOTHING = 1e-6  # of all weight: less is what rounding gives to a copy of an image that is covered
+_NOTHING = 1e-6  # of all weight: less is what rounding gives to a copy of an image that is covered,
+_ALONE = 1e-3  # but a share of the largest weight that an image adds for itself alone is none, however many there are
 _BALLS = 2000  # balls looked at for the purity rule: a share of 95 % is known to about 0.5 points
 _INSIDE = 1 - 1e-4  # that radius is a distance between two images; rounding must not put one in the other's ball
 
@@ -92,9 +93,7 @@ class Coverage:
         if picked:
             bounds[torch.tensor(picked, device=bounds.device)] = -math.inf
         total, largest = float(self.weights.sum(dtype=torch.float64)), float(self.weights.max())
-        at_least = (
-            0.0 if self.ball else _NOTHING * min(total, 1000 * largest)
-        )  # a pick always adds its own weight, if uncovered
+        at_least = 0.0 if self.ball else min(_NOTHING * total, _ALONE * largest)
         return lazy_greedy(bounds, self.gains, self.take, size, generator, at_least=at_least)
 
     def _gains(self, positions: Tensor) -> Tensor:

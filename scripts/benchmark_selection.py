@@ -223,13 +223,16 @@ def cases() -> list[Case]:
         (UHerding(), ()),
     ):
         name = {TypiClust: "typiclust", ProbCover: "prob_cover", MaxHerding: "max_herding", UHerding: "uherding"}
-        for kind, n_labeled, others in (("gaussian", 0, rivals), ("gaussian", 1000, rivals), ("clustered", 1000, ())):
+        layouts = [("gaussian", 50_000, 0, rivals), ("gaussian", 50_000, 1000, rivals), ("clustered", 50_000, 1000, ())]
+        if isinstance(strategy, ProbCover | MaxHerding):  # a size at which a matrix of all pairs fits
+            layouts.append(("gaussian", 10_000, 1000, rivals))
+        for kind, n, m, others in layouts:
             found.append(
                 Case(
-                    f"{name[type(strategy)]} {kind}{'' if n_labeled else ', nothing labelled'}",
-                    f"n 50,000 · d 512 · {n_labeled:,} labelled · q 100",
+                    f"{name[type(strategy)]} {kind}{'' if m else ', nothing labelled'}{'' if n == 50_000 else ', small'}",
+                    f"n {n:,} · d 512 · {m:,} labelled · q 100",
                     strategy,
-                    lambda strategy=strategy, kind=kind, m=n_labeled: covering(strategy, kind, n_labeled=m),
+                    lambda strategy=strategy, kind=kind, n=n, m=m: covering(strategy, kind, n, n_labeled=m),
                     100,
                     None,
                     others,

@@ -3,7 +3,7 @@
     python scripts/benchmark_growth.py                                    # every leaf at 10k, 50k, 200k and 1M
     python scripts/benchmark_growth.py bald uherding --sizes 10000 50000  # some
 
-Features of 128 numbers in 100 clusters, 10 classes, 10 draws, 1,000 labelled images, 500 target and 500 validation images,
+Features of 128 numbers in 100 clusters, 10 classes, 10 draws (1 for a strategy that needs no more), 1,000 labelled images, 500 target and 500 validation images,
 a query of 100, `query.max_bytes` of 1 GiB. Each cell runs in a fresh process: its memory is the high-water mark of the
 resident set while `select` works, less the resident set before (Linux). `n log n` is the growth of the seconds from the second largest
 to the largest pool, as a multiple of what n log n would give.
@@ -52,9 +52,10 @@ class Problem:
     def summary(self, strategy: Strategy, features: Tensor) -> Summary:
         """What the pool pass leaves, filled batch by batch as the loop does."""
         whole: Summary = {}
+        draws = self.draws if strategy.min_draws > 1 else self.draws[:1]
         for start in range(0, len(features), 4096):
             x = features[start : start + 4096]
-            log_probs = torch.einsum("bd,kcd->bkc", x, self.draws).log_softmax(dim=-1)
+            log_probs = torch.einsum("bd,kcd->bkc", x, draws).log_softmax(dim=-1)
             part = strategy.summarize(Prediction(log_probs, x, self.head(x).log_softmax(dim=-1)))
             if not whole:
                 whole = {name: torch.empty(len(features), *t.shape[1:], dtype=t.dtype) for name, t in part.items()}

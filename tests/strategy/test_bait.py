@@ -7,6 +7,7 @@ import torch
 from tests_support import LargestTensor
 from torch import Tensor
 
+from alframe.engine.fisher import Design, full_roots
 from alframe.errors import ConfigError, StrategyError
 from alframe.strategy.bait import Bait
 from alframe.types import Prediction, Selection, Views
@@ -144,7 +145,7 @@ def test_a_confident_image_keeps_its_weight() -> None:
     wrong = math.exp(-30) + math.exp(-31)
     assert float(Bait().summarize(prediction)["weight"]) == pytest.approx(wrong, rel=1e-5)
     assert 1 - float(log_probs.exp().max()) == 0
-    root = fisher.full_roots(Bait("full").summarize(prediction), slice(None))[0]
+    root = full_roots(Bait("full").summarize(prediction), slice(None))[0]
     p = torch.tensor([1 - wrong, math.exp(-30), math.exp(-31)], dtype=torch.float64)
     expected = torch.diag(p) - torch.outer(p, p)
     expected[0, 0] = wrong * (1 - wrong)
@@ -159,11 +160,11 @@ def test_hundreds_of_updates_do_not_drift(
     pool, labeled = predict(features(n, 6), 3, scale=2.0), predict(features(4, 6, seed=1), 3, scale=2.0)
     left_to_drift = select(Bait(fisher, regularization), pool, labeled, size)
 
-    def everything_anew(design: fisher.Design) -> None:
+    def everything_anew(design: Design) -> None:
         design._invert()
         design._evaluate(torch.arange(len(design.features)))
 
-    monkeypatch.setattr(fisher.Design, "_keep_digits", everything_anew)
+    monkeypatch.setattr(Design, "_keep_digits", everything_anew)
     anew = select(Bait(fisher, regularization), pool, labeled, size)
     assert left_to_drift.positions.tolist() == anew.positions.tolist()
     torch.testing.assert_close(left_to_drift.scores, anew.scores, rtol=1e-5, atol=1e-12)
@@ -174,7 +175,7 @@ def test_the_state_follows_the_matrices_through_picks_and_drops() -> None:
     strategy = Bait("full", 0.1)
     summary = strategy.summarize(pool)
     views = Views(n=50, pool=summary, n_classes=3)
-    design = strategy._start(views, fisher.full_roots)
+    design = strategy._start(views, full_roots)
     for position, sign in ((3, 1), (7, 1), (3, -1), (20, 1), (7, -1)):
         design.update(position, sign)
     v = dense(pool, "full")

@@ -156,11 +156,15 @@ def _covered(
 ) -> Tensor:
     """Which images are in the ball of a centre: [n]."""
     origin = centres.mean(dim=0)
-    inside = []
+    centred, squares = centres - origin, radii.square()
+    # Filled in place: small results between large temporaries would keep the allocator from reusing those.
+    inside = torch.empty(len(features), dtype=torch.bool, device=features.device)
+    step = rows_within(max_bytes, 8 * (len(centres) + features.shape[1]))
     with full_precision():
-        for rows in features.split(rows_within(max_bytes, 8 * (len(centres) + features.shape[1]))):
-            inside.append((quick_squared_distances(rows - origin, centres - origin) < radii.square()).any(dim=1))
-    return torch.cat(inside)
+        for start in range(0, len(features), step):
+            distances = quick_squared_distances(features[start : start + step] - origin, centred)
+            inside[start : start + step] = (distances < squares).any(dim=1)
+    return inside
 
 
 def _pure_radii(

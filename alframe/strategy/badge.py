@@ -36,7 +36,7 @@ class Badge(Strategy):
         lengths = norms(nearest.factors)
         highest = lengths == lengths.max() if self.first == "norm" else torch.ones_like(lengths, dtype=torch.bool)
         equals = highest.nonzero().squeeze(1)
-        first = equals[torch.randint(len(equals), (1,), generator=generator).to(equals.device)]
+        first = equals[torch.randint(len(equals), (1,), generator=generator).tolist()] if len(equals) > 1 else equals
         scores = [float(lengths[first]) ** 2]
         nearest.add(first.tolist(), first, torch.zeros(1))
         nearest.refresh()

@@ -209,3 +209,14 @@ def test_the_whole_pool_can_be_picked_with_a_few_bytes() -> None:
     positions = select(Badge(), summary, 300, seeded(0), max_bytes=4096).positions.tolist()
     assert sorted(positions) == list(range(300))
     assert positions == select(Badge(), summary, 300, seeded(0)).positions.tolist()
+
+
+def test_the_first_of_equally_long_gradients_goes_by_the_generator() -> None:
+    strategy, zeros = Badge(), torch.zeros(20, 3)
+    uniform = torch.full((20, 1, 2), 0.5).log()
+    pool = strategy.summarize(Prediction(uniform, zeros, uniform[:, 0]))
+    views = Views(n=20, pool=pool, n_classes=2)
+    firsts = {
+        strategy.select(views, 1, torch.Generator().manual_seed(seed)).positions.tolist()[0] for seed in range(20)
+    }
+    assert len(firsts) > 5

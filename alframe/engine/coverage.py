@@ -79,12 +79,9 @@ class Coverage:
 
     def gains(self, positions: Int[Tensor, " m"]) -> Float[Tensor, " m"]:
         """What each of these points would add to F now: sum_i w_i (k(x_i, x_j) - covered_i)_+."""
-        gains = torch.empty(
-            len(positions), dtype=torch.float64, device=positions.device
-        )  # filled in place: many small results
-        for start in range(
-            0, len(positions), self._step
-        ):  # between large temporaries would keep the allocator from reusing those
+        # Filled in place: many small results between large temporaries would keep the allocator from reusing those.
+        gains = torch.empty(len(positions), dtype=torch.float64, device=positions.device)
+        for start in range(0, len(positions), self._step):
             gains[start : start + self._step] = self._gains(positions[start : start + self._step])
         return gains
 

@@ -1,9 +1,24 @@
 """What the benchmarks measure with: seconds in turn, and extra memory (Linux)."""
 
+import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+
+import torch
+
+
+def hardware(device: str = "cpu") -> str:
+    """The processor or card, the threads in use, and torch's version."""
+    if torch.device(device).type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(": ")[1] for line in lines if line.startswith("model name")]
+    return (
+        f"{names[0] if names else platform.processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    )
 
 
 def interleaved(works: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:

@@ -1,9 +1,12 @@
-"""What the benchmarks measure with: seconds in turn, and extra memory (Linux)."""
+"""What the benchmarks measure with: seconds in turn, extra memory (Linux), and on what."""
 
+import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+
+import torch
 
 
 def interleaved(works: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
@@ -23,6 +26,16 @@ def extra_bytes(work: Callable[[], object]) -> int:
     before = _resident("VmRSS")
     work()
     return _resident("VmHWM") - before
+
+
+def hardware(device: str = "cpu") -> str:
+    """What the figures of a table were measured on."""
+    if device.startswith("cuda"):
+        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")] or [platform.processor()]
+    return f"{names[0]}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
 def _resident(key: str) -> int:

@@ -110,7 +110,7 @@ class ExampleCNN(Network):
 
 
 def by_alframe(task: Task, data: Data, seed: int, tensorboard: bool) -> Result:
-    """Through the Python API, with all that a run writes: ledger, queries, provenance, and TensorBoard if wanted."""
+    """Through the Python API, with what a run writes: ledger, queries, provenance, rounds, and TensorBoard if wanted."""
     experiment = Experiment(
         data=data,
         build_network=ExampleCNN,
@@ -256,7 +256,9 @@ def main() -> None:
         "--baal-test-draws", type=int, default=Task.draws, help="draws it is tested with (default: all 10)"
     )
     parser.add_argument("--baal-replicate", action="store_true", help="its default: all draws of a batch at once")
-    parser.add_argument("--tensorboard", action=argparse.BooleanOptionalAction, default=True, help="alframe's board")
+    parser.add_argument(
+        "--tensorboard", action="store_true", help="alframe's, with its figures: about a second a round"
+    )
     options = parser.parse_args()
     task = Task()
     torch.set_num_threads(options.threads)

@@ -20,6 +20,15 @@ def interleaved(works: Mapping[str, Callable[[], object]], repeats: int) -> dict
     return {name: statistics.median(values) for name, values in taken.items()}
 
 
+def clock(work: Callable[[], object], device: torch.device) -> float:
+    """Seconds that `work` takes, until `device` is done with it."""
+    begin = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - begin
+
+
 def extra_bytes(work: Callable[[], object]) -> int:
     """High-water mark of the resident set while `work` runs, less the resident set before. True in a fresh process only."""
     Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew

@@ -1,6 +1,6 @@
 """baal: heuristics take probabilities [n, c, k] and answer with all n images in the order of preference.
 
-Beside its heuristics, `predict` and `experiment` run its model wrapper on a network of ours.
+`predict`, `predict_bald` and `experiment` run its model wrapper on a network of ours.
 """
 
 import importlib
@@ -96,11 +96,42 @@ def softrank_bald(case, seed, temperature=1.0):
     return sampled(case, stochastics.RankBasedSampling, temperature)
 
 
-def ours(network, *arguments):
-    """What `network`, a name in a module of scripts, makes of `arguments`; it imports alframe from this checkout."""
-    module, name = network
+def ours(network, *shape):
+    """A network made by a function of a module of scripts, with its arguments; it imports alframe from this checkout."""
+    module, function, *arguments = network
     sys.path.insert(0, str(Path(__file__).parents[3]))
-    return getattr(importlib.import_module(module), name)(*arguments)
+    return getattr(importlib.import_module(module), function)(*arguments, *shape)
+
+
+def predictions(case, network, draws, batch_size, threads, replicate):
+    """A function that answers with the logits [n, c, k] of all images; with `replicate` all draws of a batch are one large batch."""
+    torch.set_num_threads(threads)
+    module = ours(network)
+    weights = {name.removeprefix("weights/"): torch.from_numpy(case[name]) for name in case if "/" in name}
+    if weights:
+        module.load_state_dict(weights)
+    arguments = TrainingArgs(batch_size=batch_size, use_cuda=False, workers=0, replicate_in_memory=replicate)
+    model = ModelWrapper(MCDropoutModule(module), arguments)
+    images = torch.from_numpy(case["images"])
+    dataset = TensorDataset(images, torch.zeros(len(images)))
+
+    return lambda: model.predict_on_dataset(dataset, iterations=draws, verbose=False)
+
+
+def predict(case, seed, **options):
+    """The predictions alone, to be timed."""
+    work = predictions(case, **options)
+
+    def query(size):
+        work()
+        return []
+
+    return query
+
+
+def predict_bald(case, seed, **options):
+    work = predictions(case, **options)
+    return lambda size: ([], heuristics.BALD().get_uncertainties(work()))
 
 
 def experiment(case, seed, network, rounds, draws, test_draws, epochs, batch_size, lr, threads, replicate=True):

@@ -263,18 +263,14 @@ def main() -> None:
     task = Task()
     torch.set_num_threads(options.threads)
     print(f"{hardware()}, TensorBoard {'on' if options.tensorboard else 'off'}", flush=True)
+    ways = ["alframe", "plain", *(["baal"] if options.baal else [])]
     runs: dict[str, list[Result]] = defaultdict(list)
     for seed in range(options.seeds):
         for _ in range(options.repeats):
-            for way in ("alframe", "plain"):
-                with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as fresh:
-                    job = fresh.submit(measured, way, task, seed, options.threads, options.tensorboard)
-                    runs[way].append(job.result())
-            if options.baal:
-                told = {"threads": options.threads, "test_draws": options.baal_test_draws}
-                runs["baal"].append(by_baal(task, seed, **told, replicate=options.baal_replicate))
-            seconds = ", ".join(f"{way} {results[-1].seconds:.1f} s" for way, results in runs.items())
-            print(f"seed {seed}: {seconds}", flush=True)
+            for way in ways:
+                result = once(way, task, seed, options)
+                runs[way].append(result)
+                print(f"seed {seed}: {way} {result.seconds:.1f} s, {result.accuracies[-1]:.3f}", flush=True)
 
     labels = task.initial + task.rounds * task.query_size
     print(f"\n| way | seconds | {' | '.join(STAGES)} | start-up | accuracy at {labels} labels | extra memory |")
@@ -288,6 +284,14 @@ def main() -> None:
         print(f"| {way} | {' | '.join(cells)} |")
     print(f"\nalframe takes {ratio(runs, 'alframe', 'plain'):.2f} times as long as the plain loop", end="")
     print(f"; baal {ratio(runs, 'baal', 'alframe'):.1f} times as long as alframe" if options.baal else "")
+
+
+def once(way: str, task: Task, seed: int, options: argparse.Namespace) -> Result:
+    if way == "baal":
+        told = {"threads": options.threads, "test_draws": options.baal_test_draws}
+        return by_baal(task, seed, **told, replicate=options.baal_replicate)
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as fresh:
+        return fresh.submit(measured, way, task, seed, options.threads, options.tensorboard).result()
 
 
 def ratio(runs: dict[str, list[Result]], of: str, to: str) -> float:

@@ -46,6 +46,7 @@ class Frozen:
 
     `freeze_until` is null (only the head is ever trained), the first round in which trunk and head are trained together on
     the images, or the path of a layer: from round 0 on that layer and all that is defined after it are trained on the images.
+    The first round on images always starts from the pretrained trunk and a new head; trainer.warm_start counts from there.
     """
 
     trunk: str = LITE0

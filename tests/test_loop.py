@@ -40,9 +40,9 @@ from alframe.uncertainty.tta import TTA
 CPU = torch.device("cpu")
 
 
-def go(experiment, folder, config=None):
+def go(experiment, folder, config=None, **options):
     """One launch: open the folder, run, close."""
-    record = Record(folder, config or {"budget": {"rounds": experiment.budget.rounds}})
+    record = Record(folder, config or {"budget": {"rounds": experiment.budget.rounds}}, **options)
     try:
         if not record.stopped:
             record.begin(

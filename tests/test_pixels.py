@@ -37,6 +37,13 @@ def test_image_normalisation_removes_exposure(images):
     assert torch.allclose(normalize(dark.float() * 2 + 10), normalize(dark.float()), atol=1e-4)
 
 
+def test_without_normalisation_images_stay_as_they_are_and_features_are_standardised_all_the_same(images):
+    x = torch.from_numpy(images)
+    assert torch.equal(Normalizer(images, CPU, "none")(x), x.float())
+    features = images.reshape(30, -1).astype(np.float32)
+    assert abs(float(Normalizer(features, CPU, "none")(torch.from_numpy(features)).mean())) < 1e-4
+
+
 def test_a_blank_image_and_a_constant_channel_stay_finite(images):
     images[:, 1] = 9
     assert torch.isfinite(Normalizer(images, CPU)(torch.from_numpy(images))).all()

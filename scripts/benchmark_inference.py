@@ -32,8 +32,8 @@ from alframe.model.small_cnn import SmallCNN
 from alframe.model.torchvision_model import Torchvision
 from alframe.model.wide_resnet import WideResNet28
 from alframe.rng import generator, scoped
-from alframe.uncertainty.mc_dropout import MCDropout
-from alframe.uncertainty.point import Point
+from alframe.uncertainty.mc_dropout import MCDropoutPosterior
+from alframe.uncertainty.point import PointPosterior
 
 SHAPE, CLASSES = (3, 32, 32), 10
 NETWORKS: dict[str, Callable[..., Network]] = {
@@ -124,8 +124,8 @@ def build(name: str) -> Network:
 
 def passes(network: Network, batches: tuple[Tensor, ...], draws: int) -> list[Callable[[], object]]:
     """One deterministic pass, `draws` draws by the library, `draws` whole passes as one would write them by hand."""
-    once = Point().fit(lambda member: network, generator(0, 0, "point"))
-    many = MCDropout(draws=draws).fit(lambda member: network, generator(0, 0, "masks"))
+    once = PointPosterior(network)
+    many = MCDropoutPosterior(network, draws, seed=0, method="auto", max_bytes=1 << 28)
     dropout = [layer for layer in network.modules() if isinstance(layer, nn.Dropout)]
 
     @torch.no_grad()
@@ -147,7 +147,7 @@ def rank(name: str, peer: Peer, told: dict[str, object], options: argparse.Names
     network = build(name)
     train(network, STEPS[name])
     images, _ = mixtures(options.rank_images, "scored")
-    posterior = MCDropout(draws=options.rank_draws).fit(lambda member: network, generator(0, 0, "masks"))
+    posterior = MCDropoutPosterior(network, options.rank_draws, seed=0, method="auto", max_bytes=1 << 28)
     ours = scores.bald(posterior.predict(images).log_probs)
     weights = {f"weights/{key}": value.numpy() for key, value in network.state_dict().items()}
     asked = {**told, "draws": options.rank_draws, "replicate": False}

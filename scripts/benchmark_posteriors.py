@@ -10,7 +10,6 @@ foreign images against the test set. Mean and standard deviation over the seeds.
 """
 
 import argparse
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
@@ -43,7 +42,6 @@ COLUMNS = (
     "errors by entropy",
     "foreign by entropy",
     "foreign by BALD",
-    "fit s",
 )
 
 
@@ -109,9 +107,7 @@ def measure(case: Case, data: Data, outside: ImageSet, overrides: Sequence[str],
     order = torch.from_numpy(np.random.default_rng(seed).permutation(len(data.pool))[: case.labels * 6 // 5])
     labels = torch.from_numpy(data.pool.labels)
     training, validation = (Examples(rows, labels[rows]) for rows in order.split(case.labels))
-    begin = time.perf_counter()
     learner.fit(training, validation, round=0)
-    seconds = time.perf_counter() - begin
 
     truth = torch.from_numpy(data.test.labels)
     test, others = log_probs_of(learner, TEST, len(data.test)), log_probs_of(learner, TARGET, len(outside))
@@ -127,7 +123,6 @@ def measure(case: Case, data: Data, outside: ImageSet, overrides: Sequence[str],
         temperature,
         roc_auc_score(mean_of(test).argmax(dim=1) != truth, entropy(test)),
         *(roc_auc_score(is_foreign, torch.cat([score(test), score(others)])) for score in (entropy, bald)),
-        seconds,
     ]
 
 

@@ -15,7 +15,11 @@ from alframe.model.base import Network
 from alframe.rng import generator, scoped
 
 LEAVES = sorted((Path(__file__).parents[2] / "configs" / "model").glob("*.yaml"))
-SMALLER = {"wide_resnet28": {"width": 1}, "torchvision": {"name": "resnet18"}}  # quick to build, the same code
+SMALLER = {
+    "wide_resnet28": {"width": 1},
+    "fast_resnet": {"width": 8},
+    "torchvision": {"name": "resnet18"},
+}  # quick to build, the same code
 SHAPES = {"frozen": (24,), "frozen_torchvision": (24,)}
 N_CLASSES = 3
 
@@ -50,7 +54,8 @@ CASES = [
 
 def test_there_are_leaves():
     expected = (
-        "small_cnn resnet18 resnet18_imagenet wide_resnet28 torchvision frozen frozen_torchvision bayesian_mnist_cnn"
+        "small_cnn fast_resnet resnet18 resnet18_imagenet wide_resnet28 torchvision frozen frozen_torchvision "
+        "bayesian_mnist_cnn"
     )
     assert {leaf.stem for leaf in LEAVES} >= set(expected.split())
 

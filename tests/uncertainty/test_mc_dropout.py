@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from alframe.errors import ConfigError
 from alframe.model.base import Network
 from alframe.model.bayesian_mnist_cnn import BayesianMNISTCNN
+from alframe.model.fast_resnet import FastResNet
 from alframe.model.resnet import ResNet18
 from alframe.model.small_cnn import SmallCNN
 from alframe.model.torchvision_model import Torchvision
@@ -102,6 +103,7 @@ class Transformer(Network):
 
 NETWORKS = {
     "small_cnn": (lambda: SmallCNN((3, 28, 28), 5, width=8), (3, 28, 28)),
+    "fast_resnet": (lambda: FastResNet((3, 16, 16), 5, width=2), (3, 16, 16)),
     "resnet18": (lambda: ResNet18((3, 8, 8), 5), (3, 8, 8)),
     "wide_resnet28": (lambda: WideResNet28((1, 8, 8), 5, width=1, block_dropout=0.3), (1, 8, 8)),
     "bayesian_mnist_cnn": (lambda: BayesianMNISTCNN((1, 28, 28), 5), (1, 28, 28)),

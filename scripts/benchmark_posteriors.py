@@ -54,7 +54,7 @@ class Case:
 
 
 CASES = {
-    "cifar10": Case(("dataset=cifar10", "dataset.pool_size=10000", "dataset.test_size=2000"), 2000),
+    "cifar10": Case(("dataset=cifar10", "dataset.pool_size=10000", "dataset.test_size=2000"), 1000),
     "elpv": Case(("dataset=elpv",), 500),
 }
 

@@ -12,6 +12,7 @@ TIERS = [
     {"scores", "metrics", "engine"},
     {"dataset", "model", "trainer", "uncertainty", "strategy", "annotator", "budget", "board"},
     {"learner", "pool"},
+    {"profile"},
     {"query", "record"},
     {"loop"},
     {"config"},

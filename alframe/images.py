@@ -2,10 +2,12 @@
 
 import hashlib
 import os
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -15,6 +17,19 @@ from alframe.errors import DataError
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 """`augment(images uint8 [b, c, h, w] on any device, CPU generator) -> uint8 [b, c, h, w]`, another draw for each sample."""
+
+
+@runtime_checkable
+class FixedAugment(Protocol):
+    """An augmentation whose randomness is drawn apart: the same draw can then be applied to every image (test-time augmentation)."""
+
+    def draw(self, n: int, rng: torch.Generator) -> Tensor:
+        """Random numbers [n, ...] of `n` transformations, on the CPU."""
+        ...
+
+    def apply(self, images: Tensor, draws: Tensor) -> Tensor:
+        """uint8 [b, c, h, w] under the transformations `draws` [b, ...]."""
+        ...
 
 
 def rows_at_once(array: np.ndarray, max_bytes: int = 1 << 25) -> int:
@@ -98,6 +113,17 @@ class ImageSet:
             groups=None if self.groups is None else self.groups[indices],
             names=None if self.names is None else tuple(self.names[i] for i in indices),
         )
+
+
+def augmented(images: ImageSet, augment: FixedAugment, draw: Tensor, folder: Path) -> ImageSet:
+    """All images under the one transformation `draw`, in a nameless file in `folder` that is gone when they are."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        pixels = np.memmap(file, images.pixels.dtype, "w+", shape=images.pixels.shape)
+    step = rows_at_once(pixels)
+    for start in range(0, len(images), step):
+        batch = torch.from_numpy(np.array(images.pixels[start : start + step]))
+        pixels[start : start + step] = augment.apply(batch, draw.expand(len(batch), -1)).numpy()
+    return replace(images, pixels=pixels)
 
 
 @dataclass(frozen=True)

@@ -1,22 +1,26 @@
 """The network side of the loop: fit the posterior to the labelled images, read predictions off any images."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from alframe.console import progress
-from alframe.errors import RunFolderError, TrainingError
-from alframe.images import Data, ImageSet
+from alframe.errors import ConfigError, RunFolderError, TrainingError
+from alframe.images import Data, FixedAugment, ImageSet
 from alframe.pixels import Normalizer, Pixels
 from alframe.rng import generator, scoped
-from alframe.trainer.trainer import Examples, Trainer
+from alframe.trainer.trainer import Examples, FitReport, Stream, Trainer
 from alframe.types import Prediction
-from alframe.uncertainty.base import Posterior, Uncertainty
+from alframe.uncertainty.base import Method, Posterior, Uncertainty, View
+from alframe.uncertainty.tempered import Tempered
 
 POOL, TEST, TARGET = "pool", "test", "target"
 
@@ -25,6 +29,8 @@ class Learner:
     """Owns the device: images, networks, posterior. `build_network(shape, n_classes)` makes an untrained network.
 
     `target` are unlabelled images that some strategies ask about, where these are neither the pool nor the test set.
+    `views` are the images of "pool", "test" and "target" under each of `uncertainty.n_views` fixed transformations, where the
+    data are features; views of images are made when they are looked at. Raises ConfigError where they cannot be.
     """
 
     def __init__(
@@ -40,6 +46,7 @@ class Learner:
         resident_bytes: int = 4 << 30,
         show_progress: bool = False,
         target: ImageSet | None = None,
+        views: Mapping[str, Sequence[ImageSet]] | None = None,
     ) -> None:
         self.device, self.seed, self.batch_size, self.show_progress = device, seed, batch_size, show_progress
         self.n_classes, self.shape, self.augment = data.pool.n_classes, data.pool.shape, data.augment
@@ -49,56 +56,52 @@ class Learner:
             for name, images in ((POOL, data.pool), (TEST, data.test), (TARGET, target))
             if images is not None
         }
+        self.views = {
+            name: [Pixels(images.pixels, device, resident_bytes) for images in sets]
+            for name, sets in (views or {}).items()
+        }
+        self._view_draws = torch.empty(0) if views else fixed_draws(data.augment, uncertainty.n_views)
         self.prepare = Normalizer(data.pool.pixels, device, data.normalization)
         self.posterior: Posterior | None = None
         self._last_weights: list[dict[str, Tensor]] | None = None
 
     def fit(self, training: Examples, validation: Examples, round: int) -> dict[str, float]:
-        """Fit every network of the posterior; returns `train/loss`, the mean over the networks.
+        """Fit every network of the posterior; returns `train/loss`, the mean over the networks, and the posterior's numbers.
 
         Without a single label the networks stay as they were initialised.
         """
-        reports = []
-
-        def train(member: int) -> nn.Module:
-            def stream(purpose: str) -> torch.Generator:
-                return generator(self.seed, round, f"{purpose}/{member}")
-
-            with scoped(stream("init")):
-                network = self.build_network(self.shape, self.n_classes).to(self.device)
-            if self.trainer.warm_start and self._last_weights is not None:
-                network.load_state_dict(self._last_weights[member])
-            if not len(training):
-                return network.eval()
-            report = self.trainer.fit(
-                network,
-                self.pixels[POOL],
-                training,
-                n_classes=self.n_classes,
-                prepare=self.prepare,
-                stream=stream,
-                augment=self.augment,
-                validation=validation if len(validation) else None,
-                description=f"round {round}: training" if self.show_progress else "",
-            )
-            reports.append(report)
-            return network
-
-        self.posterior = self.uncertainty.fit(train, generator(self.seed, round, "posterior"))
+        task = _Task(self, training, validation, round)
+        self.posterior = self.uncertainty.fit(task, generator(self.seed, round, "posterior"))
+        if self.uncertainty.temperature:
+            self.posterior = Tempered.fit(self.posterior, task.validation())
         if self.trainer.warm_start:
             self._last_weights = [
                 {key: value.detach().clone() for key, value in network.state_dict().items()}
                 for network in self.posterior.networks
             ]
-        return {"train/loss": math.fsum(r.loss for r in reports) / len(reports)} if reports else {}
+        losses = [report.loss for report in task.reports]
+        mean_loss = {"train/loss": math.fsum(losses) / len(losses)} if losses else {}
+        return {**mean_loss, **self.posterior.numbers}
 
     def predictions(self, which: str, rows: Tensor, description: str = "") -> Iterator[Prediction]:
         """A `Prediction` for each batch of `rows` of the pool, the test or the target set, under the evaluation transform, in order."""
-        batches = progress(rows.split(self.batch_size), description, enabled=self.show_progress and bool(description))
-        for batch in batches:
+        enabled = self.show_progress and bool(description)
+        for x, view in progress(self.batches(which, rows), description, -(-len(rows) // self.batch_size), enabled):
             with torch.no_grad():
-                prediction = self.fitted.predict(self.prepare(self.pixels[which].take(batch)))
+                prediction = self.fitted.predict(x, view)
             yield prediction
+
+    def batches(self, which: str, rows: Tensor) -> Iterator[tuple[Tensor, View]]:
+        """Normalised batches of `rows` of the pool, the test or the target set, each with its views."""
+        split = rows.split(self.batch_size)
+        for raw, batch in zip(self.pixels[which].stream(split), split, strict=True):
+            yield self.prepare(raw), partial(self._view, which, batch, raw)
+
+    def _view(self, which: str, rows: Tensor, raw: Tensor, j: int) -> Tensor:
+        if which in self.views:
+            return self.prepare(self.views[which][j].take(rows))
+        assert isinstance(self.augment, FixedAugment), "checked when the learner is made"
+        return self.prepare(self.augment.apply(raw, self._view_draws[j].expand(len(raw), -1)))
 
     def mean_log_probs(self, which: str, rows: Tensor, description: str = "") -> Tensor:
         """Log of the mean probabilities of `rows`, float32 [len(rows), c] on the CPU. Raises `TrainingError` where they are NaN."""
@@ -142,3 +145,106 @@ class Learner:
             {key.split(".", 1)[1]: value for key, value in tensors.items() if key.startswith(f"{member}.")}
             for member in members
         ]
+
+
+class _Task:
+    """What a posterior is fitted to in one round, see `alframe.uncertainty.base.Task`."""
+
+    def __init__(self, learner: Learner, training: Examples, validation: Examples, round: int) -> None:
+        self.learner, self.examples, self.held_out, self.round = learner, training, validation, round
+        self.reports: list[FitReport] = []
+
+    def train(self) -> nn.Module:
+        return self._train(0)
+
+    def train_members(self, members: int, method: Method) -> list[nn.Module]:
+        networks = [self._network(member) for member in range(members)]
+        if not self._together(networks[0], method):
+            return [self._train(member, network) for member, network in enumerate(networks)]
+        if len(self.examples):
+            self.reports += self.learner.trainer.fit_together(
+                networks, streams=[self._stream(member) for member in range(members)], **self._data
+            )
+        return networks
+
+    def train_cycles(self, cycles: int) -> list[nn.Module]:
+        network = self._network(0)
+        copies: list[nn.Module] = []
+        self._train(0, network, cycles=cycles, at_cycle_end=lambda: copies.append(deepcopy(network).eval()))
+        return copies or [deepcopy(network) for _ in range(cycles)]
+
+    def training(self) -> Iterator[tuple[Tensor, Tensor]]:
+        labels = self.examples.labels.to(self.learner.device).split(self.learner.batch_size)
+        for (x, _), batch in zip(self.learner.batches(POOL, self.examples.rows), labels, strict=True):
+            yield x, batch
+
+    def validation(self) -> Iterator[tuple[Tensor, View, Tensor]]:
+        labels = self.held_out.labels.to(self.learner.device).split(self.learner.batch_size)
+        for (x, view), batch in zip(self.learner.batches(POOL, self.held_out.rows), labels, strict=True):
+            yield x, view, batch
+
+    @property
+    def _data(self) -> dict[str, Any]:
+        """What every fit of this round is given."""
+        learner = self.learner
+        return {
+            "pixels": learner.pixels[POOL],
+            "examples": self.examples,
+            "n_classes": learner.n_classes,
+            "prepare": learner.prepare,
+            "augment": learner.augment,
+            "description": f"round {self.round}: training" if learner.show_progress else "",
+        }
+
+    def _stream(self, member: int) -> Stream:
+        return lambda purpose: generator(self.learner.seed, self.round, f"{purpose}/{member}")
+
+    def _network(self, member: int) -> nn.Module:
+        """Untrained, or with the weights of the last round."""
+        learner = self.learner
+        with scoped(self._stream(member)("init")):
+            network = learner.build_network(learner.shape, learner.n_classes).to(learner.device)
+        if learner.trainer.warm_start and learner._last_weights is not None:
+            network.load_state_dict(learner._last_weights[member])
+        return network.eval()
+
+    def _train(self, member: int, network: nn.Module | None = None, **options: Any) -> nn.Module:
+        network = network or self._network(member)
+        if len(self.examples):
+            report = self.learner.trainer.fit(
+                network,
+                stream=self._stream(member),
+                validation=self.held_out if len(self.held_out) else None,
+                **self._data,
+                **options,
+            )
+            self.reports.append(report)
+        return network
+
+    def _together(self, network: nn.Module, method: Method) -> bool:
+        """Whether members train in the same steps. The rule: on CUDA, without convolutions, where validation chooses nothing.
+
+        On a CPU stacked members are slower than one after another (`scripts/benchmark_training.py --ensemble`).
+        """
+        if self.learner.trainer.needs_validation:
+            if method == "together":
+                raise ConfigError(
+                    "Expected no trainer.early_stop and no trainer.best_checkpoint with uncertainty.method=together, "
+                    "got one; members that train in the same steps cannot stop apart: use uncertainty.method=one_by_one."
+                )
+            return False
+        convolutional = any(isinstance(layer, _ConvNd) for layer in network.modules())
+        return method == "together" or (method == "auto" and self.learner.device.type == "cuda" and not convolutional)
+
+
+def fixed_draws(augment: object, n: int) -> Tensor:
+    """The random numbers [n, ...] of `n` transformations that are the same in every run. Raises ConfigError."""
+    if n == 0:
+        return torch.empty(0)
+    if not isinstance(augment, FixedAugment):
+        found = "none" if augment is None else type(augment).__name__
+        raise ConfigError(
+            f"Expected an augmentation with draw() and apply() for uncertainty=tta, got {found}; "
+            "set dataset.augmentation, or use another uncertainty."
+        )
+    return augment.draw(n, generator(0, 0, "views"))

@@ -17,8 +17,8 @@ from alframe.budget import Budget, draw_initial
 from alframe.console import RoundTable
 from alframe.dataset.cache import default_cache
 from alframe.errors import PoolError, expect
-from alframe.images import Data, ImageSet
-from alframe.learner import POOL, TEST, Learner
+from alframe.images import Data, FixedAugment, ImageSet, augmented
+from alframe.learner import POOL, TARGET, TEST, Learner, fixed_draws
 from alframe.metrics import area_under_curve, evaluate
 from alframe.pool import Pool
 from alframe.profile import Profile
@@ -81,6 +81,15 @@ def check_parts(strategy: Schedule, uncertainty: Uncertainty, trainer: Trainer, 
     expect(
         budget.validation > 0 or not trainer.needs_validation,
         "Expected budget.validation > 0 with trainer.early_stop or trainer.best_checkpoint, got 0; try budget.validation=0.2.",
+    )
+    expect(
+        budget.validation > 0 or not uncertainty.temperature,
+        "Expected budget.validation > 0 with uncertainty.temperature=true, which is fitted on those images, got 0; try budget.validation=0.2.",
+    )
+    expect(
+        not (uncertainty.restarts and trainer.needs_validation),
+        f"Expected no trainer.early_stop and no trainer.best_checkpoint with {type(uncertainty).__name__}, which keeps a network "
+        "from the end of every cycle, got one; leave them out, or use uncertainty=ensemble.",
     )
 
 
@@ -168,8 +177,15 @@ def _learner(e: Experiment) -> Learner:
     """A model with a frozen trunk maps the images to features first, once: what it learns from is those."""
     prepare = getattr(e.build_network, "prepare", None)
     data, target = e.data, e.target_images
+    views: dict[str, list[ImageSet]] = {}
     if prepare is not None:
         pool, test = (prepare(images, e.cache, e.device) for images in (data.pool, data.test))
+        draws = fixed_draws(data.augment, e.uncertainty.n_views)
+        for name, images in ((POOL, data.pool), (TEST, data.test), (TARGET, target)):
+            if images is not None and isinstance(data.augment, FixedAugment):
+                views[name] = [
+                    prepare(augmented(images, data.augment, draw, e.cache), e.cache, e.device) for draw in draws
+                ]
         target = None if target is None else prepare(target, e.cache, e.device)
         data = replace(data, pool=pool, test=test, augment=None)
     return Learner(
@@ -183,6 +199,7 @@ def _learner(e: Experiment) -> Learner:
         resident_bytes=e.resident_bytes,
         show_progress=e.show_progress,
         target=target,
+        views=views,
     )
 
 

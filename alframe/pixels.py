@@ -1,6 +1,8 @@
 """Images on their way to the device: all of them at once while they fit, batch by batch when they do not."""
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -8,6 +10,7 @@ from torch import Tensor
 
 Prepare = Callable[[Tensor], Tensor]
 """Raw samples (uint8 images or float32 features) to what a network reads: normalised float32."""
+WORKERS, AHEAD = 2, 4  # threads that read a set which is not resident, and how many batches they may be ahead
 
 
 class Pixels:
@@ -21,6 +24,7 @@ class Pixels:
         self.device = device
         self.shape = tuple(array.shape[1:])
         self._array = array
+        self._dtype = torch.from_numpy(np.empty(0, array.dtype)).dtype
         self._resident: Tensor | None = None
         if array.nbytes <= resident_bytes:
             self._resident = torch.from_numpy(np.array(array)).to(device)
@@ -28,17 +32,40 @@ class Pixels:
     def __len__(self) -> int:
         return len(self._array)
 
+    @property
+    def place(self) -> torch.device:
+        """Where row numbers are wanted: on the device if the samples are there, else on the CPU."""
+        return self.device if self._resident is not None else torch.device("cpu")
+
     def take(self, rows: Tensor) -> Tensor:
-        """The samples at `rows` (int64, on the CPU), in that order."""
+        """The samples at `rows` (int64), in that order, on the device."""
         if self._resident is not None:
             return self._resident[rows.to(self.device)]
-        # A memory map is read fastest in file order; the batch is put back in the order asked for.
-        order = np.argsort(rows.numpy(), kind="stable")
-        batch = np.empty((len(rows), *self.shape), dtype=self._array.dtype)
-        batch[order] = self._array[rows.numpy()[order]]
-        samples = torch.from_numpy(batch)
-        if self.device.type == "cuda":
-            return samples.pin_memory().to(self.device, non_blocking=True)
+        return self._read(rows.cpu()).to(self.device, non_blocking=True)
+
+    def stream(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
+        """`take` of each batch of rows. A set that is not resident is read by threads, up to `AHEAD` batches before they are asked for."""
+        if self._resident is not None:
+            yield from map(self.take, batches)
+            return
+        waiting: deque[Future[Tensor]] = deque()
+        readers = ThreadPoolExecutor(WORKERS, thread_name_prefix="alframe-read")
+        try:
+            for rows in batches:
+                waiting.append(readers.submit(self._read, rows))
+                if len(waiting) > AHEAD:
+                    yield waiting.popleft().result().to(self.device, non_blocking=True)
+            while waiting:
+                yield waiting.popleft().result().to(self.device, non_blocking=True)
+        finally:
+            readers.shutdown(cancel_futures=True)
+
+    def _read(self, rows: Tensor) -> Tensor:
+        """Rows of the array in host memory, pinned for CUDA. A memory map is read fastest in file order."""
+        places = rows.numpy()
+        order = np.argsort(places, kind="stable")
+        samples = torch.empty((len(rows), *self.shape), dtype=self._dtype, pin_memory=self.device.type == "cuda")
+        samples.numpy()[order] = self._array[places[order]]
         return samples
 
 

@@ -24,3 +24,25 @@ class LargestTensor(TorchDispatchMode):
             if isinstance(tensor, Tensor) and tensor._base is None:
                 self.nbytes = max(self.nbytes, tensor.nbytes)
         return result
+
+
+class NetworkTask:
+    """A posterior's task over networks that are trained already: `make(member)` gives one."""
+
+    def __init__(self, make, training=(), validation=()) -> None:
+        self.make, self._training, self._validation = make, list(training), list(validation)
+
+    def train(self):
+        return self.make(0)
+
+    def train_members(self, members, method):
+        return [self.make(member) for member in range(members)]
+
+    def train_cycles(self, cycles):
+        return [self.make(cycle) for cycle in range(cycles)]
+
+    def training(self):
+        return iter(self._training)
+
+    def validation(self):
+        return iter(self._validation)

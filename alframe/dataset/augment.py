@@ -30,12 +30,22 @@ class Augmentation:
 
     def __call__(self, images: UInt8[Tensor, "b c h w"], rng: torch.Generator) -> UInt8[Tensor, "b c h w"]:
         """A new uint8 batch of the same shape and device; `rng` is a CPU generator. Sees no label."""
+        return self.apply(images, self.draw(len(images), rng))
+
+    def draw(self, n: int, rng: torch.Generator) -> Float[Tensor, "n 5"]:
+        """The random numbers of `n` transformations, on the CPU."""
+        return torch.rand(n, 5, generator=rng)
+
+    def apply(self, images: UInt8[Tensor, "b c h w"], draws: Float[Tensor, "b 5"]) -> UInt8[Tensor, "b c h w"]:
+        """The transformation that `draws` says for each image, in a new batch. Raises ConfigError for a `crop` that is not smaller than the images."""
         b, c, h, w = images.shape
         expect(
             self.crop < min(h, w),
             f"Expected augmentation.crop smaller than the images, got {self.crop} for {h}x{w}; lower dataset.augmentation.crop.",
         )
-        flip_x, flip_y, shift_x, shift_y, light = torch.rand(b, 5, generator=rng).to(images.device).T
+        if images.is_cuda:
+            draws = draws.pin_memory()
+        flip_x, flip_y, shift_x, shift_y, light = draws.to(images.device, non_blocking=True).T
         if self.flip or self.vertical_flip or self.crop:
             cols = self._lookup(w, shift_x, flip_x < 0.5 if self.flip else None)
             rows = self._lookup(h, shift_y, flip_y < 0.5 if self.vertical_flip else None)

@@ -1,22 +1,28 @@
 """Fit one network to the labelled images. Raw PyTorch: no worker processes, no Python per sample, no sync per step."""
 
+import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from alframe.console import progress
 from alframe.errors import TrainingError, expect
+from alframe.images import Augment
 from alframe.pixels import Pixels, Prepare
 from alframe.rng import scoped
+from alframe.trainer.together import Together
 
 LOSS_CHECK_STEPS = 50  # reading the loss waits for the device, so it is read seldom
+Stream = Callable[[str], torch.Generator]
+"""`stream(purpose)`: the random streams of one network's fit."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,9 @@ class Trainer:
     Steps = max(epochs x batches, min_steps), at most max_steps. A batch is `batch_size` images, or all of them when there are
     fewer; the order is a stream of permutations, so every batch is full. `early_stop` is a patience in validations (one every
     `validate_every` steps); `best_checkpoint` keeps the weights with the best validation accuracy (ties: lowest loss).
-    `precision` "auto" is bf16 on CUDA and fp32 elsewhere; `channels_last` null follows CUDA.
+    `ema` is the decay, a step, of an exponential moving average of the weights, which is then what is validated and kept.
+    `precision` "auto" is bf16 on CUDA and fp32 elsewhere; `channels_last` null follows CUDA. Optimizers that have a fused
+    version run it unless told otherwise.
     """
 
     def __init__(
@@ -68,6 +76,7 @@ class Trainer:
         validate_every: int = 50,
         warm_start: bool = False,
         gradient_clip: float | None = None,
+        ema: float | None = None,
         precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
         channels_last: bool | None = None,
         compile: bool = False,
@@ -87,27 +96,16 @@ class Trainer:
             gradient_clip is None or gradient_clip > 0,
             f"Expected trainer.gradient_clip > 0 or null, got {gradient_clip}; 1.0 is usual.",
         )
-        self.optimizer, self.lr, self.epochs, self.min_steps, self.max_steps = (
-            optimizer,
-            lr,
-            epochs,
-            min_steps,
-            max_steps,
+        expect(
+            ema is None or 0 < ema < 1,
+            f"Expected trainer.ema between 0 and 1 or null, got {ema}; 0.99 averages over 100 steps.",
         )
-        self.batch_size, self.schedule, self.warmup, self.label_smoothing = (
-            batch_size,
-            schedule,
-            warmup,
-            label_smoothing,
-        )
-        self.class_weighting, self.augment, self.early_stop = class_weighting, augment, early_stop
-        self.best_checkpoint, self.validate_every, self.warm_start = best_checkpoint, validate_every, warm_start
-        self.gradient_clip, self.precision, self.channels_last, self.compile = (
-            gradient_clip,
-            precision,
-            channels_last,
-            compile,
-        )
+        self.optimizer, self.lr, self.schedule, self.warmup = optimizer, lr, schedule, warmup
+        self.epochs, self.min_steps, self.max_steps, self.batch_size = epochs, min_steps, max_steps, batch_size
+        self.label_smoothing, self.class_weighting, self.augment = label_smoothing, class_weighting, augment
+        self.early_stop, self.best_checkpoint, self.validate_every = early_stop, best_checkpoint, validate_every
+        self.warm_start, self.gradient_clip, self.ema = warm_start, gradient_clip, ema
+        self.precision, self.channels_last, self.compile = precision, channels_last, compile
 
     @property
     def needs_validation(self) -> bool:
@@ -126,70 +124,145 @@ class Trainer:
         *,
         n_classes: int,
         prepare: Prepare,
-        stream: Callable[[str], torch.Generator],
-        augment: Callable[[Tensor, torch.Generator], Tensor] | None = None,
+        stream: Stream,
+        augment: Augment | None = None,
         validation: Examples | None = None,
         description: str = "",
+        cycles: int = 1,
+        at_cycle_end: Callable[[], None] = lambda: None,
     ) -> FitReport:
-        """Train `network` in place and leave it in eval mode. `stream(purpose)` gives the random streams of this fit;
-        with a `description`, a progress bar is shown.
+        """Train `network` in place and leave it in eval mode; with a `description`, a progress bar is shown.
 
-        Raises `TrainingError` when the loss is not finite.
+        The schedule of the learning rate starts again `cycles` times within the same number of steps; `at_cycle_end` is
+        called after the last step of each. Raises `TrainingError` when the loss is not finite.
         """
-        device = pixels.device
+        reports = self._fit(
+            network,
+            pixels,
+            examples,
+            [stream],
+            n_classes=n_classes,
+            prepare=prepare,
+            augment=augment,
+            validation=validation if self.needs_validation else None,
+            description=description,
+            cycles=cycles,
+            at_cycle_end=at_cycle_end,
+        )
+        return reports[0]
+
+    def fit_together(
+        self,
+        networks: Sequence[nn.Module],
+        pixels: Pixels,
+        examples: Examples,
+        *,
+        n_classes: int,
+        prepare: Prepare,
+        streams: Sequence[Stream],
+        augment: Augment | None = None,
+        description: str = "",
+    ) -> list[FitReport]:
+        """Train several networks of one architecture in the same steps, each on its own batches, and leave them in eval mode.
+
+        The same as one `fit` after another up to rounding where nothing drops out (masks are drawn for all at once).
+        Raises `TrainingError` as `fit` does. Validation is not for them: see `needs_validation`.
+        """
+        together = Together(networks)
+        reports = self._fit(
+            together,
+            pixels,
+            examples,
+            streams,
+            n_classes=n_classes,
+            prepare=prepare,
+            augment=augment,
+            description=description,
+        )
+        together.release()
+        for network in networks:
+            network.eval()
+        return reports
+
+    def _fit(
+        self,
+        network: nn.Module,
+        pixels: Pixels,
+        examples: Examples,
+        streams: Sequence[Stream],
+        *,
+        n_classes: int,
+        prepare: Prepare,
+        augment: Augment | None,
+        validation: Examples | None = None,
+        description: str = "",
+        cycles: int = 1,
+        at_cycle_end: Callable[[], None] = lambda: None,
+    ) -> list[FitReport]:
+        """One fit of a network, or of several that are one module: then each stream is one member's."""
+        device, members = pixels.device, len(streams)
         if self.channels_last or (self.channels_last is None and device.type == "cuda"):
             network.to(memory_format=torch.channels_last)
         forward = torch.compile(network) if self.compile else network
-        steps, batch = self.n_steps(len(examples)), min(self.batch_size, len(examples))
-        optimizer = self.optimizer(network.parameters(), lr=self.lr)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self._lr_factor(step, steps))
+        steps, batch = max(self.n_steps(len(examples)), cycles), min(self.batch_size, len(examples))
+        optimizer = self._optimizer(network)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self._lr_factor(step, steps, cycles))
+        averaged = (
+            AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(self.ema), use_buffers=True) if self.ema else None
+        )
         weight = self._class_weight(examples.labels, n_classes, device)
         scaler = torch.amp.GradScaler(device.type, enabled=self._dtype(device) == torch.float16)
-        order, labels = _order(len(examples), steps * batch, stream("order")), examples.labels.to(device)
+        order = torch.stack([_order(len(examples), steps * batch, stream("order")) for stream in streams])
+        order, rows = order.to(pixels.place), examples.rows.to(pixels.place)
+        labels = examples.labels.to(pixels.place)
         shake = augment if self.augment else None
-        draws = stream("augment")
+        draws = [stream("augment") for stream in streams]
+        ends = {math.ceil(steps * cycle / cycles) for cycle in range(1, cycles + 1)}
         best = _Best()
         recent: list[Tensor] = []
 
         network.train()
-        with scoped(stream("dropout")):
-            for step in progress(range(steps), description, enabled=bool(description)):
-                chosen = order[step * batch : (step + 1) * batch]
-                raw = pixels.take(examples.rows[chosen])
-                x = prepare(shake(raw, draws) if shake else raw)
+        samples = pixels.stream(rows[order[:, at : at + batch].flatten()] for at in range(0, steps * batch, batch))
+        with scoped(streams[0]("dropout")):
+            for step in progress(range(1, steps + 1), description, enabled=bool(description)):
+                raw = next(samples)
+                if shake:
+                    raw = torch.cat([shake(part, draw) for part, draw in zip(raw.split(batch), draws, strict=True)])
+                y = labels[order[:, (step - 1) * batch : step * batch]].to(device, non_blocking=True)
                 with self._autocast(device):
-                    loss = cross_entropy(
-                        forward(x).float(),
-                        labels[chosen.to(device)],
-                        weight=weight,
-                        label_smoothing=self.label_smoothing,
-                    )
+                    logits = forward(prepare(raw)).float().unflatten(0, (members, batch))
+                losses = torch.stack([self._loss(*one, weight) for one in zip(logits, y, strict=True)])
                 optimizer.zero_grad(set_to_none=True)
-                scaler.scale(loss).backward()
+                scaler.scale(losses.sum()).backward()
                 if self.gradient_clip is not None:
                     scaler.unscale_(optimizer)
-                    nn.utils.clip_grad_norm_(network.parameters(), self.gradient_clip)
+                    _clip(network, self.gradient_clip, members)
                 scaler.step(optimizer)
                 scaler.update()
                 scheduler.step()
-                recent.append(loss.detach())
-                last = step + 1 == steps
-                if len(recent) == LOSS_CHECK_STEPS or last:
-                    mean_loss = _finite_mean(recent, step + 1, self.lr)
+                if averaged is not None:
+                    averaged.update_parameters(network)
+                recent.append(losses.detach())
+                if len(recent) == LOSS_CHECK_STEPS or step == steps:
+                    mean_losses = _finite_means(recent, step, self.lr)
                     recent.clear()
-                if validation is not None and self.needs_validation and ((step + 1) % self.validate_every == 0 or last):
-                    best.update(step + 1, *self.validate(network, pixels, validation, prepare), network)
+                if step in ends:
+                    at_cycle_end()
+                if validation is not None and (step % self.validate_every == 0 or step == steps):
+                    candidate = network if averaged is None else averaged.module
+                    best.update(step, *self.validate(candidate, pixels, validation, prepare), candidate)
                     network.train()
                     if self.early_stop is not None and best.misses >= self.early_stop:
                         break
-        if self.best_checkpoint and best.weights is not None:
-            network.load_state_dict(best.weights)
         if recent:
-            mean_loss = _finite_mean(recent, step + 1, self.lr)
+            mean_losses = _finite_means(recent, step, self.lr)
+        keep_best = self.best_checkpoint and best.weights is not None
+        if averaged is not None:
+            network.load_state_dict(averaged.module.state_dict())
+        if keep_best:
+            network.load_state_dict(best.weights or {})
         network.eval()
-        return FitReport(
-            step + 1, mean_loss, best.step if best.weights and self.best_checkpoint else step + 1, best.accuracy
-        )
+        return [FitReport(step, loss, best.step if keep_best else step, best.accuracy) for loss in mean_losses]
 
     @torch.no_grad()
     def validate(self, network: nn.Module, pixels: Pixels, examples: Examples, prepare: Prepare) -> tuple[float, float]:
@@ -203,6 +276,19 @@ class Trainer:
             correct += float((logits.argmax(1) == labels).sum())
             loss += float(cross_entropy(logits, labels, reduction="sum"))
         return correct / len(examples), loss / len(examples)
+
+    def _optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
+        """The optimizer over the network's parameters, in its fused version where it has one."""
+        options: dict[str, Any] = {"lr": self.lr}
+        given = getattr(self.optimizer, "keywords", {})
+        if "fused" in inspect.signature(self.optimizer).parameters and not {"fused", "foreach"} & {
+            key for key, value in given.items() if value is not None
+        }:
+            options["fused"] = True
+        return self.optimizer(network.parameters(), **options)
+
+    def _loss(self, logits: Tensor, labels: Tensor, weight: Tensor | None) -> Tensor:
+        return cross_entropy(logits, labels, weight=weight, label_smoothing=self.label_smoothing)
 
     def _autocast(self, device: torch.device) -> AbstractContextManager[object]:
         dtype = self._dtype(device)
@@ -221,8 +307,14 @@ class Trainer:
         weight = torch.where(counts > 0, len(labels) / ((counts > 0).sum() * counts.clamp_min(1)), 0.0)
         return weight.to(device)
 
-    def _lr_factor(self, step: int, steps: int) -> float:
-        """Learning rate as a share of `lr`: linear warm-up, then cosine or linear (one-cycle) to zero, or constant."""
+    def _lr_factor(self, step: int, steps: int, cycles: int = 1) -> float:
+        """Learning rate as a share of `lr`: linear warm-up, then cosine or linear (one-cycle) to zero, or constant.
+
+        `cycles` of equal length, each with the whole schedule.
+        """
+        cycle = min(step * cycles // steps, cycles - 1)
+        first = math.ceil(steps * cycle / cycles)
+        step, steps = step - first, math.ceil(steps * (cycle + 1) / cycles) - first
         if self.schedule == "one_cycle":
             peak = max(1.0, max(self.warmup, 0.2) * steps)
             return (step + 1) / peak if step + 1 < peak else max(steps - step, 0) / max(steps - peak + 1, 1.0)
@@ -257,11 +349,24 @@ def _order(n: int, length: int, generator: torch.Generator) -> Tensor:
     return torch.cat([torch.randperm(n, generator=generator) for _ in range(math.ceil(length / n))])[:length]
 
 
-def _finite_mean(losses: list[Tensor], step: int, lr: float) -> float:
-    mean = float(torch.stack(losses).mean())
-    if not math.isfinite(mean):
-        raise TrainingError(
-            f"Expected a finite training loss, got {mean} within the {len(losses)} steps before step {step}; "
-            f"lower trainer.lr (now {lr}), set trainer.gradient_clip=1.0, or use trainer.precision=fp32."
-        )
-    return mean
+def _clip(network: nn.Module, norm: float, members: int) -> None:
+    """Scale the gradients down to `norm`, those of each member by their own norm."""
+    if members == 1:
+        nn.utils.clip_grad_norm_(network.parameters(), norm)
+        return
+    gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+    norms = torch.stack([gradient.flatten(1).norm(dim=1) for gradient in gradients]).norm(dim=0)
+    factors = (norm / (norms + 1e-6)).clamp_max(1.0)
+    for gradient in gradients:
+        gradient.mul_(factors.view(-1, *[1] * (gradient.ndim - 1)))
+
+
+def _finite_means(losses: list[Tensor], step: int, lr: float) -> list[float]:
+    means = torch.stack(losses).mean(dim=0).tolist()
+    for mean in means:
+        if not math.isfinite(mean):
+            raise TrainingError(
+                f"Expected a finite training loss, got {mean} within the {len(losses)} steps before step {step}; "
+                f"lower trainer.lr (now {lr}), set trainer.gradient_clip=1.0, or use trainer.precision=fp32."
+            )
+    return means

@@ -1,20 +1,42 @@
 """A posterior over predictions: how it is fitted, and what it says of a batch."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from alframe.types import Prediction
 
+Method = Literal["auto", "together", "one_by_one"]
+View = Callable[[int], Tensor]
+"""`view(j)`: the batch that was asked about once more, under the j-th fixed transformation of the dataset's augmentation."""
 
-@runtime_checkable
-class TrainNetwork(Protocol):
-    """Given by the loop: initialises and trains one network, `member` choosing its random streams; returns it in eval mode."""
 
-    def __call__(self, member: int) -> nn.Module: ...
+class Task(Protocol):
+    """Given by the learner: the labelled images, and how networks are trained on them. Networks come in eval mode."""
+
+    def train(self) -> nn.Module:
+        """One network, trained from its initialisation (or from the last round's weights, as the trainer says)."""
+        ...
+
+    def train_members(self, members: int, method: Method) -> list[nn.Module]:
+        """Networks from different initialisations: `one_by_one`, `together` in the same steps, or as the rule `auto` says."""
+        ...
+
+    def train_cycles(self, cycles: int) -> list[nn.Module]:
+        """One network whose learning rate starts again `cycles` times: a copy from the end of each cycle, in order."""
+        ...
+
+    def training(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of the labelled images, normalised and not augmented, with their labels (int64)."""
+        ...
+
+    def validation(self) -> Iterator[tuple[Tensor, View, Tensor]]:
+        """Batches of the validation images with their views and their labels."""
+        ...
 
 
 class Posterior(ABC):
@@ -24,17 +46,36 @@ class Posterior(ABC):
     """The fitted networks, member 0 first (checkpoints, warm start)."""
 
     @abstractmethod
-    def predict(self, x: Tensor) -> Prediction:
-        """Normalised float images [b, ...] on the networks' device to a `Prediction` (float32, no gradient)."""
+    def predict(self, x: Tensor, view: View | None = None) -> Prediction:
+        """Normalised float images [b, ...] on the networks' device to a `Prediction` (float32, no gradient).
+
+        `view` is there for a posterior whose `Uncertainty.n_views` asks for it.
+        """
 
     @property
     def head(self) -> Callable[[Tensor], Tensor]:
         """Features [b, d] to logits [b, c] by the deterministic network (member 0, dropout off); differentiable in the features."""
         return self.networks[0].head  # type: ignore[return-value]
 
+    @property
+    def numbers(self) -> dict[str, float]:
+        """What the fit settled on (a temperature, a precision), for the record."""
+        return {}
 
+
+@dataclass(frozen=True, kw_only=True)
 class Uncertainty(ABC):
-    """How predictions get their spread. `n_draws` is known before any data is read."""
+    """How predictions get their spread. `n_draws` is known before any data is read.
+
+    `temperature`: the learner divides all logits by one number that it fits on the validation images (`Tempered`).
+    """
+
+    temperature: bool = False
+
+    n_views: ClassVar[int] = 0
+    """How many fixed augmentations of each image `Posterior.predict` looks at, beside the image itself."""
+    restarts: ClassVar[bool] = False
+    """Whether networks are kept from within a training, which leaves none to be chosen by validation."""
 
     @property
     @abstractmethod
@@ -42,5 +83,5 @@ class Uncertainty(ABC):
         """k of `Prediction.log_probs`."""
 
     @abstractmethod
-    def fit(self, train: TrainNetwork, generator: torch.Generator) -> Posterior:
-        """Train the networks it needs and return the posterior; `generator` fixes its own draws (masks)."""
+    def fit(self, task: Task, generator: torch.Generator) -> Posterior:
+        """Train the networks it needs and return the posterior; `generator` fixes its own draws (masks, weights)."""

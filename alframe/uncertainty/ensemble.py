@@ -7,19 +7,22 @@ from torch import Tensor, nn
 
 from alframe.errors import expect
 from alframe.types import Prediction
-from alframe.uncertainty.base import Posterior, TrainNetwork, Uncertainty
+from alframe.uncertainty.base import Method, Posterior, Task, Uncertainty, View
 
 
 @dataclass(frozen=True)
 class Ensemble(Uncertainty):
-    """A deep ensemble: k = `members` networks, trained one after another on the same labelled images.
+    """A deep ensemble: k = `members` networks, trained on the same labelled images.
 
-    Costs `members` times the training and the inference of a point estimate. Raises ConfigError if `members` < 2.
+    Costs `members` times the training and the inference of a point estimate. `method` says how they are trained:
+    `one_by_one`, `together` (in the same steps, by torch.vmap; without early stopping and best checkpoints only) or `auto`:
+    `together` on CUDA when no network has a convolution, else `one_by_one`. Raises ConfigError if `members` < 2.
     Source: Lakshminarayanan et al. 2017, arXiv:1612.01474; in active learning Beluch et al. 2018. Differs: no
     adversarial training.
     """
 
     members: int = 5
+    method: Method = "auto"
 
     def __post_init__(self) -> None:
         expect(
@@ -32,8 +35,8 @@ class Ensemble(Uncertainty):
     def n_draws(self) -> int:
         return self.members
 
-    def fit(self, train: TrainNetwork, generator: torch.Generator) -> "EnsemblePosterior":
-        return EnsemblePosterior([train(member) for member in range(self.members)])
+    def fit(self, task: Task, generator: torch.Generator) -> "EnsemblePosterior":
+        return EnsemblePosterior(task.train_members(self.members, self.method))
 
 
 class EnsemblePosterior(Posterior):
@@ -43,7 +46,7 @@ class EnsemblePosterior(Posterior):
         self.networks = [network.eval() for network in networks]
 
     @torch.no_grad()
-    def predict(self, x: Tensor) -> Prediction:
+    def predict(self, x: Tensor, view: View | None = None) -> Prediction:
         features = self.networks[0].embed(x)  # type: ignore[operator]
         logits = [self.head(features.clone()), *(network(x) for network in self.networks[1:])]
         log_probs = torch.stack(logits, dim=1).float().log_softmax(dim=-1)

@@ -10,7 +10,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from alframe.errors import ConfigError, expect
 from alframe.types import Prediction
-from alframe.uncertainty.base import Posterior, TrainNetwork, Uncertainty
+from alframe.uncertainty.base import Posterior, Task, Uncertainty, View
 from alframe.uncertainty.masks import Masks, stochastic_layers
 from alframe.uncertainty.split import Split, split
 
@@ -51,9 +51,9 @@ class MCDropout(Uncertainty):
     def n_draws(self) -> int:
         return self.draws
 
-    def fit(self, train: TrainNetwork, generator: torch.Generator) -> "MCDropoutPosterior":
+    def fit(self, task: Task, generator: torch.Generator) -> "MCDropoutPosterior":
         seed = int(torch.randint(1 << 62, (), generator=generator))
-        return MCDropoutPosterior(train(0), self.draws, seed, self.method, self.max_bytes)
+        return MCDropoutPosterior(task.train(), self.draws, seed, self.method, self.max_bytes)
 
 
 class MCDropoutPosterior(Posterior):
@@ -70,7 +70,7 @@ class MCDropoutPosterior(Posterior):
         self._settled = False
 
     @torch.no_grad()
-    def predict(self, x: Tensor) -> Prediction:
+    def predict(self, x: Tensor, view: View | None = None) -> Prediction:
         if not self._settled:
             self._settle(x[:2].float() if torch.is_autocast_enabled(x.device.type) else x[:2])
         features, point_logits, logits = self._run(x, self.draws)

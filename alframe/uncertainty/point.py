@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from alframe.types import Prediction
-from alframe.uncertainty.base import Posterior, TrainNetwork, Uncertainty
+from alframe.uncertainty.base import Posterior, Task, Uncertainty, View
 
 
 @dataclass(frozen=True)
@@ -17,8 +17,8 @@ class Point(Uncertainty):
     def n_draws(self) -> int:
         return 1
 
-    def fit(self, train: TrainNetwork, generator: torch.Generator) -> "PointPosterior":
-        return PointPosterior(train(0))
+    def fit(self, task: Task, generator: torch.Generator) -> "PointPosterior":
+        return PointPosterior(task.train())
 
 
 class PointPosterior(Posterior):
@@ -28,7 +28,7 @@ class PointPosterior(Posterior):
         self.networks = [network.eval()]
 
     @torch.no_grad()
-    def predict(self, x: Tensor) -> Prediction:
+    def predict(self, x: Tensor, view: View | None = None) -> Prediction:
         features = self.networks[0].embed(x)  # type: ignore[operator]
         point_log_probs = self.head(features.clone()).float().log_softmax(dim=-1)
         return Prediction(point_log_probs[:, None], features.float(), point_log_probs)

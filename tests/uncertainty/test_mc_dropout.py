@@ -3,6 +3,7 @@ import warnings
 
 import pytest
 import torch
+from tests_support import NetworkTask
 from torch import Tensor, nn
 
 from alframe.errors import ConfigError
@@ -135,7 +136,7 @@ def images(n: int, shape: tuple[int, ...], dtype=torch.float32) -> Tensor:
 
 
 def fit(network: nn.Module, seed: int = 3, **options) -> MCDropoutPosterior:
-    return MCDropout(**{"draws": 6, **options}).fit(lambda member: network, torch.Generator().manual_seed(seed))
+    return MCDropout(**{"draws": 6, **options}).fit(NetworkTask(lambda member: network), torch.Generator().manual_seed(seed))
 
 
 class Masked(nn.Module):

@@ -1,4 +1,5 @@
 import torch
+from tests_support import NetworkTask
 from torch import Tensor, nn
 
 from alframe.model.base import Network
@@ -19,7 +20,7 @@ class InPlaceHead(Network):
 
 def test_one_draw_is_the_network_with_dropout_off():
     network = InPlaceHead().train()
-    posterior = Point().fit(lambda member: network, torch.Generator())
+    posterior = Point().fit(NetworkTask(lambda member: network), torch.Generator())
     x = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
     prediction = posterior.predict(x.clone())
     expected = network.tail[2](x.relu()).log_softmax(dim=-1)

@@ -1,0 +1,47 @@
+"""Several networks of one architecture as one module, so that they are trained in the same steps."""
+
+from collections.abc import Sequence
+from copy import deepcopy
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state
+
+
+class Together(nn.Module):
+    """`networks` with their parameters and buffers stacked along a new first axis; each is fed its own part of the batch.
+
+    Batch statistics, running averages and dropout are each network's own. `release` gives the networks their trained weights.
+    torch.vmap does not see autocast: the stacked networks compute in the precision of their parameters.
+    """
+
+    def __init__(self, networks: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.members = len(networks)
+        self._networks = list(networks)  # a plain list: they are no submodules
+        self._pattern = [deepcopy(networks[0]).to("meta")]
+        parameters, buffers = stack_module_state(self._networks)
+        self._names = {name.replace(".", "/"): name for name in (*parameters, *buffers)}
+        for name, value in parameters.items():
+            self.register_parameter(name.replace(".", "/"), nn.Parameter(value.detach()))
+        for name, value in buffers.items():
+            self.register_buffer(name.replace(".", "/"), value)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[members * b, ...] to logits [members * b, c]: the first b are the first network's."""
+        pattern = self._pattern[0].train(self.training)
+        parameters: dict[str, Tensor] = {self._names[name]: value for name, value in self.named_parameters()}
+        buffers = {self._names[name]: value for name, value in self.named_buffers()}
+
+        def one(parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
+            return functional_call(pattern, (parameters, buffers), (x,))
+
+        logits = torch.vmap(one, randomness="different")(parameters, buffers, x.unflatten(0, (self.members, -1)))
+        return logits.flatten(0, 1)
+
+    @torch.no_grad()
+    def release(self) -> None:
+        """Copy the trained weights back into the networks."""
+        stacked = {self._names[name]: value for name, value in self.state_dict().items()}
+        for member, network in enumerate(self._networks):
+            network.load_state_dict({name: value[member] for name, value in stacked.items()}, strict=False)

@@ -1,0 +1,57 @@
+"""Test-time augmentation: each draw is the network on the image under one fixed transformation."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from alframe.errors import expect
+from alframe.types import Prediction
+from alframe.uncertainty.base import Posterior, Task, Uncertainty, View
+
+
+@dataclass(frozen=True)
+class TestTimeAugmentation(Uncertainty):
+    """k = `draws` looks at each image: as it is, and under k - 1 fixed transformations of the dataset's augmentation.
+
+    The transformations are the same for every image and every round, so draws are consistent. One training; inference costs
+    `draws` passes. With a frozen trunk, features of the transformed images are kept beside those of the images. Raises
+    ConfigError if `draws` < 2, and the learner does where the dataset has no augmentation that can be held fixed.
+    Source: Ayhan & Berens 2018 (test-time data augmentation); Shanmugam et al. 2021, arXiv:2011.11156.
+    """
+
+    draws: int = 8
+
+    def __post_init__(self) -> None:
+        expect(
+            self.draws >= 2,
+            f"Expected uncertainty.draws to be at least 2, got {self.draws}; one look has no spread: "
+            "raise it, or use uncertainty=point.",
+        )
+
+    @property
+    def n_draws(self) -> int:
+        return self.draws
+
+    @property
+    def n_views(self) -> int:  # type: ignore[override]
+        return self.draws - 1
+
+    def fit(self, task: Task, generator: torch.Generator) -> "TestTimeAugmentationPosterior":
+        return TestTimeAugmentationPosterior(task.train(), self.n_views)
+
+
+class TestTimeAugmentationPosterior(Posterior):
+    """One network in eval mode; draw 0 is the image as it is."""
+
+    def __init__(self, network: nn.Module, n_views: int) -> None:
+        self.networks = [network.eval()]
+        self.n_views = n_views
+
+    @torch.no_grad()
+    def predict(self, x: Tensor, view: View | None = None) -> Prediction:
+        assert view is not None, "the learner gives the views that n_views asks for"
+        features = self.networks[0].embed(x)  # type: ignore[operator]
+        logits = [self.head(features.clone()), *(self.networks[0](view(j)) for j in range(self.n_views))]
+        log_probs = torch.stack(logits, dim=1).float().log_softmax(dim=-1)
+        return Prediction(log_probs, features.float(), log_probs[:, 0])

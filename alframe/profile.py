@@ -10,47 +10,29 @@ import os
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from torch import Tensor
 from torch.autograd.profiler_util import EventList
 from torch.profiler import ProfilerActivity, record_function
 
-from alframe.console import duration
+from alframe.images import Augment, FixedAugment
 from alframe.learner import Learner
+from alframe.stages import STAGES, Spent, stages_figure, stages_table, summed, with_rates
 from alframe.storage import read_json, write_atomically
 
-STAGES = {
-    "data": "#E69F00",
-    "fit": "#0072B2",
-    "evaluate": "#56B4E9",
-    "pool": "#009E73",
-    "select": "#D55E00",
-    "annotate": "#CC79A7",
-    "record": "#7A4FBF",
-    "other": "#B5B5B5",
-}
-"""The stages with their colours. `data` is taken out of the stages in which images are read, augmented and normalised."""
+Call = Callable[..., Any]
 TRACED_BATCHES = 10  # of each stage; a fit may have thousands
 TRACED_CALLS = 20_000  # calls from Python in a selection, which has no batches and may be a loop over every pick
 TOP_OPERATORS = 30
-
-
-@dataclass
-class Spent:
-    """What a stage took: seconds without those in which its images were made ready (`data_s`), and how many images these were."""
-
-    seconds: float = 0.0
-    data_s: float = 0.0
-    images: int = 0
 
 
 class Profile:
@@ -61,7 +43,7 @@ class Profile:
         self.device = device or torch.device("cpu")
         self._spent: defaultdict[str, Spent] = defaultdict(Spent)
         self._stage: Spent | None = None
-        self._batches = 0
+        self._batches, self._in_data = 0, False
         self._traces: list[_Trace] | None = None
         self._begins = {"round": 0.0, "stage": 0.0}
         self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
@@ -73,10 +55,13 @@ class Profile:
         if self.folder is None:
             return
         for pixels in learner.pixels.values():
-            pixels.take = self._batch(self._data("take", pixels.take))  # type: ignore[assignment, method-assign]
+            pixels.stream = self._stream(pixels.stream)  # type: ignore[method-assign]
+            pixels.take = self._batch(self._data("take", pixels.take))  # type: ignore[method-assign]
+        for pixels in (pixels for views in learner.views.values() for pixels in views):
+            pixels.take = self._data("take", pixels.take)  # type: ignore[method-assign]
         learner.prepare = self._data("prepare", learner.prepare)  # type: ignore[assignment]
         if learner.augment is not None:
-            learner.augment = self._data("augment", learner.augment)
+            learner.augment = _Augment(learner.augment, self._data)
 
     @contextmanager
     def round(self, number: int) -> Iterator[None]:
@@ -103,7 +88,7 @@ class Profile:
         self._stage, self._batches = self._spent[name], 0
         if self._traces is not None:
             with self._uncounted():
-                self._traces.append(_Trace(name, self.device))
+                self._traces.append(_Trace(name, self.device, self._stop_trace))
         self._wait()
         self._begins["stage"] = time.perf_counter()
         try:
@@ -117,35 +102,56 @@ class Profile:
             self._events.clear()
             self._stop_trace()
 
-    def _batch(self, take: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:
-        def counted(rows: torch.Tensor) -> torch.Tensor:
-            if self._stage is not None:
-                self._stage.images += len(rows)
-                self._batches += 1
-                if self._batches > TRACED_BATCHES:
-                    self._stop_trace()
-            return take(rows)
+    def _stream(self, stream: Callable[[Iterable[Tensor]], Iterator[Tensor]]) -> Callable[..., Iterator[Tensor]]:
+        def timed(batches: Iterable[Tensor]) -> Iterator[Tensor]:
+            following = self._batch(self._data("take", partial(next, stream(batches), None)))
+            while (samples := following()) is not None:
+                yield samples
+
+        return timed
+
+    def _batch(self, take: Call) -> Call:
+        """`take`, with its images counted and the trace stopped when the stage has had its batches."""
+
+        def counted(*arguments: Any) -> Any:
+            if self._stage is None or self._in_data:  # a stream of resident images takes them
+                return take(*arguments)
+            self._batches += 1
+            if self._batches > TRACED_BATCHES:
+                self._stop_trace()
+            samples = take(*arguments)
+            self._stage.images += 0 if samples is None else len(samples)
+            return samples
 
         return counted
 
-    def _data(self, name: str, function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    def _data(self, name: str, function: Call) -> Call:
         """`function`, with its time moved from the stage it is called in to data."""
 
-        def timed(*arguments: Any) -> torch.Tensor:
-            with record_function(f"data: {name}"):
-                if self.device.type == "cuda":  # by the device's own clock: waiting here would hold it up at every step
-                    first, last = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-                    first.record()
-                    result = function(*arguments)
-                    last.record()
-                    self._events.append((first, last))
-                    return result
-                begin = time.perf_counter()
-                result = function(*arguments)
-                self._add_data(time.perf_counter() - begin)
-                return result
+        def timed(*arguments: Any) -> Any:
+            if self._stage is None or self._in_data:
+                return function(*arguments)
+            self._in_data = True
+            try:
+                with record_function(f"data: {name}") if self._trace else nullcontext(), self._data_clock():
+                    return function(*arguments)
+            finally:
+                self._in_data = False
 
         return timed
+
+    @contextmanager
+    def _data_clock(self) -> Iterator[None]:
+        if self.device.type == "cuda":  # by the device's own clock: waiting here would hold it up at every step
+            first, last = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            first.record()
+            yield
+            last.record()
+            self._events.append((first, last))
+        else:
+            begin = time.perf_counter()
+            yield
+            self._add_data(time.perf_counter() - begin)
 
     def _add_data(self, seconds: float) -> None:
         if self._stage is not None:
@@ -156,10 +162,15 @@ class Profile:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
+    @property
+    def _trace(self) -> "_Trace | None":
+        """The one that is running."""
+        return self._traces[-1] if self._traces and self._traces[-1].running else None
+
     def _stop_trace(self) -> None:
-        if self._traces and self._traces[-1].running:
+        if trace := self._trace:
             with self._uncounted():
-                self._traces[-1].stop()
+                trace.stop()
 
     @contextmanager
     def _uncounted(self) -> Iterator[None]:
@@ -180,9 +191,9 @@ class Profile:
         stages["data"]["seconds"] = sum(stage["data_s"] for stage in stages.values())
         stages["other"]["seconds"] = max(0.0, total_s - sum(stage["seconds"] for stage in stages.values()))
         rounds = [line for line in known["rounds"] if line["round"] != number]
-        rounds.append(_rates({"round": number, "total_s": total_s, "stages": stages}))
+        rounds.append(with_rates({"round": number, "total_s": total_s, "stages": stages}))
         rounds.sort(key=lambda line: line["round"])
-        whole = {"rounds": rounds, "all": _sum(rounds)}
+        whole = {"rounds": rounds, "all": summed(rounds)}
         write_atomically(self.folder / "stages.json", json.dumps(whole, indent=1))
         figure = stages_figure(rounds)
         FigureCanvasAgg(figure)
@@ -191,12 +202,12 @@ class Profile:
     def _write_operations(self, number: int, traces: "list[_Trace]") -> None:
         assert self.folder is not None
         self.folder.mkdir(parents=True, exist_ok=True)
-        parts = [
-            f"{trace.name} of round {number}: its first {TRACED_BATCHES} batches at most, by self time\n{trace.operators()}"
-            for trace in traces
-            if trace.has_operators
-        ]
-        write_atomically(self.folder / "operators.txt", "\n".join(parts))
+        heading = (
+            f"The operators of each stage of round {number} by their own time: of at most {TRACED_BATCHES} batches, "
+            f"or {TRACED_CALLS:,} calls of a selection.\n"
+        )
+        tables = [f"{trace.name}\n{trace.operators()}" for trace in traces if trace.has_operators]
+        write_atomically(self.folder / "operators.txt", "\n".join([heading, *tables]))
         temporary = self.folder / ".trace.tmp"
         with gzip.open(temporary, "wt", encoding="utf-8") as file:
             json.dump(_joined([trace.export(temporary.with_suffix(".json")) for trace in traces]), file)
@@ -214,10 +225,23 @@ class Profile:
         ]
 
 
+class _Augment:
+    """An augmentation, timed; one whose draws are made apart stays one."""
+
+    def __init__(self, augment: Augment, timed: Callable[[str, Call], Call]) -> None:
+        self._call = timed("augment", augment)
+        if isinstance(augment, FixedAugment):
+            self.draw, self.apply = augment.draw, timed("augment", augment.apply)
+
+    def __call__(self, images: Tensor, rng: torch.Generator) -> Tensor:
+        result: Tensor = self._call(images, rng)
+        return result
+
+
 class _Trace:
     """The torch profiler over one stage, from its beginning to `stop`. A selection is cut after `TRACED_CALLS`."""
 
-    def __init__(self, name: str, device: torch.device) -> None:
+    def __init__(self, name: str, device: torch.device, stop_at_limit: Callable[[], None]) -> None:
         os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # or it writes lines about itself to stderr
         self.name, self.running = name, True
         activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")
@@ -227,7 +251,7 @@ class _Trace:
         self._range = record_function(name)
         self._range.__enter__()
         self._counts = name == "select" and sys.getprofile() is None
-        self._calls = 0
+        self._calls, self._stop_at_limit = 0, stop_at_limit
         if self._counts:
             sys.setprofile(self._count)
 
@@ -241,7 +265,7 @@ class _Trace:
     def _count(self, _frame: FrameType, event: str, _argument: object) -> None:
         self._calls += event == "c_call"
         if self._calls >= TRACED_CALLS:
-            self.stop()
+            self._stop_at_limit()
 
     @property
     def has_operators(self) -> bool:
@@ -269,68 +293,3 @@ def _joined(traces: list[dict[str, Any]]) -> dict[str, Any]:
                 event["id"] = f"{number}.{event['id']}"
             events.append(event)
     return {**traces[0], "traceEvents": events}
-
-
-def _sum(rounds: list[dict[str, Any]]) -> dict[str, Any]:
-    stages = {
-        name: {key: sum(line["stages"][name][key] for line in rounds) for key in ("seconds", "data_s", "images")}
-        for name in STAGES
-    }
-    return _rates({"total_s": sum(line["total_s"] for line in rounds), "stages": stages})
-
-
-def _rates(line: dict[str, Any]) -> dict[str, Any]:
-    """`share` of the total for each stage, and `images_per_s`, their data included, for those that take images."""
-    for stage in line["stages"].values():
-        stage["share"] = stage["seconds"] / line["total_s"]
-        if stage["images"]:
-            stage["images_per_s"] = stage["images"] / (stage["seconds"] + stage["data_s"])
-    return line
-
-
-def stages_table(rounds: list[dict[str, Any]], whole: dict[str, Any]) -> list[str]:
-    """A line a round with the seconds of its stages; below them those of all rounds, their shares, and images a second."""
-
-    def row(head: str, total: str, cells: list[str]) -> str:
-        return "  ".join([f"{head:>8}", f"{total:>8}", *(f"{cell:>8}" for cell in cells)]).rstrip()
-
-    def seconds(head: str, line: dict[str, Any]) -> str:
-        return row(head, f"{line['total_s']:.2f}", [f"{line['stages'][name]['seconds']:.2f}" for name in STAGES])
-
-    totals = [whole["stages"][name] for name in STAGES]
-    return [
-        "seconds of each stage (data: reading, augmenting and normalising images, not counted in fit, evaluate, pool and annotate)",
-        row("round", "total", list(STAGES)),
-        *(seconds(str(line["round"]), line) for line in rounds),
-        seconds("all", whole),
-        row("share", "", [f"{100 * stage['share']:.1f} %" for stage in totals]),
-        row("images/s", "", [f"{stage['images_per_s']:,.0f}" if "images_per_s" in stage else "" for stage in totals]),
-    ]
-
-
-def stages_figure(rounds: list[dict[str, Any]]) -> Figure:
-    """A bar a round, made of its stages in the order they run in; the seconds of the round at its end."""
-    bar = max(0.06, min(0.45, 12 / len(rounds)))  # inches
-    height = 1.25 + bar * len(rounds)
-    figure = Figure(figsize=(9, height), dpi=150, facecolor="white")
-    axes = figure.add_axes((0.07, 0.5 / height, 0.83, bar * len(rounds) / height))
-    numbers = [line["round"] for line in rounds]
-    lefts = [0.0] * len(rounds)
-    longest = max(line["total_s"] for line in rounds)
-    for name, colour in STAGES.items():
-        widths = [line["stages"][name]["seconds"] for line in rounds]
-        share = sum(widths) / sum(line["total_s"] for line in rounds)
-        label = f"{name} {100 * share:.1f} %"
-        axes.barh(numbers, widths, left=lefts, color=colour, height=0.8, label=label)
-        lefts = [left + width for left, width in zip(lefts, widths, strict=True)]
-    if bar >= 0.2:
-        for line in rounds:
-            text = duration(line["total_s"])
-            axes.text(line["total_s"] + 0.008 * longest, line["round"], text, va="center", fontsize=8.5)
-    axes.set(xlabel="seconds", ylabel="round", xlim=(0, 1.01 * longest), ylim=(numbers[-1] + 0.6, numbers[0] - 0.6))
-    axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=12))
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.tick_params(labelsize=8.5)
-    axes.tick_params(axis="y", length=0)
-    figure.legend(ncols=4, loc="upper left", bbox_to_anchor=(0.06, 1), frameon=False, fontsize=8.5, handlelength=1.2)
-    return figure

@@ -136,7 +136,9 @@ def images(n: int, shape: tuple[int, ...], dtype=torch.float32) -> Tensor:
 
 
 def fit(network: nn.Module, seed: int = 3, **options) -> MCDropoutPosterior:
-    return MCDropout(**{"draws": 6, **options}).fit(NetworkTask(lambda member: network), torch.Generator().manual_seed(seed))
+    return MCDropout(**{"draws": 6, **options}).fit(
+        NetworkTask(lambda member: network), torch.Generator().manual_seed(seed)
+    )
 
 
 class Masked(nn.Module):

@@ -132,7 +132,7 @@ class Data:
 
     `pool` holds the images that may be labelled (its labels go to the oracle alone), `test` the images that are only measured on.
     `augment` keeps labels true for this dataset, or is None. `normalization` is "pool" (mean and deviation of the pool's pixels,
-    for each channel) or "image" (of each image by itself).
+    for each channel), "image" (of each image by itself) or "none" (the network scales them).
     """
 
     name: str

@@ -100,8 +100,7 @@ def run(experiment: Experiment, record: Record, table: RoundTable | None = None)
     budget.check(len(e.data.pool))
     pool = Pool(e.data.pool.ids, record.ledger, e.data.pool.n_classes, budget.count_validation)
     annotator = make_annotator(e.annotator, labels=e.data.pool.labels, classes=e.data.pool.classes, seed=e.seed)
-    learner = _learner(e)
-    e.profile.watch(learner)
+    learner = _learner(e, record.done)
     table = table or RoundTable(binary=e.data.pool.n_classes == 2)
     for line in record.rounds:
         table.row(line)
@@ -115,7 +114,8 @@ def run(experiment: Experiment, record: Record, table: RoundTable | None = None)
         with e.profile.round(round) if stage is None else nullcontext():  # half a round has no times to compare
             if stage is None:
                 _check_classes(pool, e.data.pool.classes, budget)
-                if e.trainer.warm_start and round > 0 and learner.posterior is None:
+                learner = _learner(e, round, learner)
+                if e.trainer.warm_start and learner.posterior is None and _goes_on(e, round):
                     learner.load_warm_start(record.checkpoint(round - 1))
                 stage = _fit_evaluate_query(e, learner, pool, round, record.rounds)
                 with e.profile.stage("record"):
@@ -173,12 +173,32 @@ def final_numbers(lines: list[Line]) -> dict[str, float]:
     return numbers
 
 
-def _learner(e: Experiment) -> Learner:
-    """A model with a frozen trunk maps the images to features first, once: what it learns from is those."""
-    prepare = getattr(e.build_network, "prepare", None)
+def _network(e: Experiment, round: int) -> Any:
+    """What builds the networks of a round: a model with a frozen trunk says when that is unfrozen."""
+    model: Any = e.build_network
+    return model.unfrozen if hasattr(model, "on_features") and not model.on_features(round) else model
+
+
+def _goes_on(e: Experiment, round: int) -> bool:
+    """Whether a round trains the network of the one before."""
+    return round > 0 and bool(_network(e, round) == _network(e, round - 1))
+
+
+def _learner(e: Experiment, round: int, last: Learner | None = None) -> Learner:
+    """The learner of a round: `last`, unless another network is trained from now on.
+
+    A model with a frozen trunk maps the images to features first, once: what it learns from is those. When it is unfrozen it
+    learns from the images, and scales them itself.
+    """
+    build = _network(e, round)
+    if last is not None and last.build_network == build:
+        return last
+    prepare = getattr(build, "prepare", None)
     data, target = e.data, e.target_images
     views: dict[str, list[ImageSet]] = {}
-    if prepare is not None:
+    if build != e.build_network:
+        data = replace(data, normalization="none")
+    elif prepare is not None:
         pool, test = (prepare(images, e.cache, e.device) for images in (data.pool, data.test))
         draws = fixed_draws(data.augment, e.uncertainty.n_views)
         for name, images in ((POOL, data.pool), (TEST, data.test), (TARGET, target)):
@@ -188,9 +208,9 @@ def _learner(e: Experiment) -> Learner:
                 ]
         target = None if target is None else prepare(target, e.cache, e.device)
         data = replace(data, pool=pool, test=test, augment=None)
-    return Learner(
+    learner = Learner(
         data,
-        e.build_network,
+        build,
         e.trainer,
         e.uncertainty,
         seed=e.seed,
@@ -201,6 +221,8 @@ def _learner(e: Experiment) -> Learner:
         target=target,
         views=views,
     )
+    e.profile.watch(learner)
+    return learner
 
 
 def _initial(e: Experiment, record: Record) -> list[Question]:

@@ -74,10 +74,13 @@ class Normalizer:
 
     mode "pool": by the mean and deviation of the pool, for each channel (images) or each feature (cached features).
     mode "image": each image by its own mean and deviation, which removes exposure as a cue.
+    mode "none": images stay as they are, for a network that scales them itself.
     """
 
     def __init__(self, array: np.ndarray, device: torch.device, mode: str = "pool") -> None:
         self.mode = mode if array.ndim == 4 else "pool"
+        if self.mode == "none":
+            return
         axes = (0, 2, 3) if array.ndim == 4 else (0,)
         mean, deviation = _moments(array, axes)
         shape = (1, -1, 1, 1) if array.ndim == 4 else (1, -1)
@@ -87,6 +90,8 @@ class Normalizer:
 
     def __call__(self, samples: Tensor) -> Tensor:
         x = samples.float()
+        if self.mode == "none":
+            return x
         if self.mode == "image":
             deviation, mean = torch.std_mean(x, dim=(1, 2, 3), keepdim=True, correction=0)
             return (x - mean) / deviation.clamp_min(1.0)  # one grey level: a blank image stays blank

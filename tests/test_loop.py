@@ -9,6 +9,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hydra.utils import instantiate
+from tests_support import leaves
 
 import alframe.loop
 import alframe.record
@@ -16,25 +18,31 @@ from alframe.annotator.noisy import Noisy
 from alframe.annotator.oracle import Oracle
 from alframe.board import Board
 from alframe.budget import Budget
+from alframe.config import composer
+from alframe.dataset.augment import Augmentation
 from alframe.errors import ConfigError, PoolError, RunFolderError
 from alframe.loop import final_numbers, run
 from alframe.pool import Ledger
 from alframe.record import Record
-from alframe.scores import bald
+from alframe.scores import bald, entropy
 from alframe.strategy.candidates import Candidates
 from alframe.strategy.core_set import CoreSet
 from alframe.strategy.random import Random
 from alframe.strategy.switch import Switch
 from alframe.strategy.top_score import TopScore
+from alframe.uncertainty.ensemble import Ensemble
+from alframe.uncertainty.laplace import Laplace
 from alframe.uncertainty.mc_dropout import MCDropout
 from alframe.uncertainty.point import Point
+from alframe.uncertainty.snapshot import Snapshot
+from alframe.uncertainty.tta import TTA
 
 CPU = torch.device("cpu")
 
 
-def go(experiment, folder, config=None):
+def go(experiment, folder, config=None, **options):
     """One launch: open the folder, run, close."""
-    record = Record(folder, config or {"budget": {"rounds": experiment.budget.rounds}})
+    record = Record(folder, config or {"budget": {"rounds": experiment.budget.rounds}}, **options)
     try:
         if not record.stopped:
             record.begin(
@@ -176,6 +184,38 @@ def test_early_stop_without_validation_is_refused(make_experiment, make_trainer,
         go(make_experiment(trainer=make_trainer(early_stop=3)), tmp_path)
 
 
+def test_a_temperature_without_validation_is_refused(make_experiment, tmp_path):
+    with pytest.raises(ConfigError, match="uncertainty.temperature=true.*try budget.validation=0.2"):
+        go(make_experiment(uncertainty=MCDropout(temperature=True)), tmp_path)
+
+
+@pytest.mark.parametrize("options", [{"early_stop": 3}, {"best_checkpoint": True}])
+def test_snapshots_are_not_chosen_by_validation(make_experiment, make_trainer, tmp_path, options):
+    budget = Budget(initial=20, query_size=5, rounds=1, validation=0.2)
+    with pytest.raises(ConfigError, match="early_stop and no trainer.best_checkpoint with Snapshot"):
+        go(make_experiment(uncertainty=Snapshot(), trainer=make_trainer(**options), budget=budget), tmp_path)
+
+
+def test_looks_at_transformed_images_need_an_augmentation(make_experiment, tmp_path):
+    with pytest.raises(ConfigError, match=r"draw\(\) and apply\(\) for uncertainty=tta, got none"):
+        go(make_experiment(uncertainty=TTA()), tmp_path)
+
+
+def test_members_cannot_train_together_and_stop_apart(make_experiment, make_trainer, tmp_path):
+    budget = Budget(initial=20, query_size=5, rounds=1, validation=0.2)
+    with pytest.raises(ConfigError, match="uncertainty.method=together.*use uncertainty.method=one_by_one"):
+        go(
+            make_experiment(uncertainty=Ensemble(method="together"), trainer=make_trainer(early_stop=3), budget=budget),
+            tmp_path,
+        )
+
+
+def test_the_line_of_a_round_holds_what_the_posterior_settled_on(make_experiment, tmp_path):
+    budget = Budget(initial=20, query_size=5, rounds=1, validation=0.2)
+    rounds = go(make_experiment(uncertainty=Laplace(temperature=True), budget=budget), tmp_path)
+    assert {"posterior/temperature", "posterior/prior_precision"} <= rounds[0].keys()
+
+
 def test_skipped_images_are_bought_but_not_trained_on(make_experiment, tmp_path):
     class Skips(Oracle):
         def annotate(self, questions):
@@ -296,6 +336,24 @@ def test_killed(moment, undisturbed, tmp_path):
     assert launch(experiment, tmp_path, KILLS[moment]) == -signal.SIGKILL, "the kill did not come"
     assert launch(experiment, tmp_path) == 0
     assert read(tmp_path) == expected
+
+
+@pytest.mark.parametrize("leaf", leaves("uncertainty"), ids=lambda leaf: leaf.stem)
+def test_killed_with_any_posterior(leaf, make_experiment, make_trainer, data, tmp_path):
+    with composer() as compose:
+        node = compose([f"uncertainty={leaf.stem}", "uncertainty.temperature=true"]).uncertainty
+    experiment = make_experiment(
+        data=replace(data, augment=Augmentation(crop=1)),
+        uncertainty=instantiate(node),
+        trainer=make_trainer(min_steps=10, epochs=0),
+        strategy=TopScore(score=entropy),
+        budget=Budget(initial=20, query_size=5, rounds=2, validation=0.3),
+    )
+    assert launch(experiment, tmp_path / "whole") == 0
+    in_the_second_fit = [(torch.optim.SGD, "step", on_call(60 if leaf.stem == "ensemble" else 15, die))]
+    assert launch(experiment, tmp_path / "run", in_the_second_fit) == -signal.SIGKILL, "the kill did not come"
+    assert launch(experiment, tmp_path / "run") == 0
+    assert read(tmp_path / "run") == read(tmp_path / "whole")
 
 
 def test_killed_in_every_launch_it_still_arrives(undisturbed, tmp_path):

@@ -1,10 +1,12 @@
-"""A pretrained trunk that is run once over the images; only the head on its features is trained."""
+"""A pretrained trunk that is run once over the images, so that only the head on its features is trained, until it is unfrozen."""
 
 import hashlib
 import json
 import os
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -14,10 +16,10 @@ from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
 from alframe.console import progress
-from alframe.errors import ConfigError, DataError, expect
+from alframe.errors import ConfigError, DataError, did_you_mean, expect
 from alframe.images import ImageSet, reserve
 from alframe.model.base import Network
-from alframe.model.checks import check_rate, check_width
+from alframe.model.checks import check_images, check_rate, check_width
 from alframe.model.torchvision_model import (
     WEIGHT_FILES,
     check_name,
@@ -35,12 +37,16 @@ IMAGENET_MEAN, IMAGENET_DEVIATION = (123.675, 116.28, 103.53), (58.395, 57.12, 5
 
 @dataclass(frozen=True)
 class Frozen:
-    """Features of a pretrained trunk as a dataset of their own (`prepare`), and a head on them (call).
+    """Features of a pretrained trunk as a dataset of their own (`prepare`), a head on them (call), and both as one (`unfrozen`).
 
     `trunk` is efficientnet_lite0, whose ImageNet weights a Python package carries, or a torchvision classification model
     with `weights` as in `Torchvision`. Images are stretched to `input_size` x `input_size` pixels (bilinear, antialiased),
     grey ones repeated to three channels; augmentation cannot act on features. The head is dropout and one linear layer,
     after a layer of `hidden` units where that is given. Raises ConfigError for unknown names and sizes out of range.
+
+    `freeze_until` is null (only the head is ever trained), the first round in which trunk and head are trained together on
+    the images, or the path of a layer: from round 0 on that layer and all that is defined after it are trained on the images.
+    The first round on images always starts from the pretrained trunk and a new head; trainer.warm_start counts from there.
     """
 
     trunk: str = LITE0
@@ -49,6 +55,7 @@ class Frozen:
     hidden: int | None = None
     dropout: float = 0.5
     batch_size: int = 32
+    freeze_until: int | str | None = None
 
     def __post_init__(self) -> None:
         check_name(self.trunk, also=(LITE0,))
@@ -63,9 +70,25 @@ class Frozen:
         check_width("batch_size", self.batch_size)
         check_width("hidden", 1 if self.hidden is None else self.hidden)
         check_rate("dropout", self.dropout)
+        if isinstance(self.freeze_until, str):
+            _check_layer(self.trunk, self.freeze_until)
+        else:
+            expect(
+                self.freeze_until is None or self.freeze_until >= 0,
+                f"Expected model.freeze_until to be null, a round from 0 on or the name of a layer, got {self.freeze_until}; "
+                "0 trains the trunk from the start.",
+            )
 
     def __call__(self, shape: tuple[int, ...], n_classes: int) -> "FeatureHead":
         return FeatureHead(shape, n_classes, hidden=self.hidden, dropout=self.dropout)
+
+    def on_features(self, round: int) -> bool:
+        """Whether `round` trains the head on features; if not, it trains the `unfrozen` network on images."""
+        return self.freeze_until is None or (isinstance(self.freeze_until, int) and round < self.freeze_until)
+
+    def unfrozen(self, shape: tuple[int, ...], n_classes: int) -> "Unfrozen":
+        """Trunk and head as one network on images, the trunk with its pretrained weights. Raises what `prepare` does."""
+        return Unfrozen(shape, n_classes, self)
 
     def prepare(self, images: ImageSet, cache: Path, device: torch.device) -> ImageSet:
         """`images` with float32 features [n, d] in place of pixels, computed on `device` once and mapped from `cache` ever after.
@@ -176,6 +199,44 @@ class FeatureHead(Network):
         return self.classifier(self.dropout(h))
 
 
+class Unfrozen(Network):
+    """Trunk and head of `frozen` as one network: pixels [b, c, h, w] from 0 to 255, resized and scaled as for the features.
+
+    Before any training it embeds as the head does on those features. Batch-norm is live, save in what stays frozen: the
+    layers before the one that `freeze_until` names, which training leaves as they are. What drops out within the trunk, its
+    last dropout layer excepted, does so in training.
+    """
+
+    def __init__(self, shape: tuple[int, ...], n_classes: int, frozen: Frozen) -> None:
+        super().__init__()
+        check_images(frozen.trunk, shape, least=1)
+        size = (frozen.input_size, frozen.input_size)
+        self.size = None if shape[1:] == size else size  # settled here, so that torch.fx meets no condition
+        self.trunk = _load_trunk(frozen.trunk, frozen.weights, frozen.input_size, fold=False)
+        with torch.no_grad():
+            n_features = self.trunk(torch.zeros(1, 3, *size)).shape[1]
+        self.top = frozen((n_features,), n_classes)
+        kept = frozen.freeze_until if isinstance(frozen.freeze_until, str) else None
+        self._kept = [] if kept is None else _before(self.trunk[1], kept, frozen.trunk)
+        for module in self._kept:
+            for parameter in module.parameters(recurse=False):
+                parameter.requires_grad_(False)
+
+    def embed(self, x: Tensor) -> Tensor:
+        if self.size is not None:
+            x = F.interpolate(x, size=self.size, mode="bilinear", antialias=True)
+        return self.top.embed(self.trunk(x.expand(-1, 3, -1, -1)))
+
+    def head(self, h: Tensor) -> Tensor:
+        return self.top.head(h)
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        for module in self._kept:
+            module.training = False
+        return self
+
+
 class _Normalize(nn.Module):
     """Pixels from 0 to 255, less `mean`, divided by `deviation`, for each channel."""
 
@@ -188,11 +249,15 @@ class _Normalize(nn.Module):
         return (x - self.mean) / self.deviation  # type: ignore[operator]
 
 
-def _load_trunk(name: str, weights: str, input_size: int) -> nn.Module:
-    """Pixels [b, 3, h, w] from 0 to 255 to features [b, d], in eval mode, batch-norm folded into the convolutions."""
+def _load_trunk(name: str, weights: str, input_size: int, *, fold: bool = True) -> nn.Sequential:
+    """Pixels [b, 3, h, w] from 0 to 255 to features [b, d], in eval mode: scaling, then the model.
+
+    `fold` puts batch-norm into the convolutions, which is faster and cannot be trained.
+    """
     if name == LITE0:
         # The scaling that Google's EfficientNet-lite was trained with, which is not ImageNet's mean and deviation.
-        return nn.Sequential(_Normalize((127.0,) * 3, (128.0,) * 3), fuse(_load_lite0().eval()))
+        lite0 = _load_lite0().eval()
+        return nn.Sequential(_Normalize((127.0,) * 3, (128.0,) * 3), fuse(lite0) if fold else lite0)
     model = load_model(name, weights)
     remove_last_layer(model, name)
     check_size(model, name, (3, input_size, input_size))
@@ -202,22 +267,53 @@ def _load_trunk(name: str, weights: str, input_size: int) -> nn.Module:
         mean, deviation = (tuple(255 * value for value in values) for values in (published.mean, published.std))
     elif hasattr(model, "transform_input"):  # torchvision sets it for the published weights only
         model.transform_input = True  # type: ignore[assignment]
-    return nn.Sequential(_Normalize(mean, deviation), fuse(model.eval()))
+    model.eval()
+    return nn.Sequential(_Normalize(mean, deviation), fuse(model) if fold else model)
 
 
-def _load_lite0() -> nn.Module:
+def _load_lite0(trained: bool = True) -> nn.Module:
     """EfficientNet-lite0 with ImageNet weights and no last layer; convolutions that pad by a layer of their own made plain."""
     weights = _lite0_weights()
     from efficientnet_lite_pytorch import EfficientNet
     from efficientnet_lite_pytorch.utils import Conv2dStaticSamePadding
 
     model = EfficientNet.from_name("efficientnet-lite0")
-    model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-    model._fc = nn.Identity()
+    if trained:
+        model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+    model._dropout, model._fc = nn.Identity(), nn.Identity()
     for path, module in list(model.named_modules()):
         if isinstance(module, Conv2dStaticSamePadding):
             model.set_submodule(path, _plain_convolution(module))
     return model
+
+
+def _before(model: nn.Module, layer: str, name: str) -> list[nn.Module]:
+    """All modules that are defined before `layer`, those around it included. Raises ConfigError for an unknown one."""
+    modules = dict(model.named_modules())
+    weighty = [path for path, module in modules.items() if any(True for _ in module.parameters())]
+    paths = list(modules)
+    known = paths[1 : paths.index(weighty[-1]) + 1]
+    if layer not in known:
+        parts = ", ".join(path for path in known if "." not in path)
+        hint = did_you_mean(layer, known, otherwise=f"; its parts are {parts}, and what is inside them")
+        raise ConfigError(
+            f"Expected model.freeze_until to be null, a round, or a layer of {name} with weights in it or after it, got '{layer}'{hint}."
+        )
+    return [modules[path] for path in paths[: paths.index(layer)]]
+
+
+def _check_layer(name: str, layer: str) -> None:
+    """Raises ConfigError for a `layer` that trunk `name` has not. Nothing is computed and no weights are needed."""
+    if name == LITE0 and find_spec("efficientnet_lite_pytorch") is None:
+        return  # told with how to install it when it is used
+    try:
+        with torch.device("meta"):
+            model = _load_lite0(trained=False) if name == LITE0 else load_model(name, None)
+    except NotImplementedError:
+        return  # regnet reads what it draws: its layers are looked at when it is used
+    if name != LITE0:
+        remove_last_layer(model, name)
+    _before(model, layer, name)
 
 
 def _lite0_weights() -> str:

@@ -23,7 +23,7 @@ class Together(nn.Module):
         parameters, buffers = stack_module_state(self._networks)
         self._names = {name.replace(".", "/"): name for name in (*parameters, *buffers)}
         for name, value in parameters.items():
-            self.register_parameter(name.replace(".", "/"), nn.Parameter(value.detach()))
+            self.register_parameter(name.replace(".", "/"), nn.Parameter(value.detach(), value.requires_grad))
         for name, value in buffers.items():
             self.register_buffer(name.replace(".", "/"), value)
 

@@ -278,14 +278,14 @@ class Trainer:
         return correct / len(examples), loss / len(examples)
 
     def _optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
-        """The optimizer over the network's parameters, in its fused version where it has one."""
+        """The optimizer over the parameters that are not frozen, in its fused version where it has one."""
         options: dict[str, Any] = {"lr": self.lr}
         given = getattr(self.optimizer, "keywords", {})
         if "fused" in inspect.signature(self.optimizer).parameters and not {"fused", "foreach"} & {
             key for key, value in given.items() if value is not None
         }:
             options["fused"] = True
-        return self.optimizer(network.parameters(), **options)
+        return self.optimizer([weights for weights in network.parameters() if weights.requires_grad], **options)
 
     def _loss(self, logits: Tensor, labels: Tensor, weight: Tensor | None) -> Tensor:
         return cross_entropy(logits, labels, weight=weight, label_smoothing=self.label_smoothing)

@@ -73,20 +73,19 @@ class LaplacePosterior(Posterior):
     @property
     def _trained(self) -> Tensor:
         """Weights and bias of the trained layer, float64 [d + 1, c]."""
-        weight = self.layer.weight.detach().double()
-        bias = self.layer.bias.detach().double() if self.layer.bias is not None else weight.new_zeros(len(weight))
-        return torch.cat([weight.T, bias[None]])
+        weight, bias = self.layer.weight.detach().double().T, self.layer.bias
+        return weight if bias is None else torch.cat([weight, bias.detach().double()[None]])
 
     @torch.no_grad()
     def _curvature(self, training: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor, float]:
         """A [d + 1, d + 1] and B [c, c] in float64, and the log-likelihood of the labels."""
-        d, c = self.layer.in_features, self.layer.out_features
-        gram = torch.zeros(d + 1, d + 1, dtype=torch.float64, device=self.layer.weight.device)
+        d, c = self._trained.shape
+        gram = torch.zeros(d, d, dtype=torch.float64, device=self.layer.weight.device)
         noise = torch.zeros(c, c, dtype=torch.float64, device=gram.device)
         log_likelihood, n = 0.0, 0
         for x, labels in training:
             _, inputs, logits = self._forward(x)
-            h, log_probs = _with_one(inputs.double()), logits.double().log_softmax(dim=-1)
+            h, log_probs = inputs.double(), logits.double().log_softmax(dim=-1)
             p = log_probs.exp()
             gram += h.T @ h
             noise += p.sum(dim=0).diag() - p.T @ p
@@ -105,7 +104,7 @@ class LaplacePosterior(Posterior):
         return float(PRECISIONS[int(torch.tensor(evidence).argmax())])
 
     def _forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Features [b, d'], what the last layer reads [b, d], logits [b, c]."""
+        """Features [b, d'], what the last layer reads, with a 1 for the bias [b, d + 1], logits [b, c]."""
         features = self.networks[0].embed(x)  # type: ignore[operator]
         seen: list[tuple[Tensor, Tensor]] = []
         handle = self.layer.register_forward_hook(lambda _, inputs, output: seen.append((inputs[0].clone(), output)))
@@ -118,12 +117,13 @@ class LaplacePosterior(Posterior):
                 f"Expected the logits of {type(self.networks[0]).__name__} to be what its last linear layer gives, for "
                 "uncertainty=laplace, got something else; use uncertainty=mc_dropout or uncertainty=ensemble."
             )
-        return features, seen[-1][0].float(), logits
+        h = seen[-1][0].float()
+        return features, h if self.layer.bias is None else torch.cat([h, h.new_ones(len(h), 1)], dim=1), logits
 
     @torch.no_grad()
     def predict(self, x: Tensor, view: View | None = None) -> Prediction:
-        features, inputs, logits = self._forward(x)
-        drawn = torch.einsum("bd,kdc->bkc", _with_one(inputs), self.weights)
+        features, h, logits = self._forward(x)
+        drawn = torch.einsum("bd,kdc->bkc", h, self.weights)
         return Prediction(drawn.log_softmax(dim=-1), features.float(), logits.float().log_softmax(dim=-1))
 
     @property
@@ -140,7 +140,3 @@ def last_linear(network: nn.Module) -> nn.Linear:
             "with none; use uncertainty=mc_dropout or uncertainty=ensemble."
         )
     return layers[-1]
-
-
-def _with_one(h: Tensor) -> Tensor:
-    return torch.cat([h, h.new_ones(len(h), 1)], dim=1)

@@ -11,7 +11,7 @@ from alframe.uncertainty.base import Posterior, Task, Uncertainty, View
 
 
 @dataclass(frozen=True)
-class TestTimeAugmentation(Uncertainty):
+class TTA(Uncertainty):
     """k = `draws` looks at each image: as it is, and under k - 1 fixed transformations of the dataset's augmentation.
 
     The transformations are the same for every image and every round, so draws are consistent. One training; inference costs
@@ -37,11 +37,11 @@ class TestTimeAugmentation(Uncertainty):
     def n_views(self) -> int:  # type: ignore[override]
         return self.draws - 1
 
-    def fit(self, task: Task, generator: torch.Generator) -> "TestTimeAugmentationPosterior":
-        return TestTimeAugmentationPosterior(task.train(), self.n_views)
+    def fit(self, task: Task, generator: torch.Generator) -> "TTAPosterior":
+        return TTAPosterior(task.train(), self.n_views)
 
 
-class TestTimeAugmentationPosterior(Posterior):
+class TTAPosterior(Posterior):
     """One network in eval mode; draw 0 is the image as it is."""
 
     def __init__(self, network: nn.Module, n_views: int) -> None:

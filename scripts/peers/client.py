@@ -6,7 +6,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,16 @@ class PeerError(Exception):
 
 @dataclass(frozen=True)
 class Answer:
-    """`positions` [q] in the peer's order; `scores` of all n images, or None; the query's own seconds and extra bytes."""
+    """`positions` [q] in the peer's order; `scores` of all n images, or None; the query's own seconds and extra bytes.
+
+    `notes` is what else the adapter has to tell.
+    """
 
     positions: np.ndarray
     scores: np.ndarray | None
     seconds: float
     extra_bytes: int
+    notes: dict[str, Any] = field(default_factory=dict)
 
 
 class Peer:
@@ -113,6 +117,7 @@ class Peer:
                 None if one["scores"] is None else np.array(one["scores"], dtype=np.float64),
                 one["seconds"],
                 one["extra_bytes"],
+                one["notes"],
             )
             for one in reply["answers"]
         ]

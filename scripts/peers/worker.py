@@ -1,7 +1,8 @@
 """Runs inside a peer's environment: one JSON request a line on standard input, one JSON reply a line on standard output.
 
 Request {peer, strategy, case, size, seeds, options, measure}; `case` names a .npz file. Reply {answers: [{positions, scores, seconds,
-extra_bytes}, ...]}, one for each seed, or {error}. Seconds and bytes are those of the query alone: the adapter has turned the
+extra_bytes, notes}, ...]}, one for each seed, or {error}. A query answers positions, (positions, scores) or (positions, scores,
+notes), notes being plain values. Seconds and bytes are those of the query alone: the adapter has turned the
 case into what the peer takes before the clock starts. Bytes are taken with `measure` only, which costs 0.3 s.
 """
 
@@ -37,13 +38,14 @@ def answer(request: dict) -> dict:
         found = query(request["size"])
         seconds = time.perf_counter() - start
         extra = resident("VmHWM") - before if request["measure"] else 0
-        positions, scores = found if isinstance(found, tuple) else (found, None)
+        positions, scores, notes = (*found, {})[:3] if isinstance(found, tuple) else (found, None, {})
         answers.append(
             {
                 "positions": np.asarray(positions).reshape(-1).tolist(),
                 "scores": None if scores is None else np.asarray(scores, dtype=float).reshape(-1).tolist(),
                 "seconds": seconds,
                 "extra_bytes": max(0, extra),
+                "notes": notes,
             }
         )
     return {"answers": answers}

@@ -13,26 +13,12 @@ import torchvision
 from alframe.errors import ConfigError, DataError
 from alframe.images import ImageSet
 from alframe.model.frozen import FeatureHead, Frozen, _load_lite0, _load_trunk
-from alframe.rng import generator, scoped
+from alframe.rng import generator
 
 CPU = torch.device("cpu")
 needs_lite0 = pytest.mark.skipif(
     find_spec("efficientnet_lite_pytorch") is None, reason="the extra efficientnet-lite0 is not installed"
 )
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory) -> str:
-    """A file of weights for resnet18; batch-norm statistics that matter when they are folded away."""
-    path = tmp_path_factory.mktemp("weights") / "resnet18.pth"
-    with scoped(generator(0, 0, "weights")):
-        model = torchvision.models.resnet18()
-        for module in model.modules():
-            if isinstance(module, torch.nn.BatchNorm2d):
-                module.running_mean.normal_(std=0.1)
-                module.running_var.uniform_(0.5, 1.5)
-    torch.save(model.state_dict(), path)
-    return str(path)
 
 
 def make_images(n: int = 5, channels: int = 1, side: int = 40, seed: int = 0) -> ImageSet:

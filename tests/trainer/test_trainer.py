@@ -1,4 +1,5 @@
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pytest
@@ -156,8 +157,74 @@ def test_lower_precision_still_learns(problem, make_trainer, tiny_network, preci
         {"early_stop": 0},
         {"max_steps": 0},
         {"gradient_clip": -1.0},
+        {"ema": 1.0},
     ],
 )
 def test_values_out_of_range_are_refused(make_trainer, options):
     with pytest.raises(ConfigError, match="Expected"):
         make_trainer(**options)
+
+
+def test_cycles_start_the_schedule_again_within_the_same_steps(problem, make_trainer, tiny_network):
+    trainer = make_trainer(min_steps=20, epochs=0, warmup=0.0)
+    ends = []
+    _, report = problem.fit(trainer, tiny_network, cycles=3, at_cycle_end=lambda: ends.append(1))
+    assert (report.steps, len(ends)) == (20, 3)
+    factors = [trainer._lr_factor(step, 20, cycles=3) for step in range(20)]
+    assert [step for step, factor in enumerate(factors) if factor == 1.0] == [0, 7, 14]
+    assert [trainer._lr_factor(step, 7) for step in range(7)] == pytest.approx(factors[7:14])
+
+
+def test_there_are_at_least_as_many_steps_as_cycles(problem, make_trainer, tiny_network):
+    ends = []
+    _, report = problem.fit(
+        make_trainer(min_steps=2, epochs=0), tiny_network, cycles=5, at_cycle_end=lambda: ends.append(1)
+    )
+    assert (report.steps, len(ends)) == (5, 5)
+
+
+def test_the_moving_average_of_the_weights_is_kept(problem, make_trainer, tiny_network, monkeypatch):
+    seen = []
+    step = torch.optim.SGD.step
+
+    def remember(optimizer, *arguments, **options):
+        step(optimizer, *arguments, **options)
+        seen.append(optimizer.param_groups[0]["params"][0].detach().double().clone())
+
+    monkeypatch.setattr(torch.optim.SGD, "step", remember)
+    model, _ = problem.fit(make_trainer(min_steps=8, epochs=0, ema=0.7), tiny_network)
+    average = seen[0]
+    for weights in seen[1:]:
+        average = 0.7 * average + 0.3 * weights
+    torch.testing.assert_close(next(model.parameters()).double(), average, rtol=1e-5, atol=1e-6)
+
+
+def test_a_moving_average_is_what_validation_sees_and_keeps(problem, make_trainer, tiny_network):
+    trainer = make_trainer(min_steps=60, ema=0.9, best_checkpoint=True, validate_every=10)
+    model, report = problem.fit(trainer, tiny_network, validation=problem.examples(60, 120))
+    pixels, prepare = Pixels(problem.images.pixels, CPU, 0), Normalizer(problem.images.pixels, CPU)
+    assert report.validation_accuracy == trainer.validate(model, pixels, problem.examples(60, 120), prepare)[0]
+
+
+def test_the_fused_optimizer_is_used_and_takes_the_same_steps(problem, make_trainer, tiny_network):
+    fused, plain = (
+        make_trainer(optimizer=partial(torch.optim.SGD, momentum=0.9, weight_decay=1e-3, **options))
+        for options in ({}, {"fused": False})
+    )
+    networks = [problem.fit(trainer, tiny_network)[0] for trainer in (fused, plain)]
+    assert [trainer._optimizer(networks[0]).defaults["fused"] for trainer in (fused, plain)] == [True, False]
+    torch.testing.assert_close(*map(weights, networks), rtol=1e-4, atol=1e-5)
+
+
+def test_the_next_round_uses_what_was_compiled(problem, make_trainer, tiny_network, monkeypatch):
+    compiled = []
+    backend = lambda graph, inputs: compiled.append(1) or graph.forward  # noqa: E731
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    torch._dynamo.reset()
+    eager, _ = problem.fit(make_trainer(), tiny_network)
+    for round in range(3):
+        model, _ = problem.fit(make_trainer(compile=True), tiny_network)
+        torch.testing.assert_close(weights(model), weights(eager))
+        if round == 0:
+            first = len(compiled)
+    assert len(compiled) == first > 0

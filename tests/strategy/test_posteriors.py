@@ -1,0 +1,75 @@
+"""Every strategy with every posterior: whatever `configs/` holds, fitted to a few images and asked through the pool pass."""
+
+from dataclasses import replace
+from functools import cache
+
+import pytest
+import torch
+from conftest import TinyNetwork, tiny_data, tiny_trainer
+from hydra.utils import instantiate
+from tests_support import leaves
+
+from alframe.budget import Budget
+from alframe.config import composer
+from alframe.dataset.augment import Augmentation
+from alframe.errors import ConfigError
+from alframe.learner import Learner
+from alframe.loop import check_parts
+from alframe.query import query
+from alframe.trainer.trainer import Examples
+
+STRATEGIES = [leaf.stem for leaf in leaves("strategy") if leaf.stem != "custom"]
+POSTERIORS = [leaf.stem for leaf in leaves("uncertainty")]
+N_LABELED, N_VALIDATION, SIZE = 24, 16, 6
+BUDGET = Budget(initial=40, validation=0.4)
+
+pytestmark = pytest.mark.filterwarnings("ignore:The batch saturates")  # batch_bald, with so few draws
+
+
+with composer() as compose:
+    SCHEDULES = {name: instantiate(compose([f"strategy={name}"]).strategy) for name in STRATEGIES}
+    UNCERTAINTIES = {
+        name: instantiate(compose([f"uncertainty={name}", "uncertainty.temperature=true"]).uncertainty)
+        for name in POSTERIORS
+    }
+
+
+@cache
+def fitted(posterior: str) -> Learner:
+    """Three classes, a network of a few weights, a temperature on top."""
+    data = replace(tiny_data(120, 30, n_classes=3), augment=Augmentation(crop=1))
+    learner = Learner(data, TinyNetwork, tiny_trainer(), UNCERTAINTIES[posterior], seed=0, device=torch.device("cpu"))
+    learner.fit(examples(0, N_LABELED, data), examples(N_LABELED, N_LABELED + N_VALIDATION, data), round=0)
+    return learner
+
+
+def examples(start: int, stop: int, data) -> Examples:
+    return Examples(torch.arange(start, stop), torch.from_numpy(data.pool.labels)[start:stop])
+
+
+@pytest.mark.parametrize("posterior", POSTERIORS)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_any_strategy_asks_any_posterior(strategy: str, posterior: str) -> None:
+    schedule, uncertainty = SCHEDULES[strategy], UNCERTAINTIES[posterior]
+    try:
+        check_parts(schedule, uncertainty, tiny_trainer(), BUDGET)
+    except ConfigError:
+        assert uncertainty.n_draws < schedule.min_draws
+        return
+    data = tiny_data(120, 30, n_classes=3)
+    rows = torch.arange(N_LABELED + N_VALIDATION, 120)
+    picked = [
+        query(
+            schedule.at(0, 40),
+            fitted(posterior),
+            rows,
+            SIZE,
+            torch.Generator().manual_seed(0),
+            training=examples(0, N_LABELED, data),
+            validation=examples(N_LABELED, N_LABELED + N_VALIDATION, data),
+            target_size=20,
+        )
+        for _ in range(2)
+    ]
+    assert set(picked[0].indices) <= set(rows.tolist())
+    assert picked[0].indices == picked[1].indices

@@ -5,7 +5,7 @@ import sys
 import tempfile
 import traceback
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import hydra
@@ -21,6 +21,7 @@ from alframe.config import COMPOSING, CONFIGS, NO_PRESET, Plan, build, check_ove
 from alframe.console import RoundTable
 from alframe.errors import AlframeError
 from alframe.loop import run
+from alframe.profile import Profile
 from alframe.record import Record
 
 
@@ -114,13 +115,15 @@ def execute(plan: Plan) -> list[dict[str, object]]:
         tensorboard=options["tensorboard"],
         keep_checkpoint=options["checkpoint"],
     )
+    profile = Profile(plan.folder if options["profile"] else None, plan.device)
     try:
         if record.finished:
             say(f"{plan.folder}: finished already ({record.stopped}); nothing to do. run.overwrite=true starts again.")
+            _say_all(profile.report())
             return record.rounds
         say(f"{plan.folder}: {f'going on after {record.done} rounds' if record.done else 'starting'} on {plan.device}")
         data = plan.dataset.load(plan.cache)
-        experiment = plan.experiment(data)
+        experiment = replace(plan.experiment(data), profile=profile)
         twins = data.n_shared
         if twins:
             say(
@@ -140,6 +143,7 @@ def execute(plan: Plan) -> list[dict[str, object]]:
         table = RoundTable(binary=data.pool.n_classes == 2)
         lines = run(experiment, record, table)
         table.summary(lines, plan.folder)
+        _say_all(profile.report())
         return lines
     finally:
         record.close()
@@ -157,6 +161,11 @@ def _compare(cells: list[Path]) -> None:
 def say(text: str, *, error: bool = False) -> None:
     """One line to a person: unwrapped, so that it can be copied and searched."""
     Console(stderr=error, highlight=False).print(text, markup=False, soft_wrap=True, style="red" if error else None)
+
+
+def _say_all(lines: list[str]) -> None:
+    for line in lines:
+        say(line)
 
 
 def _tell(error: Exception) -> None:

@@ -3,7 +3,7 @@
 import hashlib
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from alframe.images import Data, FixedAugment, ImageSet, augmented
 from alframe.learner import POOL, TARGET, TEST, Learner, fixed_draws
 from alframe.metrics import area_under_curve, evaluate
 from alframe.pool import Pool
+from alframe.profile import Profile
 from alframe.query import Picked, query
 from alframe.record import Record
 from alframe.rng import generator
@@ -56,6 +57,7 @@ class Experiment:
     target_size: int = 500
     target_images: ImageSet | None = None
     show_progress: bool = False
+    profile: Profile = field(default_factory=Profile)
 
     @property
     def data_hash(self) -> str:
@@ -109,20 +111,24 @@ def run(experiment: Experiment, record: Record, table: RoundTable | None = None)
     record.check_books()
     for round in range(record.done, 0 if record.stopped else budget.rounds + 1):
         stage = record.stage(f"round_{round:03d}")
-        if stage is None:
-            _check_classes(pool, e.data.pool.classes, budget)
-            learner = _learner(e, round, learner)
-            if e.trainer.warm_start and learner.posterior is None and _goes_on(e, round):
-                learner.load_warm_start(record.checkpoint(round - 1))
-            stage = _fit_evaluate_query(e, learner, pool, round, record.rounds)
-            if e.trainer.warm_start or record.keep_checkpoint:
-                learner.save(record.checkpoint(round))
-            record.store_stage(f"round_{round:03d}", stage)
-        line, questions = stage["line"], questions_of(stage)
-        line["annotate_s"] = ask(annotator, pool, questions)
-        images, answers = _shown(e.data, pool, questions)
-        summary = final_numbers([*record.rounds, line]) if line["stopped"] else None
-        record.commit(line, stage, images, answers, e.data.pool.classes, summary)
+        with e.profile.round(round) if stage is None else nullcontext():  # half a round has no times to compare
+            if stage is None:
+                _check_classes(pool, e.data.pool.classes, budget)
+                learner = _learner(e, round, learner)
+                if e.trainer.warm_start and learner.posterior is None and _goes_on(e, round):
+                    learner.load_warm_start(record.checkpoint(round - 1))
+                stage = _fit_evaluate_query(e, learner, pool, round, record.rounds)
+                with e.profile.stage("record"):
+                    if e.trainer.warm_start or record.keep_checkpoint:
+                        learner.save(record.checkpoint(round))
+                    record.store_stage(f"round_{round:03d}", stage)
+            line, questions = stage["line"], questions_of(stage)
+            with e.profile.stage("annotate"):
+                line["annotate_s"] = ask(annotator, pool, questions)
+            with e.profile.stage("record"):
+                images, answers = _shown(e.data, pool, questions)
+                summary = final_numbers([*record.rounds, line]) if line["stopped"] else None
+                record.commit(line, stage, images, answers, e.data.pool.classes, summary)
         table.row(line)
         if record.stopped:
             break
@@ -202,7 +208,7 @@ def _learner(e: Experiment, round: int, last: Learner | None = None) -> Learner:
                 ]
         target = None if target is None else prepare(target, e.cache, e.device)
         data = replace(data, pool=pool, test=test, augment=None)
-    return Learner(
+    learner = Learner(
         data,
         build,
         e.trainer,
@@ -215,6 +221,8 @@ def _learner(e: Experiment, round: int, last: Learner | None = None) -> Learner:
         target=target,
         views=views,
     )
+    e.profile.watch(learner)
+    return learner
 
 
 def _initial(e: Experiment, record: Record) -> list[Question]:
@@ -251,9 +259,9 @@ def _fit_evaluate_query(e: Experiment, learner: Learner, pool: Pool, round: int,
     """One round up to its questions, as plain values: what is stored before anyone is asked."""
     training, validation = pool.training(), pool.validation()
     seconds: dict[str, float] = {}
-    with _timed(seconds, "fit_s"):
+    with e.profile.stage("fit"), _timed(seconds, "fit_s"):
         fitted = learner.fit(training, validation, round)
-    with _timed(seconds, "evaluate_s"):
+    with e.profile.stage("evaluate"), _timed(seconds, "evaluate_s"):
         test_rows = torch.arange(len(e.data.test))
         test = evaluate(
             learner.mean_log_probs(TEST, test_rows, f"round {round}: test"),
@@ -291,9 +299,9 @@ def _fit_evaluate_query(e: Experiment, learner: Learner, pool: Pool, round: int,
         strategy = e.strategy.at(round, pool.bought)
         picked = _pick(e, strategy, learner, candidates, n_chosen, training, validation, round)
         line |= picked.seconds
-        stage["questions"] = [
-            asdict(question) for question in _questions(e, learner, picked, candidates, n_validation, round)
-        ]
+        with e.profile.stage("annotate"):
+            questions = _questions(e, learner, picked, candidates, n_validation, round)
+        stage["questions"] = [asdict(question) for question in questions]
         stage["pool_scores"] = _histogram(picked.pool_scores)
     return stage
 
@@ -320,6 +328,7 @@ def _pick(
         target_size=e.target_size,
         max_bytes=e.max_bytes,
         description=f"round {round}: pool",
+        profile=e.profile,
     )
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from alframe.errors import StrategyError
 from alframe.learner import POOL, Learner
+from alframe.profile import Profile
 from alframe.strategy.base import Strategy
 from alframe.trainer.trainer import Examples
 from alframe.types import Selection, Summary, Views
@@ -38,6 +39,7 @@ def query(
     target_size: int = 500,
     max_bytes: int = 1 << 30,
     description: str = "",
+    profile: Profile | None = None,
 ) -> Picked:
     """Pick `size` of `candidates` (dataset indices, int64 [n]). ONE pass over the pool, under the evaluation transform.
 
@@ -46,25 +48,28 @@ def query(
     Raises `StrategyError`, naming the strategy, when it does not answer with exactly `size` distinct positions in range and
     finite scores, or when a summary holds NaN.
     """
+    profile = profile or Profile()
     begin = time.perf_counter()
-    narrowed = strategy.narrow(len(candidates), size, generator)
-    looked_at = candidates if narrowed is None else candidates[narrowed]
-    views = _views(
-        strategy,
-        learner,
-        looked_at,
-        candidates,
-        generator,
-        training,
-        validation,
-        target,
-        target_size,
-        max_bytes,
-        description,
-    )
+    with profile.stage("pool"):
+        narrowed = strategy.narrow(len(candidates), size, generator)
+        looked_at = candidates if narrowed is None else candidates[narrowed]
+        views = _views(
+            strategy,
+            learner,
+            looked_at,
+            candidates,
+            generator,
+            training,
+            validation,
+            target,
+            target_size,
+            max_bytes,
+            description,
+        )
     passed = time.perf_counter()
-    selection = strategy.select(views, size, generator)
-    _check(strategy, selection, size, views.n)
+    with profile.stage("select"):
+        selection = strategy.select(views, size, generator)
+        _check(strategy, selection, size, views.n)
     positions = selection.positions.cpu()
     return Picked(
         indices=looked_at[positions].tolist(),

@@ -8,10 +8,11 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "alframe"
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
 TIERS = [
-    {"types", "errors", "rng", "images", "pixels", "console", "area", "storage", "provenance"},
+    {"types", "errors", "rng", "images", "pixels", "console", "area", "storage", "provenance", "stages"},
     {"scores", "metrics", "engine"},
     {"dataset", "model", "trainer", "uncertainty", "strategy", "annotator", "budget", "board"},
     {"learner", "pool"},
+    {"profile"},
     {"query", "record"},
     {"loop"},
     {"config"},

@@ -31,6 +31,7 @@ class RunOptions:
     overwrite: bool = False
     tensorboard: bool = True
     checkpoint: bool = False
+    profile: bool = False
 
 
 @dataclass

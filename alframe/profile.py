@@ -1,0 +1,295 @@
+"""Where the time of a run goes: the seconds of every stage of every round, and a trace of the operations in one round.
+
+The seconds are the clock's and cover whole rounds. The torch profiler, which slows what it watches and remembers every
+operation, is on for the first batches of each stage of one round only; what it takes to start and stop is not counted.
+"""
+
+import gzip
+import json
+import os
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from torch import Tensor
+from torch.autograd.profiler_util import EventList
+from torch.profiler import ProfilerActivity, record_function
+
+from alframe.images import Augment, FixedAugment
+from alframe.learner import Learner
+from alframe.stages import STAGES, Spent, stages_figure, stages_table, summed, with_rates
+from alframe.storage import read_json, write_atomically
+
+Call = Callable[..., Any]
+TRACED_BATCHES = 10  # of each stage; a fit may have thousands
+TRACED_CALLS = 20_000  # calls from Python in a selection, which has no batches and may be a loop over every pick
+TOP_OPERATORS = 30
+
+
+class Profile:
+    """Measures the rounds of a run and writes what it finds to `profile/` in its folder; without a folder it does nothing."""
+
+    def __init__(self, folder: Path | None = None, device: torch.device | None = None) -> None:
+        self.folder = None if folder is None else folder / "profile"
+        self.device = device or torch.device("cpu")
+        self._spent: defaultdict[str, Spent] = defaultdict(Spent)
+        self._stage: Spent | None = None
+        self._batches, self._in_data = 0, False
+        self._traces: list[_Trace] | None = None
+        self._begins = {"round": 0.0, "stage": 0.0}
+        self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+
+    # -- measuring ---------------------------------------------------------------------------------------------------
+
+    def watch(self, learner: Learner) -> None:
+        """Time all that makes a batch ready: reading rows, augmenting, normalising."""
+        if self.folder is None:
+            return
+        for pixels in learner.pixels.values():
+            pixels.stream = self._stream(pixels.stream)  # type: ignore[method-assign]
+            pixels.take = self._batch(self._data("take", pixels.take))  # type: ignore[method-assign]
+        for pixels in (pixels for views in learner.views.values() for pixels in views):
+            pixels.take = self._data("take", pixels.take)  # type: ignore[method-assign]
+        learner.prepare = self._data("prepare", learner.prepare)  # type: ignore[assignment]
+        if learner.augment is not None:
+            learner.augment = _Augment(learner.augment, self._data)
+
+    @contextmanager
+    def round(self, number: int) -> Iterator[None]:
+        """A whole round. It is written when it ends well; the run's first one with its operations."""
+        if self.folder is None:
+            yield
+            return
+        self._spent = defaultdict(Spent)
+        self._traces = None if (self.folder / "trace.json.gz").exists() else []
+        self._begins["round"] = time.perf_counter()
+        yield
+        total_s = time.perf_counter() - self._begins["round"]
+        if self._traces:
+            self._write_operations(number, self._traces)
+        self._traces = None
+        self._write_stages(number, total_s)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """A part of a round, one of `STAGES`; stages do not lie in each other."""
+        if self.folder is None:
+            yield
+            return
+        self._stage, self._batches = self._spent[name], 0
+        if self._traces is not None:
+            with self._uncounted():
+                self._traces.append(_Trace(name, self.device, self._stop_trace))
+        self._wait()
+        self._begins["stage"] = time.perf_counter()
+        try:
+            yield
+            self._wait()
+            self._stage.seconds += time.perf_counter() - self._begins["stage"]
+            for first, last in self._events:
+                self._add_data(first.elapsed_time(last) / 1000)
+        finally:
+            self._stage = None
+            self._events.clear()
+            self._stop_trace()
+
+    def _stream(self, stream: Callable[[Iterable[Tensor]], Iterator[Tensor]]) -> Callable[..., Iterator[Tensor]]:
+        def timed(batches: Iterable[Tensor]) -> Iterator[Tensor]:
+            following = self._batch(self._data("take", partial(next, stream(batches), None)))
+            while (samples := following()) is not None:
+                yield samples
+
+        return timed
+
+    def _batch(self, take: Call) -> Call:
+        """`take`, with its images counted and the trace stopped when the stage has had its batches."""
+
+        def counted(*arguments: Any) -> Any:
+            if self._stage is None or self._in_data:  # a stream of resident images takes them
+                return take(*arguments)
+            self._batches += 1
+            if self._batches > TRACED_BATCHES:
+                self._stop_trace()
+            samples = take(*arguments)
+            self._stage.images += 0 if samples is None else len(samples)
+            return samples
+
+        return counted
+
+    def _data(self, name: str, function: Call) -> Call:
+        """`function`, with its time moved from the stage it is called in to data."""
+
+        def timed(*arguments: Any) -> Any:
+            if self._stage is None or self._in_data:
+                return function(*arguments)
+            self._in_data = True
+            try:
+                with record_function(f"data: {name}") if self._trace else nullcontext(), self._data_clock():
+                    return function(*arguments)
+            finally:
+                self._in_data = False
+
+        return timed
+
+    @contextmanager
+    def _data_clock(self) -> Iterator[None]:
+        if self.device.type == "cuda":  # by the device's own clock: waiting here would hold it up at every step
+            first, last = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            first.record()
+            yield
+            last.record()
+            self._events.append((first, last))
+        else:
+            begin = time.perf_counter()
+            yield
+            self._add_data(time.perf_counter() - begin)
+
+    def _add_data(self, seconds: float) -> None:
+        if self._stage is not None:
+            self._stage.data_s += seconds
+            self._stage.seconds -= seconds
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    @property
+    def _trace(self) -> "_Trace | None":
+        """The one that is running."""
+        return self._traces[-1] if self._traces and self._traces[-1].running else None
+
+    def _stop_trace(self) -> None:
+        if trace := self._trace:
+            with self._uncounted():
+                trace.stop()
+
+    @contextmanager
+    def _uncounted(self) -> Iterator[None]:
+        """The clocks of stage and round stand still."""
+        self._wait()
+        begin = time.perf_counter()
+        yield
+        for clock in self._begins:
+            self._begins[clock] += time.perf_counter() - begin
+
+    # -- writing -----------------------------------------------------------------------------------------------------
+
+    def _write_stages(self, number: int, total_s: float) -> None:
+        """The round beside those before it, which an earlier launch may have measured."""
+        assert self.folder is not None
+        known = read_json(self.folder / "stages.json", ("rounds",)) or {"rounds": []}
+        stages = {name: asdict(self._spent[name]) for name in STAGES}
+        stages["data"]["seconds"] = sum(stage["data_s"] for stage in stages.values())
+        stages["other"]["seconds"] = max(0.0, total_s - sum(stage["seconds"] for stage in stages.values()))
+        rounds = [line for line in known["rounds"] if line["round"] != number]
+        rounds.append(with_rates({"round": number, "total_s": total_s, "stages": stages}))
+        rounds.sort(key=lambda line: line["round"])
+        whole = {"rounds": rounds, "all": summed(rounds)}
+        write_atomically(self.folder / "stages.json", json.dumps(whole, indent=1))
+        figure = stages_figure(rounds)
+        FigureCanvasAgg(figure)
+        figure.savefig(self.folder / "stages.png")
+
+    def _write_operations(self, number: int, traces: "list[_Trace]") -> None:
+        assert self.folder is not None
+        self.folder.mkdir(parents=True, exist_ok=True)
+        heading = (
+            f"The operators of each stage of round {number} by their own time: of at most {TRACED_BATCHES} batches, "
+            f"or {TRACED_CALLS:,} calls of a selection.\n"
+        )
+        tables = [f"{trace.name}\n{trace.operators()}" for trace in traces if trace.has_operators]
+        write_atomically(self.folder / "operators.txt", "\n".join([heading, *tables]))
+        temporary = self.folder / ".trace.tmp"
+        with gzip.open(temporary, "wt", encoding="utf-8") as file:
+            json.dump(_joined([trace.export(temporary.with_suffix(".json")) for trace in traces]), file)
+        temporary.replace(self.folder / "trace.json.gz")
+
+    def report(self) -> list[str]:
+        """Lines for a person: the table of the stages, and where the rest lies. Nothing where no round was measured."""
+        found = None if self.folder is None else read_json(self.folder / "stages.json", ("rounds", "all"))
+        if found is None:
+            return []
+        return [
+            *stages_table(found["rounds"], found["all"]),
+            f"figure: {self.folder}/stages.png · operators: {self.folder}/operators.txt",
+            f"trace: {self.folder}/trace.json.gz; open it in chrome://tracing or at https://ui.perfetto.dev",
+        ]
+
+
+class _Augment:
+    """An augmentation, timed; one whose draws are made apart stays one."""
+
+    def __init__(self, augment: Augment, timed: Callable[[str, Call], Call]) -> None:
+        self._call = timed("augment", augment)
+        if isinstance(augment, FixedAugment):
+            self.draw, self.apply = augment.draw, timed("augment", augment.apply)
+
+    def __call__(self, images: Tensor, rng: torch.Generator) -> Tensor:
+        result: Tensor = self._call(images, rng)
+        return result
+
+
+class _Trace:
+    """The torch profiler over one stage, from its beginning to `stop`. A selection is cut after `TRACED_CALLS`."""
+
+    def __init__(self, name: str, device: torch.device, stop_at_limit: Callable[[], None]) -> None:
+        os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # or it writes lines about itself to stderr
+        self.name, self.running = name, True
+        activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")
+        self._sort = f"self_{'device' if device.type == 'cuda' else 'cpu'}_time_total"
+        self._profiler = torch.profiler.profile(activities=activities)
+        self._profiler.start()
+        self._range = record_function(name)
+        self._range.__enter__()
+        self._counts = name == "select" and sys.getprofile() is None
+        self._calls, self._stop_at_limit = 0, stop_at_limit
+        if self._counts:
+            sys.setprofile(self._count)
+
+    def stop(self) -> None:
+        self.running = False
+        if self._counts:
+            sys.setprofile(None)
+        self._range.__exit__(None, None, None)
+        self._profiler.stop()
+
+    def _count(self, _frame: FrameType, event: str, _argument: object) -> None:
+        self._calls += event == "c_call"
+        if self._calls >= TRACED_CALLS:
+            self._stop_at_limit()
+
+    @property
+    def has_operators(self) -> bool:
+        return any(event.name.startswith("aten::") for event in self._profiler.events() or ())
+
+    def operators(self) -> str:
+        averages = [event for event in self._profiler.key_averages() if event.key != self.name]
+        return EventList(averages, use_device=self._profiler.use_device).table(
+            sort_by=self._sort, row_limit=TOP_OPERATORS, max_name_column_width=60
+        )
+
+    def export(self, temporary: Path) -> dict[str, Any]:
+        self._profiler.export_chrome_trace(str(temporary))
+        trace: dict[str, Any] = json.loads(temporary.read_bytes())
+        temporary.unlink()
+        return trace
+
+
+def _joined(traces: list[dict[str, Any]]) -> dict[str, Any]:
+    """One trace of several from the same process, whose clocks agree."""
+    events = []
+    for number, trace in enumerate(traces):
+        for event in trace["traceEvents"]:
+            if "id" in event:  # the ends of an arrow, counted from 1 in each
+                event["id"] = f"{number}.{event['id']}"
+            events.append(event)
+    return {**traces[0], "traceEvents": events}

@@ -7,6 +7,7 @@ from hydra.core.global_hydra import GlobalHydra
 from tests_support import CONFIGS
 
 from alframe.config import build, cell_name, check_overrides, composer, load
+from alframe.config.plan import FAST_PATHS
 from alframe.config.schema import GROUPS, without_hydra
 from alframe.errors import ConfigError
 
@@ -215,7 +216,7 @@ def test_the_identity_holds_what_a_deleted_option_falls_back_to():
 
 def test_the_identity_holds_what_follows_the_device():
     resolved = load(["device=cpu"]).identity["resolved"]
-    assert resolved == {"precision": "float32", "channels_last": False}
+    assert resolved == {"precision": "float32", "channels_last": False, "fast_paths": f"cpu, {FAST_PATHS}"}
     assert load(["device=cpu", "trainer.precision=bf16"]).identity["resolved"]["precision"] == "bfloat16"
     assert load(["device=cpu", "trainer.channels_last=true"]).identity["resolved"]["channels_last"] is True
 

@@ -37,6 +37,8 @@ NO_RESULT = (
 )
 """Options that cannot change a result: kept out of the run's config, free to differ between launches."""
 CELL_LENGTH = 80
+FAST_PATHS = 1
+"""Which rules choose how draws and ensembles are computed (`method: auto`), by device and network; raise it when one changes."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,7 @@ def _identity(
     identity["resolved"] = {  # what follows the device, and changes results by more than rounding
         "precision": str(trainer._dtype(device)).removeprefix("torch."),
         "channels_last": channels_last,
+        "fast_paths": f"{device.type}, {FAST_PATHS}",
     }
     weights = str(identity["model"].get("weights"))
     if Path(weights).is_file():  # a file's content counts, not its name

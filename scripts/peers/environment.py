@@ -63,6 +63,7 @@ PACKAGES = {
         Package("faiss-cpu", "1.15.1", "faiss"),
         Package("modAL-python", "0.4.2.1", "modAL.disagreement"),
         Package("small-text", "1.4.1", "small_text"),
+        Package("laplace-torch", "0.3", "laplace"),
     )
 }
 

@@ -31,7 +31,7 @@ from alframe.trainer.trainer import Examples
 from alframe.uncertainty.ensemble import Ensemble
 from alframe.uncertainty.laplace import Laplace
 from alframe.uncertainty.mc_dropout import MCDropout
-from alframe.uncertainty.tta import TestTimeAugmentation as Tta
+from alframe.uncertainty.tta import TTA as Tta
 
 CPU = torch.device("cpu")
 go = partial(test_loop.go, tensorboard=False)

@@ -248,19 +248,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3, help="how many seeds (default 3)")
     parser.add_argument("--repeats", type=int, default=1, help="runs for each seed (default 1)")
+    parser.add_argument("--draws", type=int, default=Task.draws, help="draws of dropout (default 10)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
     parser.add_argument(
         "--baal", action=argparse.BooleanOptionalAction, default=True, help="baal too (about 4 minutes a run)"
     )
-    parser.add_argument(
-        "--baal-test-draws", type=int, default=Task.draws, help="draws it is tested with (default: all 10)"
-    )
+    parser.add_argument("--baal-test-draws", type=int, help="draws it is tested with (default: all)")
     parser.add_argument("--baal-replicate", action="store_true", help="its default: all draws of a batch at once")
     parser.add_argument(
         "--tensorboard", action="store_true", help="alframe's, with its figures: about a second a round"
     )
     options = parser.parse_args()
-    task = Task()
+    task = Task(draws=options.draws)
     torch.set_num_threads(options.threads)
     print(f"{hardware()}, TensorBoard {'on' if options.tensorboard else 'off'}", flush=True)
     ways = ["alframe", "plain", *(["baal"] if options.baal else [])]
@@ -288,7 +287,7 @@ def main() -> None:
 
 def once(way: str, task: Task, seed: int, options: argparse.Namespace) -> Result:
     if way == "baal":
-        told = {"threads": options.threads, "test_draws": options.baal_test_draws}
+        told = {"threads": options.threads, "test_draws": options.baal_test_draws or options.draws}
         return by_baal(task, seed, **told, replicate=options.baal_replicate)
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as fresh:
         return fresh.submit(measured, way, task, seed, options.threads, options.tensorboard).result()

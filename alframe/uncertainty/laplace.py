@@ -67,7 +67,10 @@ class LaplacePosterior(Posterior):
         curvature = (inputs[:, None] * outputs).clamp_min(0)  # [d + 1, c]
         self.prior_precision = prior_precision or self._best_precision(curvature, log_likelihood)
         noise_draws = torch.randn(draws, *curvature.shape, generator=generator, dtype=torch.float64)
-        scaled = noise_draws.to(curvature.device) / (curvature + self.prior_precision).sqrt()
+        rotated = (
+            input_axes.T @ noise_draws.to(curvature.device) @ output_axes
+        )  # the symmetric root: axes of equal curvature may turn
+        scaled = rotated / (curvature + self.prior_precision).sqrt()
         self.weights = (self._trained + input_axes @ scaled @ output_axes.T).float()
 
     @property

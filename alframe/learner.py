@@ -93,7 +93,7 @@ class Learner:
 
     def batches(self, which: str, rows: Tensor) -> Iterator[tuple[Tensor, View]]:
         """Normalised batches of `rows` of the pool, the test or the target set, each with its views."""
-        split = rows.split(self.batch_size)
+        split = rows.split(self.batch_size) if len(rows) else ()
         for raw, batch in zip(self.pixels[which].stream(split), split, strict=True):
             yield self.prepare(raw), partial(self._view, which, batch, raw)
 
@@ -175,12 +175,12 @@ class _Task:
 
     def training(self) -> Iterator[tuple[Tensor, Tensor]]:
         labels = self.examples.labels.to(self.learner.device).split(self.learner.batch_size)
-        for (x, _), batch in zip(self.learner.batches(POOL, self.examples.rows), labels, strict=True):
+        for (x, _), batch in zip(self.learner.batches(POOL, self.examples.rows), labels, strict=False):
             yield x, batch
 
     def validation(self) -> Iterator[tuple[Tensor, View, Tensor]]:
         labels = self.held_out.labels.to(self.learner.device).split(self.learner.batch_size)
-        for (x, view), batch in zip(self.learner.batches(POOL, self.held_out.rows), labels, strict=True):
+        for (x, view), batch in zip(self.learner.batches(POOL, self.held_out.rows), labels, strict=False):
             yield x, view, batch
 
     @property

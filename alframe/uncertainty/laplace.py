@@ -100,6 +100,8 @@ class LaplacePosterior(Posterior):
         """The prior precision with the largest marginal likelihood under the approximation."""
         values = curvature.flatten().cpu()
         penalty = float(self._trained.square().sum())
+        if not values.any():  # nothing labelled: the evidence would ask for a prior without end
+            return values.numel() / penalty
         evidence = [
             log_likelihood - 0.5 * (tau * penalty + float(torch.log1p(values / tau).sum()))
             for tau in PRECISIONS.tolist()

@@ -87,8 +87,8 @@ def check_parts(strategy: Schedule, uncertainty: Uncertainty, trainer: Trainer, 
         "Expected budget.validation > 0 with uncertainty.temperature=true, which is fitted on those images, got 0; try budget.validation=0.2.",
     )
     expect(
-        not (uncertainty.restarts and trainer.needs_validation),
-        f"Expected no trainer.early_stop and no trainer.best_checkpoint with {type(uncertainty).__name__}, which keeps a network "
+        not (uncertainty.restarts and (trainer.needs_validation or trainer.ema)),
+        f"Expected no trainer.early_stop, no trainer.ema and no trainer.best_checkpoint with {type(uncertainty).__name__}, which keeps a network "
         "from the end of every cycle, got one; leave them out, or use uncertainty=ensemble.",
     )
 

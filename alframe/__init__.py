@@ -9,13 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from alframe.cli import launch
-    from alframe.loop import Experiment, run
+    from alframe.experiment import Experiment
+    from alframe.loop import run
     from alframe.record import Record
 
 __version__ = "0.1.0"
 __all__ = ["Experiment", "Record", "launch", "run"]
 
-_HOMES = {"Experiment": "alframe.loop", "run": "alframe.loop", "Record": "alframe.record", "launch": "alframe.cli"}
+_HOMES = {
+    "Experiment": "alframe.experiment",
+    "run": "alframe.loop",
+    "Record": "alframe.record",
+    "launch": "alframe.cli",
+}
 
 
 def __getattr__(name: str) -> Any:

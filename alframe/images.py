@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -30,6 +29,18 @@ class FixedAugment(Protocol):
     def apply(self, images: Tensor, draws: Tensor) -> Tensor:
         """uint8 [b, c, h, w] under the transformations `draws` [b, ...]."""
         ...
+
+
+@dataclass(frozen=True)
+class FixedView:
+    """One transformation of every image: `augment` under the one `draw` [...]."""
+
+    augment: FixedAugment
+    draw: Tensor
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """uint8 [b, c, h, w], all transformed alike."""
+        return self.augment.apply(images, self.draw.expand(len(images), *self.draw.shape))
 
 
 def rows_at_once(array: np.ndarray, max_bytes: int = 1 << 25) -> int:
@@ -113,17 +124,6 @@ class ImageSet:
             groups=None if self.groups is None else self.groups[indices],
             names=None if self.names is None else tuple(self.names[i] for i in indices),
         )
-
-
-def augmented(images: ImageSet, augment: FixedAugment, draw: Tensor, folder: Path) -> ImageSet:
-    """All images under the one transformation `draw`, in a nameless file in `folder` that is gone when they are."""
-    with tempfile.TemporaryFile(dir=folder) as file:
-        pixels = np.memmap(file, images.pixels.dtype, "w+", shape=images.pixels.shape)
-    step = rows_at_once(pixels)
-    for start in range(0, len(images), step):
-        batch = torch.from_numpy(np.array(images.pixels[start : start + step]))
-        pixels[start : start + step] = augment.apply(batch, draw.expand(len(batch), -1)).numpy()
-    return replace(images, pixels=pixels)
 
 
 @dataclass(frozen=True)

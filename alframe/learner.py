@@ -14,7 +14,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from alframe.console import progress
 from alframe.errors import ConfigError, RunFolderError, TrainingError
-from alframe.images import Data, FixedAugment, ImageSet
+from alframe.images import Data, FixedAugment, FixedView, ImageSet
 from alframe.pixels import Normalizer, Pixels
 from alframe.rng import generator, scoped
 from alframe.trainer.trainer import Examples, FitReport, Stream, Trainer
@@ -51,16 +51,16 @@ class Learner:
         self.device, self.seed, self.batch_size, self.show_progress = device, seed, batch_size, show_progress
         self.n_classes, self.shape, self.augment = data.pool.n_classes, data.pool.shape, data.augment
         self.build_network, self.trainer, self.uncertainty = build_network, trainer, uncertainty
+        share = resident_bytes // (1 + uncertainty.n_views) if views else resident_bytes
         self.pixels = {
-            name: Pixels(images.pixels, device, resident_bytes)
+            name: Pixels(images.pixels, device, share)
             for name, images in ((POOL, data.pool), (TEST, data.test), (TARGET, target))
             if images is not None
         }
         self.views = {
-            name: [Pixels(images.pixels, device, resident_bytes) for images in sets]
-            for name, sets in (views or {}).items()
+            name: [Pixels(images.pixels, device, share) for images in sets] for name, sets in (views or {}).items()
         }
-        self._view_draws = torch.empty(0) if views else fixed_draws(data.augment, uncertainty.n_views)
+        self.fixed_views = [] if views else fixed_views(data.augment, uncertainty.n_views)
         self.prepare = Normalizer(data.pool.pixels, device, data.normalization)
         self.posterior: Posterior | None = None
         self._last_weights: list[dict[str, Tensor]] | None = None
@@ -100,8 +100,7 @@ class Learner:
     def _view(self, which: str, rows: Tensor, raw: Tensor, j: int) -> Tensor:
         if which in self.views:
             return self.prepare(self.views[which][j].take(rows))
-        assert isinstance(self.augment, FixedAugment), "checked when the learner is made"
-        return self.prepare(self.augment.apply(raw, self._view_draws[j].expand(len(raw), -1)))
+        return self.prepare(self.fixed_views[j](raw))
 
     def mean_log_probs(self, which: str, rows: Tensor, description: str = "") -> Tensor:
         """Log of the mean probabilities of `rows`, float32 [len(rows), c] on the CPU. Raises `TrainingError` where they are NaN."""
@@ -174,14 +173,16 @@ class _Task:
         return copies or [deepcopy(network) for _ in range(cycles)]
 
     def training(self) -> Iterator[tuple[Tensor, Tensor]]:
-        labels = self.examples.labels.to(self.learner.device).split(self.learner.batch_size)
-        for (x, _), batch in zip(self.learner.batches(POOL, self.examples.rows), labels, strict=False):
-            yield x, batch
+        return ((x, labels) for x, _, labels in self._batches(self.examples))
 
     def validation(self) -> Iterator[tuple[Tensor, View, Tensor]]:
-        labels = self.held_out.labels.to(self.learner.device).split(self.learner.batch_size)
-        for (x, view), batch in zip(self.learner.batches(POOL, self.held_out.rows), labels, strict=False):
-            yield x, view, batch
+        return self._batches(self.held_out)
+
+    def _batches(self, examples: Examples) -> Iterator[tuple[Tensor, View, Tensor]]:
+        labels, start = examples.labels.to(self.learner.device), 0
+        for x, view in self.learner.batches(POOL, examples.rows):
+            yield x, view, labels[start : start + len(x)]
+            start += len(x)
 
     @property
     def _data(self) -> dict[str, Any]:
@@ -227,24 +228,19 @@ class _Task:
         On a CPU stacked members are slower than one after another (`scripts/benchmark_training.py --ensemble`).
         """
         if self.learner.trainer.needs_validation:
-            if method == "together":
-                raise ConfigError(
-                    "Expected no trainer.early_stop and no trainer.best_checkpoint with uncertainty.method=together, "
-                    "got one; members that train in the same steps cannot stop apart: use uncertainty.method=one_by_one."
-                )
             return False
         convolutional = any(isinstance(layer, _ConvNd) for layer in network.modules())
         return method == "together" or (method == "auto" and self.learner.device.type == "cuda" and not convolutional)
 
 
-def fixed_draws(augment: object, n: int) -> Tensor:
-    """The random numbers [n, ...] of `n` transformations that are the same in every run. Raises ConfigError."""
+def fixed_views(augment: object, n: int) -> list[FixedView]:
+    """`n` transformations that are the same in every run. Raises ConfigError."""
     if n == 0:
-        return torch.empty(0)
+        return []
     if not isinstance(augment, FixedAugment):
         found = "none" if augment is None else type(augment).__name__
         raise ConfigError(
             f"Expected an augmentation with draw() and apply() for uncertainty=tta, got {found}; "
             "set dataset.augmentation, or use another uncertainty."
         )
-    return augment.draw(n, generator(0, 0, "views"))
+    return [FixedView(augment, draw) for draw in augment.draw(n, generator(0, 0, "views"))]

@@ -1,96 +1,31 @@
 """The active-learning loop, on one screen: fit, evaluate, query, annotate, commit, until the budget is spent."""
 
-import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from alframe.annotator.base import Annotator, make_annotator
 from alframe.budget import Budget, draw_initial
 from alframe.console import RoundTable
-from alframe.dataset.cache import default_cache
-from alframe.errors import PoolError, expect
-from alframe.images import Data, FixedAugment, ImageSet, augmented
-from alframe.learner import POOL, TARGET, TEST, Learner, fixed_draws
+from alframe.errors import PoolError
+from alframe.experiment import Experiment, goes_on, learner_of
+from alframe.images import Data
+from alframe.learner import POOL, TEST, Learner
 from alframe.metrics import area_under_curve, evaluate
 from alframe.pool import Pool
-from alframe.profile import Profile
 from alframe.query import Picked, query
 from alframe.record import Record
 from alframe.rng import generator
-from alframe.strategy.base import Schedule, Strategy
-from alframe.trainer.trainer import Trainer
+from alframe.strategy.base import Strategy
 from alframe.types import Question
-from alframe.uncertainty.base import Uncertainty
 
 Line = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """Everything a run is made of, already built. `annotator(labels=..., classes=..., seed=...)` makes the annotator.
-
-    `target` is pool, test, or target, which stands for `target_images`.
-    """
-
-    data: Data
-    build_network: Callable[[tuple[int, ...], int], nn.Module]
-    trainer: Trainer
-    uncertainty: Uncertainty
-    strategy: Schedule
-    annotator: Callable[..., Annotator]
-    budget: Budget = field(default_factory=Budget)
-    seed: int = 0
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    cache: Path = field(default_factory=default_cache)
-    batch_size: int = 256
-    max_bytes: int = 1 << 30
-    resident_bytes: int = 4 << 30
-    target: str = POOL
-    target_size: int = 500
-    target_images: ImageSet | None = None
-    show_progress: bool = False
-    profile: Profile = field(default_factory=Profile)
-
-    @property
-    def data_hash(self) -> str:
-        """SHA-256 of all images that can decide what is asked and measured."""
-        if self.target_images is None:
-            return self.data.content_hash
-        return hashlib.sha256(f"{self.data.content_hash}{self.target_images.content_hash}".encode()).hexdigest()
-
-    def check(self) -> None:
-        """What can be known to be wrong before any image is looked at."""
-        check_parts(self.strategy, self.uncertainty, self.trainer, self.budget)
-
-
-def check_parts(strategy: Schedule, uncertainty: Uncertainty, trainer: Trainer, budget: Budget) -> None:
-    """Combinations that cannot work. Raises `ConfigError`."""
-    expect(
-        uncertainty.n_draws >= strategy.min_draws,
-        f"Expected an uncertainty with at least {strategy.min_draws} draws for this strategy ({type(strategy).__name__}, as its min_draws "
-        f"says: it measures how draws disagree), got {uncertainty.n_draws}; use uncertainty=mc_dropout or uncertainty=ensemble.",
-    )
-    expect(
-        budget.validation > 0 or not trainer.needs_validation,
-        "Expected budget.validation > 0 with trainer.early_stop or trainer.best_checkpoint, got 0; try budget.validation=0.2.",
-    )
-    expect(
-        budget.validation > 0 or not uncertainty.temperature,
-        "Expected budget.validation > 0 with uncertainty.temperature=true, which is fitted on those images, got 0; try budget.validation=0.2.",
-    )
-    expect(
-        not (uncertainty.restarts and (trainer.needs_validation or trainer.ema)),
-        f"Expected no trainer.early_stop, no trainer.ema and no trainer.best_checkpoint with {type(uncertainty).__name__}, which keeps a network "
-        "from the end of every cycle, got one; leave them out, or use uncertainty=ensemble.",
-    )
 
 
 def run(experiment: Experiment, record: Record, table: RoundTable | None = None) -> list[Line]:
@@ -100,7 +35,7 @@ def run(experiment: Experiment, record: Record, table: RoundTable | None = None)
     budget.check(len(e.data.pool))
     pool = Pool(e.data.pool.ids, record.ledger, e.data.pool.n_classes, budget.count_validation)
     annotator = make_annotator(e.annotator, labels=e.data.pool.labels, classes=e.data.pool.classes, seed=e.seed)
-    learner = _learner(e, record.done)
+    learner = learner_of(e, record.done)
     table = table or RoundTable(binary=e.data.pool.n_classes == 2)
     for line in record.rounds:
         table.row(line)
@@ -114,8 +49,8 @@ def run(experiment: Experiment, record: Record, table: RoundTable | None = None)
         with e.profile.round(round) if stage is None else nullcontext():  # half a round has no times to compare
             if stage is None:
                 _check_classes(pool, e.data.pool.classes, budget)
-                learner = _learner(e, round, learner)
-                if e.trainer.warm_start and learner.posterior is None and _goes_on(e, round):
+                learner = learner_of(e, round, learner)
+                if e.trainer.warm_start and learner.posterior is None and goes_on(e, round):
                     learner.load_warm_start(record.checkpoint(round - 1))
                 stage = _fit_evaluate_query(e, learner, pool, round, record.rounds)
                 with e.profile.stage("record"):
@@ -171,58 +106,6 @@ def final_numbers(lines: list[Line]) -> dict[str, float]:
             numbers[f"final/{key[5:]}"] = points[-1][1]
             numbers[f"area/{key[5:]}"] = area_under_curve(*map(list, zip(*points, strict=True)))
     return numbers
-
-
-def _network(e: Experiment, round: int) -> Any:
-    """What builds the networks of a round: a model with a frozen trunk says when that is unfrozen."""
-    model: Any = e.build_network
-    return model.unfrozen if hasattr(model, "on_features") and not model.on_features(round) else model
-
-
-def _goes_on(e: Experiment, round: int) -> bool:
-    """Whether a round trains the network of the one before."""
-    return round > 0 and bool(_network(e, round) == _network(e, round - 1))
-
-
-def _learner(e: Experiment, round: int, last: Learner | None = None) -> Learner:
-    """The learner of a round: `last`, unless another network is trained from now on.
-
-    A model with a frozen trunk maps the images to features first, once: what it learns from is those. When it is unfrozen it
-    learns from the images, and scales them itself.
-    """
-    build = _network(e, round)
-    if last is not None and last.build_network == build:
-        return last
-    prepare = getattr(build, "prepare", None)
-    data, target = e.data, e.target_images
-    views: dict[str, list[ImageSet]] = {}
-    if build != e.build_network:
-        data = replace(data, normalization="none")
-    elif prepare is not None:
-        pool, test = (prepare(images, e.cache, e.device) for images in (data.pool, data.test))
-        draws = fixed_draws(data.augment, e.uncertainty.n_views)
-        for name, images in ((POOL, data.pool), (TEST, data.test), (TARGET, target)):
-            if images is not None and isinstance(data.augment, FixedAugment):
-                views[name] = [
-                    prepare(augmented(images, data.augment, draw, e.cache), e.cache, e.device) for draw in draws
-                ]
-        target = None if target is None else prepare(target, e.cache, e.device)
-        data = replace(data, pool=pool, test=test, augment=None)
-    learner = Learner(
-        data,
-        build,
-        e.trainer,
-        e.uncertainty,
-        seed=e.seed,
-        device=e.device,
-        batch_size=e.batch_size,
-        resident_bytes=e.resident_bytes,
-        show_progress=e.show_progress,
-        target=target,
-        views=views,
-    )
-    e.profile.watch(learner)
-    return learner
 
 
 def _initial(e: Experiment, record: Record) -> list[Question]:

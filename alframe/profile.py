@@ -24,7 +24,6 @@ from torch import Tensor
 from torch.autograd.profiler_util import EventList
 from torch.profiler import ProfilerActivity, record_function
 
-from alframe.images import Augment, FixedAugment
 from alframe.learner import Learner
 from alframe.stages import STAGES, Spent, stages_figure, stages_table, summed, with_rates
 from alframe.storage import read_json, write_atomically
@@ -61,7 +60,8 @@ class Profile:
             pixels.take = self._data("take", pixels.take)  # type: ignore[method-assign]
         learner.prepare = self._data("prepare", learner.prepare)  # type: ignore[assignment]
         if learner.augment is not None:
-            learner.augment = _Augment(learner.augment, self._data)
+            learner.augment = self._data("augment", learner.augment)
+        learner.fixed_views = [self._data("augment", view) for view in learner.fixed_views]  # type: ignore[misc]
 
     @contextmanager
     def round(self, number: int) -> Iterator[None]:
@@ -144,9 +144,10 @@ class Profile:
     def _data_clock(self) -> Iterator[None]:
         if self.device.type == "cuda":  # by the device's own clock: waiting here would hold it up at every step
             first, last = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            first.record()
+            stream = torch.cuda.current_stream(self.device)
+            first.record(stream)
             yield
-            last.record()
+            last.record(stream)
             self._events.append((first, last))
         else:
             begin = time.perf_counter()
@@ -223,19 +224,6 @@ class Profile:
             f"figure: {self.folder}/stages.png · operators: {self.folder}/operators.txt",
             f"trace: {self.folder}/trace.json.gz; open it in chrome://tracing or at https://ui.perfetto.dev",
         ]
-
-
-class _Augment:
-    """An augmentation, timed; one whose draws are made apart stays one."""
-
-    def __init__(self, augment: Augment, timed: Callable[[str, Call], Call]) -> None:
-        self._call = timed("augment", augment)
-        if isinstance(augment, FixedAugment):
-            self.draw, self.apply = augment.draw, timed("augment", augment.apply)
-
-    def __call__(self, images: Tensor, rng: torch.Generator) -> Tensor:
-        result: Tensor = self._call(images, rng)
-        return result
 
 
 class _Trace:

@@ -4,7 +4,7 @@
     python scripts/benchmark_training.py --ensemble 5 --model frozen_head --steps 100    # members together against one by one
 
 `plain` is a DataLoader over torchvision transforms (random crop with reflection, flip, to tensor, normalise), as tutorials have it;
-its workers, `--workers`, take cores from the training. `bare` is forward, backward and the same optimizer over batches that lie
+its workers, `--workers`, take cores from the training. On CUDA it trains in float32 and the others in bfloat16. `bare` is forward, backward and the same optimizer over batches that lie
 ready on the device. `streamed` is the trainer on a memory-mapped file that it may not keep in memory. All train the same network on
 the same 32x32 images of CIFAR's size (random pixels: the time does not depend on them), take turns within each repeat, and give the
 median of their rates and of the ratios within a repeat.
@@ -190,12 +190,14 @@ def by_trainer(options: argparse.Namespace, pixels: Pixels, labels: np.ndarray, 
 
 
 def bare(options: argparse.Namespace, pixels: Pixels, labels: np.ndarray, network: nn.Module) -> None:
-    """The same batch again and again, ready on the device; fused steps and the trainer's precision."""
+    """The same batch again and again, ready on the device; the trainer's layout, precision and fused steps."""
+    if pixels.device.type == "cuda":
+        network.to(memory_format=torch.channels_last)
     x = pixels.take(torch.arange(options.batch)).float().div_(74).sub_(1.7)
     y = torch.from_numpy(labels[: options.batch]).to(pixels.device)
     optimizer = sgd(network.parameters(), lr=0.01, fused=True)
     for _ in range(options.steps):
-        with trainer_of(options)._autocast(pixels.device):
+        with torch.autocast(pixels.device.type, torch.bfloat16, enabled=pixels.device.type == "cuda"):
             loss = cross_entropy(network(x).float(), y)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

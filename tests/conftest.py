@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from alframe.annotator.oracle import Oracle
 from alframe.budget import Budget
+from alframe.experiment import Experiment
 from alframe.images import Data, ImageSet
-from alframe.loop import Experiment
 from alframe.model.base import Network
 from alframe.strategy.random import Random
 from alframe.trainer.trainer import Trainer

@@ -14,6 +14,7 @@ TIERS = [
     {"learner", "pool"},
     {"profile"},
     {"query", "record"},
+    {"experiment"},
     {"loop"},
     {"config"},
     {"cli"},

@@ -16,8 +16,7 @@ import alframe
 import alframe.profile
 from alframe.config import cell_name, load
 from alframe.dataset.augment import Augmentation
-from alframe.images import FixedAugment
-from alframe.profile import Profile, _Augment
+from alframe.profile import Profile
 from alframe.record import Record
 from alframe.scores import bald
 from alframe.stages import STAGES, stages_figure, stages_table, summed, with_rates
@@ -154,20 +153,6 @@ def test_images_that_are_streamed_are_timed_once_and_change_nothing(make, tmp_pa
     assert first["fit"]["data_s"] > 0
 
 
-def test_an_augmentation_that_is_watched_stays_what_it_was():
-    calls = []
-    augment = Augmentation(crop=1)
-    watched = _Augment(augment, lambda name, function: lambda *given: calls.append(name) or function(*given))
-    images = torch.arange(64, dtype=torch.uint8).view(4, 1, 4, 4)
-    assert isinstance(watched, FixedAugment)
-    draws = watched.draw(4, torch.Generator().manual_seed(1))
-    expected = augment(images, torch.Generator().manual_seed(1))
-    assert torch.equal(watched(images, torch.Generator().manual_seed(1)), expected)
-    assert torch.equal(watched.apply(images, draws), expected)
-    assert calls == ["augment", "augment"]
-    assert not isinstance(_Augment(lambda images, _: images, lambda _, function: function), FixedAugment)
-
-
 def test_a_resumed_run_adds_its_rounds_and_keeps_the_trace(make, tmp_path):
     assert launch(make(tmp_path), tmp_path, [(torch.optim.SGD, "step", on_call(50, die))]) != 0
     assert [line["round"] for line in stages(tmp_path)["rounds"]] == [0, 1]
@@ -208,7 +193,7 @@ class Device:
         def __init__(self, enable_timing):
             assert enable_timing
 
-        def record(self):
+        def record(self, stream):
             self.at = Device.now
             Device.now += 1
 
@@ -219,6 +204,7 @@ class Device:
 def test_on_cuda_data_are_timed_by_events_and_stages_end_when_the_device_does(tmp_path, monkeypatch):
     waits = []
     monkeypatch.setattr(torch.cuda, "Event", Device.Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: "stream")
     monkeypatch.setattr(torch.cuda, "synchronize", waits.append)
     monkeypatch.setattr(time, "perf_counter", lambda: 5.0 * len(waits))
     (tmp_path / "profile").mkdir()

@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from alframe.model.base import Network
+from alframe.rng import generator, scoped
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
@@ -24,6 +27,26 @@ class LargestTensor(TorchDispatchMode):
             if isinstance(tensor, Tensor) and tensor._base is None:
                 self.nbytes = max(self.nbytes, tensor.nbytes)
         return result
+
+
+class LinearNetwork(Network):
+    """Three numbers doubled are the features; the head triples them in place, which they must not feel, before a linear layer."""
+
+    def __init__(self, bias: bool = True) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 4, bias=bias)
+
+    def embed(self, x: Tensor) -> Tensor:
+        return 2 * x
+
+    def head(self, h: Tensor) -> Tensor:
+        return self.layer(h.mul_(3))
+
+
+def linear_network(member: int = 0, **options) -> LinearNetwork:
+    """Initialised by the stream of its member."""
+    with scoped(generator(0, member, "init")):
+        return LinearNetwork(**options)
 
 
 class NetworkTask:

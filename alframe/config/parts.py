@@ -26,7 +26,7 @@ from alframe.budget import Budget
 from alframe.config.schema import GROUPS, RESERVED, Schema, first_line, plain
 from alframe.dataset.base import Dataset
 from alframe.errors import AlframeError, ConfigError, did_you_mean
-from alframe.loop import check_parts
+from alframe.experiment import check_parts
 from alframe.strategy.base import Schedule
 from alframe.trainer.trainer import Trainer
 from alframe.uncertainty.base import Uncertainty

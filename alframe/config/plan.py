@@ -18,9 +18,9 @@ from alframe.dataset.base import Dataset
 from alframe.dataset.cache import default_cache
 from alframe.dataset.files import load_unlabelled
 from alframe.errors import ConfigError
+from alframe.experiment import Experiment
 from alframe.images import Data
 from alframe.learner import POOL, TARGET, TEST
-from alframe.loop import Experiment
 from alframe.trainer.trainer import Trainer
 
 IN_EVERY_CELL = ("dataset", "model", "uncertainty", "strategy")

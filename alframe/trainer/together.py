@@ -12,15 +12,13 @@ class Together(nn.Module):
     """`networks` with their parameters and buffers stacked along a new first axis; each is fed its own part of the batch.
 
     Batch statistics, running averages and dropout are each network's own. `release` gives the networks their trained weights.
-    torch.vmap does not see autocast: the stacked networks compute in the precision of their parameters.
     """
 
     def __init__(self, networks: Sequence[nn.Module]) -> None:
         super().__init__()
         self.members = len(networks)
-        self._networks = list(networks)  # a plain list: they are no submodules
-        self._pattern = [deepcopy(networks[0]).to("meta")]
-        parameters, buffers = stack_module_state(self._networks)
+        self._pattern = [deepcopy(networks[0]).to("meta")]  # in a list, for it is no submodule
+        parameters, buffers = stack_module_state(list(networks))
         self._names = {name.replace(".", "/"): name for name in (*parameters, *buffers)}
         for name, value in parameters.items():
             self.register_parameter(name.replace(".", "/"), nn.Parameter(value.detach(), value.requires_grad))
@@ -40,8 +38,8 @@ class Together(nn.Module):
         return logits.flatten(0, 1)
 
     @torch.no_grad()
-    def release(self) -> None:
-        """Copy the trained weights back into the networks."""
+    def release(self, networks: Sequence[nn.Module]) -> None:
+        """Copy the trained weights into the networks that these are."""
         stacked = {self._names[name]: value for name, value in self.state_dict().items()}
-        for member, network in enumerate(self._networks):
+        for member, network in enumerate(networks):
             network.load_state_dict({name: value[member] for name, value in stacked.items()}, strict=False)

@@ -4,20 +4,19 @@ import inspect
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from alframe.console import progress
 from alframe.errors import TrainingError, expect
 from alframe.images import Augment
 from alframe.pixels import Pixels, Prepare
 from alframe.rng import scoped
+from alframe.trainer.kept import Average, Best
 from alframe.trainer.together import Together
 
 LOSS_CHECK_STEPS = 50  # reading the loss waits for the device, so it is read seldom
@@ -133,8 +132,8 @@ class Trainer:
     ) -> FitReport:
         """Train `network` in place and leave it in eval mode; with a `description`, a progress bar is shown.
 
-        The schedule of the learning rate starts again `cycles` times within the same number of steps; `at_cycle_end` is
-        called after the last step of each. Raises `TrainingError` when the loss is not finite.
+        The schedule of the learning rate starts again `cycles` times within the same number of steps (at least one step
+        each, beyond max_steps if need be); `at_cycle_end` is called after the last step of each. Raises `TrainingError` when the loss is not finite.
         """
         reports = self._fit(
             network,
@@ -165,7 +164,8 @@ class Trainer:
     ) -> list[FitReport]:
         """Train several networks of one architecture in the same steps, each on its own batches, and leave them in eval mode.
 
-        The same as one `fit` after another up to rounding where nothing drops out (masks are drawn for all at once).
+        The same as one `fit` after another up to rounding where nothing drops out (masks are drawn for all at once), and in
+        float32 whatever `precision` says: torch.vmap follows autocast in some operations only.
         Raises `TrainingError` as `fit` does. Validation is not for them: see `needs_validation`.
         """
         together = Together(networks)
@@ -179,7 +179,7 @@ class Trainer:
             augment=augment,
             description=description,
         )
-        together.release()
+        together.release(networks)
         for network in networks:
             network.eval()
         return reports
@@ -207,18 +207,17 @@ class Trainer:
         steps, batch = max(self.n_steps(len(examples)), cycles), min(self.batch_size, len(examples))
         optimizer = self._optimizer(network)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self._lr_factor(step, steps, cycles))
-        averaged = (
-            AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(self.ema), use_buffers=True) if self.ema else None
-        )
+        average = Average(network, self.ema) if self.ema else None
         weight = self._class_weight(examples.labels, n_classes, device)
-        scaler = torch.amp.GradScaler(device.type, enabled=self._dtype(device) == torch.float16)
+        dtype = self._dtype(device) if members == 1 else torch.float32
+        scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
         order = torch.stack([_order(len(examples), steps * batch, stream("order")) for stream in streams])
         order, rows = order.to(pixels.place), examples.rows.to(pixels.place)
         labels = examples.labels.to(pixels.place)
         shake = augment if self.augment else None
         draws = [stream("augment") for stream in streams]
         ends = {math.ceil(steps * cycle / cycles) for cycle in range(1, cycles + 1)}
-        best = _Best()
+        best = Best()
         recent: list[Tensor] = []
 
         network.train()
@@ -229,7 +228,7 @@ class Trainer:
                 if shake:
                     raw = torch.cat([shake(part, draw) for part, draw in zip(raw.split(batch), draws, strict=True)])
                 y = labels[order[:, (step - 1) * batch : step * batch]].to(device, non_blocking=True)
-                with self._autocast(device):
+                with _autocast(device, dtype):
                     logits = forward(prepare(raw)).float().unflatten(0, (members, batch))
                 losses = torch.stack([self._loss(*one, weight) for one in zip(logits, y, strict=True)])
                 optimizer.zero_grad(set_to_none=True)
@@ -240,8 +239,8 @@ class Trainer:
                 scaler.step(optimizer)
                 scaler.update()
                 scheduler.step()
-                if averaged is not None:
-                    averaged.update_parameters(network)
+                if average is not None:
+                    average.update(network)
                 recent.append(losses.detach())
                 if len(recent) == LOSS_CHECK_STEPS or step == steps:
                     mean_losses = _finite_means(recent, step, self.lr)
@@ -249,7 +248,7 @@ class Trainer:
                 if step in ends:
                     at_cycle_end()
                 if validation is not None and (step % self.validate_every == 0 or step == steps):
-                    candidate = network if averaged is None else averaged.module
+                    candidate = network if average is None else average.network
                     best.update(step, *self.validate(candidate, pixels, validation, prepare), candidate)
                     network.train()
                     if self.early_stop is not None and best.misses >= self.early_stop:
@@ -257,8 +256,8 @@ class Trainer:
         if recent:
             mean_losses = _finite_means(recent, step, self.lr)
         keep_best = self.best_checkpoint and best.weights is not None
-        if averaged is not None:
-            network.load_state_dict(averaged.module.state_dict())
+        if average is not None:
+            network.load_state_dict(average.network.state_dict())
         if keep_best:
             network.load_state_dict(best.weights or {})
         network.eval()
@@ -270,7 +269,7 @@ class Trainer:
         network.eval()
         correct = loss = 0.0
         for rows, labels in zip(examples.rows.split(512), examples.labels.split(512), strict=True):
-            with self._autocast(pixels.device):
+            with _autocast(pixels.device, self._dtype(pixels.device)):
                 logits = network(prepare(pixels.take(rows))).float()
             labels = labels.to(pixels.device)
             correct += float((logits.argmax(1) == labels).sum())
@@ -289,10 +288,6 @@ class Trainer:
 
     def _loss(self, logits: Tensor, labels: Tensor, weight: Tensor | None) -> Tensor:
         return cross_entropy(logits, labels, weight=weight, label_smoothing=self.label_smoothing)
-
-    def _autocast(self, device: torch.device) -> AbstractContextManager[object]:
-        dtype = self._dtype(device)
-        return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype=dtype)
 
     def _dtype(self, device: torch.device) -> torch.dtype:
         auto = "bf16" if device.type == "cuda" else "fp32"
@@ -326,22 +321,8 @@ class Trainer:
         return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(steps - warm, 1)))
 
 
-class _Best:
-    """The weights with the best validation accuracy so far (ties: lowest loss), and how long ago that was."""
-
-    def __init__(self) -> None:
-        self.step, self.misses, self.accuracy = 0, 0, None
-        self.weights: dict[str, Tensor] | None = None
-        self._key = (-1.0, 0.0)
-
-    accuracy: float | None
-
-    def update(self, step: int, accuracy: float, loss: float, network: nn.Module) -> None:
-        if (accuracy, -loss) > self._key:
-            self._key, self.step, self.misses, self.accuracy = (accuracy, -loss), step, 0, accuracy
-            self.weights = deepcopy(network.state_dict())
-        else:
-            self.misses += 1
+def _autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
+    return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype=dtype)
 
 
 def _order(n: int, length: int, generator: torch.Generator) -> Tensor:

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from alframe.errors import expect
 from alframe.types import Prediction
 
 Method = Literal["auto", "together", "one_by_one"]
@@ -63,6 +64,16 @@ class Posterior(ABC):
         return {}
 
 
+def expect_spread(**counts: int) -> None:
+    """Raise `ConfigError` for an option that gives fewer than two draws."""
+    for name, count in counts.items():
+        expect(
+            count >= 2,
+            f"Expected uncertainty.{name} to be at least 2, got {count}; one draw has no spread: "
+            "raise it, or use uncertainty=point.",
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Uncertainty(ABC):
     """How predictions get their spread. `n_draws` is known before any data is read.
@@ -75,7 +86,9 @@ class Uncertainty(ABC):
     n_views: ClassVar[int] = 0
     """How many fixed augmentations of each image `Posterior.predict` looks at, beside the image itself."""
     restarts: ClassVar[bool] = False
-    """Whether networks are kept from within a training, which leaves none to be chosen by validation."""
+    """Whether networks are kept from within a training, which leaves none to be chosen by validation or averaged."""
+    together: ClassVar[bool] = False
+    """Whether its networks must be trained in the same steps, which leaves none that could stop by itself."""
 
     @property
     @abstractmethod

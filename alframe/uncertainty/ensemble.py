@@ -5,9 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from alframe.errors import expect
 from alframe.types import Prediction
-from alframe.uncertainty.base import Method, Posterior, Task, Uncertainty, View
+from alframe.uncertainty.base import Method, Posterior, Task, Uncertainty, View, expect_spread
 
 
 @dataclass(frozen=True)
@@ -25,11 +24,11 @@ class Ensemble(Uncertainty):
     method: Method = "auto"
 
     def __post_init__(self) -> None:
-        expect(
-            self.members >= 2,
-            f"Expected uncertainty.members to be at least 2, got {self.members}; an ensemble of one has no spread: "
-            "raise it, or use uncertainty=point.",
-        )
+        expect_spread(members=self.members)
+
+    @property
+    def together(self) -> bool:  # type: ignore[override]
+        return self.method == "together"
 
     @property
     def n_draws(self) -> int:

@@ -10,7 +10,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from alframe.errors import ConfigError, expect
 from alframe.types import Prediction
-from alframe.uncertainty.base import Posterior, Task, Uncertainty, View
+from alframe.uncertainty.base import Posterior, Task, Uncertainty, View, expect_spread
 from alframe.uncertainty.masks import Masks, stochastic_layers
 from alframe.uncertainty.split import Split, split
 
@@ -36,11 +36,7 @@ class MCDropout(Uncertainty):
     max_bytes: int = 1 << 28
 
     def __post_init__(self) -> None:
-        expect(
-            self.draws >= 2,
-            f"Expected uncertainty.draws to be at least 2, got {self.draws}; one draw has no spread: "
-            "raise it, or use uncertainty=point.",
-        )
+        expect_spread(draws=self.draws)
         expect(
             self.max_bytes > 0,
             f"Expected uncertainty.max_bytes to be above 0, got {self.max_bytes}; "

@@ -5,8 +5,7 @@ from typing import ClassVar
 
 import torch
 
-from alframe.errors import expect
-from alframe.uncertainty.base import Task, Uncertainty
+from alframe.uncertainty.base import Task, Uncertainty, expect_spread
 from alframe.uncertainty.ensemble import EnsemblePosterior
 
 
@@ -24,11 +23,7 @@ class Snapshot(Uncertainty):
     cycles: int = 5
 
     def __post_init__(self) -> None:
-        expect(
-            self.cycles >= 2,
-            f"Expected uncertainty.cycles to be at least 2, got {self.cycles}; one snapshot has no spread: "
-            "raise it, or use uncertainty=point.",
-        )
+        expect_spread(cycles=self.cycles)
 
     @property
     def n_draws(self) -> int:

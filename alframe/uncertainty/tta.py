@@ -5,9 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from alframe.errors import expect
 from alframe.types import Prediction
-from alframe.uncertainty.base import Posterior, Task, Uncertainty, View
+from alframe.uncertainty.base import Posterior, Task, Uncertainty, View, expect_spread
 
 
 @dataclass(frozen=True)
@@ -23,11 +22,7 @@ class TTA(Uncertainty):
     draws: int = 8
 
     def __post_init__(self) -> None:
-        expect(
-            self.draws >= 2,
-            f"Expected uncertainty.draws to be at least 2, got {self.draws}; one look has no spread: "
-            "raise it, or use uncertainty=point.",
-        )
+        expect_spread(draws=self.draws)
 
     @property
     def n_draws(self) -> int:

@@ -2,6 +2,7 @@ import dataclasses
 import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -10,9 +11,11 @@ import pytest
 import torch
 import torchvision
 
+from alframe.dataset.augment import Augmentation
 from alframe.errors import ConfigError, DataError
-from alframe.images import ImageSet
-from alframe.model.frozen import FeatureHead, Frozen, _load_lite0, _load_trunk
+from alframe.images import FixedView, ImageSet
+from alframe.model.frozen import FeatureHead, Frozen
+from alframe.model.trunk import _load_lite0, load_trunk
 from alframe.rng import generator
 
 CPU = torch.device("cpu")
@@ -61,6 +64,20 @@ def test_features_are_those_of_the_trunk_on_resized_normalised_images(weights, t
     x = torchvision.transforms.functional.normalize(x, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
     with torch.no_grad():
         np.testing.assert_allclose(features, model.eval()(x).numpy(), rtol=1e-4, atol=1e-4)
+
+
+def test_features_of_a_view_are_those_of_the_transformed_images_and_kept_beside_the_others(weights, tmp_path):
+    images, augment = make_images(), Augmentation(crop=2)
+    flipped, shifted = (FixedView(augment, draw) for draw in augment.draw(2, torch.Generator().manual_seed(0)))
+    frozen = resnet(weights)
+    for view in (flipped, shifted):
+        transformed = replace(images, pixels=view(torch.from_numpy(images.pixels)).numpy())
+        expected = frozen.prepare(transformed, tmp_path / "other", CPU).pixels
+        np.testing.assert_array_equal(frozen.prepare(images, tmp_path, CPU, view).pixels, expected)
+    before = cached(tmp_path)
+    frozen.prepare(images, tmp_path, CPU, flipped)
+    assert cached(tmp_path) == before
+    assert not np.array_equal(frozen.prepare(images, tmp_path, CPU).pixels, expected)
 
 
 def test_a_second_call_maps_the_file_and_computes_nothing(weights, tmp_path):
@@ -182,7 +199,7 @@ def test_efficientnet_lite0_with_folded_layers_equals_the_packages_own():
         expected = reference((pixels - 127) / 128)
         torch.testing.assert_close(_load_lite0().eval()((pixels - 127) / 128), expected, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(
-            _load_trunk("efficientnet_lite0", "DEFAULT", 64)(pixels), expected, rtol=1e-3, atol=1e-4
+            load_trunk("efficientnet_lite0", "DEFAULT", 64)(pixels), expected, rtol=1e-3, atol=1e-4
         )
 
 
@@ -197,7 +214,7 @@ def test_efficientnet_lite0_recognises_a_photograph():
     frozen = Frozen(input_size=224)
     with torch.no_grad():
         pixels = frozen._resize(torch.from_numpy(images.pixels))
-        features = _load_trunk(frozen.trunk, frozen.weights, frozen.input_size)(pixels)
+        features = load_trunk(frozen.trunk, frozen.weights, frozen.input_size)(pixels)
     logits = features @ state["_fc.weight"].T + state["_fc.bias"]
     assert int(logits.argmax()) == 985, "ImageNet's daisy"
 

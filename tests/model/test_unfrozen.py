@@ -17,9 +17,9 @@ from alframe.budget import Budget
 from alframe.config import load
 from alframe.dataset.augment import Augmentation
 from alframe.errors import ConfigError, DataError
+from alframe.experiment import learner_of
 from alframe.images import Data, ImageSet
 from alframe.learner import POOL, Learner
-from alframe.loop import _learner
 from alframe.model.frozen import Frozen
 from alframe.pixels import Pixels
 from alframe.rng import generator, scoped
@@ -31,7 +31,7 @@ from alframe.trainer.trainer import Examples
 from alframe.uncertainty.ensemble import Ensemble
 from alframe.uncertainty.laplace import Laplace
 from alframe.uncertainty.mc_dropout import MCDropout
-from alframe.uncertainty.tta import TTA as Tta
+from alframe.uncertainty.tta import TTA
 
 CPU = torch.device("cpu")
 go = partial(test_loop.go, tensorboard=False)
@@ -174,17 +174,17 @@ def test_members_that_train_together_keep_what_is_frozen(make_frozen):
     assert len(trained_names(together)) == len(trained_names(networks[0]))
     before = deepcopy(networks[1].state_dict())
     together(torch.rand(8, 1, 32, 32) * 255)
-    together.release()
+    together.release(networks)
     moved = [name for name, value in networks[1].state_dict().items() if not torch.equal(value, before[name])]
     assert moved
     assert all(name.startswith("trunk.1.layer4") for name in moved)
 
 
-@pytest.mark.parametrize("uncertainty", [MCDropout(draws=3), Ensemble(members=2), Laplace(draws=3), Tta(draws=3)])
+@pytest.mark.parametrize("uncertainty", [MCDropout(draws=3), Ensemble(members=2), Laplace(draws=3), TTA(draws=3)])
 @pytest.mark.parametrize("round", [0, 1])
 def test_posteriors_work_in_both_phases(make_run, uncertainty, round):
     run = make_run(1, uncertainty=uncertainty, data=replace(make_run().data, augment=Augmentation(crop=1)))
-    learner = _learner(run, round)
+    learner = learner_of(run, round)
     learner.fit(Examples(torch.arange(12), torch.arange(12) % 2), Examples(torch.arange(0), torch.arange(0)), round)
     (prediction,) = learner.predictions(POOL, torch.arange(20, 25))
     assert prediction.features.shape == (5, 1024)
@@ -196,9 +196,9 @@ def test_posteriors_work_in_both_phases(make_run, uncertainty, round):
 
 def test_the_learner_changes_once_and_the_pixels_reach_the_network_as_they_are(make_run):
     run = make_run(2)
-    learners = [_learner(run, 0)]
+    learners = [learner_of(run, 0)]
     for round in (1, 2, 3):
-        learners.append(_learner(run, round, learners[-1]))
+        learners.append(learner_of(run, round, learners[-1]))
     assert learners[1] is learners[0]
     assert learners[3] is learners[2] is not learners[1]
     assert [learner.shape for learner in learners[1:3]] == [(1024,), (1, 8, 8)]

@@ -13,8 +13,8 @@ from alframe.budget import Budget
 from alframe.config import composer
 from alframe.dataset.augment import Augmentation
 from alframe.errors import ConfigError
+from alframe.experiment import check_parts
 from alframe.learner import Learner
-from alframe.loop import check_parts
 from alframe.query import query
 from alframe.trainer.trainer import Examples
 

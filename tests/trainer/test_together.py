@@ -78,7 +78,7 @@ def test_the_networks_are_untouched_until_they_are_released(data, tiny_network):
             parameter.add_(1.0)
     for network, weights in zip(members, before, strict=True):
         assert all(torch.equal(value, weights[name]) for name, value in network.state_dict().items())
-    together.release()
+    together.release(members)
     for network, weights in zip(members, before, strict=True):
         for name, value in network.named_parameters():
             torch.testing.assert_close(value, weights[name] + 1.0)

@@ -1,31 +1,13 @@
 import pytest
 import torch
-from tests_support import NetworkTask
+from tests_support import LinearNetwork, NetworkTask, linear_network
 from torch import Tensor, nn
 
 from alframe.errors import ConfigError
-from alframe.model.base import Network
-from alframe.rng import generator, scoped
+from alframe.rng import generator
 from alframe.uncertainty.laplace import PRECISIONS, Laplace, LaplacePosterior
 
 D, C, N = 3, 4, 50
-
-
-class Linear(Network):
-    def __init__(self, bias: bool = True, scale: float = 1.0) -> None:
-        super().__init__()
-        self.layer, self.scale = nn.Linear(D, C, bias=bias), scale
-
-    def embed(self, x: Tensor) -> Tensor:
-        return 2 * x
-
-    def head(self, h: Tensor) -> Tensor:
-        return self.scale * self.layer(h.mul_(3))  # in place: the features must not feel it
-
-
-def network(**options) -> Linear:
-    with scoped(generator(0, 0, "init")):
-        return Linear(**options)
 
 
 X = torch.randn(N, D, generator=generator(0, 0, "x")) / 6
@@ -34,11 +16,11 @@ BATCHES = [(X[:20], LABELS[:20]), (X[20:], LABELS[20:])]
 
 
 def fit(training=BATCHES, model=None, **options) -> LaplacePosterior:
-    task = NetworkTask(lambda member: model or network(), training)
+    task = NetworkTask(lambda member: model or linear_network(), training)
     return Laplace(**options).fit(task, generator(0, 0, "weights"))
 
 
-def naive_curvature(model: Linear) -> Tensor:
+def naive_curvature(model: LinearNetwork) -> Tensor:
     """A (x) B of the docstring, written out as one matrix over the flattened weights [(d + 1) c]."""
     x = 6 * X.double()
     h = [torch.cat([row, torch.ones(1)]) if model.layer.bias is not None else row for row in x]
@@ -53,7 +35,7 @@ def naive_curvature(model: Linear) -> Tensor:
 
 @pytest.mark.parametrize("bias", [True, False])
 def test_drawn_weights_have_the_mean_and_covariance_of_the_approximation(bias):
-    model = network(bias=bias)
+    model = linear_network(bias=bias)
     posterior = fit(model=model, draws=60_000, prior_precision=0.7)
     flat = posterior.weights.double().flatten(1)
     curvature = naive_curvature(model)
@@ -63,7 +45,7 @@ def test_drawn_weights_have_the_mean_and_covariance_of_the_approximation(bias):
 
 
 def test_the_prior_precision_has_the_largest_marginal_likelihood():
-    model, curvature = network(), naive_curvature(network())
+    model, curvature = linear_network(), naive_curvature(linear_network())
     weights = torch.cat([model.layer.weight.double().T, model.layer.bias.double()[None]]).detach()
     log_likelihood = -nn.functional.cross_entropy(model(X).double(), LABELS, reduction="sum").item()
 
@@ -85,7 +67,7 @@ def test_each_draw_is_the_network_with_other_weights_in_its_last_layer():
         expected = (6 * X[:5] @ weights[:D] + weights[D]).log_softmax(dim=-1)
         torch.testing.assert_close(prediction.log_probs[:, draw], expected)
     torch.testing.assert_close(prediction.features, 2 * X[:5])
-    torch.testing.assert_close(prediction.point_log_probs, network()(X[:5]).log_softmax(dim=-1))
+    torch.testing.assert_close(prediction.point_log_probs, linear_network()(X[:5]).log_softmax(dim=-1))
 
 
 def test_more_labels_leave_less_doubt():
@@ -96,6 +78,17 @@ def test_more_labels_leave_less_doubt():
     assert many < 0.5 * few
 
 
+def test_the_order_and_size_of_the_batches_do_not_change_the_draws():
+    few = [(X[:3], LABELS[:3])]  # fewer images than features: most directions have the same curvature
+    apart = [(X[i : i + 1], LABELS[i : i + 1]) for i in (2, 0, 1)]
+    torch.testing.assert_close(fit(few).weights, fit(apart).weights, rtol=1e-4, atol=1e-5)
+
+
+def test_without_labels_the_prior_is_as_wide_as_the_initial_weights():
+    posterior = fit([])
+    assert posterior.prior_precision == pytest.approx(1 / float(posterior._trained.square().mean()))
+
+
 def test_without_labels_the_prior_is_drawn():
     posterior = fit([], draws=20_000, prior_precision=4.0)
     drawn = posterior.weights - posterior.weights.mean(dim=0)
@@ -103,10 +96,20 @@ def test_without_labels_the_prior_is_drawn():
 
 
 def test_a_network_whose_logits_are_no_linear_layers_output_is_an_error():
-    with pytest.raises(ConfigError, match="what its last linear layer gives.*got something else"):
-        fit(model=network(scale=2.0))
+    class Scaled(LinearNetwork):
+        def head(self, h: Tensor) -> Tensor:
+            return super().head(h).mul_(2)  # in place
 
-    class None_(Linear):
+    class AnotherLast(LinearNetwork):
+        def __init__(self) -> None:
+            super().__init__()
+            self.after = nn.Linear(C, 7)  # defined last, and no part of the way to the logits
+
+    for model in (Scaled(), AnotherLast()):
+        with pytest.raises(ConfigError, match="what its last linear layer gives.*got something else"):
+            fit(model=model)
+
+    class None_(LinearNetwork):
         def __init__(self) -> None:
             super().__init__()
             self.layer = nn.Identity()

@@ -1,37 +1,18 @@
 import pytest
 import torch
-from tests_support import NetworkTask
-from torch import Tensor, nn
+from tests_support import NetworkTask, linear_network
 
 from alframe.errors import ConfigError
-from alframe.model.base import Network
-from alframe.rng import generator, scoped
+from alframe.rng import generator
 from alframe.uncertainty.snapshot import Snapshot
 
 
-class Linear(Network):
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(3, 4)
-
-    def embed(self, x: Tensor) -> Tensor:
-        return x
-
-    def head(self, h: Tensor) -> Tensor:
-        return self.layer(h)
-
-
-def after_cycle(cycle: int) -> Linear:
-    with scoped(generator(0, cycle, "init")):
-        return Linear()
-
-
 def test_each_draw_is_the_network_after_a_cycle_and_the_last_one_comes_first():
-    posterior = Snapshot(cycles=3).fit(NetworkTask(after_cycle), torch.Generator())
+    posterior = Snapshot(cycles=3).fit(NetworkTask(linear_network), torch.Generator())
     x = torch.randn(5, 3, generator=generator(0, 0, "x"))
     prediction = posterior.predict(x)
     for draw, cycle in enumerate((2, 1, 0)):
-        torch.testing.assert_close(prediction.log_probs[:, draw], after_cycle(cycle)(x).log_softmax(dim=-1))
+        torch.testing.assert_close(prediction.log_probs[:, draw], linear_network(cycle)(x).log_softmax(dim=-1))
     torch.testing.assert_close(prediction.point_log_probs, prediction.log_probs[:, 0])
 
 

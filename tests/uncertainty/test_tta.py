@@ -1,40 +1,21 @@
 import pytest
 import torch
-from tests_support import NetworkTask
-from torch import Tensor, nn
+from tests_support import NetworkTask, linear_network
 
 from alframe.errors import ConfigError
-from alframe.model.base import Network
-from alframe.rng import generator, scoped
+from alframe.rng import generator
 from alframe.uncertainty.tta import TTA
-
-
-class Linear(Network):
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(3, 4)
-
-    def embed(self, x: Tensor) -> Tensor:
-        return 2 * x
-
-    def head(self, h: Tensor) -> Tensor:
-        return self.layer(h.mul_(3))  # in place: the features must not feel it
-
-
-def network(member: int = 0) -> Linear:
-    with scoped(generator(0, member, "init")):
-        return Linear()
 
 
 def test_each_draw_is_the_network_on_one_view():
     uncertainty = TTA(draws=3)
     assert uncertainty.n_views == 2
-    posterior = uncertainty.fit(NetworkTask(network), torch.Generator())
+    posterior = uncertainty.fit(NetworkTask(linear_network), torch.Generator())
     x = torch.randn(5, 3, generator=generator(0, 0, "x"))
     views = [x.flip(1), x + 1]
     prediction = posterior.predict(x, views.__getitem__)
     for draw, seen in enumerate([x, *views]):
-        torch.testing.assert_close(prediction.log_probs[:, draw], network()(seen).log_softmax(dim=-1))
+        torch.testing.assert_close(prediction.log_probs[:, draw], linear_network()(seen).log_softmax(dim=-1))
     torch.testing.assert_close(prediction.features, 2 * x)
     torch.testing.assert_close(prediction.point_log_probs, prediction.log_probs[:, 0])
 

@@ -190,12 +190,12 @@ def by_trainer(options: argparse.Namespace, pixels: Pixels, labels: np.ndarray, 
 
 
 def bare(options: argparse.Namespace, pixels: Pixels, labels: np.ndarray, network: nn.Module) -> None:
-    """The same batch again and again, ready on the device; the trainer's layout, precision and fused steps."""
+    """The same batch again and again, ready on the device; the trainer's layout, precision and steps."""
     if pixels.device.type == "cuda":
         network.to(memory_format=torch.channels_last)
     x = pixels.take(torch.arange(options.batch)).float().div_(74).sub_(1.7)
     y = torch.from_numpy(labels[: options.batch]).to(pixels.device)
-    optimizer = sgd(network.parameters(), lr=0.01, fused=True)
+    optimizer = sgd(network.parameters(), lr=0.01, fused=True if pixels.device.type == "cuda" else None)
     for _ in range(options.steps):
         with torch.autocast(pixels.device.type, torch.bfloat16, enabled=pixels.device.type == "cuda"):
             loss = cross_entropy(network(x).float(), y)

@@ -206,14 +206,15 @@ def test_a_moving_average_is_what_validation_sees_and_keeps(problem, make_traine
     assert report.validation_accuracy == trainer.validate(model, pixels, problem.examples(60, 120), prepare)[0]
 
 
-def test_the_fused_optimizer_is_used_and_takes_the_same_steps(problem, make_trainer, tiny_network):
-    fused, plain = (
-        make_trainer(optimizer=partial(torch.optim.SGD, momentum=0.9, weight_decay=1e-3, **options))
-        for options in ({}, {"fused": False})
-    )
-    networks = [problem.fit(trainer, tiny_network)[0] for trainer in (fused, plain)]
-    assert [trainer._optimizer(networks[0]).defaults["fused"] for trainer in (fused, plain)] == [True, False]
-    torch.testing.assert_close(*map(weights, networks), rtol=1e-4, atol=1e-5)
+@pytest.mark.parametrize(
+    ("device", "options", "fused"),
+    [("cuda", {}, True), ("cpu", {}, None), ("cuda", {"fused": False}, False), ("cuda", {"foreach": True}, None)],
+)
+def test_fused_optimizers_are_for_cuda_and_for_those_who_say_nothing_else(
+    make_trainer, tiny_network, device, options, fused
+):
+    trainer = make_trainer(optimizer=partial(torch.optim.SGD, momentum=0.9, **options))
+    assert trainer._optimizer(tiny_network((1, 8, 8), 2), torch.device(device)).defaults["fused"] is fused
 
 
 def test_the_next_round_uses_what_was_compiled(problem, make_trainer, tiny_network, monkeypatch):

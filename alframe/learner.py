@@ -225,7 +225,7 @@ class _Task:
     def _together(self, network: nn.Module, method: Method) -> bool:
         """Whether members train in the same steps. The rule: on CUDA, without convolutions, where validation chooses nothing.
 
-        On a CPU stacked members are slower than one after another (`scripts/benchmark_training.py --ensemble`).
+        On a CPU stacked convolutions are half as fast as one after another, and heads about as fast (`scripts/benchmark_training.py --ensemble`).
         """
         if self.learner.trainer.needs_validation:
             return False

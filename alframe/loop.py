@@ -17,6 +17,7 @@ from alframe.errors import PoolError
 from alframe.experiment import Experiment, goes_on, learner_of
 from alframe.images import Data
 from alframe.learner import POOL, TEST, Learner
+from alframe.memory import keep_freed_memory
 from alframe.metrics import area_under_curve, evaluate
 from alframe.pool import Pool
 from alframe.query import Picked, query
@@ -32,6 +33,7 @@ def run(experiment: Experiment, record: Record, table: RoundTable | None = None)
     """Run (or go on with) one experiment; returns its round lines. Nothing that was committed is computed again."""
     e, budget = experiment, experiment.budget
     e.check()
+    keep_freed_memory()
     budget.check(len(e.data.pool))
     pool = Pool(e.data.pool.ids, record.ledger, e.data.pool.n_classes, budget.count_validation)
     annotator = make_annotator(e.annotator, labels=e.data.pool.labels, classes=e.data.pool.classes, seed=e.seed)

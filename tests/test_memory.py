@@ -1,0 +1,34 @@
+import subprocess
+import sys
+
+import pytest
+
+FAULTS = """
+import resource, sys
+import torch
+from alframe.memory import keep_freed_memory
+torch.set_num_threads(1)
+if sys.argv[1] == "kept" and not keep_freed_memory():
+    raise SystemExit(9)
+def batch():
+    parts = [torch.ones(5_000_000) for _ in range(3)]
+for _ in range(3):
+    batch()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    batch()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def faults(how: str) -> int:
+    done = subprocess.run([sys.executable, "-c", FAULTS, how], capture_output=True, text=True)
+    if done.returncode == 9:
+        pytest.skip("another C library than glibc")
+    return int(done.stdout)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc is Linux's")
+def test_a_batch_takes_the_memory_of_the_one_before():
+    kept, otherwise = faults("kept"), faults("otherwise")
+    assert kept < 100 < otherwise

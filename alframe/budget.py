@@ -15,8 +15,8 @@ from alframe.errors import PoolError, expect
 class Budget:
     """`initial` labels ("all": the whole pool, for the full-data reference), then `rounds` queries of `query_size` (a number grown by `growth` each round, or a list).
 
-    `validation` is the share of every purchase that is drawn at random and kept for validation: random, because images a
-    strategy liked tell nothing true about the rest. These count as bought; with `count_validation: false` they come on top
+    `validation` is the share of every purchase that is drawn at random and kept for validation, or, from 2 on, a number of images
+    drawn with the initial ones and never again: random, because images a strategy liked tell nothing true about the rest. These count as bought; with `count_validation: false` they come on top
     for free, as in most published tables. Stopping rules, all on validation or the clock, never on test data: `target` (value of
     `metric` reached), `plateau` (rounds without an improvement of more than `min_improvement`), `max_hours` (training, pool passes and labelling of its rounds).
     """
@@ -26,7 +26,7 @@ class Budget:
     query_size: int | list[int] = 10
     growth: float = 1.0
     rounds: int = 5
-    validation: float = 0.0
+    validation: float | int = 0.0
     count_validation: bool = True
     metric: Literal["validation/accuracy", "validation/balanced_accuracy", "validation/auroc", "validation/auprc"] = (
         "validation/accuracy"
@@ -52,8 +52,15 @@ class Budget:
         )
         expect(self.growth > 0, f"Expected budget.growth > 0, got {self.growth}; 2 doubles the query each round.")
         expect(
-            0 <= self.validation < 1,
-            f"Expected budget.validation in [0, 1) as a share of each purchase, got {self.validation}.",
+            0 <= self.validation < 1 or (self.validation >= 2 and self.validation == int(self.validation)),
+            f"Expected budget.validation in [0, 1) as a share of each purchase, or a whole number of images from 2 on, got {self.validation}.",
+        )
+        expect(
+            not (self.validation >= 1 and self.count_validation)
+            or self.initial == "all"
+            or self.validation < max(self.initial, 1),
+            f"Expected budget.validation below budget.initial ({self.initial}), which it is taken from, got {self.validation}; "
+            "raise budget.initial, or set budget.count_validation=false to have these images for free.",
         )
         expect(
             self.plateau is None or self.plateau >= 1,
@@ -74,24 +81,28 @@ class Budget:
             return self.query_size[round]
         return max(1, int(self.query_size * self.growth**round + 0.5))
 
-    def split(self, size: int) -> tuple[int, int]:
-        """(chosen, drawn for validation) of a purchase of `size`."""
-        if not self.count_validation:
-            return size, math.ceil(size * self.validation)
-        n_validation = int(size * self.validation + 0.5)
-        return size - n_validation, n_validation
+    def split(self, size: int, initial: bool = False) -> tuple[int, int]:
+        """(chosen, drawn for validation) of a purchase of `size`; `initial`: of the first one."""
+        if self.validation >= 1:
+            n_validation = int(self.validation) if initial else 0
+        elif self.count_validation:
+            n_validation = int(size * self.validation + 0.5)
+        else:
+            n_validation = math.ceil(size * self.validation)
+        return (size - n_validation if self.count_validation else size), n_validation
 
     def initial_size(self, n_pool: int) -> int:
         """Labels bought before the first training. "all" is the whole pool, less what free validation images take of it."""
         if self.initial != "all":
             return self.initial
-        return n_pool if self.count_validation else int(n_pool / (1 + self.validation))
+        if self.count_validation:
+            return n_pool
+        return n_pool - int(self.validation) if self.validation >= 1 else int(n_pool / (1 + self.validation))
 
     def n_images(self, n_pool: int) -> int:
         """Images asked about over the whole run."""
-        return sum(
-            sum(self.split(size)) for size in [self.initial_size(n_pool), *(self.size(r) for r in range(self.rounds))]
-        )
+        first = sum(self.split(self.initial_size(n_pool), initial=True))
+        return first + sum(sum(self.split(self.size(r))) for r in range(self.rounds))
 
     def check(self, n_pool: int) -> None:
         """Raise `PoolError` when the pool cannot serve the budget."""

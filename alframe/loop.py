@@ -115,7 +115,7 @@ def _initial(e: Experiment, record: Record) -> list[Question]:
     stage = record.stage("initial")
     if stage is None:
         labels, everything = e.data.pool.labels, np.arange(len(e.data.pool))
-        n_chosen, n_validation = e.budget.split(e.budget.initial_size(len(e.data.pool)))
+        n_chosen, n_validation = e.budget.split(e.budget.initial_size(len(e.data.pool)), initial=True)
         stream = generator(e.seed, 0, "initial")
         chosen = draw_initial(labels, everything, n_chosen, e.budget.initial_set, e.data.pool.n_classes, stream)
         rest = np.setdiff1d(everything, chosen)

@@ -46,6 +46,15 @@ def test_query_sizes_are_fixed_geometric_or_listed():
     assert [Budget(query_size=[5, 50, 7], rounds=3).size(r) for r in range(3)] == [5, 50, 7]
 
 
+def test_a_number_of_validation_images_is_drawn_once_with_the_initial_ones():
+    free = Budget(initial=20, query_size=10, rounds=2, validation=1024, count_validation=False)
+    assert free.split(20, initial=True) == (20, 1024) and free.split(10) == (10, 0)
+    assert free.n_images(9999) == 1064
+    assert Budget(initial=50, validation=10).split(50, initial=True) == (40, 10)
+    everything = Budget(initial="all", rounds=0, validation=100, count_validation=False)
+    assert everything.initial_size(1000) == 900 and everything.n_images(1000) == 1000
+
+
 def test_validation_counts_as_bought_unless_told_otherwise():
     assert Budget(validation=0.2).split(10) == (8, 2)
     assert Budget(validation=0.2, count_validation=False).split(10) == (10, 2)
@@ -78,6 +87,9 @@ def test_a_budget_larger_than_the_pool_is_refused_with_both_numbers():
         {"query_size": [1, 2], "rounds": 3},
         {"growth": 0.0},
         {"validation": 1.0},
+        {"validation": 2.5},
+        {"validation": 100},
+        {"initial": 20, "validation": 20},
         {"rounds": -1},
         {"target": 0.9},
         {"plateau": 2},

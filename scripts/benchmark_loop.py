@@ -63,6 +63,7 @@ class Task:
     query_size: int = 100
     rounds: int = 5
     draws: int = 10
+    stratified: bool = False
     epochs: int = 20
     batch_size: int = 128
     lr: float = 0.001
@@ -123,7 +124,7 @@ def by_alframe(task: Task, data: Data, seed: int, tensorboard: bool) -> Result:
             schedule="constant",
             warmup=0,
         ),
-        uncertainty=MCDropout(draws=task.draws),
+        uncertainty=MCDropout(draws=task.draws, stratified=task.stratified),
         strategy=TopScore(scores.bald, min_draws=2),
         annotator=Oracle,
         budget=Budget(initial=task.initial, query_size=task.query_size, rounds=task.rounds),
@@ -249,6 +250,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="how many seeds (default 3)")
     parser.add_argument("--repeats", type=int, default=1, help="runs for each seed (default 1)")
     parser.add_argument("--draws", type=int, default=Task.draws, help="draws of dropout (default 10)")
+    parser.add_argument("--stratified", action="store_true", help="alframe's with uncertainty.stratified=true")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
     parser.add_argument(
         "--baal", action=argparse.BooleanOptionalAction, default=True, help="baal too (about 4 minutes a run)"
@@ -259,7 +261,7 @@ def main() -> None:
         "--tensorboard", action="store_true", help="alframe's, with its figures: about a second a round"
     )
     options = parser.parse_args()
-    task = Task(draws=options.draws)
+    task = Task(draws=options.draws, stratified=options.stratified)
     torch.set_num_threads(options.threads)
     print(f"{hardware()}, TensorBoard {'on' if options.tensorboard else 'off'}", flush=True)
     ways = ["alframe", "plain", *(["baal"] if options.baal else [])]

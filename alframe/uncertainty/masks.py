@@ -53,12 +53,14 @@ class Masks:
     """The masks of k draws for every site, made on first use, when the activation's shape is known.
 
     A mask has the activation's shape without the batch axis ([c, 1, 1] for Dropout2d), and depends on the seed, the site and
-    that shape alone: neither the order nor the size of the batches changes it.
+    that shape alone: neither the order nor the size of the batches changes it. `stratified` masks (Latin hypercube sampling,
+    McKay et al. 1979) drop every unit in its share of the draws, up to one, where independent ones do so on average only.
     """
 
     seed: int
     draws: int
     layers: dict[str, nn.Module]
+    stratified: bool = False
     _made: dict[tuple[Site, tuple[int, ...]], Tensor] = field(default_factory=dict)
 
     def rate(self, site: Site) -> float:
@@ -76,8 +78,11 @@ class Masks:
         shape = tuple(activation[1:]) if elementwise else (activation[1],) + (1,) * (len(activation) - 2)
         if (site, shape) not in self._made:
             stream = generator(self.seed, site.call, f"mask/{site.layer}")
-            keep = torch.rand((self.draws, *shape), generator=stream) >= self.rate(site)
-            self._made[site, shape] = keep.to(device)
+            uniform = torch.rand((self.draws, *shape), generator=stream)
+            if self.stratified:  # a random stratum of [0, 1) for each draw, no two draws of a unit in the same
+                strata = torch.rand((self.draws, *shape), generator=stream).argsort(dim=0)
+                uniform = (strata + uniform) / self.draws
+            self._made[site, shape] = (uniform >= self.rate(site)).to(device)
         return self._made[site, shape]
 
     @contextmanager

@@ -304,6 +304,19 @@ def test_every_layer_and_every_call_of_it_has_masks_of_its_own():
     assert not torch.equal(Masks(8, 50, layers).get(Site("b", 0), shape, 3, cpu), made[2])
 
 
+def test_stratified_masks_drop_every_unit_in_its_share_of_the_draws():
+    layers, shape, cpu = {"a": nn.Dropout(0.5), "b": nn.Dropout(0.3)}, torch.Size((2, 4000)), torch.device("cpu")
+    masks = Masks(7, 10, layers, stratified=True)
+    half, third = (masks.get(Site(name, 0), shape, 2, cpu) for name in layers)
+    assert ((~half).sum(dim=0) == 5).all() and ((~third).sum(dim=0) == 3).all()
+    assert half.float().mean(dim=1).tolist() == pytest.approx([0.5] * 10, abs=0.03), "no draw is thinner than another"
+    together = (half[:, :2000] & half[:, 2000:]).float().mean()
+    assert together == pytest.approx(0.25, abs=0.02), "units are independent of each other"
+    seven = Masks(7, 7, layers, stratified=True).get(Site("a", 0), shape, 2, cpu)
+    assert set((~seven).sum(dim=0).tolist()) == {3, 4}
+    assert seven.float().mean() == pytest.approx(0.5, abs=0.02), "a share that is no whole number: right on average"
+
+
 def test_many_draws_average_to_the_expectation_over_dropout():
     network = make(NETWORKS["twice"][0])
     x = images(3, (3, 8, 8))

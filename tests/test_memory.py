@@ -23,7 +23,9 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 def faults(how: str) -> int:
-    settings = os.environ | {"MALLOC_MMAP_THRESHOLD_": "131072"}  # glibc's start; it would move it at its own discretion
+    settings = os.environ | {
+        "MALLOC_MMAP_THRESHOLD_": "131072"
+    }  # glibc's start; it would move it at its own discretion
     done = subprocess.run([sys.executable, "-c", FAULTS, how], capture_output=True, text=True, env=settings)
     if done.returncode == 9:
         pytest.skip("another C library than glibc")

@@ -48,11 +48,13 @@ def test_query_sizes_are_fixed_geometric_or_listed():
 
 def test_a_number_of_validation_images_is_drawn_once_with_the_initial_ones():
     free = Budget(initial=20, query_size=10, rounds=2, validation=1024, count_validation=False)
-    assert free.split(20, initial=True) == (20, 1024) and free.split(10) == (10, 0)
+    assert free.split(20, initial=True) == (20, 1024)
+    assert free.split(10) == (10, 0)
     assert free.n_images(9999) == 1064
     assert Budget(initial=50, validation=10).split(50, initial=True) == (40, 10)
     everything = Budget(initial="all", rounds=0, validation=100, count_validation=False)
-    assert everything.initial_size(1000) == 900 and everything.n_images(1000) == 1000
+    assert everything.initial_size(1000) == 900
+    assert everything.n_images(1000) == 1000
 
 
 def test_validation_counts_as_bought_unless_told_otherwise():

@@ -308,7 +308,8 @@ def test_stratified_masks_drop_every_unit_in_its_share_of_the_draws():
     layers, shape, cpu = {"a": nn.Dropout(0.5), "b": nn.Dropout(0.3)}, torch.Size((2, 4000)), torch.device("cpu")
     masks = Masks(7, 10, layers, stratified=True)
     half, third = (masks.get(Site(name, 0), shape, 2, cpu) for name in layers)
-    assert ((~half).sum(dim=0) == 5).all() and ((~third).sum(dim=0) == 3).all()
+    assert ((~half).sum(dim=0) == 5).all()
+    assert ((~third).sum(dim=0) == 3).all()
     assert half.float().mean(dim=1).tolist() == pytest.approx([0.5] * 10, abs=0.03), "no draw is thinner than another"
     together = (half[:, :2000] & half[:, 2000:]).float().mean()
     assert together == pytest.approx(0.25, abs=0.02), "units are independent of each other"

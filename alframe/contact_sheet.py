@@ -27,11 +27,18 @@ def write_contact_sheet(path: Path, images: UInt8[np.ndarray, "q ch h w"]) -> No
     sheet = Image.new("RGB", (COLUMNS * tile[0], math.ceil(len(shown) / COLUMNS) * tile[1]), "white")
     for i, image in enumerate(shown):
         corner = (i % COLUMNS) * tile[0] + (tile[0] - size[0]) // 2, i // COLUMNS * tile[1] + (tile[1] - size[1]) // 2
-        # whole pixels are averaged first (reducing_gap), which halves the time and is not seen at this size
-        sheet.paste(rgb(image).resize(size, Image.Resampling.BILINEAR, reducing_gap=1.0), corner)
+        sheet.paste(_small(image, size), corner)
     temporary = path.with_name(f".{path.name}.tmp")
     sheet.save(temporary, "JPEG", quality=80, subsampling=0)
     temporary.replace(path)
+
+
+def _small(image: UInt8[np.ndarray, "ch h w"], size: tuple[int, int]) -> Image.Image:
+    """Channel by channel, and whole pixels averaged first (reducing_gap): a third of the time, and not seen at this size."""
+    planes = [
+        Image.fromarray(channel).resize(size, Image.Resampling.BILINEAR, reducing_gap=1.0) for channel in image[:3]
+    ]
+    return Image.merge("RGB", planes if len(planes) == 3 else planes[:1] * 3)
 
 
 def rgb(image: UInt8[np.ndarray, "ch h w"]) -> Image.Image:

@@ -93,7 +93,9 @@ def test_a_run_buys_what_the_budget_says_and_measures_every_round(experiment, tm
 
 def test_every_query_leaves_a_contact_sheet(experiment, tmp_path):
     go(experiment, tmp_path)
-    asked = [path.stem for path in (tmp_path / "queries").glob("round_*.json") if json.loads(path.read_text())["questions"]]
+    asked = [
+        path.stem for path in (tmp_path / "queries").glob("round_*.json") if json.loads(path.read_text())["questions"]
+    ]
     assert asked
     assert sorted(path.stem for path in (tmp_path / "queries").glob("*.jpg")) == sorted(asked)
 

@@ -1,5 +1,6 @@
 """Whether predicted probabilities can be believed: reliability at the end, ECE and NLL by labels."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -24,14 +25,22 @@ Bins = Float[np.ndarray, "3 m"]
 def chapter(section: Section, options: Options) -> Chapter | None:
     """None where the runs hold neither ECE, NLL nor stored evaluations."""
     curves = {metric: found for metric in METRICS if (found := _curves(section, metric))}
-    bins = {name: found for name, seeds in section.cells.items() if (found := _pooled(list(seeds.values()), section)) is not None}
+    bins = {
+        name: found
+        for name, seeds in section.cells.items()
+        if (found := _pooled(list(seeds.values()), section)) is not None
+    }
     if not curves and not bins:
         return None
     blocks: list[Block] = [_table(section, curves, bins)]
-    alt = "Calibration: " + ", ".join([*(["accuracy by confidence"] if bins else []), *(f"{METRICS[m]} by labels" for m in curves)])
+    alt = "Calibration: " + ", ".join(
+        [*(["accuracy by confidence"] if bins else []), *(f"{METRICS[m]} by labels" for m in curves)]
+    )
     caption = (
         f"Left: of the test images whose top probability lies in a bin, the share that is right, pooled over the seeds at "
-        f"{section.range[1]:,} labels; below the diagonal the model is too sure. " if bins else ""
+        f"{section.range[1]:,} labels; below the diagonal the model is too sure. "
+        if bins
+        else ""
     ) + "Lower is better for both errors."
     blocks.append(Picture("calibration", lambda: _figure(section, curves, bins), alt, caption))
     return Chapter("Calibration", tuple(blocks))
@@ -57,7 +66,11 @@ def _pooled(runs: list[Run], section: Section) -> Bins | None:
     """Images, summed confidence and summed accuracy of each bin, over the seeds, at the last label count that all runs have."""
     total: Any = None
     for run in runs:
-        at = [line["round"] for line in run.rounds if line["labels"] <= section.range[1] and isinstance(line.get("round"), int)]
+        at = [
+            line["round"]
+            for line in run.rounds
+            if line["labels"] <= section.range[1] and isinstance(line.get("round"), int)
+        ]
         reliability = (run.stage(at[-1]).get("evaluation") or {}).get("reliability") if at else None
         try:
             count = np.array(reliability["count"], dtype=float)  # type: ignore[index]
@@ -96,7 +109,17 @@ def _figure(section: Section, curves: dict[str, dict[str, Curve]], bins: dict[st
     for i, what in enumerate([*(["reliability"] if bins else []), *curves]):
         axes = figure.add_axes(((3.75 * i + 0.7) / width, 0.55 / height, 2.85 / width, panel / height))
         if what == "reliability":
-            axes.plot([0, 1], [0, 1], color="#999999", linewidth=1)
+            least = min(
+                [
+                    1.0,
+                    *(
+                        float((sums[1:, sums[0] >= MIN_IMAGES] / sums[0, sums[0] >= MIN_IMAGES]).min(initial=1))
+                        for sums in bins.values()
+                    ),
+                ]
+            )
+            least = math.floor(10 * least) / 10
+            axes.plot([least, 1], [least, 1], color="#999999", linewidth=1)
             for name, (count, confidence, accuracy) in bins.items():
                 shown = count >= MIN_IMAGES
                 style: dict[str, Any] = {"linewidth": 1.6, "marker": "o", "markersize": 3.5, **styles[name]}
@@ -112,5 +135,7 @@ def _figure(section: Section, curves: dict[str, dict[str, Curve]], bins: dict[st
         axes.set_xlabel(x_label, fontsize=FONT, color=INK)
     lines = [Line2D([], [], linewidth=1.8, **{**styles[name], "zorder": 1}) for name in names]
     columns = max(1, min(len(names), int(width / 1.7)))
-    figure.legend(lines, names, loc="upper left", ncols=columns, frameon=False, fontsize=FONT, bbox_to_anchor=(0.3 / width, 1))
+    figure.legend(
+        lines, names, loc="upper left", ncols=columns, frameon=False, fontsize=FONT, bbox_to_anchor=(0.3 / width, 1)
+    )
     return figure

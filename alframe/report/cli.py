@@ -64,7 +64,13 @@ def _write(page: Any, compared: Sequence[Any], out: Path) -> list[Path]:
     from alframe.report.latex import latex
 
     drawn, curves = write.figures(page, compared, out)
-    return [html(page, drawn, out), write.markdown(page, out), *curves, *write.tables(compared, out), latex(compared, out)]
+    return [
+        html(page, drawn, out),
+        write.markdown(page, out),
+        *curves,
+        *write.tables(compared, out),
+        latex(compared, out),
+    ]
 
 
 def _checked(options: dict[str, Any]) -> dict[str, Any]:
@@ -72,7 +78,10 @@ def _checked(options: dict[str, Any]) -> dict[str, Any]:
     at = []
     for word in (options["at"] or "").split(","):
         if word.strip():
-            expect(word.strip().isdecimal() and int(word) > 0, _wrong("--at", "label counts such as 100,200", options["at"]))
+            expect(
+                word.strip().isdecimal() and int(word) > 0,
+                _wrong("--at", "label counts such as 100,200", options["at"]),
+            )
             at.append(int(word))
     target, share = options["target"], options["full_data_share"]
     expect(target is None or math.isfinite(target), _wrong("--target", "a value of the metric", target))
@@ -117,7 +126,13 @@ def _parser() -> argparse.ArgumentParser:
         help="how many labels reach this share of a run on all data? (default: 0.95)",
     )  # fmt: skip
     add("--label-cost", type=_number("--label-cost"), default=1.0, metavar="X", help="price of a label (default: 1)")
-    add("--miss-cost", type=_number("--miss-cost"), default=10.0, metavar="X", help="price of a missed defect (default: 10)")
+    add(
+        "--miss-cost",
+        type=_number("--miss-cost"),
+        default=10.0,
+        metavar="X",
+        help="price of a missed defect (default: 10)",
+    )
     add(
         "--false-alarm-cost", type=_number("--false-alarm-cost"), default=1.0, metavar="X",
         help="price of a false alarm (default: 1)",

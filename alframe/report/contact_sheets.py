@@ -18,13 +18,19 @@ MAX_SHOWN, MAX_IN_CHAPTER = 24, 600
 
 def chapter(section: Section, options: Options) -> Chapter | None:
     """Of each cell's lowest seed with pictures the first, the middle and the last query; None where no run kept pictures."""
-    sheets = {name: found for name, seeds in section.cells.items() if (found := _sheets(list(seeds.values()), section.range[1]))}
+    sheets = {
+        name: found
+        for name, seeds in section.cells.items()
+        if (found := _sheets(list(seeds.values()), section.range[1]))
+    }
     n_strips = sum(len(paths) for _, paths in sheets.values())
     if not n_strips:
         return None
     shown = max(8, min(MAX_SHOWN, MAX_IN_CHAPTER // n_strips))
     blocks: list[Block] = [
-        Paragraph(f"The first {shown} images of a query in order of preference, with the answers; a cross marks those that the network had taken for another class.")
+        Paragraph(
+            "The first images of a query in order of preference, with the answers; a cross marks those that the network had taken for another class."
+        )
     ]
     for name, (run, paths) in sheets.items():
         for round, path in paths:
@@ -47,7 +53,9 @@ def _sheets(runs: list[Run], high: int) -> tuple[Run, list[tuple[int, Path]]] | 
 def _strip(section: Section, name: str, run: Run, round: int, path: Path, shown: int) -> Strip | None:
     """None where sheet and questions do not fit together or cannot be read."""
     try:
-        questions = sorted(run.stage(round).get("questions") or [], key=lambda question: question["rank"])[:MAX_ON_SHEET]
+        questions = sorted(run.stage(round).get("questions") or [], key=lambda question: question["rank"])[
+            :MAX_ON_SHEET
+        ]
         tiles = cut(path.read_bytes(), len(questions), shown)
         captions = [_caption(section, run, question) for question in questions[:shown]]
     except (OSError, ValueError, KeyError, TypeError, UnidentifiedImageError):
@@ -62,7 +70,9 @@ def cut(sheet: bytes, n_images: int, shown: int) -> list[bytes]:
         rows = -(-n_images // COLUMNS)
         width, height = picture.width // COLUMNS, picture.height // max(rows, 1)
         if n_images == 0 or picture.width % COLUMNS or picture.height % rows or not 8 <= height <= 64:
-            raise ValueError(f"Expected a contact sheet of {n_images} images, got {picture.width} x {picture.height} pixels.")
+            raise ValueError(
+                f"Expected a contact sheet of {n_images} images, got {picture.width} x {picture.height} pixels."
+            )
         pixels = picture.convert("RGB")
     grey = all(low == high == 0 for low, high in _colour(pixels))
     tiles = []

@@ -26,21 +26,23 @@ PANEL = (5.6, 3.7)  # inches
 
 @dataclass(frozen=True)
 class Drawn:
-    """A figure as its files: PNG with 200 dots an inch on white, SVG without a background, and its size in inches."""
+    """A figure as its files: PNG on white, SVG without a background, and its size in inches."""
 
     png: bytes
     svg: bytes
     size: tuple[float, float]
 
 
-def render(draw: Callable[[], Figure]) -> Drawn:
-    """Draw once, encode twice; the same figure gives the same bytes. Names are shown as they are, dollar signs too."""
+def render(draw: Callable[[], Figure], dpi: int = 150) -> Drawn:
+    """Draw once, encode twice, the PNG with `dpi` dots an inch; the same figure gives the same bytes. Names are shown as they are, dollar signs too."""
     with matplotlib.rc_context({"svg.hashsalt": "alframe", "text.parse_math": False}):
         figure = draw()
         png, svg = io.BytesIO(), io.BytesIO()
         FigureCanvasAgg(figure)
-        figure.savefig(png, format="png", dpi=200, facecolor="white")
+        figure.savefig(png, format="png", dpi=dpi, facecolor="white")
         FigureCanvasSVG(figure)
+        for axes in figure.axes:
+            axes.patch.set_visible(False)
         figure.savefig(svg, format="svg", facecolor="none", metadata={"Date": None})
     width, height = figure.get_size_inches()
     return Drawn(png.getvalue(), svg.getvalue(), (float(width), float(height)))

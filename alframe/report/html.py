@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -11,10 +12,10 @@ from alframe.report.figure import Drawn
 from alframe.report.page import Page, Part
 from alframe.report.write import put
 
-MAX_SVG = 150_000
-"""Bytes of an SVG beyond which the page takes the PNG: thousands of points draw slowly and are no sharper for it."""
-MAX_STRIPS = 3_000_000
-"""Bytes of small pictures; what comes after that is named and left to the run folders."""
+MAX_SVG = 60_000
+"""Bytes of an SVG beyond which the page takes the PNG if that is smaller."""
+MAX_STRIPS = 1_500_000
+"""Bytes of all small pictures together; where there are more, each strip is cut alike."""
 
 
 def html(page: Page, drawn: Mapping[str, Drawn], out: Path) -> Path:
@@ -31,23 +32,22 @@ def html(page: Page, drawn: Mapping[str, Drawn], out: Path) -> Path:
 
 
 def _data(figure: Drawn) -> str:
-    kind, content = ("svg+xml", figure.svg) if len(figure.svg) <= MAX_SVG else ("png", figure.png)
+    vector = len(figure.svg) <= max(MAX_SVG, len(figure.png))
+    kind, content = ("svg+xml", figure.svg) if vector else ("png", figure.png)
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def _within(parts: Sequence[Part], most: int) -> list[tuple[Part, list[Chapter]]]:
-    """The parts with their chapters; strips that would take more than `most` bytes in all are emptied, not dropped."""
-    left = most
-    fitted = []
-    for part in parts:
-        chapters = []
-        for chapter in part.chapters:
-            blocks: list[Block] = []
-            for block in chapter.blocks:
-                if isinstance(block, Strip):
-                    left -= sum(len(content) for content, _ in block.thumbnails)
-                    block = block if left >= 0 else Strip(f"{block.title}: not shown here, to keep this page small", ())
-                blocks.append(block)
-            chapters.append(Chapter(chapter.title, tuple(blocks), chapter.folded))
-        fitted.append((part, chapters))
-    return fitted
+    """The parts with their chapters, all strips cut by the same share so that they take `most` bytes or less."""
+    strips = [b for part in parts for chapter in part.chapters for b in chapter.blocks if isinstance(b, Strip)]
+    total = sum(len(content) for strip in strips for content, _ in strip.thumbnails)
+    share = min(1.0, most / max(total, 1))
+
+    def cut(block: Block) -> Block:
+        return (
+            replace(block, thumbnails=block.thumbnails[: int(share * len(block.thumbnails))])
+            if isinstance(block, Strip)
+            else block
+        )
+
+    return [(part, [replace(c, blocks=tuple(map(cut, c.blocks))) for c in part.chapters]) for part in parts]

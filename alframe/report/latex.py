@@ -34,7 +34,15 @@ def tabular(table: Table) -> str:
         sides[-1] = "l"
     rows = [" & ".join(map(escape, row)) + r" \\" for row in table.rows]
     head = " & ".join(map(escape, table.columns)) + r" \\"
-    lines = [rf"\begin{{tabular}}{{{''.join(sides)}}}", r"\toprule", head, r"\midrule", *rows, r"\bottomrule", r"\end{tabular}"]
+    lines = [
+        rf"\begin{{tabular}}{{{''.join(sides)}}}",
+        r"\toprule",
+        head,
+        r"\midrule",
+        *rows,
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
     return "\n".join(lines)
 
 

@@ -41,7 +41,9 @@ class Page:
     @property
     def pictures(self) -> list[Picture]:
         """Every picture in the order of the page."""
-        blocks = [b for part in self.parts for group in (part.blocks, *(c.blocks for c in part.chapters)) for b in group]
+        blocks = [
+            b for part in self.parts for group in (part.blocks, *(c.blocks for c in part.chapters)) for b in group
+        ]
         return [block for block in blocks if isinstance(block, Picture)]
 
 
@@ -69,7 +71,9 @@ def assemble(
         parts.append(Part("All comparisons together", (), tuple(overall)))
     parts.append(Part("What was used", (), _used(sections, left, options.out)))
     parts.append(Part("How to read this", (Paragraph(results.HOW_TO_READ), *_apart(sections))))
-    return Page(f"Learning curves of {n_runs} run{'s' if n_runs != 1 else ''}", _named(parts, several=len(sections) > 1))
+    return Page(
+        f"Learning curves of {n_runs} run{'s' if n_runs != 1 else ''}", _named(parts, several=len(sections) > 1)
+    )
 
 
 def out_of_range(sections: Sequence[Section], options: Options) -> list[str]:
@@ -106,7 +110,9 @@ def _used(sections: Sequence[Section], left: Sequence[LeftOut], out: Path) -> tu
         for name, seeds in section.cells.items()
         for seed, run in seeds.items()
     )
-    chapters = [Chapter(f"Used: {len(used)}", (Table(("comparison", "strategy", "seed", "folder"), used),), folded=True)]
+    chapters = [
+        Chapter(f"Used: {len(used)}", (Table(("comparison", "strategy", "seed", "folder"), used),), folded=True)
+    ]
     if left:
         rows = tuple((below(item.folder, out), item.reason) for item in left)
         chapters.append(Chapter(f"Not used, or not in full: {len(left)}", (Table(("folder", "why"), rows),)))
@@ -124,7 +130,10 @@ def _named(parts: Sequence[Part], several: bool) -> tuple[Part, ...]:
     taken: set[str] = set()
 
     def rename(blocks: tuple[Block, ...], title: str) -> tuple[Block, ...]:
-        return tuple(replace(b, name=_free(b.name, title if several else "", taken)) if isinstance(b, Picture) else b for b in blocks)
+        return tuple(
+            replace(b, name=_free(b.name, title if several else "", taken)) if isinstance(b, Picture) else b
+            for b in blocks
+        )
 
     named = []
     for part in parts:

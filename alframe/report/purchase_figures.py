@@ -77,7 +77,10 @@ def balance_figure(shares: dict[str, Float[np.ndarray, "t c"]], names: list[str]
     height = rows * (PANEL[1] + 0.35) + 0.35 + legend
     figure = Figure(figsize=(width, height), facecolor="white")
     for i, (cell, found) in enumerate(shares.items()):
-        x, y = 0.6 + (i % columns) * PANEL[0], height - legend - 0.25 - (i // columns) * (PANEL[1] + 0.35) - PANEL[1] + 0.25
+        x, y = (
+            0.6 + (i % columns) * PANEL[0],
+            height - legend - 0.25 - (i // columns) * (PANEL[1] + 0.35) - PANEL[1] + 0.25,
+        )
         axes = figure.add_axes((x / width, y / height, (PANEL[0] - 0.25) / width, (PANEL[1] - 0.25) / height))
         stacked = found[:, order]
         if len(order) > most:

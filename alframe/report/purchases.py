@@ -25,9 +25,19 @@ def chapter(section: Section, options: Options) -> Chapter | None:
     if not bought:
         return None
     blocks: list[Block] = []
-    unread = [run.folder.name for name, seeds in section.cells.items() for seed, run in seeds.items() if seed not in bought.get(name, {})]
+    unread = [
+        run.folder.name
+        for name, seeds in section.cells.items()
+        for seed, run in seeds.items()
+        if seed not in bought.get(name, {})
+    ]
     if unread:
-        blocks.append(Paragraph(f"{len(unread)} of {len(section.runs)} ledgers are missing or damaged and left out of this chapter.", "warning"))
+        blocks.append(
+            Paragraph(
+                f"{len(unread)} of {len(section.runs)} ledgers are missing or damaged and left out of this chapter.",
+                "warning",
+            )
+        )
     blocks += _discovery(section, bought)
     blocks += _balance(section, bought)
     blocks += _overlap(section, bought)
@@ -81,7 +91,11 @@ def _overlap(section: Section, bought: Bought) -> list[Block]:
     n_pool = next((run.n_pool for run in section.runs if run.n_pool), None)
     sizes = [sum(line["kind"] == "query" for line in lines) for seeds in bought.values() for lines in seeds.values()]
     n_left = (n_pool or 0) - min(len(lines) for seeds in bought.values() for lines in seeds.values()) + min(sizes)
-    chance = f" Two random draws of that size would share about {jaccard_by_chance(max(sizes), max(sizes), n_left):.2f}." if n_left > 0 else ""
+    chance = (
+        f" Two random draws of that size would share about {jaccard_by_chance(max(sizes), max(sizes), n_left):.2f}."
+        if n_left > 0
+        else ""
+    )
     same = [
         f"{a} and {b} bought the same images in all common seeds; one of them adds nothing to this comparison."
         for (i, a), (j, b) in combinations(enumerate(names), 2)
@@ -91,13 +105,22 @@ def _overlap(section: Section, bought: Bought) -> list[Block]:
         f"{a} and {b} {matrix[i, j]:.2f}" for (i, a), (j, b) in combinations(enumerate(names), 2) if i < 4 and j < 4
     )
     caption = f"Images queried by both, over those queried by either (Jaccard index), mean over the common seeds; the initial images are not counted.{chance}"
-    return [Picture("overlap", lambda: overlap_figure(names, matrix), alt, caption), *(Paragraph(text, "warning") for text in same)]
+    return [
+        Picture("overlap", lambda: overlap_figure(names, matrix), alt, caption),
+        *(Paragraph(text, "warning") for text in same),
+    ]
 
 
 def wanted_class(section: Section, bought: Bought) -> int | None:
     """Class 1 of two; of more the rarest among all that was bought with a label; None where no answer holds one."""
     n = len(section.runs[0].classes)
-    counts = Counter(line["label"] for seeds in bought.values() for lines in seeds.values() for line in lines if line["label"] is not None)
+    counts = Counter(
+        line["label"]
+        for seeds in bought.values()
+        for lines in seeds.values()
+        for line in lines
+        if line["label"] is not None
+    )
     if not counts:
         return None
     return 1 if n == 2 else min(counts, key=lambda label: (counts[label], label))
@@ -108,7 +131,9 @@ def discovered(bought: Bought, wanted: int) -> dict[str, Curve]:
     curves = {}
     for name, seeds in bought.items():
         n = min(map(len, seeds.values()))
-        found = np.array([np.cumsum([line["label"] == wanted for line in lines[:n]]) for lines in seeds.values()], dtype=float)
+        found = np.array(
+            [np.cumsum([line["label"] == wanted for line in lines[:n]]) for lines in seeds.values()], dtype=float
+        )
         curves[name] = Curve(name, tuple(seeds), np.arange(1, n + 1, dtype=float), found)
     return curves
 
@@ -123,16 +148,30 @@ def _discovery(section: Section, bought: Bought) -> list[Block]:
         unusable = [sum(line["label"] is None for line in lines) for lines in seeds.values()]
         sizes = [len(lines) for lines in seeds.values()]
         found, n = curves[name].finals, np.array(sizes)
-        rows.append((name, f"{n.mean():,.10g}", _counts(found), f"{100 * (found / len(curves[name].labels)).mean():.1f} %", f"{np.mean(unusable):,.10g}"))
+        rows.append(
+            (
+                name,
+                f"{n.mean():,.10g}",
+                _counts(found),
+                f"{100 * (found / len(curves[name].labels)).mean():.1f} %",
+                f"{np.mean(unusable):,.10g}",
+            )
+        )
     rarest = "" if len(section.runs[0].classes) == 2 else " It is the rarest class among all that was bought."
     columns = ("strategy", "labels bought", f"{word} found", "share", "without a label")
-    title = f"{word} found among the first labels"
     alt = f"Number of images of class {word} found by labels bought, for {', '.join(curves)}"
     nothing = all(line["label"] is not None for seeds in bought.values() for lines in seeds.values() for line in lines)
-    unusable_note = "Every answer held a label." if nothing else "Answers without a label are bought but cannot be trained on."
+    unusable_note = (
+        "Every answer held a label." if nothing else "Answers without a label are bought but cannot be trained on."
+    )
     note = f"Means over the seeds, the initial images included.{rarest} {unusable_note}"
     drawn = {name: _thinned(curve) for name, curve in curves.items()}
-    picture = Picture("discovery", lambda: discovery_figure(section, drawn, f"{word} found"), alt, f"{title} (the discovery curve).")
+    picture = Picture(
+        "discovery",
+        lambda: discovery_figure(section, drawn, f"{word} found"),
+        alt,
+        f"The discovery curve: images of class {word} found, by labels bought.",
+    )
     return [Table(columns, tuple(rows), note=note), picture]
 
 
@@ -170,22 +209,42 @@ def evenness(labels: Sequence[int], n_classes: int) -> float:
 
 
 def _balance(section: Section, bought: Bought) -> list[Block]:
-    n = max(len(section.runs[0].classes), 1 + max((line["label"] for seeds in bought.values() for lines in seeds.values() for line in lines if line["label"] is not None), default=0))
+    n = max(
+        len(section.runs[0].classes),
+        1
+        + max(
+            (
+                line["label"]
+                for seeds in bought.values()
+                for lines in seeds.values()
+                for line in lines
+                if line["label"] is not None
+            ),
+            default=0,
+        ),
+    )
     if n < 2:
         return []
     shares = {name: class_shares(seeds, n) for name, seeds in bought.items()}
     rows = []
     for name, seeds in bought.items():
         by_seed = [
-            [line["label"] for line in lines if line["kind"] == "query" and line["label"] is not None] for lines in seeds.values()
+            [line["label"] for line in lines if line["kind"] == "query" and line["label"] is not None]
+            for lines in seeds.values()
         ]
         even = np.array([evenness(labels, n) for labels in by_seed if labels])
         common = Counter(label for labels in by_seed for label in labels).most_common(1)
-        most = f"{class_name(section, common[0][0])} ({100 * common[0][1] / sum(map(len, by_seed)):.0f} %)" if common else ""
+        most = (
+            f"{class_name(section, common[0][0])} ({100 * common[0][1] / sum(map(len, by_seed)):.0f} %)"
+            if common
+            else ""
+        )
         missed = np.mean([n - len(set(labels)) for labels in by_seed])
         rows.append((name, mean_std(even) if len(even) else "", most, f"{missed:,.10g}"))
     columns = ("strategy", "evenness of classes", "most frequent class", "classes never queried")
-    random = next((name for name in bought if section.cells[name][min(bought[name])].choices["strategy"] == "random"), None)
+    random = next(
+        (name for name in bought if section.cells[name][min(bought[name])].choices["strategy"] == "random"), None
+    )
     note = "Queried images only. Evenness is the entropy of the classes over its maximum: 1 is a balanced purchase."
     if random:
         note += f" {random} buys as the pool is, so its row estimates the pool."

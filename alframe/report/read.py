@@ -79,7 +79,7 @@ class Run:
         """The ledger's answers by index of the image."""
         return {line["index"]: line["label"] for line in self.ledger}
 
-    def bought(self, labels: float) -> list[dict[str, Any]]:
+    def bought(self, labels: int) -> list[dict[str, Any]]:
         """The answers behind the last evaluation with at most `labels` labels; validation images only where they count as bought."""
         last = max((line["round"] for line in self.rounds if line["labels"] <= labels and "round" in line), default=-1)
         counted = (self.config.get("budget") or {}).get("count_validation", True)

@@ -41,7 +41,9 @@ def chapter(section: Section, options: Options) -> Chapter:
     else:
         alt = f"{words} of {', '.join(section.curves)} by the hours that annotators took"
         by_time = lambda: learning_curves([hours], "hours of annotation")  # noqa: E731
-        blocks.append(Picture("curves_by_time", by_time, alt, f"{words} by the time that annotators took for all labels so far."))
+        blocks.append(
+            Picture("curves_by_time", by_time, alt, f"{words} by the time that annotators took for all labels so far.")
+        )
     return Chapter("Learning curves", tuple(blocks))
 
 
@@ -50,9 +52,7 @@ def table(section: Section) -> Table:
     columns, rows = table_of(section)
     tones = tuple(next((tone for tone in ("better", "worse") if row[-1].startswith(tone)), "") for row in rows)
     tone_of = {"better": "good", "worse": "bad", "": ""}
-    return Table(
-        tuple(columns), tuple(map(tuple, rows)), note=f"{heading(section)}.", tones=tuple(tone_of[tone] for tone in tones)
-    )
+    return Table(tuple(columns), tuple(map(tuple, rows)), tones=tuple(tone_of[tone] for tone in tones))
 
 
 def annotation_hours(section: Section) -> Section | None:
@@ -64,7 +64,9 @@ def annotation_hours(section: Section) -> Section | None:
     for name, seeds in section.cells.items():
         for seed, run in seeds.items():
             hours = _hours(run)
-            measured = [(h, line[section.metric]) for h, line in zip(hours, run.rounds, strict=True) if section.metric in line]
+            measured = [
+                (h, line[section.metric]) for h, line in zip(hours, run.rounds, strict=True) if section.metric in line
+            ]
             measured = [(h, value) for h, value in measured if value is not None]
             if not measured or measured[-1][0] <= 0:
                 return None
@@ -119,7 +121,10 @@ def verdict_sentences(section: Section) -> list[Paragraph]:
     sentences = []
     for name, versus in section.against.items():
         higher = "lower" if section.lower_is_better else "higher"
-        found = {"better": (f"better than {versus.baseline}", "good"), "worse": (f"worse than {versus.baseline}", "bad")}
+        found = {
+            "better": (f"better than {versus.baseline}", "good"),
+            "worse": (f"worse than {versus.baseline}", "bad"),
+        }
         word, tone = found.get(versus.verdict.split()[0], (f"cannot tell it from {versus.baseline}", ""))
         where = versus.verdict.partition("(")[2].rstrip(")")
         sizes = f"{_signed(versus.final)} at {high:,} labels"

@@ -13,6 +13,7 @@ from alframe.report.results import std
 from alframe.report.summary import Section, metrics
 
 FIGURES = "figures"
+SHARP = 200  # dots an inch of curves.png, which goes onto slides
 MARKS = {"good": "**+** ", "bad": "**−** ", "warning": "**!** "}
 
 
@@ -26,12 +27,18 @@ def put(path: Path, content: str | bytes) -> Path:
 
 def figures(page: Page, sections: Sequence[Section], out: Path) -> tuple[dict[str, Drawn], list[Path]]:
     """Draw every picture of the page, once, into `figures/`, and all learning curves together as `curves.png` and `curves.svg`."""
-    drawn = {picture.name: render(picture.draw) for picture in page.pictures}
+    drawn = {
+        picture.name: render(picture.draw, SHARP if picture.name == "curves" else 150) for picture in page.pictures
+    }
     (out / FIGURES).mkdir(parents=True, exist_ok=True)
     for name, figure in drawn.items():
         put(out / FIGURES / f"{name}.png", figure.png)
         put(out / FIGURES / f"{name}.svg", figure.svg)
-    together = drawn["curves"] if len(sections) == 1 and "curves" in drawn else render(lambda: learning_curves(sections))
+    together = (
+        drawn["curves"]
+        if len(sections) == 1 and "curves" in drawn
+        else render(lambda: learning_curves(sections), SHARP)
+    )
     return drawn, [put(out / "curves.png", together.png), put(out / "curves.svg", together.svg)]
 
 
@@ -69,7 +76,10 @@ def _lines(block: Block) -> list[str]:
 
 def _table(table: Table) -> list[str]:
     title = [f"**{escape(table.title)}**", ""] if table.title else []
-    rows = ["| " + " | ".join(escape(cell).replace("|", "\\|") for cell in row) + " |" for row in (table.columns, *table.rows)]
+    rows = [
+        "| " + " | ".join(escape(cell).replace("|", "\\|") for cell in row) + " |"
+        for row in (table.columns, *table.rows)
+    ]
     under = "|---|" + "---:|" * (len(table.columns) - 1)
     note = [escape(table.note), ""] if table.note else []
     return [*title, rows[0], under, *rows[1:], "", *note]

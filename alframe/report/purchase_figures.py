@@ -56,7 +56,7 @@ def discovery_figure(section: Section, curves: dict[str, Curve], words: str) -> 
     axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     axes.set_ylabel(shorten(words, 34), fontsize=FONT, color=INK)
     axes.set_xlabel("labels bought", fontsize=FONT, color=INK)
-    label_counts(axes, range(100))
+    label_counts(axes, next(iter(curves.values())).labels.tolist())
     axes.margins(x=0.02)
     name_the_ends(axes, {name: float(curve.mean[-1]) for name, curve in curves.items()}, styles)
     return figure

@@ -25,11 +25,8 @@ Bins = Float[np.ndarray, "3 m"]
 def chapter(section: Section, options: Options) -> Chapter | None:
     """None where the runs hold neither ECE, NLL nor stored evaluations."""
     curves = {metric: found for metric in METRICS if (found := _curves(section, metric))}
-    bins = {
-        name: found
-        for name, seeds in section.cells.items()
-        if (found := _pooled(list(seeds.values()), section)) is not None
-    }
+    pooled = {name: _pooled(list(seeds.values()), section) for name, seeds in section.cells.items()}
+    bins = {name: sums for name, sums in pooled.items() if sums is not None}
     if not curves and not bins:
         return None
     blocks: list[Block] = [_table(section, curves, bins)]
@@ -71,11 +68,13 @@ def _pooled(runs: list[Run], section: Section) -> Bins | None:
             for line in run.rounds
             if line["labels"] <= section.range[1] and isinstance(line.get("round"), int)
         ]
-        reliability = (run.stage(at[-1]).get("evaluation") or {}).get("reliability") if at else None
+        stage: Any = run.stage(at[-1]) if at else {}
         try:
-            count = np.array(reliability["count"], dtype=float)  # type: ignore[index]
-            means = [np.nan_to_num(np.array(reliability[key], dtype=float)) for key in ("confidence", "accuracy")]  # type: ignore[index]
-            bins = np.stack([count, *(count * mean for mean in means)])
+            reliability = stage["evaluation"]["reliability"]
+            count, confidence, accuracy = (
+                np.array(reliability[key], float) for key in ("count", "confidence", "accuracy")
+            )
+            bins = np.stack([count, count * np.nan_to_num(confidence), count * np.nan_to_num(accuracy)])
         except (KeyError, TypeError, ValueError):
             continue
         if total is not None and bins.shape != total.shape:
@@ -94,7 +93,7 @@ def _table(section: Section, curves: dict[str, dict[str, Curve]], bins: dict[str
         if bins and name in bins:
             n, confidence, accuracy = bins[name].sum(axis=1)
             row += [f"{confidence / n:.3f}", f"{accuracy / n:.3f}", f"{(confidence - accuracy) / n:+.3f}"]
-        rows.append(tuple([*row, *[""] * (len(columns) - len(row))]))
+        rows.append((*row, *[""] * (len(columns) - len(row))))
     note = "A positive difference of confidence and accuracy means too sure." if bins else ""
     return Table(tuple(columns), tuple(rows), note=note)
 

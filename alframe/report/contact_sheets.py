@@ -95,6 +95,6 @@ def _caption(section: Section, run: Run, question: dict[str, Any]) -> str:
     answer = run.labels.get(question["index"])
     if answer is None:
         return "no answer"
-    probs = question.get("probs")
+    probs = question.get("probs") or []
     wrong = bool(probs) and max(range(len(probs)), key=probs.__getitem__) != answer
     return class_name(section, answer) + (" ✗" if wrong else "")

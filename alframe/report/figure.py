@@ -99,7 +99,7 @@ def _panel(axes: Axes, section: Section, styles: dict[str, dict[str, Any]], x_la
     plain(axes)
     label_counts(axes, next(iter(section.curves.values())).labels.tolist())
     axes.margins(x=0.02)
-    name_the_ends(axes, {name: float(curve.mean[-1]) for name, curve in section.curves.items()}, styles)
+    name_the_ends(axes, section.curves, styles)
 
 
 def plot_curves(axes: Axes, curves: dict[str, Curve], styles: dict[str, dict[str, Any]]) -> None:
@@ -113,9 +113,9 @@ def plot_curves(axes: Axes, curves: dict[str, Curve], styles: dict[str, dict[str
         axes.plot(curve.labels, curve.mean, marker=marker, markersize=3.5, linewidth=1.8, **styles[name])
 
 
-def plain(axes: Axes, grid: str = "y") -> None:
+def plain(axes: Axes) -> None:
     """Horizontal lines to read values by, no box, quiet ticks."""
-    axes.grid(axis=grid, color=FAINT, linewidth=0.8)
+    axes.grid(axis="y", color=FAINT, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color("#999999")
@@ -131,16 +131,16 @@ def label_counts(axes: Axes, counts: Sequence[float]) -> None:
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.10g}")
 
 
-def name_the_ends(axes: Axes, ends: dict[str, float], styles: dict[str, dict[str, Any]]) -> None:
-    """The name of each curve to the right of where it ends at height `ends[name]`, without overlap."""
+def name_the_ends(axes: Axes, curves: dict[str, Curve], styles: dict[str, dict[str, Any]]) -> None:
+    """The name of each curve to the right of where its mean ends, without overlap."""
     low, high = axes.get_ylim()
     box = axes.get_window_extent()  # pixels at the figure's own dpi, as the font's size below
     gap = 1.28 * FONT * axes.figure.dpi / 72 / box.height
-    heights = [(end - low) / (high - low) for end in ends.values()]
-    x_end = max(line.get_xdata()[-1] for line in axes.lines)  # type: ignore[index]
+    heights = [(curve.mean[-1] - low) / (high - low) for curve in curves.values()]
+    x_end = max(curve.labels[-1] for curve in curves.values())
     x_low, x_high = axes.get_xlim()
     end = (x_end - x_low) / (x_high - x_low)
-    for name, wanted, placed in zip(ends, heights, spread(heights, gap, 0.0, 1.0), strict=True):
+    for name, wanted, placed in zip(curves, heights, spread(heights, gap, 0.0, 1.0), strict=True):
         colour = styles[name]["color"]
         line = {"color": colour, "linewidth": 0.8, "alpha": 0.6, "clip_on": False, "transform": axes.transAxes}
         axes.plot([end + 0.012, end + 0.035], [wanted, placed], **line)

@@ -38,7 +38,7 @@ def overlap_figure(names: list[str], matrix: Float[np.ndarray, "s s"]) -> Figure
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     bar = figure.add_axes(((left + side + 0.15) / width, below / height, 0.12 / width, side / height))
-    figure.colorbar(picture, cax=bar).outline.set_visible(False)  # type: ignore[operator]
+    figure.colorbar(picture, cax=bar).outline.set_visible(False)
     bar.tick_params(labelsize=FONT - 2, length=0)
     return figure
 
@@ -58,7 +58,7 @@ def discovery_figure(section: Section, curves: dict[str, Curve], words: str) -> 
     axes.set_xlabel("labels bought", fontsize=FONT, color=INK)
     label_counts(axes, next(iter(curves.values())).labels.tolist())
     axes.margins(x=0.02)
-    name_the_ends(axes, {name: float(curve.mean[-1]) for name, curve in curves.items()}, styles)
+    name_the_ends(axes, curves, styles)
     return figure
 
 

@@ -52,6 +52,13 @@ def test_evaluations_that_cannot_be_read_leave_the_curves(write_run, write_ledge
     assert render(picture.draw).png
 
 
+def test_an_evaluation_of_another_kind_is_passed_over(write_run, write_ledger, tmp_path):
+    folder = write_ledger(write_run("random"), reliability=FIRST)
+    (folder / "queries" / "round_002.json").write_text('{"evaluation": [1]}')
+    section = the_section(tmp_path)
+    assert _pooled(section.runs, section) is None
+
+
 def test_nothing_to_say_is_no_chapter(write_run, tmp_path):
     write_run("random", more={"test/nll": None})
     assert chapter(the_section(tmp_path), Options()) is None

@@ -48,7 +48,7 @@ def test_coloured_tiles_stay_coloured(tmp_path):
 
 
 def test_a_sheet_of_another_number_of_images_is_refused(tmp_path):
-    content = sheet(tmp_path / "a.jpg", [0] * 8)
+    content = sheet(tmp_path / "a.jpg", [0] * 8, size=8)
     with pytest.raises(ValueError, match="Expected a contact sheet of 60 images"):
         cut(content, 60, 24)
 

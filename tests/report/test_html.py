@@ -8,6 +8,7 @@ import pytest
 from alframe.contact_sheet import write_contact_sheet
 from alframe.report.blocks import Chapter, Paragraph, Picture, Strip, Table
 from alframe.report.cli import main
+from alframe.report.figure import Drawn
 from alframe.report.html import _within, html
 from alframe.report.page import Page, Part
 
@@ -112,7 +113,7 @@ def test_every_kind_of_block_is_written(tmp_path):
     table = Table(("name", "value"), (("a", "1"), ("b", "2")), title="A table", note="A note", tones=("good", ""))
     strip = Strip("A strip", ((b"jpeg", "a <class>"),))
     picture = Picture("plot", lambda: None, "what it shows", "a caption")
-    drawn = type("Drawn", (), {"png": b"png", "svg": b"<svg/>", "size": (5.0, 3.0)})()
+    drawn = Drawn(b"png", b"<svg/>", (5.0, 3.0))
     chapter = Chapter("Everything", (Paragraph("Good news", "good"), table, picture, strip), folded=True)
     html(Page("Title", (Part("Part", (Paragraph("First"),), (chapter,)),)), {"plot": drawn}, tmp_path)
     page = Reader((tmp_path / "report.html").read_text())

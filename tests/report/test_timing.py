@@ -41,7 +41,8 @@ def test_without_seconds_there_is_no_chapter(write_run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0, "0.0 s"), (0.01, "< 0.1 s"), (59.94, "59.9 s"), (61, "1 min 1 s"), (7265, "2 h 1 min")]
+    ("seconds", "text"),
+    [(0.0, "0.0 s"), (0.01, "< 0.1 s"), (59.94, "59.9 s"), (61.0, "1 min 1 s"), (7265.0, "2 h 1 min")],
 )
 def test_durations(seconds, text):
     assert _duration(seconds) == text

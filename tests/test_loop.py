@@ -117,6 +117,11 @@ def test_features_of_images_leave_a_contact_sheet_of_the_images(make_experiment,
     assert "query/images" in pictures(tmp_path / "tensorboard")
 
 
+def sheets(folder):
+    """The contact sheets by name."""
+    return {path.name: path.read_bytes() for path in (folder / "queries").glob("*.jpg")}
+
+
 def pictures(folder):
     events = EventAccumulator(str(folder))
     events.Reload()
@@ -363,15 +368,16 @@ def undisturbed(tmp_path_factory):
     )
     folder = tmp_path_factory.mktemp("undisturbed")
     assert launch(experiment, folder) == 0
-    return experiment, read(folder)
+    return experiment, read(folder), sheets(folder)
 
 
 @pytest.mark.parametrize("moment", KILLS)
 def test_killed(moment, undisturbed, tmp_path):
-    experiment, expected = undisturbed
+    experiment, expected, seen = undisturbed
     assert launch(experiment, tmp_path, KILLS[moment]) == -signal.SIGKILL, "the kill did not come"
     assert launch(experiment, tmp_path) == 0
     assert read(tmp_path) == expected
+    assert sheets(tmp_path) == seen
 
 
 @pytest.mark.parametrize("leaf", leaves("uncertainty"), ids=lambda leaf: leaf.stem)
@@ -393,7 +399,7 @@ def test_killed_with_any_posterior(leaf, make_experiment, make_trainer, data, tm
 
 
 def test_killed_in_every_launch_it_still_arrives(undisturbed, tmp_path):
-    experiment, expected = undisturbed
+    experiment, expected, _ = undisturbed
     launches = 0
     while launch(experiment, tmp_path, [(torch.optim.SGD, "step", on_call(25, die))]) != 0:
         launches += 1
@@ -431,7 +437,7 @@ def test_killed_before_its_last_commit_a_run_can_still_be_extended(undisturbed, 
 
 
 def test_a_torn_last_line_of_a_committed_round_is_asked_again(undisturbed, tmp_path):
-    experiment, expected = undisturbed
+    experiment, expected, _ = undisturbed
     go(experiment, tmp_path)
     ledger = tmp_path / "ledger.jsonl"
     ledger.write_bytes(ledger.read_bytes()[:-7])

@@ -105,10 +105,11 @@ def _panel(axes: Axes, section: Section, styles: dict[str, dict[str, Any]], x_la
 def plot_curves(axes: Axes, curves: dict[str, Curve], styles: dict[str, dict[str, Any]]) -> None:
     """The mean over seeds of each curve with its band."""
     bootstrap = min(len(curve.seeds) for curve in curves.values()) >= BOOTSTRAP_SEEDS
+    alpha = 0.13 if len(curves) <= 5 else 0.07  # many bands over each other would hide the lines
     for name, curve in curves.items():
         if len(curve.seeds) > 1:
             low, high = band(curve.values, bootstrap)
-            axes.fill_between(curve.labels, low, high, color=styles[name]["color"], alpha=0.13, linewidth=0)
+            axes.fill_between(curve.labels, low, high, color=styles[name]["color"], alpha=alpha, linewidth=0)
         marker = "o" if len(curve.labels) <= 25 else ""
         axes.plot(curve.labels, curve.mean, marker=marker, markersize=3.5, linewidth=1.8, **styles[name])
 

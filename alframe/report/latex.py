@@ -29,9 +29,7 @@ def escape(text: str) -> str:
 
 def tabular(table: Table) -> str:
     """The table alone, set with booktabs: the first column to the left, the others to the right, a verdict to the left."""
-    sides = ["l", *("r" for _ in table.columns[1:])]
-    if table.columns[-1] == "verdict":
-        sides[-1] = "l"
+    sides = ["l", *("l" if column == "verdict" else "r" for column in table.columns[1:])]
     rows = [" & ".join(map(escape, row)) + r" \\" for row in table.rows]
     head = " & ".join(map(escape, table.columns)) + r" \\"
     lines = [

@@ -91,7 +91,7 @@ def balance_figure(shares: dict[str, Float[np.ndarray, "t c"]], names: list[str]
             baseline = tops[:, c - 1] if c else np.zeros(len(found))
             axes.stairs(tops[:, c], edges, baseline=baseline, fill=True, color=colour)
         axes.vlines(edges, 0, 1, color="white", linewidth=1)
-        axes.set_title(shorten(cell, 32), loc="left", fontsize=FONT, color=INK)
+        axes.set_title(shorten(cell, 27), loc="left", fontsize=FONT, color=INK)
         plain(axes)
         axes.set(ylim=(0, 1), xlim=(-0.6, len(found) - 0.4))
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))

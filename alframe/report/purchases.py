@@ -15,7 +15,7 @@ from alframe.report.purchase_figures import balance_figure, discovery_figure, ov
 from alframe.report.results import mean_std
 from alframe.report.summary import Section
 
-MAX_CLASSES = 9
+MAX_CLASSES = 10
 """Shown by name in the class balance; the rarer ones are added up."""
 
 

@@ -48,11 +48,12 @@ def chapter(section: Section, options: Options) -> Chapter:
 
 
 def table(section: Section) -> Table:
-    """A row a cell: the end, the area, and how both differ from the baseline."""
+    """A row a cell: the verdict, the end, the area, and how both differ from the baseline."""
     columns, rows = table_of(section)
-    tones = tuple(next((tone for tone in ("better", "worse") if row[-1].startswith(tone)), "") for row in rows)
-    tone_of = {"better": "good", "worse": "bad", "": ""}
-    return Table(tuple(columns), tuple(map(tuple, rows)), tones=tuple(tone_of[tone] for tone in tones))
+    tones = {"better": "good", "worse": "bad"}
+    # the verdict is what is looked for: it stands beside the name, also where a narrow screen cuts the rest
+    moved = [(row[0], row[-1], *row[1:-1]) for row in (columns, *rows)]
+    return Table(moved[0], tuple(moved[1:]), tones=tuple(tones.get(row[-1].split()[0], "") for row in rows))
 
 
 def annotation_hours(section: Section) -> Section | None:

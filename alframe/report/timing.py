@@ -81,7 +81,7 @@ def _figure(seconds: dict[str, np.ndarray]) -> Figure:
             axes.stairs(below + found[:, stage], edges, baseline=below, fill=True, color=colour)
             below = below + found[:, stage]
         axes.vlines(edges, 0, highest, color="white", linewidth=1)
-        axes.set_title(shorten(name, 32), loc="left", fontsize=FONT, color=INK)
+        axes.set_title(shorten(name, 27), loc="left", fontsize=FONT, color=INK)
         plain(axes)
         axes.set(ylim=(0, 1.03 * highest), xlim=(-0.6, len(found) - 0.4))
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))

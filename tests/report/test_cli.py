@@ -54,7 +54,7 @@ def test_report_has_the_table_the_figure_and_every_folder(write_run, tmp_path, c
     assert main([str(tmp_path / "study"), "--out", str(tmp_path / "out")]) == 0
     text = (tmp_path / "out" / "report.md").read_text()
     assert "![Learning curves](curves.png)" in text
-    assert "| margin | 4 |" in text
+    assert "| margin | better (end and area) | 4 |" in text
     assert "### Used: 12" in text
     assert text.count("| ../study/") == 13
     assert f"| ../study/{torn.parent.name}/seed=0 | unfinished" in text

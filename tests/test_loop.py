@@ -418,7 +418,7 @@ EXTENSION_KILLS = {
 
 @pytest.mark.parametrize("moment", EXTENSION_KILLS)
 def test_killed_while_being_extended(moment, undisturbed, tmp_path):
-    experiment, _ = undisturbed
+    experiment, _, _ = undisturbed
     longer = replace(experiment, budget=replace(experiment.budget, rounds=4))
     assert launch(longer, tmp_path / "whole") == 0
     assert launch(experiment, tmp_path / "run") == 0
@@ -428,7 +428,7 @@ def test_killed_while_being_extended(moment, undisturbed, tmp_path):
 
 
 def test_killed_before_its_last_commit_a_run_can_still_be_extended(undisturbed, tmp_path):
-    experiment, _ = undisturbed
+    experiment, _, _ = undisturbed
     longer = replace(experiment, budget=replace(experiment.budget, rounds=4))
     assert launch(longer, tmp_path / "whole") == 0
     assert launch(experiment, tmp_path / "run", KILLS["before the last commit"]) == -signal.SIGKILL

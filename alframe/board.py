@@ -21,9 +21,10 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams as hparams_summaries
 
+from alframe.contact_sheet import MAX_IMAGES, rgb
+
 BLUE, ORANGE, GREEN, RED, GREY, INK = "#0072B2", "#E69F00", "#00794F", "#C8401A", "#8A8A8A", "#222222"
 COUNTS = ("usable", "train", "validation")
-MAX_IMAGES = 64
 MAX_NUMBERED = 20
 MAX_NAMED = 40
 
@@ -194,7 +195,7 @@ def query_figure(
     axes = figure.add_axes((0, 0, 1, height / (height + top)))
     axes.axis("off")
     for i, image in enumerate(images):
-        picture = np.asarray(_rgb(image).resize((round(w * scale) or 1, round(h * scale) or 1), _resampling(scale)))
+        picture = np.asarray(rgb(image).resize((round(w * scale) or 1, round(h * scale) or 1), _resampling(scale)))
         x, y = gap + (i % columns) * cell_w + tile // 2, gap + (i // columns) * cell_h + caption
         left, right, bottom = x - picture.shape[1] // 2, x + (picture.shape[1] + 1) // 2, y + picture.shape[0]
         above, below, colour = _captions(questions[i], answers[i], classes)
@@ -341,9 +342,3 @@ def _predicted(question: dict[str, Any]) -> int | None:
 
 def _resampling(scale: float) -> Image.Resampling:
     return Image.Resampling.NEAREST if scale >= 2 else Image.Resampling.BILINEAR
-
-
-def _rgb(image: UInt8[np.ndarray, "ch h w"]) -> Image.Image:
-    if image.shape[0] == 1:
-        return Image.fromarray(image[0]).convert("RGB")
-    return Image.fromarray(np.ascontiguousarray(image[:3].transpose(1, 2, 0)))

@@ -19,6 +19,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from alframe.board import Board
+from alframe.contact_sheet import write_contact_sheet
 from alframe.errors import RunFolderError
 from alframe.pool import Ledger
 from alframe.provenance import launch
@@ -143,11 +144,15 @@ class Record:
         classes: tuple[str, ...],
         summary: Mapping[str, float] | None = None,
     ) -> None:
-        """Make the round done. TensorBoard first: its events of an undone round are purged at the next launch.
+        """Make the round done. TensorBoard and the contact sheet of the queried `images` (in the questions' order) come first: of an
+        undone round, the events are purged at the next launch and the sheet is written again.
 
         The last round brings a `summary`, the run's final numbers, for TensorBoard's HParams page.
         """
         self.ledger.sync()
+        if images is not None and len(images):
+            ranked = sorted(range(len(images)), key=lambda i: (stage["questions"][i]["rank"], i))
+            write_contact_sheet(self.folder / "queries" / f"round_{line['round']:03d}.jpg", images[ranked])
         if self.board:
             self.board.round(line, stage["evaluation"])
             if stage["questions"]:

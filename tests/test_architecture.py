@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "alframe"
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
 TIERS = [
-    {"types", "errors", "rng", "images", "pixels", "console", "area", "storage", "memory", "provenance", "stages"},
+    {"types", "errors", "rng", "images", "pixels", "console", "area", "storage", "memory", "provenance", "stages", "contact_sheet"},
     {"scores", "metrics", "engine"},
     {"dataset", "model", "trainer", "uncertainty", "strategy", "annotator", "budget", "board"},
     {"learner", "pool"},

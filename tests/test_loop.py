@@ -1,6 +1,7 @@
 """The loop as a whole: what it leaves behind, and that being killed at any instant changes none of it."""
 
 import json
+import math
 import multiprocessing
 import os
 import signal
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 from hydra.utils import instantiate
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tests_support import leaves
 
 import alframe.loop
@@ -22,6 +25,7 @@ from alframe.config import composer
 from alframe.dataset.augment import Augmentation
 from alframe.errors import ConfigError, PoolError, RunFolderError
 from alframe.loop import final_numbers, run
+from alframe.model.frozen import FeatureHead
 from alframe.pool import Ledger
 from alframe.record import Record
 from alframe.scores import bald, entropy
@@ -85,6 +89,43 @@ def test_a_run_buys_what_the_budget_says_and_measures_every_round(experiment, tm
     assert [line["stopped"] for line in rounds] == [None, None, None, "budget spent"]
     assert {"test/accuracy", "test/nll", "test/ece", "test/auroc", "train/loss"} <= rounds[0].keys()
     assert {"fit_s", "evaluate_s", "pool_s", "select_s", "annotate_s"} <= lines[0].keys()
+
+
+def test_every_query_leaves_a_contact_sheet(experiment, tmp_path):
+    go(experiment, tmp_path)
+    asked = [
+        path.stem for path in (tmp_path / "queries").glob("round_*.json") if json.loads(path.read_text())["questions"]
+    ]
+    assert asked
+    assert sorted(path.stem for path in (tmp_path / "queries").glob("*.jpg")) == sorted(asked)
+
+
+def test_features_of_images_leave_a_contact_sheet_of_the_images(make_experiment, tmp_path):
+    """A frozen trunk learns from features, but the pictures are those of the dataset."""
+
+    class Flattened:
+        def __call__(self, shape, n_classes):
+            return FeatureHead(shape, n_classes, dropout=0.0)
+
+        def prepare(self, images, cache, device, view=None):
+            return replace(images, pixels=images.pixels.reshape(len(images), -1).astype(np.float32))
+
+    e = make_experiment(build_network=Flattened())
+    go(e, tmp_path)
+    with Image.open(tmp_path / "queries" / "round_000.jpg") as sheet:
+        assert sheet.width == 8 * 8 * math.ceil(min(64, e.data.pool.shape[-1]) / 8)
+    assert "query/images" in pictures(tmp_path / "tensorboard")
+
+
+def sheets(folder):
+    """The contact sheets by name."""
+    return {path.name: path.read_bytes() for path in (folder / "queries").glob("*.jpg")}
+
+
+def pictures(folder):
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return events.Tags()["images"]
 
 
 def test_the_initial_set_is_shared_by_strategies_and_depends_on_the_seed(make_experiment, tmp_path):
@@ -327,15 +368,16 @@ def undisturbed(tmp_path_factory):
     )
     folder = tmp_path_factory.mktemp("undisturbed")
     assert launch(experiment, folder) == 0
-    return experiment, read(folder)
+    return experiment, read(folder), sheets(folder)
 
 
 @pytest.mark.parametrize("moment", KILLS)
 def test_killed(moment, undisturbed, tmp_path):
-    experiment, expected = undisturbed
+    experiment, expected, seen = undisturbed
     assert launch(experiment, tmp_path, KILLS[moment]) == -signal.SIGKILL, "the kill did not come"
     assert launch(experiment, tmp_path) == 0
     assert read(tmp_path) == expected
+    assert sheets(tmp_path) == seen
 
 
 @pytest.mark.parametrize("leaf", leaves("uncertainty"), ids=lambda leaf: leaf.stem)
@@ -357,7 +399,7 @@ def test_killed_with_any_posterior(leaf, make_experiment, make_trainer, data, tm
 
 
 def test_killed_in_every_launch_it_still_arrives(undisturbed, tmp_path):
-    experiment, expected = undisturbed
+    experiment, expected, _ = undisturbed
     launches = 0
     while launch(experiment, tmp_path, [(torch.optim.SGD, "step", on_call(25, die))]) != 0:
         launches += 1
@@ -376,7 +418,7 @@ EXTENSION_KILLS = {
 
 @pytest.mark.parametrize("moment", EXTENSION_KILLS)
 def test_killed_while_being_extended(moment, undisturbed, tmp_path):
-    experiment, _ = undisturbed
+    experiment, _, _ = undisturbed
     longer = replace(experiment, budget=replace(experiment.budget, rounds=4))
     assert launch(longer, tmp_path / "whole") == 0
     assert launch(experiment, tmp_path / "run") == 0
@@ -386,7 +428,7 @@ def test_killed_while_being_extended(moment, undisturbed, tmp_path):
 
 
 def test_killed_before_its_last_commit_a_run_can_still_be_extended(undisturbed, tmp_path):
-    experiment, _ = undisturbed
+    experiment, _, _ = undisturbed
     longer = replace(experiment, budget=replace(experiment.budget, rounds=4))
     assert launch(longer, tmp_path / "whole") == 0
     assert launch(experiment, tmp_path / "run", KILLS["before the last commit"]) == -signal.SIGKILL
@@ -395,7 +437,7 @@ def test_killed_before_its_last_commit_a_run_can_still_be_extended(undisturbed, 
 
 
 def test_a_torn_last_line_of_a_committed_round_is_asked_again(undisturbed, tmp_path):
-    experiment, expected = undisturbed
+    experiment, expected, _ = undisturbed
     go(experiment, tmp_path)
     ledger = tmp_path / "ledger.jsonl"
     ledger.write_bytes(ledger.read_bytes()[:-7])

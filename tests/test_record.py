@@ -265,6 +265,22 @@ def test_queried_images_reach_tensorboard(tmp_path):
     assert "query/images" in events.Tags()["images"]
 
 
+def test_the_contact_sheet_of_a_round_stands_in_rank_order_beside_its_questions(tmp_path):
+    from PIL import Image
+
+    record = Record(tmp_path, CONFIG, tensorboard=False)
+    record.begin(DATA, CPU)
+    asked = {**stage(0), "questions": [{"rank": 1}, {"rank": 0}]}
+    images = np.stack([np.full((1, 16, 16), level, dtype=np.uint8) for level in (40, 200)])
+    record.commit(line(0, 10), asked, images, [1, 0], ("good", "bad"))
+    record.commit(line(1, 12), stage(1), None, [], ("good", "bad"))
+    record.close()
+    with Image.open(tmp_path / "queries" / "round_000.jpg") as sheet:
+        levels = [sheet.convert("L").getpixel((8 + 16 * k, 8)) for k in range(2)]
+    assert levels == pytest.approx([200, 40], abs=3)
+    assert not (tmp_path / "queries" / "round_001.jpg").exists()
+
+
 def test_the_hparams_page_shows_what_studies_compare_first():
     config = {
         "choices": {"dataset": "elpv", "model": "frozen", "strategy": "bald", "uncertainty": "point", "trainer": "sgd"},

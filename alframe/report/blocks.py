@@ -57,7 +57,15 @@ class Picture:
     caption: str = ""
 
 
-Block = Paragraph | Table | Picture
+@dataclass(frozen=True)
+class Strip:
+    """Small pictures in a row: JPEG bytes, and what stands below each. Formats without room for them name `title` alone."""
+
+    title: str
+    thumbnails: tuple[tuple[bytes, str], ...]
+
+
+Block = Paragraph | Table | Picture | Strip
 
 
 @dataclass(frozen=True)

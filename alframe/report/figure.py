@@ -1,8 +1,9 @@
 """Learning curves as a figure: a panel a comparison, the mean over seeds with its band, each curve labelled where it ends."""
 
+import io
 import math
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
@@ -23,18 +24,31 @@ FONT = 10.0
 PANEL = (5.6, 3.7)  # inches
 
 
-def draw(sections: Sequence[Section], out: Path) -> list[Path]:
-    """Write `curves.png` (200 dots an inch) and `curves.svg` into `out`; the same runs give the same bytes."""
-    figure = learning_curves(sections)
-    FigureCanvasAgg(figure)
-    figure.savefig(out / "curves.png", dpi=200)
-    with matplotlib.rc_context({"svg.hashsalt": "alframe"}):
+@dataclass(frozen=True)
+class Drawn:
+    """A figure as its files: PNG on white, SVG without a background, and its size in inches."""
+
+    png: bytes
+    svg: bytes
+    size: tuple[float, float]
+
+
+def render(draw: Callable[[], Figure], dpi: int = 150) -> Drawn:
+    """Draw once, encode twice, the PNG with `dpi` dots an inch; the same figure gives the same bytes. Names are shown as they are, dollar signs too."""
+    with matplotlib.rc_context({"svg.hashsalt": "alframe", "text.parse_math": False}):
+        figure = draw()
+        png, svg = io.BytesIO(), io.BytesIO()
+        FigureCanvasAgg(figure)
+        figure.savefig(png, format="png", dpi=dpi, facecolor="white")
         FigureCanvasSVG(figure)
-        figure.savefig(out / "curves.svg", metadata={"Date": None})
-    return [out / "curves.png", out / "curves.svg"]
+        for axes in figure.axes:
+            axes.patch.set_visible(False)
+        figure.savefig(svg, format="svg", facecolor="none", metadata={"Date": None})
+    width, height = figure.get_size_inches()
+    return Drawn(png.getvalue(), svg.getvalue(), (float(width), float(height)))
 
 
-def learning_curves(sections: Sequence[Section]) -> Figure:
+def learning_curves(sections: Sequence[Section], x_label: str = "labels bought") -> Figure:
     """One panel for each section, at most three in a row; a cell has the same colour in all of them."""
     columns = min(3, len(sections))
     rows = math.ceil(len(sections) / columns)
@@ -42,13 +56,13 @@ def learning_curves(sections: Sequence[Section]) -> Figure:
     left, right, top, bottom = 0.75, 0.35 + 0.072 * longest, 0.5, 0.78
     width, height = columns * (PANEL[0] + right), rows * PANEL[1]
     figure = Figure(figsize=(width, height), facecolor="white")
-    looks = _looks(sections)
+    style = looks(sections)
     for i, section in enumerate(sections):
         x, y = (i % columns) * (PANEL[0] + right), height - (1 + i // columns) * PANEL[1]
         axes = figure.add_axes(
             ((x + left) / width, (y + bottom) / height, (PANEL[0] - left) / width, (PANEL[1] - top - bottom) / height)
         )
-        _panel(axes, section, looks)
+        _panel(axes, section, style, x_label)
     return figure
 
 
@@ -73,73 +87,87 @@ def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list
     return [placed[i] for i in range(len(wanted))]
 
 
-def _panel(axes: Axes, section: Section, looks: dict[str, dict[str, Any]]) -> None:
+def _panel(axes: Axes, section: Section, styles: dict[str, dict[str, Any]], x_label: str) -> None:
     n_seeds = [len(curve.seeds) for curve in section.curves.values()]
     bootstrap = min(n_seeds) >= BOOTSTRAP_SEEDS
-    for name, curve in section.curves.items():
-        style = looks[name]
-        if len(curve.seeds) > 1:
-            low, high = band(curve.values, bootstrap)
-            axes.fill_between(curve.labels, low, high, color=style["color"], alpha=0.13, linewidth=0)
-        marker = "o" if len(curve.labels) <= 25 else ""
-        axes.plot(curve.labels, curve.mean, marker=marker, markersize=3.5, linewidth=1.8, **style)
+    plot_curves(axes, section.curves, styles)
     axes.set_title(section.title, loc="left", fontsize=FONT + 2, color=INK, pad=10)
-    axes.set_ylabel(_metric_words(section.metric), fontsize=FONT, color=INK)
-    axes.set_xlabel("labels bought", fontsize=FONT, color=INK)
+    axes.set_ylabel(metric_words(section.metric), fontsize=FONT, color=INK)
+    axes.set_xlabel(x_label, fontsize=FONT, color=INK)
     caption: dict[str, Any] = {"fontsize": FONT - 2.5, "color": "#777777", "transform": axes.transAxes, "va": "top"}
     axes.text(0, -0.235, _caption(n_seeds, bootstrap), **caption)
+    plain(axes)
+    label_counts(axes, next(iter(section.curves.values())).labels.tolist())
+    axes.margins(x=0.02)
+    name_the_ends(axes, section.curves, styles)
+
+
+def plot_curves(axes: Axes, curves: dict[str, Curve], styles: dict[str, dict[str, Any]]) -> None:
+    """The mean over seeds of each curve with its band."""
+    bootstrap = min(len(curve.seeds) for curve in curves.values()) >= BOOTSTRAP_SEEDS
+    alpha = 0.13 if len(curves) <= 5 else 0.07  # many bands over each other would hide the lines
+    for name, curve in curves.items():
+        if len(curve.seeds) > 1:
+            low, high = band(curve.values, bootstrap)
+            axes.fill_between(curve.labels, low, high, color=styles[name]["color"], alpha=alpha, linewidth=0)
+        marker = "o" if len(curve.labels) <= 25 else ""
+        axes.plot(curve.labels, curve.mean, marker=marker, markersize=3.5, linewidth=1.8, **styles[name])
+
+
+def plain(axes: Axes) -> None:
+    """Horizontal lines to read values by, no box, quiet ticks."""
     axes.grid(axis="y", color=FAINT, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color("#999999")
     axes.tick_params(labelsize=FONT - 1, color="#999999", labelcolor="#444444", length=3)
     axes.tick_params(axis="y", length=0)
-    counts = next(iter(section.curves.values())).labels
-    few = len(counts) <= 7
+
+
+def label_counts(axes: Axes, counts: Sequence[float]) -> None:
+    """Ticks at the label counts themselves where they are few whole numbers."""
+    few = len(counts) <= 7 and all(count == round(count) for count in counts)
     steps = [1, 2, 2.5, 5, 10]
-    axes.xaxis.set_major_locator(
-        FixedLocator(counts.tolist()) if few else MaxNLocator(nbins=7, integer=True, steps=steps)
-    )
-    axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
-    axes.margins(x=0.02)
-    _name_the_ends(axes, section.curves, looks)
+    axes.xaxis.set_major_locator(FixedLocator(list(counts)) if few else MaxNLocator(nbins=7, steps=steps))
+    axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.10g}")
 
 
-def _name_the_ends(axes: Axes, curves: dict[str, Curve], looks: dict[str, dict[str, Any]]) -> None:
+def name_the_ends(axes: Axes, curves: dict[str, Curve], styles: dict[str, dict[str, Any]]) -> None:
+    """The name of each curve to the right of where its mean ends, without overlap."""
     low, high = axes.get_ylim()
     box = axes.get_window_extent()  # pixels at the figure's own dpi, as the font's size below
     gap = 1.28 * FONT * axes.figure.dpi / 72 / box.height
-    ends = [(curve.mean[-1] - low) / (high - low) for curve in curves.values()]
+    heights = [(curve.mean[-1] - low) / (high - low) for curve in curves.values()]
     x_end = max(curve.labels[-1] for curve in curves.values())
     x_low, x_high = axes.get_xlim()
     end = (x_end - x_low) / (x_high - x_low)
-    for (name, _), wanted, placed in zip(curves.items(), ends, spread(ends, gap, 0.0, 1.0), strict=True):
-        colour = looks[name]["color"]
+    for name, wanted, placed in zip(curves, heights, spread(heights, gap, 0.0, 1.0), strict=True):
+        colour = styles[name]["color"]
         line = {"color": colour, "linewidth": 0.8, "alpha": 0.6, "clip_on": False, "transform": axes.transAxes}
         axes.plot([end + 0.012, end + 0.035], [wanted, placed], **line)
         axes.text(end + 0.042, placed, name, color=colour, fontsize=FONT, va="center", transform=axes.transAxes)
     axes.set(xlim=(x_low, x_high), ylim=(low, high))
 
 
-def _looks(sections: Sequence[Section]) -> dict[str, dict[str, Any]]:
+def looks(sections: Sequence[Section]) -> dict[str, dict[str, Any]]:
     """A colour for each cell; the line changes where the palette starts over. Baselines are grey."""
-    looks: dict[str, dict[str, Any]] = {}
+    styles: dict[str, dict[str, Any]] = {}
     n_baselines = n_others = 0
     for section in sections:
         for name in section.curves:
-            if name in looks:
+            if name in styles:
                 continue
             if name in section.baselines.values():
-                looks[name] = {"color": BASELINE, "linestyle": STYLES[(1 + n_baselines) % len(STYLES)], "zorder": 2}
+                styles[name] = {"color": BASELINE, "linestyle": STYLES[(1 + n_baselines) % len(STYLES)], "zorder": 2}
                 n_baselines += 1
             else:
                 style = STYLES[n_others // len(PALETTE) % len(STYLES)]
-                looks[name] = {"color": PALETTE[n_others % len(PALETTE)], "linestyle": style, "zorder": 3}
+                styles[name] = {"color": PALETTE[n_others % len(PALETTE)], "linestyle": style, "zorder": 3}
                 n_others += 1
-    return looks
+    return styles
 
 
-def _metric_words(metric: str) -> str:
+def metric_words(metric: str) -> str:
     """`test/auroc` as `test AUROC`, `test/recall/defective` as `test recall defective`."""
     upper = {"auroc", "auprc", "nll", "ece"}
     return " ".join(part.upper() if part in upper else part.replace("_", " ") for part in metric.split("/"))
@@ -152,3 +180,11 @@ def _caption(n_seeds: Sequence[int], bootstrap: bool) -> str:
     seeds = f"{most} seeds" if few == most else f"{few} to {most} seeds"
     kind = "95 % bootstrap interval of the mean" if bootstrap else "lowest to highest seed"
     return f"line: mean over {seeds} · band: {kind}"
+
+
+def shorten(name: str, characters: int) -> str:
+    """Cut in the middle: the ends of names tell them apart."""
+    if len(name) <= characters:
+        return name
+    tail = max(1, characters // 3)
+    return f"{name[: characters - 1 - tail]}…{name[-tail:]}"

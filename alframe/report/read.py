@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import yaml
 
 from alframe.errors import RunFolderError, did_you_mean, expect
 
-CONFIG, ROUNDS, PROVENANCE = "config.yaml", "rounds.jsonl", "provenance.json"
+CONFIG, ROUNDS, PROVENANCE, LEDGER = "config.yaml", "rounds.jsonl", "provenance.json", "ledger.jsonl"
 CELL_GROUPS = ("strategy", "model", "trainer", "uncertainty", "annotator")
 """Choices that runs may differ in and still be compared; they name a cell."""
 
@@ -28,6 +29,7 @@ class Run:
     classes: tuple[str, ...]
     rounds: list[dict[str, Any]]
     finished: bool
+    n_pool: int | None = None
 
     @property
     def choices(self) -> dict[str, str]:
@@ -50,6 +52,46 @@ class Run:
     def cell(self) -> str:
         """`options` as one string."""
         return json.dumps(self.options, sort_keys=True, default=str)
+
+    @cached_property
+    def ledger(self) -> list[dict[str, Any]]:
+        """The ledger's answers in the order they were asked for, read once and only when wanted; nothing where there is no ledger.
+
+        It ends before the first line that is not an answer: after that nothing is known to be whole.
+        """
+        try:
+            text = (self.folder / LEDGER).read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return []
+        lines = []
+        for line in text.splitlines():
+            try:
+                answer = json.loads(line)
+            except ValueError:
+                break
+            if not _is_answer(answer):
+                break
+            lines.append(answer)
+        return sorted(lines, key=lambda line: (line["round"], line["rank"]))
+
+    @cached_property
+    def labels(self) -> dict[int, int | None]:
+        """The ledger's answers by index of the image."""
+        return {line["index"]: line["label"] for line in self.ledger}
+
+    def bought(self, labels: int) -> list[dict[str, Any]]:
+        """The answers behind the last evaluation with at most `labels` labels; validation images only where they count as bought."""
+        last = max((line["round"] for line in self.rounds if line["labels"] <= labels and "round" in line), default=-1)
+        counted = (self.config.get("budget") or {}).get("count_validation", True)
+        return [line for line in self.ledger if line["round"] <= last and (counted or line["kind"] != "validation")]
+
+    def stage(self, round: int) -> dict[str, Any]:
+        """What was stored of a round, by key (`evaluation`, `questions`); empty where there is nothing that can be read."""
+        try:
+            stage = json.loads((self.folder / "queries" / f"round_{round:03d}.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return stage if isinstance(stage, dict) else {}
 
 
 @dataclass(frozen=True)
@@ -142,8 +184,19 @@ def read_run(folder: Path) -> tuple[Run | None, list[str]]:
         classes=tuple(map(str, provenance.get("classes") or ())),
         rounds=[by_labels[labels] for labels in sorted(by_labels)],
         finished=lines[-1].get("stopped") is not None,
+        n_pool=provenance["n_pool"] if isinstance(provenance.get("n_pool"), int) else None,
     )
     return run, notes
+
+
+def _is_answer(line: Any) -> bool:
+    """Whether a ledger's line has what the report reads of it, and a label that is a whole number or nothing."""
+    return (
+        isinstance(line, dict)
+        and all(isinstance(line.get(key), int) for key in ("index", "round", "rank"))
+        and isinstance(line.get("kind"), str)
+        and isinstance(line.get("label", ""), int | None)
+    )
 
 
 def _lines(text: str) -> tuple[list[dict[str, Any]], list[str], str]:

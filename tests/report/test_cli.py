@@ -5,9 +5,11 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
+from alframe.report.blocks import Options
 from alframe.report.cli import main
 
 
@@ -39,7 +41,11 @@ def test_table_and_files(write_run, tmp_path, capsys):
     assert "0.696 ± 0.004" in lines["random"]
     assert "end − random" in out
     files = {path.name for path in (tmp_path / "study").iterdir() if path.is_file()}
-    assert files == {"report.md", "curves.png", "curves.svg", "results.csv", "rounds.csv"}
+    assert files == {
+        "report.html", "report.md", "curves.png", "curves.svg", "results.csv", "rounds.csv", "results.tex"
+    }  # fmt: skip
+    figures = {path.name for path in (tmp_path / "study" / "figures").iterdir()}
+    assert figures >= {"curves.png", "curves.svg", "time.png", "time.svg"}
 
 
 def test_report_has_the_table_the_figure_and_every_folder(write_run, tmp_path, capsys):
@@ -48,10 +54,10 @@ def test_report_has_the_table_the_figure_and_every_folder(write_run, tmp_path, c
     assert main([str(tmp_path / "study"), "--out", str(tmp_path / "out")]) == 0
     text = (tmp_path / "out" / "report.md").read_text()
     assert "![Learning curves](curves.png)" in text
-    assert "| margin | 4 |" in text
-    assert "Used: 12." in text
-    assert text.count("- `../study/") == 13
-    assert f"- `../study/{torn.parent.name}/seed=0`: unfinished" in text
+    assert "| margin | better (end and area) | 4 |" in text
+    assert "### Used: 12" in text
+    assert text.count("| ../study/") == 13
+    assert f"| ../study/{torn.parent.name}/seed=0 | unfinished" in text
     assert "Not used, or not in full: 1" in capsys.readouterr().out
 
 
@@ -105,6 +111,15 @@ def test_two_budgets_are_two_tables(write_run, tmp_path, capsys):
         (["{tmp}/empty"], "got none"),
         (["{tmp}/study", "--metric", "test/aurok"], "Expected a metric of these runs, got 'test/aurok'"),
         (["{tmp}/study", "--out", "{tmp}/file"], "choose another by --out"),
+        (["{tmp}/study", "--out", "{tmp}/file/below"], "choose another by --out"),
+        (["{tmp}/study", "--at", "100,many"], "Expected --at to be label counts such as 100,200, got 100,many"),
+        (["{tmp}/study", "--at", "0"], "Expected --at to be label counts"),
+        (["{tmp}/study", "--at", "100,5000"], "got 5,000; choose from 100 to 120 (elpv)"),
+        (["{tmp}/study", "--target", "high"], "Expected --target to be a number, got 'high'"),
+        (["{tmp}/study", "--target", "nan"], "Expected --target to be a value of the metric, got nan"),
+        (["{tmp}/study", "--full-data-share", "1.5"], "a share above 0 and at most 1, got 1.5"),
+        (["{tmp}/study", "--label-cost", "-1"], "Expected --label-cost to be a cost of 0 or more, got -1.0"),
+        (["{tmp}/study", "--miss-cost", "inf"], "Expected --miss-cost to be a cost of 0 or more, got inf"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_code_1(write_run, tmp_path, capsys, arguments, message):
@@ -116,6 +131,50 @@ def test_mistakes_are_one_line_and_exit_code_1(write_run, tmp_path, capsys, argu
     assert error.startswith("error: Expected")
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_options_reach_the_chapters(write_run, tmp_path, monkeypatch):
+    write_run()
+    seen = []
+    monkeypatch.setattr("alframe.report.page.TOPICS", (lambda section, options: seen.append(options),))
+    asked = ["--at", "120,100,100", "--target", "0.9", "--full-data-share", "0.9", "--label-cost", "2"]
+    assert main([str(tmp_path), *asked, "--miss-cost", "50", "--false-alarm-cost", "0", "--baseline", "bald"]) == 0
+    assert seen == [
+        Options(
+            baseline="bald", at=(100, 120), target=0.9, full_data_share=0.9, label_cost=2.0, miss_cost=50.0,
+            false_alarm_cost=0.0, out=tmp_path,
+        )
+    ]  # fmt: skip
+
+
+def test_a_label_count_that_one_comparison_lacks_is_told(write_run, tmp_path, capsys):
+    write_run("random", labels=[100, 110, 120])
+    write_run("random", labels=[200, 210, 220], dataset="cifar10")
+    assert main([str(tmp_path), "--at", "110"]) == 0
+    told = "cifar10 is not compared at 110 labels: its runs share 200 to 220."
+    assert told in capsys.readouterr().out
+    assert told in (tmp_path / "report.html").read_text()
+
+
+def test_a_file_is_the_old_one_until_the_new_one_is_whole(write_run, tmp_path, monkeypatch):
+    write_run()
+    assert main([str(tmp_path)]) == 0
+    old = (tmp_path / "report.html").read_bytes()
+    monkeypatch.setattr(Path, "replace", lambda self, target: (_ for _ in ()).throw(OSError(28, "No space left")))
+    assert main([str(tmp_path)]) == 1
+    assert (tmp_path / "report.html").read_bytes() == old
+
+
+def test_a_run_that_is_still_going_is_read_as_it_is(write_run, write_ledger, tmp_path):
+    folder = write_run("random", stopped=None)
+    write_ledger(folder)
+    for name in ("rounds.jsonl", "ledger.jsonl"):
+        (folder / name).write_text((folder / name).read_text() + '{"round": 3, "lab')
+    assert main([str(tmp_path)]) == 1
+    assert main([str(tmp_path), "--unfinished"]) == 0
+    text = (tmp_path / "report.md").read_text()
+    assert "the last line of rounds.jsonl is torn" in text
+    assert "What was bought" in text
 
 
 def test_names_with_brackets_are_not_markup(write_run, tmp_path, capsys):
@@ -151,7 +210,7 @@ from alframe.report.cli import main
 try:
     main(["--help"])
 except SystemExit:
-    print([name for name in ("scipy", "matplotlib", "numpy", "yaml") if name in sys.modules])
+    print([name for name in ("scipy", "matplotlib", "numpy", "yaml", "jinja2") if name in sys.modules])
 """
     assert in_another_process("-c", program).stdout.splitlines()[-1] == "[]"
 

@@ -1,5 +1,6 @@
 """Figures: where the names stand, what the caption says, and that the same runs give the same bytes."""
 
+import io
 from itertools import pairwise
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-from alframe.report.figure import BASELINE, draw, learning_curves, spread
+from alframe.report.figure import BASELINE, learning_curves, render, shorten, spread
 from alframe.report.summary import sections
 
 
@@ -71,22 +72,35 @@ def test_a_panel_for_each_comparison(write_run, tmp_path):
     assert sorted(axes.get_title(loc="left") for axes in figure.axes) == ["cifar10", "elpv", "mnist", "svhn"]
 
 
+def picture(drawn):
+    with Image.open(io.BytesIO(drawn.png)) as image:
+        return np.asarray(image.convert("L"))
+
+
 def test_a_single_label_count_can_be_drawn(write_run, tmp_path):
     write_run("random", values=(0.5,))
     write_run("bald", values=(0.6,))
-    draw(sections([tmp_path])[0], tmp_path)
-    with Image.open(tmp_path / "curves.png") as image:
-        assert np.asarray(image.convert("L")).std() > 5
+    found = sections([tmp_path])[0]
+    assert picture(render(lambda: learning_curves(found))).std() > 5
 
 
-def test_files_are_sharp_and_the_same_every_time(write_run, tmp_path):
+def test_figures_are_sharp_and_the_same_every_time(write_run, tmp_path):
     found = compared(write_run, tmp_path)
-    first = [path.read_bytes() for path in draw(found, tmp_path)]
-    assert first == [path.read_bytes() for path in draw(found, tmp_path)]
-    assert [path.name for path in draw(found, tmp_path)] == ["curves.png", "curves.svg"]
-    with Image.open(tmp_path / "curves.png") as image:
-        assert image.width > 1200
-    assert b"<svg" in first[1]
+    drawn = render(lambda: learning_curves(found), dpi=200)
+    assert drawn == render(lambda: learning_curves(found), dpi=200)
+    assert picture(drawn).shape[1] == pytest.approx(200 * drawn.size[0], abs=1)
+    assert b"<svg" in drawn.svg
+
+
+def test_dollar_signs_in_names_are_no_formula(write_run, tmp_path):
+    found = compared(write_run, tmp_path, strategies=("random", "$x^2$", "$broken_{"))
+    assert render(lambda: learning_curves(found)).png
+
+
+def test_names_are_cut_in_the_middle():
+    assert shorten("scratch 12", 10) == "scratch 12"
+    assert shorten("a very long scratch 12", 10) == "a very… 12"
+    assert len(shorten("x" * 50, 10)) == 10
 
 
 def test_spread_leaves_free_heights_alone_and_parts_close_ones():

@@ -1,0 +1,159 @@
+"""What stands where in the report: what was found, what can be objected to, a part for each comparison, what was used, how to read it."""
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from alframe.errors import expect
+from alframe.report import calibration, contact_sheets, purchases, results, timing
+from alframe.report.blocks import Block, Chapter, Options, Paragraph, Picture, Table
+from alframe.report.read import LeftOut
+from alframe.report.summary import Section
+
+TOPICS: tuple[Callable[[Section, Options], Chapter | None], ...] = (
+    results.chapter,
+    calibration.chapter,
+    purchases.chapter,
+    contact_sheets.chapter,
+    timing.chapter,
+)
+"""The chapters of a comparison, in their order. A topic that has nothing to say of it answers None."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Chapters under one heading; `blocks` come before them."""
+
+    title: str
+    blocks: tuple[Block, ...] = ()
+    chapters: tuple[Chapter, ...] = ()
+
+
+@dataclass(frozen=True)
+class Page:
+    """The whole report. Every picture has a name of its own, fit for a file."""
+
+    title: str
+    parts: tuple[Part, ...]
+
+    @property
+    def pictures(self) -> list[Picture]:
+        """Every picture in the order of the page."""
+        blocks = [
+            b for part in self.parts for group in (part.blocks, *(c.blocks for c in part.chapters)) for b in group
+        ]
+        return [block for block in blocks if isinstance(block, Picture)]
+
+
+def assemble(
+    sections: Sequence[Section],
+    left: Sequence[LeftOut],
+    options: Options,
+    protocol: Chapter | None = None,
+    overall: Sequence[Chapter] = (),
+    notes: Sequence[str] = (),
+) -> Page:
+    """The report on `sections`. `protocol` holds the warnings, `overall` what is said over all comparisons together.
+
+    `notes` are further warnings, on the options.
+    """
+    n_runs = sum(len(section.runs) for section in sections)
+    verdicts, by_comparison = _in_short(sections)
+    parts = [Part("In short", (*verdicts, *(Paragraph(note, "warning") for note in notes)), by_comparison)]
+    if protocol is not None:
+        parts.append(Part(protocol.title, protocol.blocks))
+    for section in sections:
+        chapters = tuple(chapter for topic in TOPICS if (chapter := topic(section, options)) is not None)
+        parts.append(Part(section.title, (Paragraph(f"{results.heading(section)}."),), chapters))
+    if overall:
+        parts.append(Part("All comparisons together", (), tuple(overall)))
+    parts.append(Part("What was used", (), _used(sections, left, options.out)))
+    parts.append(Part("How to read this", (Paragraph(results.HOW_TO_READ), *_apart(sections))))
+    return Page(
+        f"Learning curves of {n_runs} run{'s' if n_runs != 1 else ''}", _named(parts, several=len(sections) > 1)
+    )
+
+
+def out_of_range(sections: Sequence[Section], options: Options) -> list[str]:
+    """Label counts of `--at` that some comparison does not reach, in words. Raises `ConfigError` for one that none does."""
+    spans = {section.title: section.range for section in sections}
+    for at in options.at:
+        expect(
+            any(low <= at <= high for low, high in spans.values()),
+            f"Expected label counts of --at within those of the runs, got {at:,}; choose from "
+            + "; ".join(f"{low:,} to {high:,} ({title})" for title, (low, high) in spans.items())
+            + ".",
+        )
+    return [
+        f"{title} is not compared at {at:,} labels: its runs share {low:,} to {high:,}."
+        for title, (low, high) in spans.items()
+        for at in options.at
+        if not low <= at <= high
+    ]
+
+
+def _in_short(sections: Sequence[Section]) -> tuple[tuple[Block, ...], tuple[Chapter, ...]]:
+    """The verdicts; under the comparisons' titles where there are several."""
+    said = {section.title: tuple(results.verdict_sentences(section)) for section in sections}
+    said = {title: found or (Paragraph("Nothing to compare with here."),) for title, found in said.items()}
+    if len(sections) == 1:
+        return said[sections[0].title], ()
+    return (), tuple(Chapter(title, found) for title, found in said.items())
+
+
+def _used(sections: Sequence[Section], left: Sequence[LeftOut], out: Path) -> tuple[Chapter, ...]:
+    used = tuple(
+        (section.title, name, str(seed), below(run.folder, out))
+        for section in sections
+        for name, seeds in section.cells.items()
+        for seed, run in seeds.items()
+    )
+    chapters = [
+        Chapter(f"Used: {len(used)}", (Table(("comparison", "strategy", "seed", "folder"), used),), folded=True)
+    ]
+    if left:
+        rows = tuple((below(item.folder, out), item.reason) for item in left)
+        chapters.append(Chapter(f"Not used, or not in full: {len(left)}", (Table(("folder", "why"), rows),)))
+    return tuple(chapters)
+
+
+def _apart(sections: Sequence[Section]) -> tuple[Paragraph, ...]:
+    if len(sections) == 1:
+        return ()
+    return (Paragraph("Runs with different data or budgets are never mixed; each comparison above stands for itself."),)
+
+
+def _named(parts: Sequence[Part], several: bool) -> tuple[Part, ...]:
+    """Pictures renamed to what can be a file and is there once: with `several` comparisons the same topic draws one for each."""
+    taken: set[str] = set()
+
+    def rename(blocks: tuple[Block, ...], title: str) -> tuple[Block, ...]:
+        return tuple(
+            replace(b, name=_free(b.name, title if several else "", taken)) if isinstance(b, Picture) else b
+            for b in blocks
+        )
+
+    named = []
+    for part in parts:
+        chapters = tuple(replace(chapter, blocks=rename(chapter.blocks, part.title)) for chapter in part.chapters)
+        named.append(replace(part, blocks=rename(part.blocks, part.title), chapters=chapters))
+    return tuple(named)
+
+
+def _free(name: str, title: str, taken: set[str]) -> str:
+    stem = "_".join(filter(None, (plain(name), plain(title.lower())[:40]))) or "figure"
+    free = next(name for name in (stem, *(f"{stem}_{k}" for k in range(2, 10_000))) if name not in taken)
+    taken.add(free)
+    return free
+
+
+def plain(name: str) -> str:
+    """Letters, digits and underscores: fit for a file and for a label."""
+    return re.sub(r"[^A-Za-z0-9-]+", "_", name).strip("_")
+
+
+def below(folder: Path, out: Path) -> str:
+    """The way from `out` to `folder`."""
+    return Path(os.path.relpath(folder.resolve(), out.resolve())).as_posix()

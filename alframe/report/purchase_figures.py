@@ -1,0 +1,105 @@
+"""The figures of what was bought: overlap matrix, discovery curves, classes by purchase."""
+
+import math
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from alframe.report.curves import Curve
+from alframe.report.figure import FONT, INK, label_counts, looks, name_the_ends, plain, plot_curves, shorten
+from alframe.report.summary import Section
+
+CLASSES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#7A4FBF", "#F0E442", "#8C6D31", "#B5B5B5")
+PANEL = (2.3, 1.75)  # inches
+
+
+def overlap_figure(names: list[str], matrix: Float[np.ndarray, "s s"]) -> Figure:
+    """A square a pair of cells, below the diagonal, with its number where there is room."""
+    n = len(names)
+    shown = [shorten(name, 34) for name in names]
+    cell = max(0.36, min(0.62, 6 / n))
+    left, below = 0.3 + 0.08 * max(map(len, shown[1:])), 0.25 + 0.08 * max(map(len, shown[:-1]))
+    side = cell * (n - 1)
+    width, height = left + side + 0.9, side + below + 0.15
+    figure = Figure(figsize=(width, height), facecolor="white")
+    axes = figure.add_axes((left / width, below / height, side / width, side / height))
+    lower = np.where(np.tri(n, k=-1, dtype=bool), matrix, math.nan)[1:, :-1]
+    highest = max(0.1, np.nanmax(lower))
+    picture = axes.imshow(lower, cmap="Blues", vmin=0, vmax=highest)
+    for i, j in np.argwhere(~np.isnan(lower)):
+        dark = lower[i, j] > 0.55 * highest
+        axes.text(j, i, f"{lower[i, j]:.2f}", ha="center", va="center", fontsize=FONT - 1 if cell >= 0.5 else FONT - 3,
+                  color="white" if dark else INK)  # fmt: skip
+    axes.set_xticks(range(n - 1), shown[:-1], rotation=90, fontsize=FONT)
+    axes.set_yticks(range(n - 1), shown[1:], fontsize=FONT)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    bar = figure.add_axes(((left + side + 0.15) / width, below / height, 0.12 / width, side / height))
+    figure.colorbar(picture, cax=bar).outline.set_visible(False)
+    bar.tick_params(labelsize=FONT - 2, length=0)
+    return figure
+
+
+def discovery_figure(section: Section, curves: dict[str, Curve], words: str) -> Figure:
+    """The count found by labels bought, the mean over seeds with its band, each curve named where it ends."""
+    styles = looks([section])
+    right = 0.35 + 0.072 * max(map(len, curves))
+    width, height = 5.6 + right, 3.4
+    figure = Figure(figsize=(width, height), facecolor="white")
+    axes = figure.add_axes((0.75 / width, 0.55 / height, 4.85 / width, 2.65 / height))
+    plot_curves(axes, curves, styles)
+    plain(axes)
+    axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    axes.set_ylabel(shorten(words, 34), fontsize=FONT, color=INK)
+    axes.set_xlabel("labels bought", fontsize=FONT, color=INK)
+    label_counts(axes, next(iter(curves.values())).labels.tolist())
+    axes.margins(x=0.02)
+    name_the_ends(axes, curves, styles)
+    return figure
+
+
+def balance_figure(shares: dict[str, Float[np.ndarray, "t c"]], names: list[str], most: int) -> Figure:
+    """A panel a cell: each purchase a bar of its classes. Beyond `most` classes the rarest are one."""
+    order = np.arange(len(names))
+    if len(names) > most:
+        order = np.argsort(-np.nanmean(np.concatenate(list(shares.values())), axis=0), kind="stable")
+        names = [*(names[c] for c in order[: most - 1]), f"{len(names) - most + 1} others"]
+    columns = min(4, len(shares))
+    rows = math.ceil(len(shares) / columns)
+    shown = [shorten(name, 22) for name in names]
+    width = max(4.6, columns * PANEL[0] + 0.6)
+    n_keys = max(1, int((width - 0.3) / (0.5 + 0.085 * max(map(len, shown)))))
+    legend = 0.22 * math.ceil(len(shown) / n_keys) + 0.15
+    height = rows * (PANEL[1] + 0.35) + 0.35 + legend
+    figure = Figure(figsize=(width, height), facecolor="white")
+    for i, (cell, found) in enumerate(shares.items()):
+        x, y = (
+            0.6 + (i % columns) * PANEL[0],
+            height - legend - 0.25 - (i // columns) * (PANEL[1] + 0.35) - PANEL[1] + 0.25,
+        )
+        axes = figure.add_axes((x / width, y / height, (PANEL[0] - 0.25) / width, (PANEL[1] - 0.25) / height))
+        stacked = found[:, order]
+        if len(order) > most:
+            stacked = np.column_stack([stacked[:, : most - 1], stacked[:, most - 1 :].sum(axis=1)])
+        tops = np.nan_to_num(np.cumsum(stacked, axis=1))
+        edges = np.arange(len(found) + 1) - 0.5
+        for c, colour in zip(range(len(names)), CLASSES, strict=False):
+            baseline = tops[:, c - 1] if c else np.zeros(len(found))
+            axes.stairs(tops[:, c], edges, baseline=baseline, fill=True, color=colour)
+        axes.vlines(edges, 0, 1, color="white", linewidth=1)
+        axes.set_title(shorten(cell, 27), loc="left", fontsize=FONT, color=INK)
+        plain(axes)
+        axes.set(ylim=(0, 1), xlim=(-0.6, len(found) - 0.4))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+        axes.tick_params(labelleft=i % columns == 0)
+        if i + columns >= len(shares):
+            axes.set_xlabel("purchase", fontsize=FONT, color=INK)
+    keys = [Patch(color=colour, label=name) for name, colour in zip(shown, CLASSES, strict=False)]
+    figure.legend(handles=keys, loc="upper left", ncols=n_keys, frameon=False, fontsize=FONT - 0.5, handlelength=1,
+                  bbox_to_anchor=(0.3 / width, 1))  # fmt: skip
+    return figure

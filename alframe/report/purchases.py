@@ -1,0 +1,261 @@
+"""What the strategies bought: how much of it is the same, of which classes it is, what was found, what could not be used."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from alframe.report.blocks import Block, Chapter, Options, Paragraph, Picture, Table
+from alframe.report.curves import Curve
+from alframe.report.purchase_figures import balance_figure, discovery_figure, overlap_figure
+from alframe.report.results import mean_std
+from alframe.report.summary import Section
+
+MAX_CLASSES = 10
+"""Shown by name in the class balance; the rarer ones are added up."""
+
+
+def chapter(section: Section, options: Options) -> Chapter | None:
+    """None where no ledger can be read."""
+    bought = purchases(section)
+    if not bought:
+        return None
+    blocks: list[Block] = []
+    unread = [
+        run.folder.name
+        for name, seeds in section.cells.items()
+        for seed, run in seeds.items()
+        if seed not in bought.get(name, {})
+    ]
+    if unread:
+        blocks.append(
+            Paragraph(
+                f"{len(unread)} of {len(section.runs)} ledgers are missing or damaged and left out of this chapter.",
+                "warning",
+            )
+        )
+    blocks += _discovery(section, bought)
+    blocks += _balance(section, bought)
+    blocks += _overlap(section, bought)
+    return Chapter("What was bought", tuple(blocks))
+
+
+Bought = dict[str, dict[int, list[dict[str, Any]]]]
+"""The ledger's answers by cell and seed, in the order of asking."""
+
+
+def purchases(section: Section) -> Bought:
+    """What each run bought up to the last label count of the section; runs whose ledger holds less than that are not in it."""
+    found: Bought = {}
+    for name, seeds in section.cells.items():
+        for seed, run in seeds.items():
+            lines = run.bought(section.range[1])
+            claimed = max((line["labels"] for line in run.rounds if line["labels"] <= section.range[1]), default=0)
+            if lines and len(lines) >= claimed:
+                found.setdefault(name, {})[seed] = lines
+    return found
+
+
+def jaccard(a: set[int], b: set[int]) -> float:
+    """Size of the intersection over that of the union, in [0, 1]; NaN of two empty sets."""
+    return len(a & b) / len(a | b) if a or b else math.nan
+
+
+def jaccard_by_chance(n_a: int, n_b: int, n_pool: int) -> float:
+    """About what two independent random draws of `n_a` and `n_b` from `n_pool` images have in common, as Jaccard index."""
+    shared = n_a * n_b / n_pool
+    return shared / (n_a + n_b - shared)
+
+
+def overlap(bought: Bought) -> Float[np.ndarray, "s s"]:
+    """Mean Jaccard index of the queried images of each two cells over their common seeds; NaN without one, 1 on the diagonal."""
+    queried = {
+        name: {seed: {line["index"] for line in lines if line["kind"] == "query"} for seed, lines in seeds.items()}
+        for name, seeds in bought.items()
+    }
+    matrix = np.eye(len(queried))
+    for (i, a), (j, b) in combinations(enumerate(queried.values()), 2):
+        both = [jaccard(a[seed], b[seed]) for seed in a.keys() & b.keys() if a[seed] or b[seed]]
+        matrix[i, j] = matrix[j, i] = np.mean(both) if both else math.nan
+    return matrix
+
+
+def _overlap(section: Section, bought: Bought) -> list[Block]:
+    matrix, names = overlap(bought), list(bought)
+    if len(names) < 2 or np.isnan(matrix[~np.eye(len(names), dtype=bool)]).all():
+        return []
+    n_pool = next((run.n_pool for run in section.runs if run.n_pool), None)
+    sizes = [sum(line["kind"] == "query" for line in lines) for seeds in bought.values() for lines in seeds.values()]
+    n_left = (n_pool or 0) - min(len(lines) for seeds in bought.values() for lines in seeds.values()) + min(sizes)
+    chance = (
+        f" Two random draws of that size would share about {jaccard_by_chance(max(sizes), max(sizes), n_left):.2f}."
+        if n_left > 0
+        else ""
+    )
+    same = [
+        f"{a} and {b} bought the same images in all common seeds; one of them adds nothing to this comparison."
+        for (i, a), (j, b) in combinations(enumerate(names), 2)
+        if matrix[i, j] == 1
+    ]
+    alt = "Overlap of purchases: " + ", ".join(
+        f"{a} and {b} {matrix[i, j]:.2f}" for (i, a), (j, b) in combinations(enumerate(names), 2) if i < 4 and j < 4
+    )
+    caption = f"Images queried by both, over those queried by either (Jaccard index), mean over the common seeds; the initial images are not counted.{chance}"
+    return [
+        Picture("overlap", lambda: overlap_figure(names, matrix), alt, caption),
+        *(Paragraph(text, "warning") for text in same),
+    ]
+
+
+def wanted_class(section: Section, bought: Bought) -> int | None:
+    """Class 1 of two; of more the rarest among all that was bought with a label; None where no answer holds one."""
+    n = len(section.runs[0].classes)
+    counts = Counter(
+        line["label"]
+        for seeds in bought.values()
+        for lines in seeds.values()
+        for line in lines
+        if line["label"] is not None
+    )
+    if not counts:
+        return None
+    return 1 if n == 2 else min(counts, key=lambda label: (counts[label], label))
+
+
+def discovered(bought: Bought, wanted: int) -> dict[str, Curve]:
+    """How many images of the class `wanted` are among the first x answers, for x from 1 to what all seeds of a cell have."""
+    curves = {}
+    for name, seeds in bought.items():
+        n = min(map(len, seeds.values()))
+        found = np.array(
+            [np.cumsum([line["label"] == wanted for line in lines[:n]]) for lines in seeds.values()], dtype=float
+        )
+        curves[name] = Curve(name, tuple(seeds), np.arange(1, n + 1, dtype=float), found)
+    return curves
+
+
+def _discovery(section: Section, bought: Bought) -> list[Block]:
+    wanted = wanted_class(section, bought)
+    if wanted is None:
+        return [Paragraph("No answer holds a label.", "warning")]
+    curves, word = discovered(bought, wanted), class_name(section, wanted)
+    rows = []
+    for name, seeds in bought.items():
+        unusable = [sum(line["label"] is None for line in lines) for lines in seeds.values()]
+        sizes = [len(lines) for lines in seeds.values()]
+        found, n = curves[name].finals, np.array(sizes)
+        rows.append(
+            (
+                name,
+                f"{n.mean():,.10g}",
+                _counts(found),
+                f"{100 * (found / len(curves[name].labels)).mean():.1f} %",
+                f"{np.mean(unusable):,.10g}",
+            )
+        )
+    rarest = "" if len(section.runs[0].classes) == 2 else " It is the rarest class among all that was bought."
+    columns = ("strategy", "labels bought", f"{word} found", "share", "without a label")
+    alt = f"Number of images of class {word} found by labels bought, for {', '.join(curves)}"
+    nothing = all(line["label"] is not None for seeds in bought.values() for lines in seeds.values() for line in lines)
+    unusable_note = (
+        "Every answer held a label." if nothing else "Answers without a label are bought but cannot be trained on."
+    )
+    note = f"Means over the seeds, the initial images included.{rarest} {unusable_note}"
+    drawn = {name: _thinned(curve) for name, curve in curves.items()}
+    picture = Picture(
+        "discovery",
+        lambda: discovery_figure(section, drawn, f"{word} found"),
+        alt,
+        f"The discovery curve: images of class {word} found, by labels bought.",
+    )
+    return [Table(columns, tuple(rows), note=note), picture]
+
+
+def _thinned(curve: Curve, most: int = 60) -> Curve:
+    """The same curve at no more than about `most` label counts, the first and the last among them."""
+    kept = np.unique(np.linspace(0, len(curve.labels) - 1, most).round().astype(int))
+    return Curve(curve.name, curve.seeds, curve.labels[kept], curve.values[:, kept])
+
+
+def _counts(values: np.ndarray) -> str:
+    return f"{values.mean():,.1f}" + (f" ± {values.std(ddof=1):,.1f}" if len(values) > 1 else "")
+
+
+def class_shares(seeds: dict[int, list[dict[str, Any]]], n_classes: int) -> Float[np.ndarray, "t c"]:
+    """The share of each class among the usable answers of each purchase, 0 the initial one; mean over seeds, NaN where there are none."""
+    last = max(int(line["round"]) for lines in seeds.values() for line in lines)
+    counts = np.zeros((len(seeds), last + 1, n_classes))
+    for i, lines in enumerate(seeds.values()):
+        for line in lines:
+            if line["label"] is not None and 0 <= line["label"] < n_classes:
+                counts[i, line["round"], line["label"]] += 1
+    total = counts.sum(axis=2, keepdims=True)
+    shares = np.divide(counts, total, out=np.full_like(counts, math.nan), where=total > 0)
+    usable = (total[..., 0] > 0).sum(axis=0)
+    mean: np.ndarray = np.nansum(shares, axis=0) / np.maximum(usable, 1)[:, None]
+    mean[usable == 0] = math.nan
+    return mean
+
+
+def evenness(labels: Sequence[int], n_classes: int) -> float:
+    """Entropy of the labels' distribution over log(n_classes): 1 where all classes are equally frequent, 0 for one class alone."""
+    counts = np.array(list(Counter(labels).values()), dtype=float)
+    p = counts / counts.sum()
+    return float(-(p * np.log(p)).sum() / math.log(n_classes)) if n_classes > 1 else 1.0
+
+
+def _balance(section: Section, bought: Bought) -> list[Block]:
+    n = max(
+        len(section.runs[0].classes),
+        1
+        + max(
+            (
+                line["label"]
+                for seeds in bought.values()
+                for lines in seeds.values()
+                for line in lines
+                if line["label"] is not None
+            ),
+            default=0,
+        ),
+    )
+    if n < 2:
+        return []
+    shares = {name: class_shares(seeds, n) for name, seeds in bought.items()}
+    rows = []
+    for name, seeds in bought.items():
+        by_seed = [
+            [line["label"] for line in lines if line["kind"] == "query" and line["label"] is not None]
+            for lines in seeds.values()
+        ]
+        even = np.array([evenness(labels, n) for labels in by_seed if labels])
+        common = Counter(label for labels in by_seed for label in labels).most_common(1)
+        most = (
+            f"{class_name(section, common[0][0])} ({100 * common[0][1] / sum(map(len, by_seed)):.0f} %)"
+            if common
+            else ""
+        )
+        missed = np.mean([n - len(set(labels)) for labels in by_seed])
+        rows.append((name, mean_std(even) if len(even) else "", most, f"{missed:,.10g}"))
+    columns = ("strategy", "evenness of classes", "most frequent class", "classes never queried")
+    random = next(
+        (name for name in bought if section.cells[name][min(bought[name])].choices["strategy"] == "random"), None
+    )
+    note = "Queried images only. Evenness is the entropy of the classes over its maximum: 1 is a balanced purchase."
+    if random:
+        note += f" {random} buys as the pool is, so its row estimates the pool."
+    names = [class_name(section, c) for c in range(n)]
+    alt = f"Shares of the classes in each purchase, a panel for each of {', '.join(bought)}"
+    caption = "Classes of each purchase as shares, mean over the seeds; purchase 0 is the initial one."
+    picture = Picture("classes", lambda: balance_figure(shares, names, MAX_CLASSES), alt, caption)
+    return [picture, Table(columns, tuple(rows), note=note)]
+
+
+def class_name(section: Section, label: int) -> str:
+    """The class as the run folder names it, else its number."""
+    classes = section.runs[0].classes
+    return classes[label] if 0 <= label < len(classes) else f"class {label}"

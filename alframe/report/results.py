@@ -1,0 +1,158 @@
+"""The first chapter of a comparison: its table, the learning curves by labels and, where people labelled, by their time."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from alframe.report.blocks import Block, Chapter, Options, Paragraph, Picture, Table
+from alframe.report.curves import Difference, on_grid
+from alframe.report.figure import learning_curves, metric_words
+from alframe.report.read import Run
+from alframe.report.summary import Section
+
+HOW_TO_READ = """\
+At the end is the value at the last label count, area the area under the learning curve divided by the range of labels, that is the \
+curve's mean height; both as mean ± standard deviation over the seeds. Differences are paired by seed; p is of a two-sided paired \
+t-test, Holm-corrected over all tests of the table, and asked for only where three seeds are common. Better and worse are said at the \
+5 % level after correction; cannot tell means that these seeds do not show a difference, not that there is none."""
+
+
+def chapter(section: Section, options: Options) -> Chapter:
+    """Table, curves by labels, and curves by annotation time or why there are none."""
+    words = metric_words(section.metric)
+    low, high = section.range
+    alt = f"{words} of {', '.join(section.curves)} from {low:,} to {high:,} labels; the numbers are in the table above"
+    blocks: list[Block] = [
+        table(section),
+        *(Paragraph(note, "warning") for note in section.notes),
+        Picture("curves", lambda: learning_curves([section]), alt, f"{words} by labels bought."),
+    ]
+    hours = annotation_hours(section)
+    if hours is None:
+        cost = f" ({options.label_cost:g} each)" if options.label_cost != 1 else ""
+        blocks.append(
+            Paragraph(
+                f"The ledgers hold no time that people took, so every label costs the same{cost}: the curves by cost "
+                "are the curves above with another unit on the horizontal axis."
+            )
+        )
+    else:
+        alt = f"{words} of {', '.join(section.curves)} by the hours that annotators took"
+        by_time = lambda: learning_curves([hours], "hours of annotation")  # noqa: E731
+        blocks.append(
+            Picture("curves_by_time", by_time, alt, f"{words} by the time that annotators took for all labels so far.")
+        )
+    return Chapter("Learning curves", tuple(blocks))
+
+
+def table(section: Section) -> Table:
+    """A row a cell: the verdict, the end, the area, and how both differ from the baseline."""
+    columns, rows = table_of(section)
+    tones = {"better": "good", "worse": "bad"}
+    # the verdict is what is looked for: it stands beside the name, also where a narrow screen cuts the rest
+    moved = [(row[0], row[-1], *row[1:-1]) for row in (columns, *rows)]
+    return Table(moved[0], tuple(moved[1:]), tones=tuple(tones.get(row[-1].split()[0], "") for row in rows))
+
+
+def annotation_hours(section: Section) -> Section | None:
+    """The section with hours of annotation in place of label counts; None unless every ledger used holds such time.
+
+    The hours at a round are those of all answers it was trained on and validated with.
+    """
+    points: dict[str, dict[int, tuple[list[float], list[float]]]] = {}
+    for name, seeds in section.cells.items():
+        for seed, run in seeds.items():
+            hours = _hours(run)
+            measured = [
+                (h, line[section.metric]) for h, line in zip(hours, run.rounds, strict=True) if section.metric in line
+            ]
+            measured = [(h, value) for h, value in measured if value is not None]
+            if not measured or measured[-1][0] <= 0:
+                return None
+            points.setdefault(name, {})[seed] = ([h for h, _ in measured], [float(value) for _, value in measured])
+    every = [hours for seeds in points.values() for hours, _ in seeds.values()]
+    low, high = max(hours[0] for hours in every), min(hours[-1] for hours in every)
+    return replace(section, curves=on_grid(points, low, high)) if low < high else None
+
+
+def _hours(run: Run) -> list[float]:
+    """By round of `run.rounds`."""
+    rounds = np.array([line["round"] for line in run.ledger], dtype=int)
+    seconds = np.array([_number(line.get("time_s")) for line in run.ledger])
+    return [float(seconds[rounds <= line.get("round", -1)].sum()) / 3600 for line in run.rounds]
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else 0.0
+
+
+def heading(section: Section) -> str:
+    """What is compared, over which labels, and what all runs share, in one line."""
+    low, high = section.range
+    shared = ", ".join(f"{group} {name}" for group, name in section.common.items())
+    direction = "lower" if section.lower_is_better else "higher"
+    over = f"{low:,} to {high:,} labels" if low < high else f"at {low:,} labels"
+    return f"{section.metric} ({direction} is better), {over}" + (f"; {shared}" if shared else "")
+
+
+def table_of(section: Section) -> tuple[list[str], list[list[str]]]:
+    """The columns and the rows of the table, as text; the verdict is the last column."""
+    columns = ["strategy", "seeds", f"at {section.range[1]:,} labels", "area"]
+    compared = bool(section.against)
+    if compared:
+        names = set(section.baselines.values())
+        baseline = names.pop() if len(names) == 1 else "baseline"
+        columns += [f"end − {baseline}", f"area − {baseline}"]
+    rows = []
+    for name, curve in section.curves.items():
+        row = [name, str(len(curve.seeds)), mean_std(curve.finals), mean_std(curve.areas)]
+        versus = section.against.get(name)
+        if compared:
+            row += [_signed(versus.final), _signed(versus.area)] if versus else ["", ""]
+        is_baseline = name in section.baselines.values()
+        rows.append([*row, versus.verdict if versus else "baseline" if is_baseline else "not compared"])
+    return [*columns, "verdict"], rows
+
+
+def verdict_sentences(section: Section) -> list[Paragraph]:
+    """One sentence for each cell that is compared: better, worse or cannot tell, by how much, and over which seeds."""
+    low, high = section.range
+    sentences = []
+    for name, versus in section.against.items():
+        higher = "lower" if section.lower_is_better else "higher"
+        found = {
+            "better": (f"better than {versus.baseline}", "good"),
+            "worse": (f"worse than {versus.baseline}", "bad"),
+        }
+        word, tone = found.get(versus.verdict.split()[0], (f"cannot tell it from {versus.baseline}", ""))
+        where = versus.verdict.partition("(")[2].rstrip(")")
+        sizes = f"{_signed(versus.final)} at {high:,} labels"
+        if low < high:
+            sizes += f" and {_signed(versus.area)} in mean height of the curve"
+        seeds = f"{versus.final.n} common seed{'s' if versus.final.n != 1 else ''}"
+        detail = f" ({where})" if where else ""
+        text = f"{name}: {word}{detail}. {metric_words(section.metric)} {sizes}, over {seeds} ({higher} is better)."
+        sentences.append(Paragraph(text, tone))
+    return sentences
+
+
+def mean_std(values: np.ndarray) -> str:
+    """`0.712 ± 0.004`; the mean alone where there is one value."""
+    return f"{values.mean():.3f}" + (f" ± {std(values):.3f}" if len(values) > 1 else "")
+
+
+def std(values: Sequence[float] | np.ndarray) -> float:
+    """The sample's standard deviation, NaN of one value."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
+
+
+def _signed(test: Difference) -> str:
+    if math.isnan(test.mean):
+        return ""
+    return f"{test.mean:+.3f}" + (f" (p {_p(test.p_holm)})" if test.p_holm is not None else "")
+
+
+def _p(p: float) -> str:
+    return f"{p:.3f}" if p >= 0.001 else "< 0.001"

@@ -15,7 +15,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         out = arguments.out or arguments.folders[0]
-        summarize(arguments.folders, out, None, arguments.metric, arguments.baseline, arguments.unfinished)
+        summarize(
+            arguments.folders, out, None, arguments.metric, arguments.baseline, arguments.unfinished, arguments.strict
+        )
     except AlframeError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -29,22 +31,26 @@ def summarize(
     metric: str | None = None,
     baseline: str = "random",
     unfinished: bool = False,
+    strict: bool = False,
 ) -> list[Path]:
     """Print the table of the runs in and below `folders`, and write the report into `out`; gives the files written.
 
-    Raises `RunFolderError` where no run can be used or `out` cannot be written, `ConfigError` for an unknown metric.
+    Raises `RunFolderError` where no run can be used or `out` cannot be written, `ConfigError` for an unknown metric, and
+    with `strict`, once everything is written, `ProtocolError` where the protocol checks found something.
     """
     # scipy and matplotlib take a second to import, which --help and a mistyped folder should not wait for
     from alframe.report.summary import sections
 
     console = console or Console()
     compared, left = sections(folders, metric, baseline, unfinished)
-    from alframe.report import write
+    from alframe.report import protocol, write
     from alframe.report.figure import draw
 
     for section in compared:
         write.to_console(section, console)
     write.left_out_to_console(left, console)
+    objections = protocol.warnings(compared, left)
+    protocol.to_console(objections, console)
     try:
         out.mkdir(parents=True, exist_ok=True)
         write.markdown(compared, left, out)
@@ -58,6 +64,8 @@ def summarize(
     console.print(
         f"\nWritten to {out}: {', '.join(file.name for file in files)}", markup=False, highlight=False, soft_wrap=True
     )
+    if strict:
+        protocol.insist(objections)
     return files
 
 
@@ -74,6 +82,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, help="where to write (default: the first FOLDER)")
     parser.add_argument(
         "--unfinished", action="store_true", help="use runs that have not stopped yet, as far as they are"
+    )
+    parser.add_argument(
+        "--strict", action="store_true", help="exit with 1, after writing, if a protocol check found something"
     )
     return parser
 

@@ -9,13 +9,13 @@ PACKAGE = Path(__file__).parent.parent / "alframe"
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
 TIERS = [
     {"types", "errors", "rng", "images", "pixels", "console", "area", "storage", "memory", "provenance", "stages"},
-    {"scores", "metrics", "engine"},
+    {"scores", "metrics", "engine", "duplicates"},
     {"dataset", "model", "trainer", "uncertainty", "strategy", "annotator", "budget", "board"},
     {"learner", "pool"},
     {"profile"},
     {"query", "record"},
     {"experiment"},
-    {"loop"},
+    {"loop", "checks"},
     {"config"},
     {"cli"},
     {"__main__"},

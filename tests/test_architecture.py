@@ -60,9 +60,16 @@ def test_only_the_top_knows_hydra():
     assert users == {"config", "cli"}
 
 
-def test_only_the_board_knows_tensorboard():
-    users = {room(path) for path in FILES if any("tensorboard" in name for name in imports(path))}
-    assert users == {"board"}
+def test_only_the_boards_know_tensorboard():
+    knows = ("tensorboard.", "torch.utils.tensorboard")
+    users = {path.name for path in FILES if any(name.startswith(knows) for name in imports(path))}
+    assert users == {"board.py", "tensorboard.py"}
+
+
+def test_the_report_needs_no_torch():
+    assert not [
+        path for path in FILES if room(path) == "report" and any(n.split(".")[0] == "torch" for n in imports(path))
+    ]
 
 
 def test_no_randomness_from_the_air():

@@ -16,7 +16,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         out = arguments.out or arguments.folders[0]
         summarize(
-            arguments.folders, out, None, arguments.metric, arguments.baseline, arguments.unfinished, arguments.strict
+            arguments.folders,
+            out,
+            metric=arguments.metric,
+            baseline=arguments.baseline,
+            unfinished=arguments.unfinished,
+            strict=arguments.strict,
+            tensorboard=arguments.tensorboard,
         )
     except AlframeError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -32,6 +38,7 @@ def summarize(
     baseline: str = "random",
     unfinished: bool = False,
     strict: bool = False,
+    tensorboard: bool = False,
 ) -> list[Path]:
     """Print the table of the runs in and below `folders`, and write the report into `out`; gives the files written.
 
@@ -56,6 +63,11 @@ def summarize(
         write.markdown(compared, left, out)
         write.tables(compared, out)
         figures = draw(compared, out)
+        board = None
+        if tensorboard:
+            from alframe.report.tensorboard import write as write_board
+
+            board = write_board(compared, out)
     except OSError as error:
         raise RunFolderError(
             f"Expected a folder to write the report to, got {str(out)!r} ({error.strerror}); choose another by --out."
@@ -64,6 +76,8 @@ def summarize(
     console.print(
         f"\nWritten to {out}: {', '.join(file.name for file in files)}", markup=False, highlight=False, soft_wrap=True
     )
+    if board:
+        console.print(f"tensorboard --logdir '{board}'", markup=False, highlight=False, soft_wrap=True)
     if strict:
         protocol.insist(objections)
     return files
@@ -82,6 +96,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, help="where to write (default: the first FOLDER)")
     parser.add_argument(
         "--unfinished", action="store_true", help="use runs that have not stopped yet, as far as they are"
+    )
+    parser.add_argument(
+        "--tensorboard", action="store_true", help="write mean curves with bands for TensorBoard, to OUT/tensorboard"
     )
     parser.add_argument(
         "--strict", action="store_true", help="exit with 1, after writing, if a protocol check found something"

@@ -43,15 +43,16 @@ def write(sections: Sequence[Section], out: Path) -> Path:
         old.unlink()
     curves = [{metric: _curves(section, metric) for metric in metrics(section.runs)} for section in sections]
     shared = [
-        _layout({metric for by_metric in curves for metric in by_metric}),
-        _table({tag for by_metric in curves for tag in _numbers(by_metric)}),
+        _layout({metric for by_metric in curves for metric in by_metric}, sections[0].metric),
+        _table({tag for by_metric in curves for tag in _numbers(by_metric)}, sections[0].metric),
     ]
+    rows = _rows(sections)
     titles = _folders([section.title for section in sections])
     for title, section, by_metric in zip(titles, sections, curves, strict=True):
         bootstrap = min(len(seeds) for seeds in section.cells.values()) >= BOOTSTRAP_SEEDS
         for folder, name in zip(_folders(list(section.cells)), section.cells, strict=True):
             mine = {metric: found[name] for metric, found in by_metric.items() if name in found}
-            _write_cell(root / title / folder, [*shared, _row(section, name)], mine, bootstrap)
+            _write_cell(root / title / folder, [*shared, rows[section.title, name]], mine, bootstrap)
     return root
 
 
@@ -109,11 +110,12 @@ def _numbers(curves: Mapping[str, Mapping[str, Curve]]) -> dict[str, float]:
     }
 
 
-def _layout(names: set[str]) -> Summary:
-    """A margin chart for each metric: the mean as a line, its band as a shade."""
+def _layout(names: set[str], chosen: str) -> Summary:
+    """A margin chart for each metric, the `chosen` one first: the mean as a line, its band as a shade."""
     categories = []
     for title, belongs in CATEGORIES.items():
-        charts = [_chart(metric) for metric in sorted(filter(belongs, names))]
+        shown = sorted(filter(belongs, names), key=lambda metric: (metric != chosen, metric))
+        charts = [_chart(metric) for metric in reversed(shown)]  # the page shows the last one first
         if charts:
             categories.append(layout_pb2.Category(title=title, chart=charts, closed=title != "Test"))
     text = layout_pb2.Layout(category=categories).SerializeToString()
@@ -128,22 +130,27 @@ def _chart(metric: str) -> layout_pb2.Chart:
     return layout_pb2.Chart(title=metric, margin=layout_pb2.MarginChartContent(series=[series]))
 
 
-COLUMNS = ("strategy", "dataset", "model", "trainer", "uncertainty", "annotator", "comparison", "seeds")
+def _table(tags: set[str], chosen: str) -> Summary:
+    """The numbers of the HParams page, those of the `chosen` metric first."""
+    ends = f"/{chosen.removeprefix('test/')}"
+    order = sorted(tags, key=lambda tag: (not tag.endswith(ends), tag.split("/", 1)[1], tag.startswith("area/")))
+    return hparams.hparams_config_pb(hparams=[], metrics=[hparams.Metric(tag) for tag in order])
 
 
-def _table(tags: set[str]) -> Summary:
-    """What the columns of the HParams page are."""
-    return hparams.hparams_config_pb(
-        hparams=[hparams.HParam(name) for name in COLUMNS], metrics=[hparams.Metric(tag) for tag in sorted(tags)]
-    )
-
-
-def _row(section: Section, name: str) -> Summary:
-    """The cell's row of the HParams page."""
-    seeds = section.cells[name]
-    run = next(iter(seeds.values()))
-    values = {**{group: run.choices[group] for group in COLUMNS[:6]}, "comparison": section.title, "seeds": len(seeds)}
-    return hparams.hparams_pb(values, trial_id=f"{section.title} {name}")
+def _rows(sections: Sequence[Section]) -> dict[tuple[str, str], Summary]:
+    """By comparison and cell its row of the HParams page: strategy, seeds, and the other choices that are not the same in all."""
+    values: dict[tuple[str, str], dict[str, str | int]] = {}
+    for section in sections:
+        for name, seeds in section.cells.items():
+            choices = next(iter(seeds.values())).choices
+            values[section.title, name] = {**choices, "comparison": section.title, "seeds": len(seeds)}
+    columns = list(next(iter(values.values())))
+    varying = [column for column in columns if len({row[column] for row in values.values()}) > 1]
+    shown = [column for column in columns if column in ("strategy", "seeds", *varying)]
+    return {
+        key: hparams.hparams_pb({column: row[column] for column in shown}, trial_id=" ".join(key))
+        for key, row in values.items()
+    }
 
 
 def _folders(names: Sequence[str]) -> Iterator[str]:

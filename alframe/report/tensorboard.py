@@ -42,17 +42,24 @@ def write(sections: Sequence[Section], out: Path) -> Path:
     for old in root.rglob(f"events.out.tfevents.*{SUFFIX}"):
         old.unlink()
     curves = [{metric: _curves(section, metric) for metric in metrics(section.runs)} for section in sections]
+    rows = _rows(sections)
     shared = [
         _layout({metric for by_metric in curves for metric in by_metric}, sections[0].metric),
-        _table({tag for by_metric in curves for tag in _numbers(by_metric)}, sections[0].metric),
+        _table(
+            {tag for by_metric in curves for tag in _numbers(by_metric)}, sections[0].metric, next(iter(rows.values()))
+        ),
     ]
-    rows = _rows(sections)
     titles = _folders([section.title for section in sections])
     for title, section, by_metric in zip(titles, sections, curves, strict=True):
         bootstrap = min(len(seeds) for seeds in section.cells.values()) >= BOOTSTRAP_SEEDS
         for folder, name in zip(_folders(list(section.cells)), section.cells, strict=True):
             mine = {metric: found[name] for metric, found in by_metric.items() if name in found}
-            _write_cell(root / title / folder, [*shared, rows[section.title, name]], mine, bootstrap)
+            _write_cell(
+                root / title / folder,
+                [*shared, hparams.hparams_pb(rows[section.title, name], trial_id=f"{section.title} {name}")],
+                mine,
+                bootstrap,
+            )
     return root
 
 
@@ -130,14 +137,16 @@ def _chart(metric: str) -> layout_pb2.Chart:
     return layout_pb2.Chart(title=metric, margin=layout_pb2.MarginChartContent(series=[series]))
 
 
-def _table(tags: set[str], chosen: str) -> Summary:
-    """The numbers of the HParams page, those of the `chosen` metric first."""
+def _table(tags: set[str], chosen: str, row: Mapping[str, str | int]) -> Summary:
+    """The columns of the HParams page: those of a `row`, then the numbers, of the `chosen` metric first."""
     ends = f"/{chosen.removeprefix('test/')}"
     order = sorted(tags, key=lambda tag: (not tag.endswith(ends), tag.split("/", 1)[1], tag.startswith("area/")))
-    return hparams.hparams_config_pb(hparams=[], metrics=[hparams.Metric(tag) for tag in order])
+    return hparams.hparams_config_pb(
+        hparams=[hparams.HParam(column) for column in row], metrics=[hparams.Metric(tag) for tag in order]
+    )
 
 
-def _rows(sections: Sequence[Section]) -> dict[tuple[str, str], Summary]:
+def _rows(sections: Sequence[Section]) -> dict[tuple[str, str], dict[str, str | int]]:
     """By comparison and cell its row of the HParams page: strategy, seeds, and the other choices that are not the same in all."""
     values: dict[tuple[str, str], dict[str, str | int]] = {}
     for section in sections:
@@ -147,10 +156,7 @@ def _rows(sections: Sequence[Section]) -> dict[tuple[str, str], Summary]:
     columns = list(next(iter(values.values())))
     varying = [column for column in columns if len({row[column] for row in values.values()}) > 1]
     shown = [column for column in columns if column in ("strategy", "seeds", *varying)]
-    return {
-        key: hparams.hparams_pb({column: row[column] for column in shown}, trial_id=" ".join(key))
-        for key, row in values.items()
-    }
+    return {key: {column: row[column] for column in shown} for key, row in values.items()}
 
 
 def _folders(names: Sequence[str]) -> Iterator[str]:

@@ -84,7 +84,7 @@ def test_the_table_has_a_row_a_cell_with_final_and_area(write_run, tmp_path):
     row = hparams(read, "_hparams_/session_start_info").session_start_info.hparams
     assert row["strategy"].string_value == "margin"
     assert row["seeds"].number_value == 5
-    assert set(row) == {"strategy", "seeds"}
+    assert {info.name for info in experiment.hparam_infos} == set(row) == {"strategy", "seeds"}
 
 
 def test_the_table_has_the_choices_that_vary(write_run, tmp_path):

@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from alframe import __version__
+from alframe.checks import look
 from alframe.config import COMPOSING, CONFIGS, NO_PRESET, Plan, build, check_overrides, composer, first_line, load
 from alframe.console import RoundTable
 from alframe.errors import AlframeError
@@ -124,22 +125,10 @@ def execute(plan: Plan) -> list[dict[str, object]]:
         say(f"{plan.folder}: {f'going on after {record.done} rounds' if record.done else 'starting'} on {plan.device}")
         data = plan.dataset.load(plan.cache)
         experiment = replace(plan.experiment(data), profile=profile)
-        twins = data.n_shared
-        if twins:
-            say(
-                f"warning: {twins} test images are in the pool too, pixel by pixel; test figures will flatter.",
-                error=True,
-            )
-        record.begin(
-            {
-                "dataset": data.name,
-                "classes": list(data.pool.classes),
-                "n_pool": len(data.pool),
-                "n_test": len(data.test),
-                "data_hash": experiment.data_hash,
-            },
-            plan.device,
-        )
+        known, cautions = look(experiment)
+        for caution in cautions:
+            say(f"warning: {caution}", error=True)
+        record.begin(known, plan.device)
         table = RoundTable(binary=data.pool.n_classes == 2)
         lines = run(experiment, record, table)
         table.summary(lines, plan.folder)

@@ -35,6 +35,10 @@ class RunFolderError(AlframeError):
     """The run folder is locked, belongs to another config, or is damaged."""
 
 
+class ProtocolError(AlframeError):
+    """A comparison is open to objections, and was asked not to be."""
+
+
 def did_you_mean(word: str, known: Iterable[str], *, otherwise: str = "") -> str:
     """`; did you mean 'entropy'?`, or `otherwise` when nothing known is close to `word`."""
     close = get_close_matches(word, list(known), n=1, cutoff=0.6)

@@ -15,6 +15,7 @@ from alframe.dataset.cache import default_cache
 from alframe.errors import expect
 from alframe.images import Data, ImageSet
 from alframe.learner import POOL, TARGET, TEST, Learner, fixed_views
+from alframe.metrics import Costs
 from alframe.profile import Profile
 from alframe.strategy.base import Schedule
 from alframe.trainer.trainer import Trainer
@@ -35,6 +36,7 @@ class Experiment:
     strategy: Schedule
     annotator: Callable[..., Annotator]
     budget: Budget = field(default_factory=Budget)
+    costs: Costs = field(default_factory=Costs)
     seed: int = 0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     cache: Path = field(default_factory=default_cache)

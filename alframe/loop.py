@@ -152,9 +152,12 @@ def _fit_evaluate_query(e: Experiment, learner: Learner, pool: Pool, round: int,
             learner.mean_log_probs(TEST, test_rows, f"round {round}: test"),
             torch.from_numpy(e.data.test.labels),
             e.data.test.classes,
+            e.costs,
         )
         held_out = (
-            evaluate(learner.mean_log_probs(POOL, validation.rows), validation.labels, e.data.pool.classes).metrics
+            evaluate(
+                learner.mean_log_probs(POOL, validation.rows), validation.labels, e.data.pool.classes, e.costs
+            ).metrics
             if len(validation)
             else {}
         )

@@ -1,5 +1,6 @@
 """What is measured on labelled images: accuracy, calibration, ranking. No metric here decides what is queried."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,9 +12,24 @@ from torch import Tensor
 from alframe.area import area_under_curve
 from alframe.errors import DataError, TrainingError, expect
 
-__all__ = ["Evaluation", "Reliability", "area_under_curve", "evaluate"]
+__all__ = ["Costs", "Evaluation", "Reliability", "area_under_curve", "evaluate"]
 
 N_BINS = 15
+FALSE_ALARM_PERCENTS = (1, 5)
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a missed defect (class 1 taken for class 0) and a false alarm cost, in any one unit, above 0."""
+
+    miss: float = 10.0
+    false_alarm: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, value in (("miss", self.miss), ("false_alarm", self.false_alarm)):
+            expect(
+                0 < value < math.inf, f"Expected costs.{name} > 0, got {value}; only their ratio moves the threshold."
+            )
 
 
 @dataclass(frozen=True)
@@ -44,7 +60,10 @@ class Evaluation:
 
 
 def evaluate(
-    log_probs: Float[Tensor, "n c"], labels: Int[Tensor, " n"], classes: list[str] | tuple[str, ...]
+    log_probs: Float[Tensor, "n c"],
+    labels: Int[Tensor, " n"],
+    classes: list[str] | tuple[str, ...],
+    costs: Costs | None = None,
 ) -> Evaluation:
     """Compare predictions with the truth; the metrics' names, units and ranges are
 
@@ -53,10 +72,16 @@ def evaluate(
     - `nll`, in nats, >= 0: the mean of -log p(label);
     - `ece`, in [0, 1]: sum over the bins of (count / n) |accuracy - confidence| (`Reliability` has the bins);
     - with two classes, both of them present: `auroc` and `auprc` (average precision), in [0, 1], class 1 positive.
-      Images are ranked by the log odds, so that probabilities that round to 1 still have an order.
+      Images are ranked by the log odds, so that probabilities that round to 1 still have an order;
+    - with these too: `recall_at_fpr_1` and `recall_at_fpr_5`, in [0, 1]: the highest recall of class 1 that a threshold
+      gives which calls at most 1 % (5 %) of class 0 positive. Equal scores stand on one side; nothing is interpolated;
+    - with two classes: `cost`, in the unit of `costs` (by default 10 a miss, 1 a false alarm), from 0 to the dearer one: the
+      mean over the images, where class 1 is said if p(1) >= false_alarm / (false_alarm + miss), which costs least if the
+      probabilities are right.
 
     Raises `DataError` for no images, a label outside the classes, or shapes that do not fit; `TrainingError` for NaN.
-    Source: ECE as in Guo et al. 2017, arXiv:1706.04599, with 15 bins.
+    Source: ECE as in Guo et al. 2017, arXiv:1706.04599, with 15 bins; the threshold of `cost` is Bayes' rule for unequal costs (Elkan 2001, The foundations of
+    cost-sensitive learning).
     """
     # 2 s to import, which a mistake in the options should not have to wait for
     from torchmetrics.functional.classification import (
@@ -84,14 +109,38 @@ def evaluate(
         "nll": float(-log_probs.gather(1, labels[:, None]).mean()),
         "ece": ece,
     }
+    if n_classes == 2:
+        metrics["cost"] = mean_cost(log_probs, labels, costs or Costs())
     if n_classes == 2 and len(present) == 2:
         # torchmetrics takes scores in [0, 1]: the place among the distinct log odds keeps order and ties
         places = torch.unique(log_probs[:, 1] - log_probs[:, 0], return_inverse=True)[1].double()
         places /= places.max().clamp(min=1)
         metrics["auroc"] = float(binary_auroc(places, labels, validate_args=False))
         metrics["auprc"] = float(binary_average_precision(places, labels, validate_args=False))
+        for percent in FALSE_ALARM_PERCENTS:
+            metrics[f"recall_at_fpr_{percent}"] = recall_at_false_alarms(places, labels, percent)
     metrics |= {f"recall/{classes[c]}": recall for c, recall in recalls.items()}
     return Evaluation(metrics, confusion, reliability, tuple(classes))
+
+
+def recall_at_false_alarms(scores: Float[Tensor, " n"], labels: Int[Tensor, " n"], percent: int) -> float:
+    """The highest recall of class 1, in [0, 1], of all thresholds on `scores` that call at most `percent` of class 0 positive.
+
+    0 where even the highest score is given to too many of class 0. Both classes must be there.
+    """
+    order = scores.argsort(descending=True)
+    hits, alarms = labels[order].cumsum(0), (1 - labels[order]).cumsum(0)
+    ends = torch.cat([scores[order].diff() != 0, torch.tensor([True])])  # a threshold cannot divide equal scores
+    allowed = ends & (100 * alarms <= percent * alarms[-1])  # in whole numbers: 1 of 100 is 1 %
+    return float((hits * allowed).max() / hits[-1])
+
+
+def mean_cost(log_probs: Float[Tensor, "n 2"], labels: Int[Tensor, " n"], costs: Costs) -> float:
+    """Mean cost of an image, if class 1 is said where that is expected to cost no more than saying class 0."""
+    # p1 * miss >= p0 * false_alarm, in logarithms: probabilities that round to 0 or 1 still decide
+    alarm = log_probs[:, 1] + math.log(costs.miss) >= log_probs[:, 0] + math.log(costs.false_alarm)
+    misses, false_alarms = (~alarm & (labels == 1)).sum(), (alarm & (labels == 0)).sum()
+    return float(costs.miss * misses + costs.false_alarm * false_alarms) / len(labels)
 
 
 def _check(log_probs: Float[Tensor, "n c"], labels: Int[Tensor, " m"], classes: Sequence[str]) -> None:

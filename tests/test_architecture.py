@@ -9,13 +9,13 @@ PACKAGE = Path(__file__).parent.parent / "alframe"
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
 TIERS = [
     {"types", "errors", "rng", "images", "pixels", "console", "area", "storage", "memory", "provenance", "stages", "contact_sheet"},
-    {"scores", "metrics", "engine"},
+    {"scores", "metrics", "engine", "duplicates"},
     {"dataset", "model", "trainer", "uncertainty", "strategy", "annotator", "budget", "board"},
     {"learner", "pool"},
     {"profile"},
     {"query", "record"},
     {"experiment"},
-    {"loop"},
+    {"loop", "checks"},
     {"config"},
     {"cli"},
     {"__main__"},
@@ -60,9 +60,16 @@ def test_only_the_top_knows_hydra():
     assert users == {"config", "cli"}
 
 
-def test_only_the_board_knows_tensorboard():
-    users = {room(path) for path in FILES if any("tensorboard" in name for name in imports(path))}
-    assert users == {"board"}
+def test_only_the_boards_know_tensorboard():
+    knows = ("tensorboard.", "torch.utils.tensorboard")
+    users = {path.name for path in FILES if any(name.startswith(knows) for name in imports(path))}
+    assert users == {"board.py", "tensorboard.py"}
+
+
+def test_the_report_needs_no_torch():
+    assert not [
+        path for path in FILES if room(path) == "report" and any(n.split(".")[0] == "torch" for n in imports(path))
+    ]
 
 
 def test_no_randomness_from_the_air():

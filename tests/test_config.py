@@ -111,6 +111,13 @@ def test_options_that_cannot_change_a_result_are_not_part_of_the_identity():
     assert load(["query.target_size=7"]).identity != plan.identity
 
 
+def test_costs_are_part_of_the_identity_because_they_are_in_the_metrics():
+    plan, other = load(), load(["costs.miss=50"])
+    assert plan.identity["costs"] == {"miss": 10.0, "false_alarm": 1.0}
+    assert other.identity["costs"]["miss"] == 50.0
+    assert other.folder != plan.folder
+
+
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
@@ -122,6 +129,8 @@ def test_options_that_cannot_change_a_result_are_not_part_of_the_identity():
         (["~seed"], "Expected a value for seed, got none"),
         (["~run"], "Expected a value for run, got none"),
         (["~query"], "Expected a value for query, got none"),
+        (["costs.miss=0"], "Expected costs.miss > 0, got 0.0"),
+        (["costs.mis=2"], "did you mean 'costs.miss'"),
         (["~trainer._target_"], "Expected a class in trainer._target_"),
         (["hydra.foo=1"], "hydra.foo=1"),
         (["hydra/launcher=foo"], "hydra/launcher=foo"),

@@ -16,8 +16,8 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from alframe.errors import DataError, TrainingError
-from alframe.metrics import N_BINS, area_under_curve, evaluate
+from alframe.errors import ConfigError, DataError, TrainingError
+from alframe.metrics import N_BINS, Costs, area_under_curve, evaluate, recall_at_false_alarms
 
 
 def predictions(n: int, c: int, seed: int = 0, sharpness: float = 2.0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -65,6 +65,91 @@ def test_two_classes_have_auroc_and_average_precision_of_class_1():
     assert result.metrics["auroc"] != pytest.approx(result.metrics["auprc"])
 
 
+def naive_recall(scores, labels, percent: int) -> float:
+    """Every threshold tried, infinity too: an image is called positive at or above it."""
+    defects, good = sum(labels), len(labels) - sum(labels)
+    best = 0.0
+    for threshold in [*set(scores), math.inf]:
+        alarms = sum(s >= threshold for s, y in zip(scores, labels, strict=True) if not y)
+        if alarms <= percent * good / 100 + 1e-9:
+            hits = sum(s >= threshold for s, y in zip(scores, labels, strict=True) if y)
+            best = max(best, hits / defects)
+    return best
+
+
+@pytest.mark.parametrize("levels", [3, 20, 10_000])
+@pytest.mark.parametrize("percent", [0, 1, 5, 100])
+def test_recall_at_false_alarms_agrees_with_every_threshold_tried(levels, percent):
+    for seed in range(6):
+        generator = torch.Generator().manual_seed(seed)
+        labels = (torch.rand(260, generator=generator) < 0.3).long()
+        scores = ((torch.randn(260, generator=generator) + labels) * levels / 6).round().double()
+        ours = recall_at_false_alarms(scores, labels, percent)
+        assert ours == pytest.approx(naive_recall(scores.tolist(), labels.tolist(), percent))
+
+
+def test_one_false_alarm_in_a_hundred_is_one_percent():
+    scores = torch.arange(102, dtype=torch.float64)
+    labels = torch.zeros(102, dtype=torch.int64)
+    labels[[101, 99]] = 1  # one good image lies between the two defects
+    assert recall_at_false_alarms(scores, labels, 1) == 1.0
+    labels[0] = 1  # now one of 99 is more than 1 %
+    assert recall_at_false_alarms(scores, labels, 1) == pytest.approx(1 / 3)
+
+
+def test_a_tie_at_the_top_is_not_divided():
+    scores, labels = torch.zeros(40, dtype=torch.float64), torch.arange(40) % 2
+    assert recall_at_false_alarms(scores, labels, 5) == 0.0
+
+
+def test_two_classes_have_recall_at_few_false_alarms_and_cost():
+    log_probs, labels = predictions(300, 2, sharpness=1.0)
+    metrics = evaluate(log_probs, labels, ["good", "defective"]).metrics
+    odds = (log_probs[:, 1] - log_probs[:, 0]).double().tolist()
+    for percent in (1, 5):
+        assert metrics[f"recall_at_fpr_{percent}"] == pytest.approx(naive_recall(odds, labels.tolist(), percent))
+    assert 0 < metrics["recall_at_fpr_1"] < metrics["recall_at_fpr_5"] < 1
+
+
+@pytest.mark.parametrize(("miss", "false_alarm"), [(10.0, 1.0), (1.0, 1.0), (2.5, 40.0)])
+def test_cost_agrees_with_a_decision_for_each_image(miss, false_alarm):
+    log_probs, labels = predictions(300, 2, sharpness=1.0)
+    total = 0.0
+    for p, truth in zip(log_probs[:, 1].double().exp().tolist(), labels.tolist(), strict=True):
+        said = int(p >= false_alarm / (false_alarm + miss))
+        total += miss * (truth == 1 and said == 0) + false_alarm * (truth == 0 and said == 1)
+    found = evaluate(log_probs, labels, ["good", "defective"], Costs(miss, false_alarm)).metrics["cost"]
+    assert found == pytest.approx(total / 300)
+
+
+def test_cost_of_right_probabilities_is_least_at_its_threshold():
+    generator = torch.Generator().manual_seed(0)
+    p = torch.rand(20_000, generator=generator, dtype=torch.float64)
+    labels = (torch.rand(20_000, generator=generator, dtype=torch.float64) < p).long()
+    log_probs = torch.stack([1 - p, p], dim=1).log()
+    cost = evaluate(log_probs, labels, ["good", "defective"]).metrics["cost"]
+    for threshold in (0.02, 0.2, 0.5):  # Bayes' is 1 / 11
+        alarm = p >= threshold
+        assert cost < float(10 * (~alarm & (labels == 1)).sum() + (alarm & (labels == 0)).sum()) / 20_000
+
+
+def test_cost_needs_no_image_of_either_class():
+    log_probs = torch.tensor([[0.99, 0.01], [0.5, 0.5]]).log()
+    assert evaluate(log_probs, torch.tensor([0, 0]), ["a", "b"]).metrics["cost"] == 0.5
+    assert evaluate(log_probs, torch.tensor([1, 1]), ["a", "b"]).metrics["cost"] == 5.0
+
+
+def test_cost_survives_probabilities_that_round_to_one():
+    log_probs = torch.tensor([[0.0, 300.0], [300.0, 0.0]]).log_softmax(1)
+    assert evaluate(log_probs, torch.tensor([1, 0]), ["a", "b"]).metrics["cost"] == 0.0
+
+
+@pytest.mark.parametrize("costs", [{"miss": 0.0}, {"false_alarm": -1.0}, {"miss": math.inf}, {"miss": math.nan}])
+def test_costs_are_above_zero(costs):
+    with pytest.raises(ConfigError, match=f"Expected costs.{next(iter(costs))} > 0, got"):
+        Costs(**costs)
+
+
 def test_tied_scores_count_half():
     log_probs = torch.tensor([0.3, 0.3, 0.3, 0.9]).log()
     log_probs = torch.stack([torch.log1p(-log_probs.exp()), log_probs], dim=1)
@@ -81,7 +166,8 @@ def test_ranking_survives_probabilities_that_round_to_one():
 
 
 def test_more_than_two_classes_have_no_auroc():
-    assert "auroc" not in evaluate(*predictions(50, 3), ["a", "b", "c"]).metrics
+    metrics = evaluate(*predictions(50, 3), ["a", "b", "c"]).metrics
+    assert not {"auroc", "recall_at_fpr_1", "recall_at_fpr_5", "cost"} & metrics.keys()
 
 
 def test_a_class_without_images_is_left_out_of_the_mean_recall():
@@ -98,7 +184,7 @@ def test_a_class_without_images_is_left_out_of_the_mean_recall():
 def test_auroc_is_left_out_where_only_one_class_is_present():
     log_probs, _ = predictions(20, 2)
     metrics = evaluate(log_probs, torch.ones(20, dtype=torch.int64), ["a", "b"]).metrics
-    assert not {"auroc", "auprc", "recall/a"} & metrics.keys()
+    assert not {"auroc", "auprc", "recall_at_fpr_1", "recall/a"} & metrics.keys()
     assert all(math.isfinite(value) for value in metrics.values())
 
 

@@ -27,6 +27,7 @@ from alframe.config.schema import GROUPS, RESERVED, Schema, first_line, plain
 from alframe.dataset.base import Dataset
 from alframe.errors import AlframeError, ConfigError, did_you_mean
 from alframe.experiment import check_parts
+from alframe.metrics import Costs
 from alframe.strategy.base import Schedule
 from alframe.trainer.trainer import Trainer
 from alframe.uncertainty.base import Uncertainty
@@ -113,10 +114,11 @@ def _option_problems(tree: Mapping[str, Any]) -> list[str]:
         problems.append(f"Expected query.target to be pool, test or a folder of images, got '{target}'; correct it.")
     if tree["threads"] is not None and tree["threads"] < 1:
         problems.append(f"Expected threads >= 1 or null, got {tree['threads']}.")
-    try:
-        pick_device(tree["device"])
-    except ConfigError as error:
-        problems.append(str(error))
+    for trial in (lambda: pick_device(tree["device"]), lambda: Costs(**tree["costs"])):
+        try:
+            trial()
+        except ConfigError as error:
+            problems.append(str(error))
     return problems
 
 

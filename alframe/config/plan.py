@@ -21,6 +21,7 @@ from alframe.errors import ConfigError
 from alframe.experiment import Experiment
 from alframe.images import Data
 from alframe.learner import POOL, TARGET, TEST
+from alframe.metrics import Costs
 from alframe.trainer.trainer import Trainer
 
 IN_EVERY_CELL = ("dataset", "model", "uncertainty", "strategy")
@@ -69,6 +70,7 @@ class Plan:
             strategy=self.parts["strategy"],
             annotator=self.parts["annotator"],
             budget=self.parts["budget"],
+            costs=Costs(**self.options["costs"]),
             seed=self.seed,
             device=self.device,
             cache=self.cache,
@@ -115,6 +117,7 @@ def build(cfg: DictConfig, choices: Mapping[str, Any], overrides: list[str]) -> 
         options={
             **run,
             "query": tree["query"],
+            "costs": tree["costs"],
             **{key: tree[key] for key in ("progress", "resident_bytes", "threads", "traceback")},
         },
     )

@@ -43,6 +43,12 @@ class QueryOptions:
 
 
 @dataclass
+class CostOptions:
+    miss: float = 10.0
+    false_alarm: float = 1.0
+
+
+@dataclass
 class Schema:
     """What the loop reads; the groups are checked against the signatures of their `_target_`."""
 
@@ -62,6 +68,7 @@ class Schema:
     cache: str | None = None
     run: RunOptions = field(default_factory=RunOptions)
     query: QueryOptions = field(default_factory=QueryOptions)
+    costs: CostOptions = field(default_factory=CostOptions)
 
 
 ConfigStore.instance().store(name="schema", node=Schema)

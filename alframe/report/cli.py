@@ -17,18 +17,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         options = vars(_parser().parse_args(argv))
         folders, out = options.pop("folders"), options.pop("out")
-        summarize(folders, out or folders[0], **_checked(options))
+        writes = {name: options.pop(name) for name in ("strict", "tensorboard")}
+        summarize(folders, out or folders[0], **writes, **_checked(options))
     except AlframeError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def summarize(folders: Sequence[Path], out: Path, console: Console | None = None, **asked: Any) -> list[Path]:
+def summarize(
+    folders: Sequence[Path],
+    out: Path,
+    console: Console | None = None,
+    *,
+    strict: bool = False,
+    tensorboard: bool = False,
+    **asked: Any,
+) -> list[Path]:
     """Print the table of the runs in and below `folders`, and write the report into `out`; gives the files written.
 
     `asked` are fields of `blocks.Options`. Raises `RunFolderError` where no run can be used or `out` cannot be written,
-    `ConfigError` for an unknown metric and for label counts that no comparison has.
+    `ConfigError` for an unknown metric and for label counts that no comparison has, and with `strict`, once everything is
+    written, `ProtocolError` where the protocol checks found something. `tensorboard` writes mean curves for it too.
     """
     # scipy and matplotlib take a second to import, which --help and a mistyped folder should not wait for
     from alframe.report.blocks import Options
@@ -36,6 +46,7 @@ def summarize(folders: Sequence[Path], out: Path, console: Console | None = None
 
     console, options = console or Console(), Options(out=out, **asked)
     compared, left = sections(folders, options.metric, options.baseline, options.unfinished)
+    from alframe.report import protocol
     from alframe.report.console import left_out_to_console, notes_to_console, to_console
     from alframe.report.page import assemble, out_of_range
 
@@ -44,16 +55,27 @@ def summarize(folders: Sequence[Path], out: Path, console: Console | None = None
         to_console(section, console)
     notes_to_console(outside, console)
     left_out_to_console(left, console)
-    page = assemble(compared, left, options, notes=outside)
+    objections = protocol.warnings(compared, left)
+    protocol.to_console(objections, console)
+    page = assemble(compared, left, options, protocol.chapter(objections), notes=outside)
+    board = None
     try:
         out.mkdir(parents=True, exist_ok=True)
         files = _write(page, compared, out)
+        if tensorboard:
+            from alframe.report.tensorboard import write as write_board
+
+            board = write_board(compared, out)
     except OSError as error:
         raise RunFolderError(
             f"Expected a folder to write the report to, got {str(out)!r} ({error.strerror}); choose another by --out."
         ) from error
     names = ", ".join(file.name for file in files)
     console.print(f"\nWritten to {out}: {names}, figures/", markup=False, highlight=False, soft_wrap=True)
+    if board:
+        console.print(f"tensorboard --logdir '{board}'", markup=False, highlight=False, soft_wrap=True)
+    if strict:
+        protocol.insist(objections)
     return files
 
 
@@ -137,6 +159,8 @@ def _parser() -> argparse.ArgumentParser:
         "--false-alarm-cost", type=_number("--false-alarm-cost"), default=1.0, metavar="X",
         help="price of a false alarm (default: 1)",
     )  # fmt: skip
+    add("--tensorboard", action="store_true", help="write mean curves with bands for TensorBoard, to OUT/tensorboard")
+    add("--strict", action="store_true", help="exit with 1, after writing, if a protocol check found something")
     return parser
 
 

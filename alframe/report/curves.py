@@ -18,7 +18,7 @@ MIN_SEEDS = 3
 """Fewer common seeds than this are not tested."""
 BOOTSTRAP_SEEDS = 5
 """From this many seeds on the band is a bootstrap interval, below it the lowest to the highest seed."""
-LOWER_IS_BETTER = ("nll", "ece", "loss")
+LOWER_IS_BETTER = ("nll", "ece", "loss", "cost")
 
 
 @dataclass(frozen=True)

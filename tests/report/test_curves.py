@@ -164,7 +164,16 @@ def test_bootstrap_band_is_repeatable_and_about_two_standard_errors_wide():
 
 @pytest.mark.parametrize(
     ("metric", "lower"),
-    [("test/nll", True), ("test/ece", True), ("fit_s", True), ("test/auroc", False), ("test/recall/nll_class", False)],
+    [
+        ("test/nll", True),
+        ("test/cost", True),
+        ("test/recall/cost", False),
+        ("test/recall_at_fpr_1", False),
+        ("test/ece", True),
+        ("fit_s", True),
+        ("test/auroc", False),
+        ("test/recall/nll_class", False),
+    ],
 )
 def test_which_metrics_are_better_low(metric, lower):
     assert lower_is_better(metric) == lower

@@ -1,0 +1,52 @@
+"""What is looked at once before a run's first round: what it should be told, and what its provenance says of the data."""
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+from alframe.duplicates import Duplicates, duplicates_of
+from alframe.experiment import Experiment
+
+FEW_VALIDATION = 50
+"""Images. Their accuracy is known to 50 / sqrt(n) points (one standard error at an accuracy of a half)."""
+
+
+def look(e: Experiment) -> tuple[dict[str, Any], list[str]]:
+    """For `provenance.json` what the data are; and in a line each what a person should know before the run begins."""
+    found = duplicates_of(e.data, e.cache)
+    data = {
+        "dataset": e.data.name,
+        "classes": list(e.data.pool.classes),
+        "n_pool": len(e.data.pool),
+        "n_test": len(e.data.test),
+        "data_hash": e.data_hash,
+        "pool_hash": e.data.pool.content_hash,
+        "test_hash": e.data.test.content_hash,
+        "near_duplicates": None if found is None else asdict(found),
+    }
+    return data, [*_shared(e, found), *_few_validation_images(e)]
+
+
+def _shared(e: Experiment, found: Duplicates | None) -> list[str]:
+    if found is not None:
+        return [str(found)] if found.exact + found.near else []
+    twins = e.data.n_shared
+    return [f"{twins} test images are in the pool too, feature by feature; test figures will flatter."] if twins else []
+
+
+def _few_validation_images(e: Experiment) -> list[str]:
+    """Rules that decide on the accuracy of a handful of images decide by chance."""
+    rules = {
+        "trainer.early_stop": e.trainer.early_stop is not None,
+        "trainer.best_checkpoint": e.trainer.best_checkpoint,
+        "budget.target": e.budget.target is not None,
+        "budget.plateau": e.budget.plateau is not None,
+    }
+    used = [name for name, is_used in rules.items() if is_used]
+    n = e.budget.split(e.budget.initial_size(len(e.data.pool)), initial=True)[1]
+    if not used or not 0 < n < FEW_VALIDATION:
+        return []
+    return [
+        f"{' and '.join(used)} decide{'s' * (len(used) == 1)} on {n} validation images at first, whose accuracy is known to "
+        f"about {50 / math.sqrt(n):.0f} points; raise budget.validation or budget.initial."
+    ]

@@ -8,7 +8,20 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "alframe"
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
 TIERS = [
-    {"types", "errors", "rng", "images", "pixels", "console", "area", "storage", "memory", "provenance", "stages", "contact_sheet"},
+    {
+        "types",
+        "errors",
+        "rng",
+        "images",
+        "pixels",
+        "console",
+        "area",
+        "storage",
+        "memory",
+        "provenance",
+        "stages",
+        "contact_sheet",
+    },
     {"scores", "metrics", "engine", "duplicates"},
     {"dataset", "model", "trainer", "uncertainty", "strategy", "annotator", "budget", "board"},
     {"learner", "pool"},

@@ -87,7 +87,15 @@ def test_a_run_buys_what_the_budget_says_and_measures_every_round(experiment, tm
     assert {line["kind"] for line in ledger[:20]} == {"initial"}
     assert len({line["index"] for line in ledger}) == 35
     assert [line["stopped"] for line in rounds] == [None, None, None, "budget spent"]
-    assert {"test/accuracy", "test/nll", "test/ece", "test/auroc", "test/cost", "test/recall_at_fpr_1", "train/loss"} <= rounds[0].keys()
+    assert {
+        "test/accuracy",
+        "test/nll",
+        "test/ece",
+        "test/auroc",
+        "test/cost",
+        "test/recall_at_fpr_1",
+        "train/loss",
+    } <= rounds[0].keys()
     assert {"fit_s", "evaluate_s", "pool_s", "select_s", "annotate_s"} <= lines[0].keys()
 
 

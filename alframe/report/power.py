@@ -5,6 +5,7 @@ Holm's correction asks for, 0.05 / tests. Seeds are normal here; what follows fr
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -36,7 +37,7 @@ COARSE = 10
 
 @dataclass(frozen=True)
 class Power:
-    """What `n` seeds can show at one place of the curve (`where`: end or area), in the metric's unit.
+    """What `n` seeds, as most strategies have them, can show at one place of the curve (`where`: end or area), in the metric's unit.
 
     `visible` is found with 80 % power; `interval` is its 95 % interval, as the spread is itself estimated (chi-square).
     `open_difference` is the largest difference seen that was not shown, or None, and `open_seeds` the seeds in all that
@@ -53,6 +54,10 @@ class Power:
     open_seeds: int | None
     finer: float
     finer_seeds: int | None
+
+    def visible_to(self, n: int) -> float:
+        """What a strategy with `n` seeds can show, in the same study."""
+        return visible_effect(n, self.n_tests) * self.sd
 
 
 def power_of(against: dict[str, Against]) -> list[Power]:
@@ -154,7 +159,8 @@ def chapter(section: Section, options: Options) -> Chapter | None:
     columns = ("difference", "seeds", "tests", "sd", "visible", "95 % interval", "largest not shown", "seeds it takes")
     note = (
         f"{'In points. ' if phrases.is_share(metric) else ''}sd: of the differences paired by seed, pooled over the strategies. Visible: the smallest true "
-        f"difference that is shown in 80 of 100 such studies at 5 % divided by the tests. Decide on the seeds before looking at p-values: adding seeds until "
+        f"difference that is shown in 80 of 100 such studies at 5 % divided by the tests; strategies with fewer seeds show less, and once others are shown "
+        "the correction asks for less. Decide on the seeds before looking at p-values: adding seeds until "
         "something is significant makes the 5 % untrue."
     )
     sentences = (Paragraph(statement(one, metric)) for one in found)
@@ -162,11 +168,10 @@ def chapter(section: Section, options: Options) -> Chapter | None:
 
 
 def _power(where: str, pairs: Sequence[tuple[str, Difference]], n_tests: int) -> Power:
-    n = min(one.n for _, one in pairs)
+    n = Counter(one.n for _, one in pairs).most_common(1)[0][0]
     sd, degrees = pooled_sd(pairs)
     effect = visible_effect(n, n_tests)
     low, high = (math.sqrt(degrees / stats.chi2.ppf(1 - tail, degrees)) for tail in (LEVEL / 2, 1 - LEVEL / 2))
-    low, high = min(low, high), max(low, high)
     open_ones = [abs(one.mean) for _, one in pairs if not one.is_shown and abs(one.mean) > 1e-3 * sd]
     largest = max(open_ones, default=None)
     return Power(

@@ -55,9 +55,9 @@ def compare_paired(rows: Float[np.ndarray, "m s"]) -> list[Difference]:
     packed = [row[~np.isnan(row)] for row in rows]
     testable = np.array([len(row) >= MIN_SEEDS and not _is_constant(row) for row in packed], dtype=bool)
     found = [_described(row) for row in packed]
-    for n in np.unique(counts[testable]):
+    for n in sorted(set(counts[testable].tolist())):
         chosen = np.flatnonzero(testable & (counts == n))
-        test = choose_test(int(n), int(testable.sum()))
+        test = choose_test(n, int(testable.sum()))
         p_values = (sign_flip if test == SIGN_FLIP else paired_t)(np.stack([packed[i] for i in chosen]))
         for i, p in zip(chosen, p_values, strict=True):
             found[i] = replace(found[i], p=float(p), test=test)

@@ -188,6 +188,7 @@ def _power(where: str, pairs: Sequence[tuple[str, Difference]], n_tests: int) ->
     )
 
 
+@lru_cache(maxsize=4096)
 def _visible_to_t(n: int, level: float, power: float) -> float:
     degrees, critical = n - 1, float(stats.t.ppf(1 - level / 2, n - 1))
 

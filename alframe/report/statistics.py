@@ -62,8 +62,8 @@ def compare_paired(rows: Float[np.ndarray, "m s"]) -> list[Difference]:
         for i, p in zip(chosen, p_values, strict=True):
             found[i] = replace(found[i], p=float(p), test=test)
     tested = [i for i, one in enumerate(found) if one.p is not None]
-    for i, p in zip(tested, holm([p for one in found if (p := one.p) is not None]), strict=True):
-        found[i] = replace(found[i], p_holm=p)
+    for place, p in zip(tested, holm([p for one in found if (p := one.p) is not None]), strict=True):
+        found[place] = replace(found[place], p_holm=p)
     return found
 
 
@@ -128,8 +128,14 @@ def mean_interval(values: Float[np.ndarray, " s"]) -> tuple[float, float] | None
     n = len(values)
     if n < MIN_SEEDS:
         return None
-    half = float(stats.t.ppf(1 - LEVEL / 2, n - 1) * values.std(ddof=1) / math.sqrt(n))
+    half = _quantile(n - 1) * float(values.std(ddof=1)) / math.sqrt(n)
     return float(values.mean()) - half, float(values.mean()) + half
+
+
+@lru_cache(maxsize=256)
+def _quantile(degrees: int) -> float:
+    """Student's t that leaves `LEVEL` outside, on both sides together."""
+    return float(stats.t.ppf(1 - LEVEL / 2, degrees))
 
 
 def hedges_correction(degrees: int) -> float:

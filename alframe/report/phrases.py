@@ -8,12 +8,12 @@ ACRONYMS = {"auroc", "auprc", "nll", "ece"}
 
 def metric_words(metric: str) -> str:
     """`test/auroc` as `AUROC`, `test/recall/defective` as `recall of defective`, `validation/nll` as `validation NLL`."""
-    parts = metric.split("/")
+    parts, of_class = metric.split("/"), ""
     if "recall" in parts[:-1]:
         of = parts.index("recall")
-        parts = [*parts[:of], f"recall of {'/'.join(parts[of + 1 :])}"]
+        parts, of_class = parts[: of + 1], f" of {'/'.join(parts[of + 1 :])}"  # a class's name stays as it is
     words = [part.upper() if part in ACRONYMS else part.replace("_", " ") for part in parts]
-    return " ".join(words[1:] if len(words) > 1 and words[0] == "test" else words)
+    return " ".join(words[1:] if len(words) > 1 and words[0] == "test" else words) + of_class
 
 
 def is_share(metric: str) -> bool:

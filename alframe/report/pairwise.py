@@ -57,7 +57,7 @@ def penalty(curves: dict[str, Curve], lower_better: bool) -> Float[np.ndarray, "
 
 
 def sum_penalties(
-    matrices: Sequence[tuple[Sequence[str], Float[np.ndarray, "k k"]]],
+    matrices: Sequence[tuple[Sequence[str], Float[np.ndarray, "_ _"]]],
 ) -> tuple[list[str], Float[np.ndarray, "n n"]]:
     """The penalties of several comparisons, summed over the strategies that all of them have."""
     names = [name for name in matrices[0][0] if all(name in others for others, _ in matrices)]

@@ -81,13 +81,12 @@ def diagram(ranks: Ranks) -> Figure:
     """The critical-difference diagram: strategies at their mean rank, a bar over those that are not told apart."""
     k = len(ranks.names)
     n_left = (k + 1) // 2
-    longest = max(len(name) for name in ranks.names)
-    margin = 0.5 + 0.085 * longest
-    width, line = 4.6 + 2 * margin, 0.27
+    margins = [0.6 + 0.085 * max(map(len, names)) for names in (ranks.names[:n_left], ranks.names[n_left:])]
+    width, line = 4.6 + sum(margins), 0.27
     bars = 0.14 * len(ranks.groups)
     above, below = 0.75, 0.25 + bars + line * n_left
     figure = Figure(figsize=(width, above + below), facecolor="white")
-    axes = figure.add_axes((margin / width, 0, 1 - 2 * margin / width, 1))
+    axes = figure.add_axes((margins[0] / width, 0, 4.6 / width, 1))
     axes.set(xlim=(1, k), ylim=(-below, above))
     axes.axis("off")
     style: dict[str, Any] = {"color": INK, "linewidth": 1.0, "clip_on": False}

@@ -38,6 +38,11 @@ class Section:
         return lower_is_better(self.metric)
 
     @property
+    def has_all(self) -> bool:
+        """Whether these runs had everything labelled at once: a reference, not a learning curve."""
+        return all(_has_all(run) for run in self.runs)
+
+    @property
     def range(self) -> tuple[int, int]:
         """The first and the last label count that all runs have."""
         labels = next(iter(self.curves.values())).labels
@@ -81,7 +86,7 @@ def full_data(section: Section, runs: Iterable[Run]) -> float | None:
     """
     own = section.runs
     models = {run.choices["model"] for run in own}
-    if len(models) > 1 or _has_all(own[0]):
+    if len(models) > 1 or section.has_all:
         return None
     values = [
         run.rounds[-1].get(section.metric)

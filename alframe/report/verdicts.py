@@ -2,6 +2,7 @@
 
 from alframe.report import phrases
 from alframe.report.blocks import Chapter, Options, Paragraph, Table
+from alframe.report.budgets import mean_and_interval
 from alframe.report.curves import Against
 from alframe.report.power import Power, power_of
 from alframe.report.statistics import MIN_SEEDS, Difference
@@ -11,6 +12,10 @@ from alframe.report.targets import saved, target_of
 
 def verdict_sentences(section: Section, options: Options | None = None) -> list[Paragraph]:
     """One sentence or two for each strategy that is compared: better, worse or cannot tell, and the numbers why."""
+    if section.has_all and not section.against:
+        told = "; ".join(f"{name} {mean_and_interval(curve.finals)}" for name, curve in section.curves.items())
+        reference = f"Everything labelled ({section.range[1]:,} labels), {phrases.metric_words(section.metric)}: {told}. A reference, not a comparison."
+        return [Paragraph(reference)]
     if not section.against:
         why = "no baseline" if len(section.curves) > 1 else "there is one strategy only"
         return [Paragraph(f"Nothing can be said of better or worse: {why}.", "warning")]

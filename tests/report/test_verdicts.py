@@ -64,6 +64,15 @@ def test_few_seeds_equal_differences_and_no_baseline_are_said(write_run, tmp_pat
     assert verdict_sentences(by_title["none"])[0].tone == "warning"
 
 
+def test_runs_on_all_labels_are_a_reference(write_run, tmp_path):
+    write_run("random", 0, (0.9,), labels=[5000], options={"budget.initial": "all"})
+    (section,), _ = sections([tmp_path])
+    (paragraph,) = verdict_sentences(section)
+    assert (
+        paragraph.text == "Everything labelled (5,000 labels), accuracy: random 0.900. A reference, not a comparison."
+    )
+
+
 @pytest.mark.parametrize(
     ("verdict", "tone"),
     [

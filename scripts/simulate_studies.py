@@ -1,6 +1,6 @@
 """Are the report's error rates, intervals and power what they say? Studies with known differences, through the report's own functions.
 
-    python scripts/simulate_studies.py                     # 1,000 studies a cell of the table, about four minutes
+    python scripts/simulate_studies.py                     # 1,000 studies a cell of the table, a minute or two
     python scripts/simulate_studies.py --studies 200       # quicker and coarser
 
 Prints a table; exits 1 where a level is not held: false verdicts over 5 % + 2 standard errors, or an interval or the 80 % power

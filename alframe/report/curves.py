@@ -4,18 +4,15 @@ Everything is computed over the range of label counts that all runs of a compari
 counts; a run that was not evaluated at one of them is interpolated linearly.
 """
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
 
 from alframe.area import area_under_curve
+from alframe.report.statistics import MIN_SEEDS, Difference, compare_paired
 
-LEVEL = 0.05
-MIN_SEEDS = 3
-"""Fewer common seeds than this are not tested."""
 BOOTSTRAP_SEEDS = 5
 """From this many seeds on the band is a bootstrap interval, below it the lowest to the highest seed."""
 LOWER_IS_BETTER = ("nll", "ece", "loss", "cost")
@@ -42,19 +39,6 @@ class Curve:
     def areas(self) -> Float[np.ndarray, " s"]:
         """The area under each seed's curve, divided by the range of labels: the curve's mean height."""
         return np.array([area_under_curve(self.labels.tolist(), row.tolist()) for row in self.values])
-
-
-@dataclass(frozen=True)
-class Difference:
-    """`this - baseline`, paired by seed: its mean, and the p-value of a two-sided paired t-test (None where not tested).
-
-    `p` is as the test gives it, `p_holm` corrected for all tests of the comparison.
-    """
-
-    n: int
-    mean: float
-    p: float | None = None
-    p_holm: float | None = None
 
 
 @dataclass(frozen=True)
@@ -97,59 +81,37 @@ def band(
     return low, high
 
 
-def difference(this: Curve, baseline: Curve, what: str) -> Difference:
-    """The paired difference of `finals` or `areas` over the common seeds, tested where there are at least three."""
-    common = [seed for seed in this.seeds if seed in baseline.seeds]
-    mine, theirs = (
-        np.array([getattr(curve, what)[curve.seeds.index(seed)] for seed in common]) for curve in (this, baseline)
-    )
-    if not common:
-        return Difference(0, math.nan)
-    return Difference(len(common), float((mine - theirs).mean()), paired_t(mine, theirs))
-
-
-def paired_t(a: Float[np.ndarray, " s"], b: Float[np.ndarray, " s"]) -> float | None:
-    """Two-sided p-value of the paired t-test; None under three pairs, or where all differences are equal (no variance)."""
-    from scipy.stats import ttest_rel
-
-    # up to rounding: three equal steps of 1 / n_test would otherwise look like certainty
-    if len(a) < MIN_SEEDS or np.ptp(a - b) < 1e-9:
-        return None
-    return float(ttest_rel(a, b).pvalue)
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction: the i-th smallest of m is multiplied by m - i + 1, kept in order, at most 1.
-
-    Source: Holm 1979, A simple sequentially rejective multiple test procedure.
-    """
-    corrected, floor = [0.0] * len(p_values), 0.0
-    for place, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
-        floor = max(floor, min(1.0, (len(p_values) - place) * p_values[i]))
-        corrected[i] = floor
-    return corrected
+def by_seed(curves: Mapping[str, Curve], what: str) -> Float[np.ndarray, "k s"]:
+    """`finals` or `areas` of every curve by seed, over the seeds that any of them has; NaN where one lacks a seed."""
+    every = sorted({seed for curve in curves.values() for seed in curve.seeds})
+    table = np.full((len(curves), len(every)), np.nan)
+    for row, curve in zip(table, curves.values(), strict=True):
+        row[np.searchsorted(every, curve.seeds)] = getattr(curve, what)
+    return table
 
 
 def against(curves: dict[str, Curve], baselines: dict[str, str], lower_better: bool) -> dict[str, Against]:
     """Every cell of `baselines` compared with the one that stands there; one Holm correction over all the tests."""
-    rows = {
-        name: [difference(curves[name], curves[baseline], what) for what in ("finals", "areas")]
-        for name, baseline in baselines.items()
-    }
-    tested = [
-        (name, i)
-        for name, pair in rows.items()
-        for i in ((0,) if len(curves[name].labels) == 1 else (0, 1))  # at one label count the area is the end
-        if pair[i].p is not None
-    ]
-    p_values = [p for name, i in tested if (p := rows[name][i].p) is not None]
-    for (name, i), p in zip(tested, holm(p_values), strict=True):
-        plain = rows[name][i]
-        rows[name][i] = Difference(plain.n, plain.mean, plain.p, p)
+    if not baselines:
+        return {}
+    place = {name: i for i, name in enumerate(curves)}
+    these, those = [place[name] for name in baselines], [place[name] for name in baselines.values()]
+    rows = [table[these] - table[those] for table in (by_seed(curves, "finals"), by_seed(curves, "areas"))]
+    found = paired_ends_and_areas(rows[0], rows[1], n_labels=len(next(iter(curves.values())).labels))
     return {
-        name: Against(baselines[name], final, area, verdict(final, area, lower_better))
-        for name, (final, area) in rows.items()
+        name: Against(baseline, final, area, verdict(final, area, lower_better))
+        for (name, baseline), (final, area) in zip(baselines.items(), found, strict=True)
     }
+
+
+def paired_ends_and_areas(
+    ends: Float[np.ndarray, "m s"], areas: Float[np.ndarray, "m s"], n_labels: int
+) -> list[tuple[Difference, Difference]]:
+    """The differences at the end and in area, one family of tests; at one label count the area is the end, and not tested again."""
+    if n_labels == 1:
+        return [(end, replace(end, p_holm=None)) for end in compare_paired(ends)]
+    found = compare_paired(np.concatenate([ends, areas]))
+    return list(zip(found[: len(ends)], found[len(ends) :], strict=True))
 
 
 def verdict(final: Difference, area: Difference, lower_better: bool) -> str:
@@ -160,7 +122,7 @@ def verdict(final: Difference, area: Difference, lower_better: bool) -> str:
         return "cannot tell (the difference is the same in all seeds)"
     signs = {}
     for where, test in (("end", final), ("area", area)):
-        if test.p_holm is not None and test.p_holm < LEVEL:
+        if test.is_shown:
             signs[where] = "better" if (test.mean < 0) == lower_better else "worse"
     if len(set(signs.values())) > 1:
         return f"{signs['end']} at the end, {signs['area']} in area"

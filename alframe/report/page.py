@@ -7,13 +7,30 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from alframe.errors import expect
-from alframe.report import calibration, contact_sheets, purchases, results, timing
+from alframe.report import (
+    budgets,
+    calibration,
+    contact_sheets,
+    pairwise,
+    power,
+    purchases,
+    results,
+    targets,
+    timing,
+    verdicts,
+)
 from alframe.report.blocks import Block, Chapter, Options, Paragraph, Picture, Table
+from alframe.report.overall import overall
 from alframe.report.read import LeftOut
 from alframe.report.summary import Section
 
 TOPICS: tuple[Callable[[Section, Options], Chapter | None], ...] = (
     results.chapter,
+    verdicts.chapter,
+    budgets.chapter,
+    targets.chapter,
+    pairwise.chapter,
+    power.chapter,
     calibration.chapter,
     purchases.chapter,
     contact_sheets.chapter,
@@ -52,23 +69,20 @@ def assemble(
     left: Sequence[LeftOut],
     options: Options,
     protocol: Chapter | None = None,
-    overall: Sequence[Chapter] = (),
     notes: Sequence[str] = (),
 ) -> Page:
-    """The report on `sections`. `protocol` holds the warnings, `overall` what is said over all comparisons together.
-
-    `notes` are further warnings, on the options.
-    """
+    """The report on `sections`. `protocol` holds the warnings; `notes` are further ones, on the options."""
     n_runs = sum(len(section.runs) for section in sections)
-    verdicts, by_comparison = _in_short(sections)
+    verdicts, by_comparison = _in_short(sections, options)
     parts = [Part("In short", (*verdicts, *(Paragraph(note, "warning") for note in notes)), by_comparison)]
     if protocol is not None:
         parts.append(Part(protocol.title, protocol.blocks))
     for section in sections:
         chapters = tuple(chapter for topic in TOPICS if (chapter := topic(section, options)) is not None)
         parts.append(Part(section.title, (Paragraph(f"{results.heading(section)}."),), chapters))
-    if overall:
-        parts.append(Part("All comparisons together", (), tuple(overall)))
+    together = overall(sections, options)
+    if together is not None:
+        parts.append(Part(together.title, together.blocks))
     parts.append(Part("What was used", (), _used(sections, left, options.out)))
     parts.append(Part("How to read this", (Paragraph(results.HOW_TO_READ), *_apart(sections))))
     return Page(
@@ -94,9 +108,9 @@ def out_of_range(sections: Sequence[Section], options: Options) -> list[str]:
     ]
 
 
-def _in_short(sections: Sequence[Section]) -> tuple[tuple[Block, ...], tuple[Chapter, ...]]:
+def _in_short(sections: Sequence[Section], options: Options) -> tuple[tuple[Block, ...], tuple[Chapter, ...]]:
     """The verdicts; under the comparisons' titles where there are several."""
-    said = {section.title: tuple(results.verdict_sentences(section)) for section in sections}
+    said = {section.title: tuple(verdicts.verdict_sentences(section, options)) for section in sections}
     said = {title: found or (Paragraph("Nothing to compare with here."),) for title, found in said.items()}
     if len(sections) == 1:
         return said[sections[0].title], ()

@@ -14,9 +14,10 @@ from alframe.report.summary import Section
 
 HOW_TO_READ = """\
 At the end is the value at the last label count, area the area under the learning curve divided by the range of labels, that is the \
-curve's mean height; both as mean ± standard deviation over the seeds. Differences are paired by seed; p is of a two-sided paired \
-t-test, Holm-corrected over all tests of the table, and asked for only where three seeds are common. Better and worse are said at the \
-5 % level after correction; cannot tell means that these seeds do not show a difference, not that there is none."""
+curve's mean height; both as mean ± standard deviation over the seeds. Differences are paired by seed; p is two-sided, of a paired \
+t-test, or of a sign-flip permutation test where 8 seeds or more are common and enough for it; it is Holm-corrected over all tests of the \
+table, and asked for only where three seeds are common. Better and worse are said at the 5 % level after correction; cannot tell means that \
+these seeds do not show a difference, not that there is none."""
 
 
 def chapter(section: Section, options: Options) -> Chapter:
@@ -114,28 +115,6 @@ def table_of(section: Section) -> tuple[list[str], list[list[str]]]:
         is_baseline = name in section.baselines.values()
         rows.append([*row, versus.verdict if versus else "baseline" if is_baseline else "not compared"])
     return [*columns, "verdict"], rows
-
-
-def verdict_sentences(section: Section) -> list[Paragraph]:
-    """One sentence for each cell that is compared: better, worse or cannot tell, by how much, and over which seeds."""
-    low, high = section.range
-    sentences = []
-    for name, versus in section.against.items():
-        higher = "lower" if section.lower_is_better else "higher"
-        found = {
-            "better": (f"better than {versus.baseline}", "good"),
-            "worse": (f"worse than {versus.baseline}", "bad"),
-        }
-        word, tone = found.get(versus.verdict.split()[0], (f"cannot tell it from {versus.baseline}", ""))
-        where = versus.verdict.partition("(")[2].rstrip(")")
-        sizes = f"{_signed(versus.final)} at {high:,} labels"
-        if low < high:
-            sizes += f" and {_signed(versus.area)} in mean height of the curve"
-        seeds = f"{versus.final.n} common seed{'s' if versus.final.n != 1 else ''}"
-        detail = f" ({where})" if where else ""
-        text = f"{name}: {word}{detail}. {metric_words(section.metric)} {sizes}, over {seeds} ({higher} is better)."
-        sentences.append(Paragraph(text, tone))
-    return sentences
 
 
 def mean_std(values: np.ndarray) -> str:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ class Section:
     against: dict[str, Against]
     baselines: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    full_data: float | None = None
+    """The mean value of the metric in runs of the same data and model that had everything labelled from the start, if there are any."""
 
     @property
     def runs(self) -> list[Run]:
@@ -34,6 +36,11 @@ class Section:
     @property
     def lower_is_better(self) -> bool:
         return lower_is_better(self.metric)
+
+    @property
+    def has_all(self) -> bool:
+        """Whether these runs had everything labelled at once: a reference, not a learning curve."""
+        return all(_has_all(run) for run in self.runs)
 
     @property
     def range(self) -> tuple[int, int]:
@@ -69,7 +76,32 @@ def sections(
         worked_out += [section] if section else []
     left += twice
     expect(bool(worked_out), f"Expected a run to report on, got none: {_reasons(left)}.", RunFolderError)
-    return worked_out, left
+    return [replace(section, full_data=full_data(section, runs)) for section in worked_out], left
+
+
+def full_data(section: Section, runs: Iterable[Run]) -> float | None:
+    """The mean over `runs` that had all labels at once (`budget.initial=all`), on the section's data and its only model; or None.
+
+    The trainer may differ: what is right for a hundred labels is often not what is right for all of them.
+    """
+    own = section.runs
+    models = {run.choices["model"] for run in own}
+    if len(models) > 1 or section.has_all:
+        return None
+    values = [
+        run.rounds[-1].get(section.metric)
+        for run in runs
+        if _has_all(run)
+        and (run.dataset, run.data_hash) == (own[0].dataset, own[0].data_hash)
+        and run.choices["model"] in models
+    ]
+    known = [float(value) for value in values if value is not None and _is_finite(value)]
+    return sum(known) / len(known) if known else None
+
+
+def _has_all(run: Run) -> bool:
+    budget = run.config.get("budget")
+    return isinstance(budget, dict) and budget.get("initial") == "all"
 
 
 def metrics(runs: Iterable[Run]) -> list[str]:

@@ -88,7 +88,8 @@ def _table(table: Table) -> list[str]:
 def tables(sections: Sequence[Section], out: Path) -> list[Path]:
     """`results.csv`: a row a cell, the table in full precision. `rounds.csv`: a row a round of every run used, with all its metrics."""
     columns = "comparison,cell,metric,first_labels,last_labels,seeds,final_mean,final_std,area_mean,area_std,baseline"
-    paired = [f"{what}_{value}" for what in ("final", "area") for value in ("difference", "p", "p_holm")]
+    numbers = ("difference", "low", "high", "effect", "test", "p", "p_holm")
+    paired = [f"{what}_{value}" for what in ("final", "area") for value in numbers]
     results: list[list[object]] = [[*columns.split(","), "common_seeds", *paired, "verdict"]]
     for section in sections:
         for name, curve in section.curves.items():
@@ -96,7 +97,15 @@ def tables(sections: Sequence[Section], out: Path) -> list[Path]:
             row += [curve.finals.mean(), std(curve.finals), curve.areas.mean(), std(curve.areas)]
             if versus := section.against.get(name):
                 row += [versus.baseline, versus.final.n]
-                row += [value for test in (versus.final, versus.area) for value in (test.mean, test.p, test.p_holm)]
+                for test in (versus.final, versus.area):
+                    row += [
+                        test.mean,
+                        *(test.interval or (None, None)),
+                        test.effect,
+                        test.test or None,
+                        test.p,
+                        test.p_holm,
+                    ]
                 row += [versus.verdict]
             results.append([*row, *[None] * (len(results[0]) - len(row))])
     names = metrics(run for section in sections for run in section.runs)

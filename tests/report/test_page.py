@@ -18,11 +18,11 @@ def study(write_run, tmp_path, datasets=("elpv", "cifar10")):
 
 def test_parts_in_their_order(write_run, tmp_path):
     found, left = study(write_run, tmp_path)
-    warning, together = Chapter("Protocol", (Paragraph("few seeds", "warning"),)), Chapter("Ranks", ())
-    page = assemble(found, left, Options(out=tmp_path), warning, [together], ["a note"])
+    warning = Chapter("Protocol", (Paragraph("few seeds", "warning"),))
+    page = assemble(found, left, Options(out=tmp_path), warning, ["a note"])
     titles = [part.title for part in page.parts]
     assert titles == [
-        "In short", "Protocol", "cifar10", "elpv", "All comparisons together", "What was used", "How to read this"
+        "In short", "Protocol", "cifar10", "elpv", "Over all comparisons", "What was used", "How to read this"
     ]  # fmt: skip
     assert [chapter.title for chapter in page.parts[0].chapters] == ["cifar10", "elpv"]
     assert page.parts[0].blocks == (Paragraph("a note", "warning"),)

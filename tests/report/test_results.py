@@ -4,7 +4,7 @@ import pytest
 
 from alframe.report.blocks import Options, Paragraph, Picture
 from alframe.report.figure import render
-from alframe.report.results import annotation_hours, chapter, verdict_sentences
+from alframe.report.results import annotation_hours, chapter
 from alframe.report.summary import sections
 
 
@@ -39,19 +39,3 @@ def test_without_time_labels_cost_the_same(write_run, write_ledger, tmp_path):
     blocks = chapter(the_section(tmp_path), Options(label_cost=2.0)).blocks
     assert [block.name for block in blocks if isinstance(block, Picture)] == ["curves"]
     assert any("every label costs the same (2 each)" in block.text for block in blocks if isinstance(block, Paragraph))
-
-
-def test_a_sentence_for_each_cell_that_is_compared(write_run, tmp_path):
-    for seed in range(4):
-        wobble = 0.001 * (seed % 3)
-        write_run("random", seed, (0.5, 0.6, 0.7))
-        write_run("margin", seed, (0.5, 0.65 + wobble, 0.8 + wobble))
-        write_run("entropy", seed, (0.5, 0.55 + wobble, 0.6 + wobble))
-        write_run("bald", seed, (0.5, 0.6, 0.7 + 0.01 * (-1) ** seed))
-    said = {sentence.text.split(":")[0]: sentence for sentence in verdict_sentences(the_section(tmp_path))}
-    assert list(said) == ["bald", "entropy", "margin"]
-    assert "better than random" in said["margin"].text
-    assert "worse than random" in said["entropy"].text
-    assert "cannot tell it from random" in said["bald"].text
-    assert [said[name].tone for name in said] == ["", "bad", "good"]
-    assert all("4 common seeds" in sentence.text for sentence in said.values())

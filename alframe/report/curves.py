@@ -15,7 +15,7 @@ from alframe.report.statistics import MIN_SEEDS, Difference, compare_paired
 
 BOOTSTRAP_SEEDS = 5
 """From this many seeds on the band is a bootstrap interval, below it the lowest to the highest seed."""
-LOWER_IS_BETTER = ("nll", "ece", "loss")
+LOWER_IS_BETTER = ("nll", "ece", "loss", "cost")
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from alframe.report.read import Comparison, LeftOut, Run, compare, read_runs
 
 PUBLISHED = Path(__file__).with_name("published.yaml")
 METRIC = "test/accuracy"
-HEADER = ("measure", "strategy", "ours", "seeds", "published", "seeds ", "difference", "in sd")
+HEADER = ("measure", "strategy", "ours", "our seeds", "published", "their seeds", "difference", "in sd")
 HOW_TO_READ = """Both are {statistic} ± standard deviation over seeds. The difference is ours - theirs; *in sd* divides it by the standard deviation
 over seeds: the root mean square of both where both are known, else the one that is. *Area* is the mean height of the curve of test
 accuracy over those labels (on an equal grid the AUBC). *Labels to* is the fewest at which a seed's test accuracy reaches that; a seed
@@ -185,7 +185,9 @@ def report(preset: str, folder: Path, about: dict[str, Any]) -> Report:
         raise RunFolderError(f"Expected runs of {preset} in {folder}, got none; run it first, without --only-report.")
     runs, left_out = read_runs([folder])
     if not runs:
-        raise RunFolderError(f"Expected finished runs of {preset} in {folder}, got none; the same command goes on with them.")
+        raise RunFolderError(
+            f"Expected finished runs of {preset} in {folder}, got none; the same command goes on with them."
+        )
     comparisons, twice = compare(runs)
     tables = [(comparison.title, rows_of(comparison, about)) for comparison in comparisons]
     return Report(preset, about, tables, [*left_out, *twice])
@@ -270,7 +272,9 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="reproduce.py", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("preset", metavar="PRESET", nargs="?", help="a file in configs/experiment")
-    parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help="as for alframe: seed=0,1 threads=1 run.root=/data")
+    parser.add_argument(
+        "overrides", metavar="KEY=VALUE", nargs="*", help="as for alframe: seed=0,1 threads=1 run.root=/data"
+    )
     parser.add_argument("--list", action="store_true", help="presets with published numbers")
     parser.add_argument("--only-report", action="store_true", help="run nothing: use the run folders that are there")
     parser.add_argument("--write", type=Path, metavar="FILE", help="write the tables there too, as Markdown")

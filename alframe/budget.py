@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from alframe.errors import PoolError, expect
+from alframe.images import UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -135,16 +136,22 @@ def draw_initial(
     """`size` of `candidates` (dataset indices), in random order: the initial set. It depends on the arguments alone.
 
     random: uniform. stratified: the classes in their shares of the pool. balanced: as equal as the classes allow. The last two
-    read the pool's labels, which only a study has; they raise `PoolError` where labels are unknown.
+    read the pool's labels, which only a study has, and pass over images that show none of the classes; they raise `PoolError`
+    where labels are unknown or there are fewer than `size` images of the classes.
     """
     shuffled = candidates[torch.randperm(len(candidates), generator=generator).numpy()]
     if how == "random":
         return shuffled[:size]
-    if (labels[candidates] < 0).any():
+    if (labels[candidates] == UNKNOWN).any():
         raise PoolError(
             f"Expected known labels for budget.initial_set={how}, got unlabelled images; use budget.initial_set=random."
         )
     queues = [shuffled[labels[shuffled] == c] for c in range(n_classes)]
+    if sum(map(len, queues)) < size:
+        raise PoolError(
+            f"Expected budget.initial of at most {sum(map(len, queues))} (the images of the classes) with budget.initial_set={how}, "
+            f"got {size}; lower it, or use budget.initial_set=random."
+        )
     quota = _quota([len(queue) for queue in queues], size, balanced=how == "balanced")
     chosen = np.concatenate([queue[:n] for queue, n in zip(queues, quota, strict=True)])
     return chosen[torch.randperm(len(chosen), generator=generator).numpy()]

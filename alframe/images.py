@@ -14,6 +14,9 @@ from torch import Tensor
 
 from alframe.errors import DataError
 
+UNKNOWN, NO_CLASS = -1, -2
+"""Labels of images that nobody has labelled, and of images that show none of the classes."""
+
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 """`augment(images uint8 [b, c, h, w] on any device, CPU generator) -> uint8 [b, c, h, w]`, another draw for each sample."""
 
@@ -59,7 +62,7 @@ def reserve(file: Path) -> None:
 class ImageSet:
     """`pixels`: uint8 [n, c, h, w] with c = 1 or 3 (an array or a read-only memory map), or float32 [n, d] cached features.
 
-    `labels`: int64 [n], -1 where unknown. `groups`: int64 [n], the stratum (cell type, source folder) of each image, or None.
+    `labels`: int64 [n], -1 where unknown, -2 where the image shows none of the classes. `groups`: int64 [n], the stratum (cell type, source folder) of each image, or None.
     `names`: where each image came from (file name), for people to find it, or None.
     """
 
@@ -74,8 +77,8 @@ class ImageSet:
             raise DataError(
                 f"Expected one label for each image, got {len(self.pixels)} images and {len(self.labels)} labels."
             )
-        if len(self.labels) and not (self.labels.min() >= -1 and self.labels.max() < len(self.classes)):
-            bad = int(np.flatnonzero((self.labels < -1) | (self.labels >= len(self.classes)))[0])
+        if len(self.labels) and not (self.labels.min() >= NO_CLASS and self.labels.max() < len(self.classes)):
+            bad = int(np.flatnonzero((self.labels < NO_CLASS) | (self.labels >= len(self.classes)))[0])
             raise DataError(
                 f"Expected labels from 0 to {len(self.classes) - 1} ({len(self.classes)} classes), "
                 f"got {int(self.labels[bad])} for image {bad}; correct the labels or name the missing classes."

@@ -82,7 +82,7 @@ class Normalizer:
         if self.mode == "none":
             return
         axes = (0, 2, 3) if array.ndim == 4 else (0,)
-        mean, deviation = _moments(array, axes)
+        mean, deviation = moments(array, axes)
         shape = (1, -1, 1, 1) if array.ndim == 4 else (1, -1)
         self._mean = torch.from_numpy(mean).float().view(shape).to(device)
         # A constant channel or feature carries nothing: it becomes 0, not a division by 0.
@@ -98,7 +98,7 @@ class Normalizer:
         return (x - self._mean) / self._deviation
 
 
-def _moments(array: np.ndarray, axes: tuple[int, ...], max_bytes: int = 1 << 26) -> tuple[np.ndarray, np.ndarray]:
+def moments(array: np.ndarray, axes: tuple[int, ...], max_bytes: int = 1 << 26) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation over `axes` in float64, as many rows at a time as take `max_bytes` in that precision."""
     chunk = max(1, max_bytes // (8 * array[0].size))
     width = array.shape[1]

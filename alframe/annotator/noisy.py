@@ -12,7 +12,7 @@ from alframe.types import Answer, Question
 
 
 class Noisy:
-    """Answers y with probability T[true, y].
+    """Answers y with probability T[true, y]; an image that shows none of the classes is recognised as such and gets no label.
 
     T is `confusion` (rows sum to 1), or symmetric: 1 - `rate` on the diagonal and `rate` spread evenly over the other classes.
     The draw depends on (seed, round, image) alone, so an interrupted round is answered the same again.
@@ -48,6 +48,10 @@ class Noisy:
 
     def annotate(self, questions: Sequence[Question]) -> Iterator[Answer]:
         for question in questions:
-            row = self.transition[true_label(self.labels, question.index)]
+            label = true_label(self.labels, question.index)
+            if label is None:
+                yield Answer(question.index, None, "noisy")
+                continue
+            row = self.transition[label]
             stream = generator(self.seed, question.round, f"annotator/{question.index}")
             yield Answer(question.index, int(torch.multinomial(row, 1, generator=stream)), "noisy")

@@ -23,8 +23,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from alframe.annotator.base import make_annotator
 from alframe.budget import Budget
-from alframe.config.schema import GROUPS, RESERVED, Schema, first_line, plain
+from alframe.config.schema import GROUPS, OPTIONAL_GROUPS, RESERVED, Schema, first_line, groups_of, plain
 from alframe.dataset.base import Dataset
+from alframe.dataset.shift import Shift
 from alframe.errors import AlframeError, ConfigError, did_you_mean
 from alframe.experiment import check_parts
 from alframe.metrics import Costs
@@ -32,7 +33,14 @@ from alframe.strategy.base import Schedule
 from alframe.trainer.trainer import Trainer
 from alframe.uncertainty.base import Uncertainty
 
-TYPES = {"dataset": Dataset, "trainer": Trainer, "uncertainty": Uncertainty, "strategy": Schedule, "budget": Budget}
+TYPES = {
+    "dataset": Dataset,
+    "trainer": Trainer,
+    "uncertainty": Uncertainty,
+    "strategy": Schedule,
+    "budget": Budget,
+    "shift": Shift,
+}
 """What the parts must be; a model and an annotator are made later, so theirs is anything that can be called."""
 INJECTED = {
     "model": {"shape", "n_classes"},
@@ -51,11 +59,12 @@ def assemble(cfg: DictConfig) -> tuple[dict[str, Any], list[str]]:
     missing = list(_missing(tree, Schema()))
     if missing:
         return {}, missing
-    by_group = {group: [*_node_problems(group, tree[group]), *_not_finite(tree[group], group)] for group in GROUPS}
-    parts, problems = _construct(tree, [group for group in GROUPS if not by_group[group]])
+    groups = groups_of(tree)
+    by_group = {group: [*_node_problems(group, tree[group]), *_not_finite(tree[group], group)] for group in groups}
+    parts, problems = _construct(tree, [group for group in groups if not by_group[group]])
     problems = [
         *_unknown(tree, Schema()),
-        *(problem for group in GROUPS for problem in by_group[group]),
+        *(problem for group in groups for problem in by_group[group]),
         *problems,
         *_probe(parts, tree),
         *_option_problems(tree),
@@ -128,10 +137,10 @@ def _node_problems(path: str, node: Any) -> Iterator[str]:
         for position, item in enumerate(node):
             yield from _node_problems(f"{path}.{position}", item)
     if not isinstance(node, Mapping):
-        if path in GROUPS:
+        if path in (*GROUPS, *OPTIONAL_GROUPS):
             yield f"Expected a choice for {path}, got {node}; alframe --help lists them."
         return
-    if path in GROUPS and "_target_" not in node:
+    if path in (*GROUPS, *OPTIONAL_GROUPS) and "_target_" not in node:
         node = {**node, "_target_": None}
     children = {key: value for key, value in node.items() if key not in RESERVED}
     if "_target_" in node:

@@ -13,10 +13,11 @@ from omegaconf import DictConfig
 
 from alframe.config.overrides import check_overrides
 from alframe.config.parts import INJECTED, assemble, pick_device
-from alframe.config.schema import GROUPS, NO_PRESET, composer, plain, without_hydra
+from alframe.config.schema import NO_PRESET, OPTIONAL_GROUPS, composer, groups_of, plain, without_hydra
 from alframe.dataset.base import Dataset
 from alframe.dataset.cache import default_cache
 from alframe.dataset.files import load_unlabelled
+from alframe.dataset.shift import Shifted
 from alframe.errors import ConfigError
 from alframe.experiment import Experiment
 from alframe.images import Data
@@ -104,10 +105,11 @@ def build(cfg: DictConfig, choices: Mapping[str, Any], overrides: list[str]) -> 
     cache = Path(tree["cache"]).expanduser() if tree["cache"] else default_cache()
     run = tree["run"]
     study = run["name"] or choices.get("experiment") or choices.get("dataset")
-    choices = {group: choices.get(group) for group in GROUPS}
+    choices = {group: choices.get(group) for group in groups_of(tree)}
+    dataset = Shifted(parts["dataset"], parts["shift"]) if "shift" in parts else parts["dataset"]
     folder = Path(run["root"]).expanduser() / str(study) / cell_name(choices, overrides) / f"seed={tree['seed']}"
     return Plan(
-        dataset=parts["dataset"],
+        dataset=dataset,
         parts=parts,
         folder=folder,
         identity=_identity(tree, choices, parts["trainer"], device),
@@ -127,8 +129,10 @@ def _identity(
     tree: Mapping[str, Any], choices: Mapping[str, Any], trainer: Trainer, device: torch.device
 ) -> dict[str, Any]:
     """All that can change a result, and how it was chosen."""
-    identity = {"choices": dict(choices), **{key: value for key, value in tree.items() if key not in NO_RESULT}}
-    identity |= {group: {**_defaults(tree[group], group), **tree[group]} for group in GROUPS}
+    groups = groups_of(tree)
+    absent = set(OPTIONAL_GROUPS) - set(groups)
+    identity = {"choices": dict(choices), **{key: tree[key] for key in tree if key not in {*NO_RESULT, *absent}}}
+    identity |= {group: {**_defaults(tree[group], group), **tree[group]} for group in groups}
     identity["query"] = {key: value for key, value in tree["query"].items() if f"query.{key}" not in NO_RESULT}
     channels_last = device.type == "cuda" if trainer.channels_last is None else trainer.channels_last
     identity["resolved"] = {  # what follows the device, and changes results by more than rounding

@@ -1,6 +1,6 @@
 """What the loop reads beside the parts, and how configs are composed. Constants that the other files of this room share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ _PACKAGE = Path(__file__).parent.parent
 _INSIDE = _PACKAGE / "configs"  # in a wheel; in a checkout they lie at the top level
 CONFIGS = _INSIDE if _INSIDE.is_dir() else _PACKAGE.parent / "configs"
 GROUPS = ("dataset", "model", "trainer", "uncertainty", "strategy", "budget", "annotator")
+OPTIONAL_GROUPS = ("shift",)
+"""Parts that may be absent. They are in a run's identity only where they are there, so that runs without them keep theirs."""
 NO_PRESET = ("experiment=null", "debug=null")
 """The defaults, which Hydra does not take as overrides."""
 COMPOSING = (HydraException, OmegaConfBaseException)
@@ -59,6 +61,7 @@ class Schema:
     strategy: Any = None
     budget: Any = None
     annotator: Any = None
+    shift: Any = None
     seed: int = 0
     device: str = "auto"
     threads: int | None = None
@@ -108,6 +111,11 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     tree = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(tree, dict)
     return {str(key): value for key, value in tree.items()}
+
+
+def groups_of(tree: Mapping[str, Any]) -> tuple[str, ...]:
+    """The groups that a composed config has parts of."""
+    return (*GROUPS, *(group for group in OPTIONAL_GROUPS if tree.get(group)))
 
 
 def without_hydra(cfg: DictConfig) -> DictConfig:

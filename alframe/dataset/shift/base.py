@@ -1,0 +1,56 @@
+"""What a shift is: one method. A new one is a file with a class like this, and a YAML in configs/shift."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar, Protocol, runtime_checkable
+
+import numpy as np
+
+from alframe.dataset.base import Dataset
+from alframe.dataset.cache import IN_MEMORY_BYTES, Allocate, cached
+from alframe.images import Data, ImageSet
+
+
+@runtime_checkable
+class Shift(Protocol):
+    """Another pool made of a dataset's. It depends on the pool and the constructor's arguments alone, never on the run's seed."""
+
+    title: ClassVar[str]
+    """What is added to the dataset's name: 'mnist with duplicates'."""
+
+    def pool(self, pool: ImageSet, cache: Path) -> ImageSet:
+        """The pool in the same shape and with the same classes."""
+        ...
+
+
+@dataclass(frozen=True)
+class Shifted:
+    """A dataset whose pool a shift has been through."""
+
+    dataset: Dataset
+    shift: Shift
+
+    def load(self, cache: Path) -> Data:
+        data = self.dataset.load(cache)
+        return replace(data, name=f"{data.name} with {self.shift.title}", pool=self.shift.pool(data.pool, cache))
+
+
+def held(
+    shape: tuple[int, ...], fill: Callable[[np.ndarray], None], like: ImageSet, key: dict[str, object], cache: Path
+) -> np.ndarray:
+    """Pixels of `shape` (uint8) that `fill` writes: in memory up to 1 GiB, beyond that in a cache folder of their own, mapped.
+
+    `key` says what they are made from beside the images `like`, whose content is part of the folder's name.
+    """
+    if int(np.prod(shape)) <= IN_MEMORY_BYTES:
+        pixels = np.empty(shape, dtype=np.uint8)
+        fill(pixels)
+        return pixels
+
+    def build(allocate: Allocate) -> tuple[ImageSet, tuple[str, ...]]:
+        pixels = allocate(shape)
+        fill(pixels)
+        return ImageSet(pixels, np.zeros(len(pixels), dtype=np.int64), ("any",)), ()  # only the pixels are asked for
+
+    return cached(cache, "shifted", key, like.content_hash, build).pixels

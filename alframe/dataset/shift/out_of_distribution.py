@@ -1,0 +1,89 @@
+"""Pools in which some images show none of the classes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import UInt8
+from torch import Tensor
+
+from alframe.dataset.base import Dataset
+from alframe.dataset.shift.base import held
+from alframe.errors import ConfigError, expect
+from alframe.images import NO_CLASS, ImageSet, rows_at_once
+from alframe.rng import generator
+
+LUMA = (0.299, 0.587, 0.114)  # of red, green and blue, ITU-R BT.601, as Pillow makes grey of colours
+
+
+@dataclass(frozen=True)
+class OutOfDistribution:
+    """Images from the pool of `source` are put after the pool's own, so many that they are `share` of all.
+
+    They are drawn at random, stretched to the pool's shape (bilinear, antialiased), grey made of colours or the other way round.
+    They are of no class: an oracle who is asked about one has no label to give, so it is bought and not usable. Initial sets that
+    are balanced or stratified pass over them, random ones do not. Groups: one more than the pool's; names: where they come from.
+    Raises ConfigError for a share outside [0, 1) or a source with too few images.
+
+    Source: the setting of Kothawade et al. 2021 (SIMILAR), arXiv:2107.00717. Differs: two datasets, where theirs are some classes
+    of one.
+    """
+
+    source: Dataset
+    share: float = 0.5
+    seed: int = 0
+
+    title: ClassVar[str] = "out-of-distribution images"
+
+    def __post_init__(self) -> None:
+        expect(
+            0 <= self.share < 1,
+            f"Expected shift.share from 0 up to but not including 1, as a share of the pool, got {self.share}.",
+        )
+
+    def pool(self, pool: ImageSet, cache: Path) -> ImageSet:
+        others = self.source.load(cache)
+        n, n_others = len(pool), round(len(pool) * self.share / (1 - self.share))
+        if n_others > len(others.pool):
+            raise ConfigError(
+                f"Expected shift.share={self.share} to be served by the {len(others.pool)} images of {others.name}, got a need for "
+                f"{n_others}; lower shift.share or dataset.pool_size, or choose a larger dataset by dataset@shift.source."
+            )
+        drawn = torch.randperm(len(others.pool), generator=generator(self.seed, 0, "shift/others"))[:n_others].numpy()
+        key = {"source": others.pool.content_hash, "share": self.share, "seed": self.seed}
+
+        def fill(pixels: np.ndarray) -> None:
+            for at, images, rows in ((0, pool, np.arange(n)), (n, others.pool, drawn)):
+                step = rows_at_once(images.pixels)
+                for start in range(0, len(rows), step):
+                    block = torch.from_numpy(np.array(images.pixels[rows[start : start + step]]))
+                    pixels[at + start : at + start + len(block)] = in_shape(block, pool.shape).numpy()
+
+        return ImageSet(
+            held((n + n_others, *pool.shape), fill, pool, {"out_of_distribution": key}, cache),
+            np.concatenate([pool.labels, np.full(n_others, NO_CLASS)]),
+            pool.classes,
+            None
+            if pool.groups is None
+            else np.concatenate([pool.groups, np.full(n_others, pool.groups.max(initial=-1) + 1)]),
+            None if pool.names is None else (*pool.names, *(_name(others.name, others.pool, i) for i in drawn.tolist())),
+        )
+
+
+def in_shape(images: UInt8[Tensor, "b c h w"], shape: tuple[int, ...]) -> UInt8[Tensor, "b d i j"]:
+    """Images stretched to `shape` (channels, height, width; bilinear, antialiased), in grey or in colour as it says."""
+    if images.shape[1:] == shape:
+        return images
+    x = images.float()
+    if x.shape[1] == 3 and shape[0] == 1:
+        x = (x * torch.tensor(LUMA)[:, None, None]).sum(dim=1, keepdim=True)
+    if x.shape[2:] != shape[1:]:
+        x = F.interpolate(x, size=shape[1:], mode="bilinear", antialias=True)
+    return x.expand(-1, shape[0], -1, -1).round().clamp(0, 255).to(torch.uint8)
+
+
+def _name(dataset: str, images: ImageSet, index: int) -> str:
+    return f"{dataset}/{index if images.names is None else images.names[index]}"

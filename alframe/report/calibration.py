@@ -9,10 +9,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from alframe.report.blocks import Block, Chapter, Options, Picture, Table
-from alframe.report.curves import Curve, on_grid
+from alframe.report.curves import Curve, Points, on_grid
 from alframe.report.figure import FONT, INK, label_counts, looks, plain, plot_curves
-from alframe.report.read import Run
 from alframe.report.results import mean_std
+from alframe.report.run import Run
 from alframe.report.summary import Section
 
 METRICS = {"test/ece": "expected calibration error", "test/nll": "negative log-likelihood (nats)"}
@@ -46,17 +46,12 @@ def chapter(section: Section, options: Options) -> Chapter | None:
 def _curves(section: Section, metric: str) -> dict[str, Curve]:
     """The metric's curves over the labels of the section; of the cells all of whose runs have it."""
     low, high = map(float, section.range)
-    points: dict[str, dict[int, tuple[list[float], list[float]]]] = {}
+    points: Points = {}
     for name, seeds in section.cells.items():
-        found = {seed: _points(run, metric) for seed, run in seeds.items()}
+        found = {seed: run.points(metric) for seed, run in seeds.items()}
         if all(labels and labels[0] <= low and labels[-1] >= high for labels, _ in found.values()):
             points[name] = found
     return on_grid(points, low, high) if points else {}
-
-
-def _points(run: Run, metric: str) -> tuple[list[float], list[float]]:
-    lines = [line for line in run.rounds if isinstance(line.get(metric), int | float) and np.isfinite(line[metric])]
-    return [float(line["labels"]) for line in lines], [float(line[metric]) for line in lines]
 
 
 def _pooled(runs: list[Run], section: Section) -> Bins | None:

@@ -6,7 +6,8 @@ from itertools import groupby
 from pathlib import Path
 
 from alframe.report.evidence import Study
-from alframe.report.objection import MAX_NAMED, ProtocolWarning, among, first, flat, more, spell
+from alframe.report.objection import MAX_NAMED, ProtocolWarning, among, first, more, spell
+from alframe.report.run import flat
 from alframe.report.summary import Section
 
 NOT_RECIPE = ("strategy.", "resolved.")

@@ -8,7 +8,7 @@ from PIL import Image, ImageChops, UnidentifiedImageError
 
 from alframe.report.blocks import Block, Chapter, Options, Paragraph, Strip
 from alframe.report.purchases import class_name
-from alframe.report.read import Run
+from alframe.report.run import Run
 from alframe.report.summary import Section
 
 COLUMNS, MAX_ON_SHEET = 8, 64

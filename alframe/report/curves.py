@@ -13,6 +13,8 @@ from jaxtyping import Float
 from alframe.area import area_under_curve
 from alframe.report.statistics import MIN_SEEDS, Difference, compare_paired
 
+Points = dict[str, dict[int, tuple[list[float], list[float]]]]
+"""Label counts and values of each run, by cell and seed."""
 BOOTSTRAP_SEEDS = 5
 """From this many seeds on the band is a bootstrap interval, below it the lowest to the highest seed."""
 LOWER_IS_BETTER = ("nll", "ece", "loss", "cost")
@@ -59,7 +61,7 @@ def lower_is_better(metric: str) -> bool:
     return parts[-1] in LOWER_IS_BETTER or (len(parts) == 1 and metric.endswith("_s"))
 
 
-def on_grid(runs: dict[str, dict[int, tuple[list[float], list[float]]]], low: float, high: float) -> dict[str, Curve]:
+def on_grid(runs: Points, low: float, high: float) -> dict[str, Curve]:
     """Curves by cell from (labels, values) by cell and seed, cut to `low`..`high` and put on one grid of label counts."""
     counts = {x for seeds in runs.values() for labels, _ in seeds.values() for x in labels if low <= x <= high}
     grid = np.array(sorted(counts | {low, high}), dtype=float)
@@ -77,8 +79,11 @@ def band(
         return values.min(axis=0), values.max(axis=0)
     # whole curves are drawn, with a fixed stream: the same runs always give the same figure
     drawn = np.random.default_rng(0).integers(len(values), size=(n_draws, len(values)))
-    low, high = np.percentile(values[drawn].mean(axis=1), [2.5, 97.5], axis=0)
-    return low, high
+    weights = (drawn[:, :, None] == np.arange(len(values))).mean(axis=1)
+    edges = np.empty((2, values.shape[1]))
+    for i in range(0, values.shape[1], 1024):  # 16 MB, however many label counts there are
+        edges[:, i : i + 1024] = np.percentile(weights @ values[:, i : i + 1024], [2.5, 97.5], axis=0)
+    return edges[0], edges[1]
 
 
 def by_seed(curves: Mapping[str, Curve], what: str) -> Float[np.ndarray, "k s"]:

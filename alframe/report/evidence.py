@@ -1,16 +1,14 @@
 """What a run folder says of how it came about, beside its curve: first images, versions, source, device, near-duplicates."""
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from alframe.report.read import PROVENANCE, LeftOut, Run
+from alframe.report.read import LeftOut
+from alframe.report.run import LEDGER, PROVENANCE, Run, mapping, parsed
 from alframe.report.summary import Section
-
-LEDGER = "ledger.jsonl"
 
 
 @dataclass(frozen=True)
@@ -50,11 +48,8 @@ class Study:
 
 def read_evidence(folder: Path) -> Evidence:
     """The evidence in a run folder. Files that are missing or damaged are evidence of nothing; nothing is raised."""
-    try:
-        provenance = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        provenance = None
-    if not isinstance(provenance, dict):
+    provenance = mapping(folder / PROVENANCE)
+    if provenance is None:
         return Evidence(initial=_initial(folder / LEDGER))
     launches = provenance.get("launches")
     launches = [launch for launch in launches if isinstance(launch, dict)] if isinstance(launches, list) else []
@@ -77,7 +72,7 @@ def _initial(ledger: Path) -> frozenset[str] | None:
     try:
         with ledger.open(encoding="utf-8") as file:
             for text in file:
-                line = json.loads(text)
+                line = parsed(text)
                 if line["round"] > 0:
                     break
                 ids.append(str(line["id"]))

@@ -1,10 +1,9 @@
 """A warning of the protocol checks, and how values and folders are put into its words."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 MAX_NAMED = 3
 
@@ -44,17 +43,3 @@ def more(n: int) -> str:
 def spell(value: object) -> str:
     """As YAML has it: `true`, `null`, `0.1`."""
     return value if isinstance(value, str) else json.dumps(value, default=str)
-
-
-def flat(node: Any, prefix: str = "") -> dict[str, Any]:
-    """`{'a': {'b': 1}}` -> `{'a.b': 1}`; nothing of what is no mapping."""
-    return dict(_leaves(node, prefix)) if isinstance(node, Mapping) else {}
-
-
-def _leaves(node: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for key, value in node.items():
-        path = f"{prefix}.{key}" if prefix else str(key)
-        if isinstance(value, Mapping):
-            yield from _leaves(value, path)
-        else:
-            yield path, value

@@ -12,12 +12,15 @@ from alframe.errors import ProtocolError, expect
 from alframe.report import comparable
 from alframe.report.blocks import Chapter, Paragraph
 from alframe.report.evidence import Study, read_evidence
-from alframe.report.objection import MAX_NAMED, ProtocolWarning, among, first, flat, more, spell
-from alframe.report.read import LeftOut, Run
+from alframe.report.objection import MAX_NAMED, ProtocolWarning, among, first, more, spell
+from alframe.report.phrases import counted
+from alframe.report.read import LeftOut
+from alframe.report.run import Run, flat
+from alframe.report.statistics import MIN_SEEDS
 from alframe.report.summary import Section
 
-MIN_SEEDS, ENOUGH_SEEDS = 3, 5
-"""Fewer are no test at all; fewer are a test that sees large differences only."""
+ENOUGH_SEEDS = 5
+"""Fewer are a test that sees large differences only."""
 MIN_DUPLICATE_SHARE = 0.001
 """Of the test images. Fewer near-duplicates than this move a test figure by less than its third decimal."""
 DECIDING = ("trainer", "budget", "uncertainty")
@@ -96,14 +99,18 @@ def _near_duplicates(study: Study) -> Iterator[ProtocolWarning]:
         seen.add(run.data_hash)
         exact, near = _count(found, "exact"), _count(found, "near")
         if exact + near > MIN_DUPLICATE_SHARE * (n_test or 0):
-            share = f" ({(exact + near) / n_test:.1%} of {n_test:,})" if n_test else ""
-            pairs = [f"{pair[0]} and {pair[1]}" for pair in found.get("examples") or [] if len(pair) >= 2]
+            share = f" ({100 * (exact + near) / n_test:.1f} % of {n_test:,})" if n_test else ""
             yield ProtocolWarning(
                 "near-duplicates",
-                f"{run.dataset}: of the test images {exact:,} are in the pool pixel by pixel and {near:,} nearly{share}"
-                + (f"; test and pool image {first(pairs)}." if pairs else "."),
+                f"{run.dataset}: {exact + near:,} test images{share} are in the pool too, {exact:,} of them pixel by pixel and {near:,} nearly"
+                + (f" (test and pool image {first(pairs)})." if (pairs := _pairs(found.get("examples"))) else "."),
                 "Remove them from the pool, or split by object, part or batch: a strategy that buys them is flattered.",
             )
+
+
+def _pairs(examples: object) -> list[str]:
+    found = [pair for pair in examples if isinstance(pair, list)] if isinstance(examples, list) else []
+    return [f"{pair[0]} and {pair[1]}" for pair in found if len(pair) >= 2]
 
 
 def _count(found: dict[str, Any], key: str) -> int:
@@ -117,18 +124,20 @@ def _seeds(study: Study) -> Iterator[ProtocolWarning]:
             name: len(set(seeds) & set(section.cells[section.baselines[name]]) if name in section.baselines else seeds)
             for name, seeds in section.cells.items()
         }
-        few = [f"{name} has {n}" for name, n in n_seeds.items() if n == min(n_seeds.values())]
-        if min(n_seeds.values()) < MIN_SEEDS:
+        least = min(n_seeds.values())
+        few = [name for name, n in n_seeds.items() if n == least]
+        told = f"{first(few) if len(few) < len(n_seeds) else 'every strategy'}: {counted(least, 'seed')}"
+        if least < MIN_SEEDS:
             yield ProtocolWarning(
                 "too-few-seeds",
-                f"{section.title}: {first(few)}; under {MIN_SEEDS} seeds in common with the baseline nothing can be tested.",
+                f"{section.title}, {told} in common with the baseline; under {MIN_SEEDS} nothing can be tested.",
                 "Run the same sweep with seed=0,1,2,3,4; cells that are there already are left alone.",
                 grave=True,
             )
-        elif min(n_seeds.values()) < ENOUGH_SEEDS:
+        elif least < ENOUGH_SEEDS:
             yield ProtocolWarning(
                 "few-seeds",
-                f"{section.title}: {first(few)} seeds in common with the baseline, which show only large differences.",
+                f"{section.title}, {told} in common with the baseline, which show only large differences.",
                 f"Run at least {ENOUGH_SEEDS} seeds: seed=0,1,2,3,4.",
             )
 
@@ -165,7 +174,8 @@ def _label_grids(study: Study) -> Iterator[ProtocolWarning]:
 
 
 def _lacks(grid: Sequence[int], every: Sequence[int]) -> str:
-    lacking = [f"{labels:,}" for labels in every if labels not in set(grid)]
+    mine = set(grid)
+    lacking = [f"{labels:,}" for labels in every if labels not in mine]
     return f"not at {first(lacking)}" if lacking else f"at all {len(every)}"
 
 
@@ -176,7 +186,7 @@ def _left_out(study: Study) -> Iterator[ProtocolWarning]:
         told = "; ".join(f"{item.folder}: {item.reason}" for item in left[:MAX_NAMED])
         yield ProtocolWarning(
             "runs-left-out",
-            f"{len(left)} run folders are not in the comparison: {told}{more(len(left))}.",
+            f"{counted(len(left), 'run folder')} not in the comparison: {told}{more(len(left))}.",
             "Finish them by the command they were begun with, or say why they are left out: runs that are missing for a reason bend the mean.",
         )
 

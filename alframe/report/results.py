@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 
 from alframe.report.blocks import Block, Chapter, Options, Paragraph, Picture, Table
-from alframe.report.curves import Difference, on_grid
+from alframe.report.curves import Difference, Points, on_grid
 from alframe.report.figure import learning_curves, metric_words
-from alframe.report.read import Run
+from alframe.report.run import Run, number
 from alframe.report.summary import Section
 
 HOW_TO_READ = """\
@@ -62,7 +62,7 @@ def annotation_hours(section: Section) -> Section | None:
 
     The hours at a round are those of all answers it was trained on and validated with.
     """
-    points: dict[str, dict[int, tuple[list[float], list[float]]]] = {}
+    points: Points = {}
     for name, seeds in section.cells.items():
         for seed, run in seeds.items():
             hours = _hours(run)
@@ -81,12 +81,8 @@ def annotation_hours(section: Section) -> Section | None:
 def _hours(run: Run) -> list[float]:
     """By round of `run.rounds`."""
     rounds = np.array([line["round"] for line in run.ledger], dtype=int)
-    seconds = np.array([_number(line.get("time_s")) for line in run.ledger])
+    seconds = np.array([number(line.get("time_s")) for line in run.ledger])
     return [float(seconds[rounds <= line.get("round", -1)].sum()) / 3600 for line in run.rounds]
-
-
-def _number(value: object) -> float:
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else 0.0
 
 
 def heading(section: Section) -> str:

@@ -1,14 +1,14 @@
 """From run folders to numbers: which runs are compared over which labels, the table's rows, and what was left out."""
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from alframe.errors import ConfigError, RunFolderError, did_you_mean, expect
-from alframe.report.curves import Against, Curve, against, lower_is_better, on_grid
-from alframe.report.read import CELL_GROUPS, Comparison, LeftOut, Run, compare, read_runs
+from alframe.report.curves import Against, Curve, Points, against, lower_is_better, on_grid
+from alframe.report.read import Comparison, LeftOut, compare, read_runs
+from alframe.report.run import CELL_GROUPS, Run, is_finite
 
 MULTICLASS_METRIC, BINARY_METRIC = "test/accuracy", "test/auroc"
 NOT_METRICS = ("round", "labels", "stopped")
@@ -95,7 +95,7 @@ def full_data(section: Section, runs: Iterable[Run]) -> float | None:
         and (run.dataset, run.data_hash) == (own[0].dataset, own[0].data_hash)
         and run.choices["model"] in models
     ]
-    known = [float(value) for value in values if value is not None and _is_finite(value)]
+    known = [float(value) for value in values if value is not None and is_finite(value)]
     return sum(known) / len(known) if known else None
 
 
@@ -122,14 +122,13 @@ def _section(comparison: Comparison, metric: str | None, baseline: str) -> tuple
         binary = len(runs[0].classes) == 2 and BINARY_METRIC in metrics(runs)
         metric = BINARY_METRIC if binary else MULTICLASS_METRIC
     points, left = _points(comparison, metric)
+    points, apart = _overlapping(points, comparison)
+    left += apart
     if not points:
         return None, left
     used = {name: {seed: comparison.cells[name][seed] for seed in seeds} for name, seeds in points.items()}
     every = [labels for seeds in points.values() for labels, _ in seeds.values()]
     low, high = max(labels[0] for labels in every), min(labels[-1] for labels in every)
-    if low > high:
-        reason = f"no label count in common with the other runs of {comparison.title}"
-        return None, left + [LeftOut(run.folder, reason) for run in runs]
     notes = []
     if high < (longest := max(labels[-1] for labels in every)):
         name, seed = min(
@@ -158,28 +157,47 @@ def _section(comparison: Comparison, metric: str | None, baseline: str) -> tuple
     return section, left
 
 
-def _points(
-    comparison: Comparison, metric: str
-) -> tuple[dict[str, dict[int, tuple[list[float], list[float]]]], list[LeftOut]]:
+def _points(comparison: Comparison, metric: str) -> tuple[Points, list[LeftOut]]:
     """(labels, values) by cell and seed, of the rounds that have the metric; runs that cannot be drawn are left out."""
-    points: dict[str, dict[int, tuple[list[float], list[float]]]] = {}
+    points: Points = {}
     left = []
     for name, seeds in comparison.cells.items():
         for seed, run in seeds.items():
-            measured = [(line["labels"], line[metric]) for line in run.rounds if line.get(metric) is not None]
-            odd = [labels for labels, value in measured if not _is_finite(value)]
-            if not measured:
+            odd = [
+                line["labels"] for line in run.rounds if not is_finite(line.get(metric, 0)) and line[metric] is not None
+            ]
+            if odd:
+                left.append(LeftOut(run.folder, f"{metric} is not a finite number at {odd[0]:,} labels"))
+            elif not (measured := run.points(metric))[0]:
                 left.append(LeftOut(run.folder, f"has no {metric}"))
-            elif odd:
-                left.append(LeftOut(run.folder, f"{metric} is not a finite number at {odd[0]} labels"))
             else:
-                labels, values = zip(*measured, strict=True)
-                points.setdefault(name, {})[seed] = ([float(x) for x in labels], [float(value) for value in values])
+                points.setdefault(name, {})[seed] = measured
     return points, left
 
 
-def _is_finite(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+def _overlapping(points: Points, comparison: Comparison) -> tuple[Points, list[LeftOut]]:
+    """The runs that have the label count which most runs have between their first and last one, if there is such a majority."""
+    spans = [(labels[0], labels[-1]) for seeds in points.values() for labels, _ in seeds.values()]
+    if not spans or max(first for first, _ in spans) <= min(last for _, last in spans):
+        return points, []
+
+    def n_with(count: float) -> int:
+        return sum(first <= count <= last for first, last in spans)
+
+    common = max((first for first, _ in spans), key=n_with)
+    if 2 * n_with(common) <= len(spans):
+        reason = f"no label count in common with the other runs of {comparison.title}"
+        return {}, [LeftOut(comparison.cells[name][seed].folder, reason) for name in points for seed in points[name]]
+    kept: Points = {}
+    left = []
+    for name, seeds in points.items():
+        for seed, (labels, values) in seeds.items():
+            if labels[0] <= common <= labels[-1]:
+                kept.setdefault(name, {})[seed] = (labels, values)
+            else:
+                reason = f"has {labels[0]:,.0f} to {labels[-1]:,.0f} labels, not the {common:,.0f} that most runs of {comparison.title} have"
+                left.append(LeftOut(comparison.cells[name][seed].folder, reason))
+    return kept, left
 
 
 def _baselines(cells: dict[str, dict[int, Run]], baseline: str) -> tuple[dict[str, str], list[str]]:

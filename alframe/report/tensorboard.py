@@ -3,7 +3,6 @@
 A folder a cell, `tensorboard/<comparison>/<cell>/`; the step is the number of labels bought, as in the runs' own boards.
 """
 
-import math
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +17,7 @@ from tensorboard.plugins.custom_scalar import layout_pb2, metadata
 from tensorboard.plugins.hparams import summary_v2 as hparams
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-from alframe.report.curves import BOOTSTRAP_SEEDS, Curve, band, on_grid
+from alframe.report.curves import BOOTSTRAP_SEEDS, Curve, Points, band, on_grid
 from alframe.report.summary import Section, metrics
 
 FOLDER, SUFFIX = "tensorboard", ".comparison"
@@ -67,22 +66,16 @@ def _curves(section: Section, metric: str) -> dict[str, Curve]:
     """By cell, over the label counts that all runs with the metric have; the section's own curves for its own metric."""
     if metric == section.metric:
         return section.curves
-    points: dict[str, dict[int, tuple[list[float], list[float]]]] = {}
+    points: Points = {}
     for name, seeds in section.cells.items():
         for seed, run in seeds.items():
-            measured = [(float(line["labels"]), line[metric]) for line in run.rounds if _is_finite(line.get(metric))]
-            if measured:
-                labels, values = zip(*measured, strict=True)
-                points.setdefault(name, {})[seed] = (list(labels), [float(value) for value in values])
+            if (measured := run.points(metric))[0]:
+                points.setdefault(name, {})[seed] = measured
     every = [labels for seeds in points.values() for labels, _ in seeds.values()]
     if not every:
         return {}
     low, high = max(labels[0] for labels in every), min(labels[-1] for labels in every)
     return on_grid(points, low, high) if low <= high else {}
-
-
-def _is_finite(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _write_cell(folder: Path, shared: Sequence[Summary], curves: Mapping[str, Curve], bootstrap: bool) -> None:
@@ -160,9 +153,9 @@ def _rows(sections: Sequence[Section]) -> dict[tuple[str, str], dict[str, str | 
 
 
 def _folders(names: Sequence[str]) -> Iterator[str]:
-    """Each name as that of one folder; where two become one, they are numbered."""
+    """Each name as that of one folder, not too long for a file system; where two become one, they are numbered."""
     seen: dict[str, int] = {}
     for name in names:
-        plain = re.sub(r"[^\w.,=+() -]+", "-", name).strip(" .") or "cell"
+        plain = re.sub(r"[^\w.,=+() -]+", "-", name).strip(" .")[:100] or "cell"
         seen[plain] = seen.get(plain, 0) + 1
         yield plain if seen[plain] == 1 else f"{plain} {seen[plain]}"

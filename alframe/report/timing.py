@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from alframe.report.blocks import Chapter, Options, Picture, Table
 from alframe.report.figure import FONT, INK, plain, shorten
-from alframe.report.read import Run
+from alframe.report.run import Run, number
 from alframe.report.summary import Section
 
 STAGES = {"fit": "#0072B2", "evaluate": "#56B4E9", "pool": "#009E73", "select": "#D55E00", "annotate": "#CC79A7"}
@@ -37,11 +37,7 @@ def _seconds(runs: list[Run]) -> np.ndarray:
 
 
 def _of(run: Run) -> np.ndarray:
-    return np.array([[_value(line.get(f"{stage}_s")) for stage in STAGES] for line in run.rounds])
-
-
-def _value(value: object) -> float:
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else 0.0
+    return np.array([[number(line.get(f"{stage}_s")) for stage in STAGES] for line in run.rounds])
 
 
 def _table(section: Section, options: Options) -> Table:

@@ -242,7 +242,9 @@ def test_near_duplicates_are_told_once_with_their_share(write, tmp_path):
     for seed in SEEDS:
         write("random", seed, provenance=twins)
     (warning,) = found(tmp_path)
-    assert "2 are in the pool pixel by pixel and 30 nearly (3.2% of 1,000)" in warning.found
+    assert (
+        "32 test images (3.2 % of 1,000) are in the pool too, 2 of them pixel by pixel and 30 nearly" in warning.found
+    )
     assert "a.png and b.png" in warning.found
 
 
@@ -274,7 +276,7 @@ def test_only_seeds_in_common_with_the_baseline_count(write, tmp_path):
         write("margin", seed + 3)
     few, unequal = found(tmp_path)
     assert few.name == "too-few-seeds"
-    assert "margin has 2" in few.found
+    assert "elpv, margin: 2 seeds in common with the baseline" in few.found
     assert unequal.name == "unequal-seeds"
     assert "seeds 0 1 2 3 4 in random; seeds 3 4 5 6 7 in margin" in unequal.found
 
@@ -314,7 +316,7 @@ def test_every_warning_is_a_paragraph(write, tmp_path):
     write("random", options={"trainer.early_stop": "test/nll"}, provenance={"near_duplicates": {"exact": 5, "near": 0}})
     blocks = chapter(found(tmp_path)).blocks
     assert [block.tone for block in blocks] == ["bad", "warning", "bad"]
-    assert blocks[1].text.startswith("near-duplicates: elpv: of the test images 5 are")
+    assert blocks[1].text.startswith("near-duplicates: elpv: 5 test images (0.5 % of 1,000) are")
 
 
 def test_strict_writes_the_report_and_names_the_warnings(sound, write, tmp_path, capsys):

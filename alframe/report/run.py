@@ -1,0 +1,224 @@
+"""One run folder, read: its config, rounds, ledger and stages. What is damaged is told, and never guessed."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+CONFIG, ROUNDS, PROVENANCE, LEDGER = "config.yaml", "rounds.jsonl", "provenance.json", "ledger.jsonl"
+CELL_GROUPS = ("strategy", "model", "trainer", "uncertainty", "annotator")
+"""Choices that runs may differ in and still be compared; they name a cell."""
+MOST_CLASSES = 10_000
+"""A label beyond these, where the classes are not known, is a damaged line."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run folder that could be read: its config, and its rounds with the last one of each label count."""
+
+    folder: Path
+    config: dict[str, Any]
+    seed: int
+    dataset: str
+    data_hash: str
+    classes: tuple[str, ...]
+    rounds: list[dict[str, Any]]
+    finished: bool
+    n_pool: int | None = None
+
+    @property
+    def choices(self) -> dict[str, str]:
+        """The leaf of each group, by its name in `choices` or else by the class it names."""
+        return {group: choice(self.config, group) for group in ("dataset", "budget", *CELL_GROUPS)}
+
+    @property
+    def settings(self) -> str:
+        """What must be equal for two runs to be compared: the data and the budget, with `count_validation`."""
+        budget = flat({"budget": self.config.get("budget")})
+        return json.dumps([self.dataset, self.data_hash, budget], sort_keys=True, default=str)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What is equal in runs that differ in their seed only: every option by its path, without budget and place of the data."""
+        apart = {"budget", "seed", "choices"}
+        options = flat({key: value for key, value in self.config.items() if key not in apart})
+        return {key: value for key, value in options.items() if key != "dataset.root"}
+
+    @property
+    def cell(self) -> str:
+        """`options` as one string."""
+        return json.dumps(self.options, sort_keys=True, default=str)
+
+    @cached_property
+    def ledger(self) -> list[dict[str, Any]]:
+        """The ledger's answers in the order they were asked for, read once and only when wanted; nothing where there is no ledger.
+
+        It ends before the first line that is not an answer: after that nothing is known to be whole.
+        """
+        try:
+            text = (self.folder / LEDGER).read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return []
+        lines = []
+        for line in text.splitlines():
+            answer = parsed(line)
+            if not _is_answer(answer, len(self.classes) or MOST_CLASSES):
+                break
+            lines.append(answer)
+        return sorted(lines, key=lambda line: (line["round"], line["rank"]))
+
+    @cached_property
+    def labels(self) -> dict[int, int | None]:
+        """The ledger's answers by index of the image."""
+        return {line["index"]: line["label"] for line in self.ledger}
+
+    def bought(self, labels: int) -> list[dict[str, Any]]:
+        """The answers behind the last evaluation with at most `labels` labels; validation images only where they count as bought."""
+        last = max((line["round"] for line in self.rounds if line["labels"] <= labels and "round" in line), default=-1)
+        counted = flat(self.config.get("budget")).get("count_validation", True)
+        return [line for line in self.ledger if line["round"] <= last and (counted or line["kind"] != "validation")]
+
+    def stage(self, round: int) -> dict[str, Any]:
+        """What was stored of a round, by key (`evaluation`, `questions`); empty where there is nothing that can be read."""
+        return mapping(self.folder / "queries" / f"round_{round:03d}.json") or {}
+
+    def points(self, metric: str) -> tuple[list[float], list[float]]:
+        """Label counts and values of the rounds that have the metric as a finite number."""
+        lines = [line for line in self.rounds if is_finite(line.get(metric))]
+        return [float(line["labels"]) for line in lines], [float(line[metric]) for line in lines]
+
+
+def read_run(folder: Path) -> tuple[Run | None, list[str]]:
+    """The run in `folder`, or None; and what could not be used, in words."""
+    try:
+        config = yaml.load((folder / CONFIG).read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        text = (folder / ROUNDS).read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        return None, [f"no {Path(error.filename).name}" + (": no round is done" if ROUNDS in error.filename else "")]
+    except (
+        OSError,
+        ValueError,
+        RecursionError,
+        yaml.YAMLError,
+    ) as error:  # ValueError: not UTF-8, or a date that is none
+        return None, [f"cannot be read: {' '.join(str(error).split())}"]
+    if not isinstance(config, dict) or not _is_count(config.get("seed")):
+        return None, [f"{CONFIG} has no seed"]
+    lines, notes, broken = _lines(text)
+    if broken:
+        return None, [broken]
+    if not lines:
+        return None, [*notes, "no round is done"]
+    provenance = _provenance(folder / PROVENANCE, notes)
+    by_labels = {line["labels"]: line for line in lines}
+    run = Run(
+        folder=folder,
+        config=config,
+        seed=config["seed"],
+        dataset=str(provenance.get("dataset") or choice(config, "dataset")),
+        data_hash=str(provenance.get("data_hash") or ""),
+        classes=tuple(map(str, classes)) if isinstance(classes := provenance.get("classes"), list) else (),
+        rounds=[by_labels[labels] for labels in sorted(by_labels)],
+        finished=lines[-1].get("stopped") is not None,
+        n_pool=n_pool if _is_count(n_pool := provenance.get("n_pool")) else None,
+    )
+    return run, notes
+
+
+def _is_answer(line: Any, n_classes: int) -> bool:
+    """Whether a ledger's line has what the report reads of it, and a label that is one of `n_classes` or nothing."""
+    return (
+        isinstance(line, dict)
+        and all(_is_count(line.get(key)) for key in ("index", "round", "rank"))
+        and isinstance(line.get("kind"), str)
+        and "label" in line
+        and (line["label"] is None or (_is_count(line["label"]) and line["label"] < n_classes))
+    )
+
+
+def _is_round(line: Any) -> bool:
+    return isinstance(line, dict) and _is_count(line.get("labels")) and _is_count(line.get("round", 0))
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def is_finite(value: object) -> bool:
+    """Whether this is a number, and neither NaN nor infinite."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def number(value: Any) -> float:
+    """The finite number, and 0 for all else."""
+    return float(value) if is_finite(value) else 0.0
+
+
+def parsed(text: str) -> Any:
+    """The value that a line of JSON holds, or None where it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _lines(text: str) -> tuple[list[dict[str, Any]], list[str], str]:
+    """The rounds, notes on what was dropped, and why the file is of no use (or nothing).
+
+    A last line that is torn is what an interrupted write leaves behind; a bad line elsewhere means that the file is damaged.
+    """
+    lines: list[dict[str, Any]] = []
+    written = text.splitlines()
+    for number, line in enumerate(written, start=1):
+        values = parsed(line)
+        if not _is_round(values):
+            if number == len(written):
+                return lines, [f"the last line of {ROUNDS} is torn; the {len(lines)} before it are read"], ""
+            return [], [], f"line {number} of {ROUNDS} is not a round: {line[:40]!r}"
+        lines.append(values)
+    return lines, [], ""
+
+
+def _provenance(path: Path, notes: list[str]) -> dict[str, Any]:
+    provenance = mapping(path)
+    if provenance is None:
+        notes.append(f"no readable {PROVENANCE}: compared only with runs whose data is unknown too")
+    return provenance or {}
+
+
+def mapping(path: Path) -> dict[str, Any] | None:
+    """What a JSON file holds, if it can be read and is a mapping."""
+    try:
+        value = parsed(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def choice(config: dict[str, Any], group: str) -> str:
+    """The name of a group's leaf: from `choices`, else the last part of its `_target_`."""
+    named = config.get("choices")
+    if isinstance(named, dict) and named.get(group) is not None:
+        return str(named[group])
+    node = config.get(group)
+    target = node.get("_target_") if isinstance(node, dict) else None
+    return str(target).rsplit(".", maxsplit=1)[-1] if target else "unknown"
+
+
+def flat(node: Any, prefix: str = "") -> dict[str, Any]:
+    """`{'a': {'b': 1}}` -> `{'a.b': 1}`; nothing of what is no mapping."""
+    return dict(_leaves(node, prefix)) if isinstance(node, Mapping) else {}
+
+
+def _leaves(node: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in node.items():
+        path = f"{prefix}.{key}" if prefix else str(key)
+        if isinstance(value, Mapping):
+            yield from _leaves(value, path)
+        else:
+            yield path, value

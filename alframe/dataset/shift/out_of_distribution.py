@@ -69,7 +69,9 @@ class OutOfDistribution:
             None
             if pool.groups is None
             else np.concatenate([pool.groups, np.full(n_others, pool.groups.max(initial=-1) + 1)]),
-            None if pool.names is None else (*pool.names, *(_name(others.name, others.pool, i) for i in drawn.tolist())),
+            None
+            if pool.names is None
+            else (*pool.names, *(_name(others.name, others.pool, i) for i in drawn.tolist())),
         )
 
 

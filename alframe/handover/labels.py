@@ -12,6 +12,7 @@ from PIL import Image
 from alframe.console import progress
 from alframe.handover.trained import Line, Trained, examples
 from alframe.images import ImageSet
+from alframe.trainer.trainer import Examples
 
 COLUMNS = ("id", "name", "label", "annotator", "round", "kind")
 FILE = "file"
@@ -52,7 +53,7 @@ def labelled(trained: Trained) -> list[Labelled]:
     return sorted(found, key=lambda one: one.round)
 
 
-def everything(trained: Trained) -> Sequence:
+def everything(trained: Trained) -> tuple[Examples, Examples]:
     """Training and validation images of the whole ledger."""
     last = max((line.get("round", 0) for line in trained.ledger), default=0)
     return examples(trained.experiment, trained.ledger, last)

@@ -58,7 +58,7 @@ def difference(path: Path, predictor: Predictor, images: np.ndarray) -> float:
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     apart = 0.0
     for start in range(0, len(images), BATCH):
-        batch = np.ascontiguousarray(images[start : start + BATCH])
+        batch = np.array(images[start : start + BATCH])  # a copy: torch wants one that it may write to
         (probabilities,) = session.run([OUTPUT], {INPUT: batch})
         expected = predictor.expected(torch.from_numpy(batch)).cpu().numpy()
         apart = max(apart, float(np.nan_to_num(np.abs(probabilities - expected), nan=np.inf).max()))

@@ -130,6 +130,7 @@ def save(path: Path, spec: Spec, tensors: Tensors) -> None:
     """One safetensors file with the description in its header."""
     whole = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
     save_file(whole, path, metadata={HEADER: spec.to_json()})
+    path.chmod(0o644)  # safetensors makes it private
 
 
 def load(path: Path, device: torch.device) -> Predictor:

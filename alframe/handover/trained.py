@@ -4,6 +4,7 @@ import json
 import math
 import tempfile
 import time
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -172,10 +173,9 @@ def examples(e: Experiment, ledger: list[Line], round: int) -> tuple[Examples, E
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "ledger.jsonl"
         path.write_text("".join(json.dumps(line) + "\n" for line in ledger if line.get("round", 0) <= round))
-        copy = Ledger(path)
-        pool = Pool(e.data.pool.ids, copy, e.data.pool.n_classes, e.budget.count_validation)
-        copy.close()
-        return pool.training(), pool.validation()
+        with closing(Ledger(path)) as copy:
+            pool = Pool(e.data.pool.ids, copy, e.data.pool.n_classes, e.budget.count_validation)
+            return pool.training(), pool.validation()
 
 
 def _difference(trained: Trained) -> tuple[float, str]:

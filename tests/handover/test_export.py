@@ -108,6 +108,7 @@ def test_an_unfinished_run_is_exported_and_said_so(make_run, copy_of, tmp_path, 
     assert len(rows) == 1 + 25, "labels bought after the exported round are there too"
 
 
+@pytest.mark.slow
 @has_onnx
 @pytest.mark.parametrize(
     ("options", "gives"),
@@ -145,6 +146,7 @@ def test_onnx_gives_pytorchs_probabilities_for_any_number_of_images(options, giv
         np.testing.assert_allclose(found, wanted[:n].exp().numpy(), atol=1e-5)
 
 
+@pytest.mark.slow
 @has_onnx
 def test_an_onnx_file_that_disagrees_is_an_error(make_run, tmp_path):
     from alframe.errors import DataError

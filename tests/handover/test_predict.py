@@ -153,6 +153,7 @@ def test_a_network_that_keeps_sizes_refuses_others(photos, workplace, tmp_path, 
     other = tmp_path / "other.png"
     Image.new("L", (20, 18)).save(other)
     right = next(root.rglob("*.png"))
+    capsys.readouterr()
     assert predict_main([str(plan.folder), str(other), str(right)]) == 1
     told = capsys.readouterr()
     assert f"skipped {other}: 18 x 20 pixels, where the network takes 20 x 18" in told.err
@@ -223,6 +224,7 @@ def test_a_damaged_manifest_and_folders_that_are_neither_are_told(exported, fold
     assert f"it holds runs, as {run}" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_commands_in_processes_of_their_own(folder_run, tmp_path):
     """What a person types: exit codes, a pipe that closes, nothing on standard output but CSV."""
     run = folder_run[0]

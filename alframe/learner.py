@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
@@ -71,9 +72,7 @@ class Learner:
         Without a single label the networks stay as they were initialised.
         """
         task = _Task(self, training, validation, round)
-        self.posterior = self.uncertainty.fit(task, generator(self.seed, round, "posterior"))
-        if self.uncertainty.temperature:
-            self.posterior = Tempered.fit(self.posterior, task.validation())
+        self.posterior = self._posterior(task)
         if self.trainer.warm_start:
             self._last_weights = [
                 {key: value.detach().clone() for key, value in network.state_dict().items()}
@@ -82,6 +81,24 @@ class Learner:
         losses = [report.loss for report in task.reports]
         mean_loss = {"train/loss": math.fsum(losses) / len(losses)} if losses else {}
         return {**mean_loss, **self.posterior.numbers}
+
+    def restore(self, path: Path, training: Examples, validation: Examples, round: int) -> None:
+        """The posterior that `fit` ended with in `round`, from the weights that `save` wrote.
+
+        What is not in the file (curvature, masks, temperature) follows from the same images and streams. Raises `RunFolderError`
+        for a file that is damaged or belongs to other networks.
+        """
+        try:
+            self.posterior = self._posterior(_Task(self, training, validation, round, _read_weights(path)))
+        except (IndexError, RuntimeError) as error:  # a member or a layer that is not there
+            raise RunFolderError(
+                f"Expected the weights of this run's networks in {path}, got: {str(error).splitlines()[0]}; "
+                "remove that file, and the round is trained again."
+            ) from error
+
+    def _posterior(self, task: "_Task") -> Posterior:
+        posterior = self.uncertainty.fit(task, generator(self.seed, task.round, "posterior"))
+        return Tempered.fit(posterior, task.validation()) if self.uncertainty.temperature else posterior
 
     def predictions(self, which: str, rows: Tensor, description: str = "") -> Iterator[Prediction]:
         """A `Prediction` for each batch of `rows` of the pool, the test or the target set, under the evaluation transform, in order."""
@@ -133,24 +150,22 @@ class Learner:
 
     def load_warm_start(self, path: Path) -> None:
         """The weights that the next round starts from."""
-        try:
-            tensors: dict[str, Any] = load_file(path)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise RunFolderError(
-                f"Expected the last round's weights in {path}, got: {error}; start again with run.overwrite=true."
-            ) from error
-        members = sorted({int(key.split(".", 1)[0]) for key in tensors})
-        self._last_weights = [
-            {key.split(".", 1)[1]: value for key, value in tensors.items() if key.startswith(f"{member}.")}
-            for member in members
-        ]
+        self._last_weights = _read_weights(path)
 
 
 class _Task:
     """What a posterior is fitted to in one round, see `alframe.uncertainty.base.Task`."""
 
-    def __init__(self, learner: Learner, training: Examples, validation: Examples, round: int) -> None:
+    def __init__(
+        self,
+        learner: Learner,
+        training: Examples,
+        validation: Examples,
+        round: int,
+        stored: list[dict[str, Tensor]] | None = None,
+    ) -> None:
         self.learner, self.examples, self.held_out, self.round = learner, training, validation, round
+        self.stored = stored  # weights of the trained networks, member 0 first: then nothing is trained
         self.reports: list[FitReport] = []
 
     def train(self) -> nn.Module:
@@ -158,6 +173,8 @@ class _Task:
 
     def train_members(self, members: int, method: Method) -> list[nn.Module]:
         networks = [self._network(member) for member in range(members)]
+        if self.stored is not None:
+            return networks
         if not self._together(networks[0], method):
             return [self._train(member, network) for member, network in enumerate(networks)]
         if len(self.examples):
@@ -167,6 +184,8 @@ class _Task:
         return networks
 
     def train_cycles(self, cycles: int) -> list[nn.Module]:
+        if self.stored is not None:
+            return [self._network(member) for member in reversed(range(cycles))]  # stored with the last one first
         network = self._network(0)
         copies: list[nn.Module] = []
         self._train(0, network, cycles=cycles, at_cycle_end=lambda: copies.append(deepcopy(network).eval()))
@@ -201,17 +220,19 @@ class _Task:
         return lambda purpose: generator(self.learner.seed, self.round, f"{purpose}/{member}")
 
     def _network(self, member: int) -> nn.Module:
-        """Untrained, or with the weights of the last round."""
+        """Untrained, or with the weights of the last round, or trained already."""
         learner = self.learner
         with scoped(self._stream(member)("init")):
             network = learner.build_network(learner.shape, learner.n_classes).to(learner.device)
-        if learner.trainer.warm_start and learner._last_weights is not None:
+        if self.stored is not None:
+            network.load_state_dict(self.stored[member])
+        elif learner.trainer.warm_start and learner._last_weights is not None:
             network.load_state_dict(learner._last_weights[member])
         return network.eval()
 
     def _train(self, member: int, network: nn.Module | None = None, **options: Any) -> nn.Module:
         network = network or self._network(member)
-        if len(self.examples):
+        if len(self.examples) and self.stored is None:
             report = self.learner.trainer.fit(
                 network,
                 stream=self._stream(member),
@@ -231,6 +252,21 @@ class _Task:
             return False
         convolutional = any(isinstance(layer, _ConvNd) for layer in network.modules())
         return method == "together" or (method == "auto" and self.learner.device.type == "cuda" and not convolutional)
+
+
+def _read_weights(path: Path) -> list[dict[str, Tensor]]:
+    """The state dict of each network in a file of `Learner.save`, member 0 first."""
+    try:
+        tensors = load_file(path)
+        members = sorted({int(key.split(".", 1)[0]) for key in tensors})
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise RunFolderError(
+            f"Expected the last round's weights in {path}, got: {error}; start again with run.overwrite=true."
+        ) from error
+    return [
+        {key.split(".", 1)[1]: value for key, value in tensors.items() if key.startswith(f"{member}.")}
+        for member in members
+    ]
 
 
 def fixed_views(augment: object, n: int) -> list[FixedView]:

@@ -79,23 +79,28 @@ class Normalizer:
 
     def __init__(self, array: np.ndarray, device: torch.device, mode: str = "pool") -> None:
         self.mode = mode if array.ndim == 4 else "pool"
-        if self.mode == "none":
+        self.mean: Tensor | None = None
+        self.deviation: Tensor | None = None
+        if self.mode != "pool":
             return
         axes = (0, 2, 3) if array.ndim == 4 else (0,)
         mean, deviation = moments(array, axes)
         shape = (1, -1, 1, 1) if array.ndim == 4 else (1, -1)
-        self._mean = torch.from_numpy(mean).float().view(shape).to(device)
+        self.mean = torch.from_numpy(mean).float().view(shape).to(device)
         # A constant channel or feature carries nothing: it becomes 0, not a division by 0.
-        self._deviation = torch.from_numpy(np.where(deviation > 1e-6, deviation, 1.0)).float().view(shape).to(device)
+        self.deviation = torch.from_numpy(np.where(deviation > 1e-6, deviation, 1.0)).float().view(shape).to(device)
 
     def __call__(self, samples: Tensor) -> Tensor:
-        x = samples.float()
-        if self.mode == "none":
-            return x
-        if self.mode == "image":
-            deviation, mean = torch.std_mean(x, dim=(1, 2, 3), keepdim=True, correction=0)
-            return (x - mean) / deviation.clamp_min(1.0)  # one grey level: a blank image stays blank
-        return (x - self._mean) / self._deviation
+        return normalize(samples, self.mean, self.deviation, self.mode)
+
+
+def normalize(samples: Tensor, mean: Tensor | None, deviation: Tensor | None, mode: str) -> Tensor:
+    """What a `Normalizer` of this mode, mean and deviation (None but for mode "pool") makes of raw samples."""
+    x = samples.float()
+    if mode == "image":
+        spread, middle = torch.std_mean(x, dim=(1, 2, 3), keepdim=True, correction=0)
+        return (x - middle) / spread.clamp_min(1.0)  # one grey level: a blank image stays blank
+    return x if mean is None or deviation is None else (x - mean) / deviation
 
 
 def moments(array: np.ndarray, axes: tuple[int, ...], max_bytes: int = 1 << 26) -> tuple[np.ndarray, np.ndarray]:

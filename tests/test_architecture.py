@@ -30,6 +30,7 @@ TIERS = [
     {"experiment"},
     {"loop", "checks"},
     {"config"},
+    {"handover"},
     {"cli"},
     {"__main__"},
 ]

@@ -7,6 +7,7 @@ import pytest
 from tests_support import leaves
 
 from alframe.config import composer, load
+from alframe.handover.cli import export_parser, predict_parser
 
 CARDS = leaves("strategy")[0].parents[2] / "docs" / "strategies"
 NAMES = [leaf.stem for leaf in leaves("strategy") if leaf.stem != "custom"]
@@ -66,3 +67,20 @@ def test_a_printed_command_is_one_that_builds(command, tmp_path):
 
 def test_there_are_printed_commands():
     assert len(commands()) > 10
+
+
+def handovers() -> list[str]:
+    """The `alframe-export` and `alframe-predict` commands of the README."""
+    text = (CARDS.parents[1] / "README.md").read_text(encoding="utf-8")
+    return re.findall(r"^alframe-(?:export|predict) .+$", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", handovers())
+def test_a_printed_hand_over_is_one_that_parses(command):
+    name, *words = shlex.split(command, comments=True)
+    parser = {"alframe-export": export_parser, "alframe-predict": predict_parser}[name]()
+    parser.parse_args(words)
+
+
+def test_both_hand_over_commands_are_printed():
+    assert {command.split()[0] for command in handovers()} == {"alframe-export", "alframe-predict"}

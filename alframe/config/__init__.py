@@ -7,6 +7,7 @@ from alframe.config.overrides import check_overrides
 from alframe.config.parts import assemble, pick_device
 from alframe.config.plan import Plan, build, cell_name, load
 from alframe.config.schema import COMPOSING, CONFIGS, NO_PRESET, composer, first_line
+from alframe.config.stored import read_config, stored_plan
 
 __all__ = [
     "COMPOSING",
@@ -21,4 +22,6 @@ __all__ = [
     "first_line",
     "load",
     "pick_device",
+    "read_config",
+    "stored_plan",
 ]

@@ -10,7 +10,7 @@ grey becomes colour by repetition. Of several frames the first is taken.
 import os
 import struct
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,26 +160,13 @@ def _each(
     files: Sequence[Path], work: Callable[[int], T], title: str, broken: dict[int, str], skip_broken: bool
 ) -> dict[int, T]:
     """`work(i)` done by threads for every file, by i in order. Unreadable ones go to `broken`, or end it with a DataError."""
-
-    def attempt(i: int) -> tuple[T | None, str]:
-        try:
-            if files[i].stat().st_size == 0:
-                return None, "the file is empty"
-            return work(i), ""
-        except UnidentifiedImageError:
-            return None, "not an image"
-        except UNREADABLE as error:
-            return None, str(error) or type(error).__name__
-
     results: dict[int, T] = {}
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
-        chunks = [range(start, min(start + CHUNK, len(files))) for start in range(0, len(files), CHUNK)]
-        outcomes = (pair for chunk in chunks for pair in zip(chunk, threads.map(attempt, chunk), strict=True))
-        for i, (result, why) in progress(outcomes, title, total=len(files), enabled=len(files) > PROGRESS_FROM):
-            if why:
-                broken[i] = why
-            else:
-                results[i] = cast(T, result)
+    outcomes = progress(attempts(files, work), title, total=len(files), enabled=len(files) > PROGRESS_FROM)
+    for i, (result, why) in enumerate(outcomes):
+        if why:
+            broken[i] = why
+        else:
+            results[i] = cast(T, result)
     if broken and not skip_broken:
         first = min(broken)
         more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
@@ -192,6 +179,24 @@ def _each(
             f"Expected at least one readable image, got none among {len(files)} files; the first is {files[0]}."
         )
     return results
+
+
+def attempts(files: Sequence[Path], work: Callable[[int], T]) -> Iterator[tuple[T | None, str]]:
+    """`work(i)` of every file in order, by threads a bounded way ahead: its result and "", or None and why the file cannot be read."""
+
+    def attempt(i: int) -> tuple[T | None, str]:
+        try:
+            if files[i].stat().st_size == 0:
+                return None, "the file is empty"
+            return work(i), ""
+        except UnidentifiedImageError:
+            return None, "not an image"
+        except UNREADABLE as error:
+            return None, str(error) or type(error).__name__
+
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+        for start in range(0, len(files), CHUNK):
+            yield from threads.map(attempt, range(start, min(start + CHUNK, len(files))))
 
 
 def _in_memory(shape: tuple[int, ...]) -> np.ndarray:

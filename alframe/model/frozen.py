@@ -78,9 +78,18 @@ class Frozen:
         """Whether `round` trains the head on features; if not, it trains the `unfrozen` network on images."""
         return self.freeze_until is None or (isinstance(self.freeze_until, int) and round < self.freeze_until)
 
-    def unfrozen(self, shape: tuple[int, ...], n_classes: int) -> "Unfrozen":
-        """Trunk and head as one network on images, the trunk with its pretrained weights. Raises what `prepare` does."""
-        return Unfrozen(shape, n_classes, self)
+    def unfrozen(self, shape: tuple[int, ...], n_classes: int, trained: bool = True) -> "Unfrozen":
+        """Trunk and head as one network on images, the trunk with its pretrained weights. Raises what `prepare` does.
+
+        Without `trained` no weights are read: for a state dict that brings them all.
+        """
+        return Unfrozen(shape, n_classes, self, trained)
+
+    def embedder(self, trained: bool = True) -> "Embedder":
+        """What `prepare` runs: the trunk on images, in eval mode. `trained` as in `unfrozen`."""
+        with scoped(torch.Generator().manual_seed(0)):  # construction draws initial weights, which are then replaced
+            trunk = load_trunk(self.trunk, self.weights, self.input_size, trained=trained)
+        return Embedder(trunk.to(memory_format=torch.channels_last), self.input_size)
 
     def prepare(
         self, images: ImageSet, cache: Path, device: torch.device, view: Callable[[Tensor], Tensor] | None = None
@@ -145,15 +154,13 @@ class Frozen:
         view: Callable[[Tensor], Tensor] | None,
     ) -> None:
         """Run the trunk over all images. A temporary file takes its name when complete, and the manifest only after it."""
-        with scoped(torch.Generator().manual_seed(0)):  # construction draws initial weights, which are then replaced
-            trunk = load_trunk(self.trunk, self.weights, self.input_size)
-        trunk.to(device).to(memory_format=torch.channels_last)
+        embedder = self.embedder().to(device)
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
         features: np.ndarray | None = None
         try:
             for start in progress(range(0, len(images), self.batch_size), f"features of {self.trunk}"):
                 pixels = _pixels(images, start, self.batch_size).to(device)
-                batch = trunk(self._resize(pixels if view is None else view(pixels))).cpu().numpy()
+                batch = embedder(pixels if view is None else view(pixels)).cpu().numpy()
                 if features is None:
                     features = np.lib.format.open_memmap(temporary, "w+", np.float32, (len(images), batch.shape[1]))
                     reserve(temporary)
@@ -172,12 +179,19 @@ class Frozen:
         finally:
             temporary.unlink(missing_ok=True)
 
-    def _resize(self, pixels: Tensor) -> Tensor:
-        size = (self.input_size, self.input_size)
+
+class Embedder(nn.Module):
+    """A frozen `trunk` on images: raw pixels [b, 1 or 3, h, w] from 0 to 255 to features [b, d], resized and scaled on the way."""
+
+    def __init__(self, trunk: nn.Module, input_size: int) -> None:
+        super().__init__()
+        self.trunk, self.size = trunk, (input_size, input_size)
+
+    def forward(self, pixels: Tensor) -> Tensor:
         x = pixels.float()
-        if x.shape[-2:] != size:
-            x = F.interpolate(x, size=size, mode="bilinear", antialias=True)
-        return x.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
+        if x.shape[-2:] != self.size:
+            x = F.interpolate(x, size=self.size, mode="bilinear", antialias=True)
+        return self.trunk(x.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last))
 
 
 class FeatureHead(Network):
@@ -211,12 +225,12 @@ class Unfrozen(Network):
     last dropout layer excepted, does so in training.
     """
 
-    def __init__(self, shape: tuple[int, ...], n_classes: int, frozen: Frozen) -> None:
+    def __init__(self, shape: tuple[int, ...], n_classes: int, frozen: Frozen, trained: bool = True) -> None:
         super().__init__()
         check_images(frozen.trunk, shape, least=1)
         size = (frozen.input_size, frozen.input_size)
         self.size = None if shape[1:] == size else size  # settled here, so that torch.fx meets no condition
-        self.trunk = load_trunk(frozen.trunk, frozen.weights, frozen.input_size, fold=False)
+        self.trunk = load_trunk(frozen.trunk, frozen.weights, frozen.input_size, fold=False, trained=trained)
         with torch.no_grad():
             n_features = self.trunk(torch.zeros(1, 3, *size)).shape[1]
         self.top = frozen((n_features,), n_classes)

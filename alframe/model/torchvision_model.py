@@ -2,7 +2,7 @@
 
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torchvision
@@ -37,6 +37,15 @@ class Torchvision(Network):
         self.classifier = nn.Linear(n_features, n_classes)
         check_size(self, name, shape)
 
+    @classmethod
+    def untrained(
+        cls, shape: tuple[int, ...], n_classes: int, *, name: str, weights: str | None = None, dropout: float = 0.5
+    ) -> Self:
+        """The same network for a state dict that brings all its weights: none are read or downloaded."""
+        network = cls(shape, n_classes, name=name, dropout=dropout)
+        scale_as_published(network.trunk, weights)
+        return network
+
     def embed(self, x: Tensor) -> Tensor:
         return self.trunk(x.expand(-1, 3, -1, -1))
 
@@ -58,6 +67,12 @@ def load_model(name: str, weights: str | None) -> nn.Module:
     if weights is not None and not named:
         _load_file(model, name, Path(weights))
     return model
+
+
+def scale_as_published(model: nn.Module, weights: str | None) -> None:
+    """Without weights of its own, let `model` scale its images as torchvision's published `weights` make it (two models do)."""
+    if weights is not None and not weights.endswith(WEIGHT_FILES) and hasattr(model, "transform_input"):
+        model.transform_input = True  # type: ignore[assignment]
 
 
 def check_name(name: str, also: tuple[str, ...] = ()) -> None:

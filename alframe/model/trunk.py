@@ -7,7 +7,14 @@ from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
 from alframe.errors import ConfigError, did_you_mean
-from alframe.model.torchvision_model import WEIGHT_FILES, check_size, load_model, remove_last_layer, weights_entry
+from alframe.model.torchvision_model import (
+    WEIGHT_FILES,
+    check_size,
+    load_model,
+    remove_last_layer,
+    scale_as_published,
+    weights_entry,
+)
 
 LITE0 = "efficientnet_lite0"
 IMAGENET_MEAN, IMAGENET_DEVIATION = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
@@ -25,16 +32,19 @@ class _Normalize(nn.Module):
         return (x - self.mean) / self.deviation  # type: ignore[operator]
 
 
-def load_trunk(name: str, weights: str, input_size: int, *, fold: bool = True) -> nn.Sequential:
+def load_trunk(name: str, weights: str, input_size: int, *, fold: bool = True, trained: bool = True) -> nn.Sequential:
     """Pixels [b, 3, h, w] from 0 to 255 to features [b, d], in eval mode: scaling, then the model.
 
-    `fold` puts batch-norm into the convolutions, which is faster and cannot be trained.
+    `fold` puts batch-norm into the convolutions, which is faster and cannot be trained. Without `trained` no weights are read:
+    it is for a state dict that brings them all.
     """
     if name == LITE0:
         # The scaling that Google's EfficientNet-lite was trained with, which is not ImageNet's mean and deviation.
-        lite0 = _load_lite0().eval()
+        lite0 = _load_lite0(trained).eval()
         return nn.Sequential(_Normalize((127.0,) * 3, (128.0,) * 3), fuse(lite0) if fold else lite0)
-    model = load_model(name, weights)
+    model = load_model(name, weights if trained else None)
+    if not trained:
+        scale_as_published(model, weights)
     remove_last_layer(model, name)
     check_size(model, name, (3, input_size, input_size))
     mean, deviation = IMAGENET_MEAN, IMAGENET_DEVIATION
@@ -49,7 +59,7 @@ def load_trunk(name: str, weights: str, input_size: int, *, fold: bool = True) -
 
 def _load_lite0(trained: bool = True) -> nn.Module:
     """EfficientNet-lite0 with ImageNet weights and no last layer; convolutions that pad by a layer of their own made plain."""
-    weights = lite0_weights()
+    weights = lite0_weights()  # tells which package is missing
     from efficientnet_lite_pytorch import EfficientNet
     from efficientnet_lite_pytorch.utils import Conv2dStaticSamePadding
 

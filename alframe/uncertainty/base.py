@@ -1,14 +1,14 @@
 """A posterior over predictions: how it is fitted, and what it says of a batch."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from alframe.errors import expect
+from alframe.errors import ConfigError, expect
 from alframe.types import Prediction
 
 Method = Literal["auto", "together", "one_by_one"]
@@ -63,6 +63,11 @@ class Posterior(ABC):
         """What the fit settled on (a temperature, a precision), for the record."""
         return {}
 
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """What `Uncertainty.restore` needs beside the networks' weights to predict the same (a seed of masks, drawn weights)."""
+        return {}
+
 
 def expect_spread(**counts: int) -> None:
     """Raise `ConfigError` for an option that gives fewer than two draws."""
@@ -98,3 +103,12 @@ class Uncertainty(ABC):
     @abstractmethod
     def fit(self, task: Task, generator: torch.Generator) -> Posterior:
         """Train the networks it needs and return the posterior; `generator` fixes its own draws (masks, weights)."""
+
+    def restore(self, networks: list[nn.Module], state: Mapping[str, Tensor]) -> Posterior:
+        """The posterior of `fit` once more, from its networks (member 0 first) and its `state`.
+
+        Raises `ConfigError` where an uncertainty does not say how.
+        """
+        raise ConfigError(
+            f"Expected an uncertainty that can be handed over, got {type(self).__name__}, which has no restore(networks, state); write it."
+        )

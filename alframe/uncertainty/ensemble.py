@@ -1,5 +1,6 @@
 """Several networks trained from different initialisations: each member is one posterior draw."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -36,6 +37,9 @@ class Ensemble(Uncertainty):
 
     def fit(self, task: Task, generator: torch.Generator) -> "EnsemblePosterior":
         return EnsemblePosterior(task.train_members(self.members, self.method))
+
+    def restore(self, networks: list[nn.Module], state: Mapping[str, Tensor]) -> "EnsemblePosterior":
+        return EnsemblePosterior(networks)
 
 
 class EnsemblePosterior(Posterior):

@@ -1,7 +1,8 @@
 """A Gaussian over the weights of the last layer, as wide as the labelled images leave them free."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +45,9 @@ class Laplace(Uncertainty):
     def fit(self, task: Task, generator: torch.Generator) -> "LaplacePosterior":
         return LaplacePosterior(task.train(), task.training(), self.draws, self.prior_precision, generator)
 
+    def restore(self, networks: list[nn.Module], state: Mapping[str, Tensor]) -> "LaplacePosterior":
+        return LaplacePosterior.drawn(networks[0], state["weights"], float(state["prior_precision"]))
+
 
 class LaplacePosterior(Posterior):
     """The network in eval mode, and the drawn weights [k, d + 1, c] of its last layer (the last row is the bias)."""
@@ -56,9 +60,7 @@ class LaplacePosterior(Posterior):
         prior_precision: float | None,
         generator: torch.Generator,
     ) -> None:
-        self.networks = [network.eval()]
-        self.layer = last_linear(network)
-        self._checked = False
+        self._begin(network)
         gram, noise, log_likelihood = self._curvature(training)
         inputs, input_axes = torch.linalg.eigh(gram)
         outputs, output_axes = torch.linalg.eigh(noise)
@@ -69,6 +71,26 @@ class LaplacePosterior(Posterior):
         rotated = input_axes.T @ noise_draws.to(curvature.device) @ output_axes
         scaled = rotated / (curvature + self.prior_precision).sqrt()
         self.weights = (self._trained + input_axes @ scaled @ output_axes.T).float()
+
+    @classmethod
+    def drawn(cls, network: nn.Module, weights: Tensor, prior_precision: float) -> Self:
+        """The posterior whose `weights` [k, d + 1, c] were drawn before."""
+        posterior = cls.__new__(cls)
+        posterior._begin(network)
+        posterior.weights = weights.to(posterior.layer.weight.device)
+        posterior.prior_precision = prior_precision
+        return posterior
+
+    def _begin(self, network: nn.Module) -> None:
+        self.networks = [network.eval()]
+        self.layer = last_linear(network)
+        self._checked = False
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """The drawn weights and the prior precision that their spread comes from."""
+        precision = torch.tensor(self.prior_precision, dtype=torch.float64)
+        return {"weights": self.weights, "prior_precision": precision}
 
     @property
     def _trained(self) -> Tensor:

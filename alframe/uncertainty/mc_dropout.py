@@ -1,6 +1,7 @@
 """Dropout kept on at prediction: each draw is one fixed thinned network."""
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -51,7 +52,13 @@ class MCDropout(Uncertainty):
 
     def fit(self, task: Task, generator: torch.Generator) -> "MCDropoutPosterior":
         seed = int(torch.randint(1 << 62, (), generator=generator))
-        return MCDropoutPosterior(task.train(), self.draws, seed, self.method, self.max_bytes, self.stratified)
+        return self._posterior(task.train(), seed)
+
+    def restore(self, networks: list[nn.Module], state: Mapping[str, Tensor]) -> "MCDropoutPosterior":
+        return self._posterior(networks[0], int(state["seed"]))
+
+    def _posterior(self, network: nn.Module, seed: int) -> "MCDropoutPosterior":
+        return MCDropoutPosterior(network, self.draws, seed, self.method, self.max_bytes, self.stratified)
 
 
 class MCDropoutPosterior(Posterior):
@@ -68,6 +75,11 @@ class MCDropoutPosterior(Posterior):
         self._split: Split | None = None
         self._bytes_per_image = 0
         self._settled = False
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """The seed of the masks, int64."""
+        return {"seed": torch.tensor(self.masks.seed)}
 
     @torch.no_grad()
     def predict(self, x: Tensor, view: View | None = None) -> Prediction:

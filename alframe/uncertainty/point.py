@@ -1,5 +1,6 @@
 """One network, one prediction: no spread between draws."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +20,9 @@ class Point(Uncertainty):
 
     def fit(self, task: Task, generator: torch.Generator) -> "PointPosterior":
         return PointPosterior(task.train())
+
+    def restore(self, networks: list[nn.Module], state: Mapping[str, Tensor]) -> "PointPosterior":
+        return PointPosterior(networks[0])
 
 
 class PointPosterior(Posterior):

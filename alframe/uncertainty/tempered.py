@@ -1,15 +1,15 @@
 """Temperature scaling: one number that makes a posterior's confidence fit the validation images."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Self
 
 import torch
 from scipy.optimize import minimize_scalar
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import nll_loss
 
 from alframe.types import Prediction
-from alframe.uncertainty.base import Posterior, View
+from alframe.uncertainty.base import Posterior, Uncertainty, View
 
 COOLEST, HOTTEST = 0.05, 20.0
 
@@ -56,5 +56,15 @@ class Tempered(Posterior):
         return lambda features: head(features) / temperature
 
     @property
+    def state(self) -> dict[str, Tensor]:
+        return {**self.inner.state, "temperature": torch.tensor(self.temperature, dtype=torch.float64)}
+
+    @property
     def numbers(self) -> dict[str, float]:
         return {**self.inner.numbers, "posterior/temperature": self.temperature}
+
+
+def restore(uncertainty: Uncertainty, networks: list[nn.Module], state: Mapping[str, Tensor]) -> Posterior:
+    """The posterior that a fit ended with, from its networks and its `state`: tempered where that has a temperature."""
+    posterior = uncertainty.restore(networks, state)
+    return Tempered(posterior, float(state["temperature"])) if "temperature" in state else posterior

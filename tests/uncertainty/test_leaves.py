@@ -16,6 +16,7 @@ from alframe.model.frozen import FeatureHead
 from alframe.model.small_cnn import SmallCNN
 from alframe.trainer.trainer import Examples
 from alframe.types import Prediction
+from alframe.uncertainty.tempered import restore
 
 LEAVES = leaves("uncertainty")
 N_CLASSES = 4
@@ -134,6 +135,19 @@ def test_features_point_prediction_and_head_come_from_the_first_network(leaf, te
     posterior.head(features).logsumexp(dim=-1).sum().backward()
     assert features.grad is not None
     assert (features.grad.abs().sum(dim=1) > 0).all()
+
+
+@pytest.mark.parametrize("temperature", [False, True])
+@pytest.mark.parametrize("leaf", LEAVES, ids=lambda leaf: leaf.stem)
+def test_a_posterior_comes_back_from_its_networks_and_its_state(leaf, temperature, make_trainer):
+    uncertainty = build(leaf, temperature=temperature)
+    learner = learner_for(uncertainty, small_cnn, make_trainer)
+    before, numbers = predict(learner), learner.fitted.numbers
+    learner.posterior = restore(uncertainty, learner.fitted.networks, learner.fitted.state)
+    after = predict(learner)
+    for name in vars(before):
+        assert torch.equal(getattr(after, name), getattr(before, name))
+    assert learner.fitted.numbers == numbers
 
 
 @pytest.mark.parametrize("leaf", LEAVES, ids=lambda leaf: leaf.stem)

@@ -1,0 +1,145 @@
+"""The commands `alframe-export` and `alframe-predict`."""
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TextIO
+
+from alframe.errors import AlframeError, RunFolderError
+
+DEVICE = "cpu, cuda or auto (default: what the run ran on, where there is one)"
+
+
+def export_main(argv: Sequence[str] | None = None) -> int:
+    """`alframe-export`: 0; 1 with one line on stderr; 130 when interrupted."""
+    options = export_parser().parse_args(argv)
+
+    def work() -> int:
+        from alframe.handover.export import export
+
+        export(
+            options.run,
+            options.out or options.run / "export",
+            images=options.images,
+            with_onnx=not options.no_onnx,
+            overwrite=options.overwrite,
+            device=options.device,
+            accept=options.accept_difference,
+            say=_line_to(sys.stdout),
+        )
+        return 0
+
+    return _guarded(work)
+
+
+def predict_main(argv: Sequence[str] | None = None) -> int:
+    """`alframe-predict`: 0; 1 where a file could not be read (the others are predicted) or with one line on stderr; 130 when interrupted."""
+    options = predict_parser().parse_args(argv)
+
+    def work() -> int:
+        from alframe.handover.predict import predict, predictor_of
+
+        say = _line_to(sys.stderr)
+        if options.out is not None and options.out.exists() and not options.overwrite:
+            raise RunFolderError(
+                f"Expected a new file for the predictions, got {options.out}, which is there; replace it by --overwrite."
+            )
+        predictor = predictor_of(options.source, device=options.device, accept=options.accept_difference, say=say)
+
+        def write(stream: TextIO) -> int:
+            return predict(predictor, options.paths, stream, every_class=options.all, say=say)
+
+        return int(bool(_to_file(options.out, write) if options.out is not None else write(_utf8(sys.stdout))))
+
+    return _guarded(work)
+
+
+def export_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="alframe-export",
+        description="Take a run's trained model and its labels out of it, into a folder of their own.",
+    )
+    add = parser.add_argument
+    add("run", metavar="RUN", type=Path, help="a run folder: runs/<study>/<cell>/seed=<s>")
+    add("--out", metavar="DIR", type=Path, help="where to write (default: RUN/export)")
+    add("--images", action="store_true", help="copy the labelled images too, a subfolder a class")
+    add("--no-onnx", action="store_true", help="leave model.onnx out")
+    add("--overwrite", action="store_true", help="replace an older export in DIR")
+    add("--device", help=DEVICE)
+    add("--accept-difference", action="store_true", help="go on even if the run's test metrics do not come out again")
+    return parser
+
+
+def predict_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="alframe-predict",
+        description="Class, probability and uncertainty of image files, as CSV. Folders are read to their depth.",
+    )
+    add = parser.add_argument
+    add("source", metavar="RUN_OR_EXPORT", type=Path, help="a folder of alframe-export, or a run folder")
+    add("paths", metavar="PATH", nargs="+", type=Path, help="image files, or folders of them")
+    add("--out", metavar="FILE", type=Path, help="where to write (default: standard output)")
+    add("--all", action="store_true", help="the probability of every class, a column each")
+    add("--overwrite", action="store_true", help="replace FILE")
+    add("--device", help=DEVICE)
+    add("--accept-difference", action="store_true", help="go on even if the run's test metrics do not come out again")
+    return parser
+
+
+def _to_file(path: Path, write: Callable[[TextIO], int]) -> int:
+    """The whole file or none: written beside it, then renamed."""
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        raise RunFolderError(
+            f"Expected a file to write to, got {path} ({error.strerror}); choose another by --out."
+        ) from error
+    try:
+        with open(handle, "w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
+            broken = write(stream)
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+        return broken
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _utf8(stream: TextIO) -> TextIO:
+    """The stream so that any file name can be written to it, odd bytes as they are."""
+    if hasattr(stream, "reconfigure"):
+        stream.reconfigure(encoding="utf-8", errors="surrogateescape", newline="\n")
+    return stream
+
+
+def _line_to(stream: TextIO) -> Callable[[str], None]:
+    """What prints a line for a person; odd characters of file names, line breaks too, are spelt out."""
+
+    def say(text: str) -> None:
+        shown = "".join(
+            each if each.isprintable() else each.encode("unicode_escape", "backslashreplace").decode() for each in text
+        )
+        print(shown, file=stream, flush=True)
+
+    return say
+
+
+def _guarded(work: Callable[[], int]) -> int:
+    """Run a command: one line for what a user can mend, no traceback."""
+    sys.path.append(os.getcwd())  # a user's own classes, named by _target_, lie in the folder they work in
+    say = _line_to(sys.stderr)
+    try:
+        return work()
+    except BrokenPipeError:  # whoever read our output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except AlframeError as error:
+        for line in str(error).splitlines():
+            say(f"error: {line}")
+    except OSError as error:
+        say(f"error: Expected the disk and files to work, got: {error}; mend it and run the same command again.")
+    except KeyboardInterrupt:
+        say("Interrupted. Nothing was written.")
+        return 130
+    return 1

@@ -1,0 +1,163 @@
+"""`alframe-export`: a run's model and labels in a folder of their own, written whole or not at all."""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from alframe.errors import RunFolderError
+from alframe.handover import labels, onnx
+from alframe.handover.predictor import Predictor, Tensors, load, save
+from alframe.handover.readme import readme
+from alframe.handover.spec import Spec
+from alframe.handover.trained import CHECKED, Trained, capture, retrieve
+
+MODEL, ONNX, LABELS, IMAGES, MANIFEST, README = (
+    "model.safetensors", "model.onnx", "labels.csv", "images", "manifest.json", "README.txt",
+)  # fmt: skip
+
+Say = Callable[[str], None]
+
+
+def export(
+    run: Path,
+    out: Path,
+    *,
+    images: bool = False,
+    with_onnx: bool = True,
+    overwrite: bool = False,
+    device: str | None = None,
+    progress: bool = True,
+    accept: bool = False,
+    say: Say = print,
+) -> dict[str, Any]:
+    """Write the model and the labels of `run` to `out`; gives the manifest.
+
+    Raises `RunFolderError` for an `out` that is not empty (with `overwrite`: that is no export), and what `retrieve`, `capture`
+    and `onnx` raise. `say` is told each step in a line.
+    """
+    check_out(out, overwrite)
+    trained = retrieve(run, device=device, progress=progress, accept=accept)
+    say(f"{run}: {_told(trained)}")
+    spec, tensors = capture(trained)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        building = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+        try:
+            manifest = _write(building, trained, spec, tensors, images, with_onnx, say)
+            building.chmod(0o755)
+            _put(building, out, overwrite)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+    except OSError as error:
+        raise RunFolderError(
+            f"Expected a folder to write the export to, got {str(out)!r} ({error.strerror or error}); choose another by --out."
+        ) from error
+    say(f"Written to {out}: {', '.join(manifest['files'])}. To use it: alframe-predict {out} PHOTOS")
+    return manifest
+
+
+def check_out(out: Path, overwrite: bool) -> None:
+    """Raise `RunFolderError` unless `out` is free: not there, empty, or an export that may be overwritten."""
+    if out.is_symlink() or (out.exists() and not out.is_dir()):
+        raise RunFolderError(f"Expected a folder for the export, got {out}, which is a file; choose another by --out.")
+    if not out.exists() or not any(out.iterdir()):
+        return
+    if not overwrite:
+        raise RunFolderError(
+            f"Expected an empty folder for the export, got {out} with files in it; choose another by --out, or replace an older export by --overwrite."
+        )
+    strangers = sorted(
+        path.name for path in out.iterdir() if path.name not in (MODEL, ONNX, LABELS, IMAGES, MANIFEST, README)
+    )
+    if strangers or not (out / MANIFEST).is_file():
+        got = strangers[0] if strangers else f"no {MANIFEST}"
+        raise RunFolderError(
+            f"Expected an older export in {out}, since --overwrite removes all of it, got {got}; choose another folder by --out."
+        )
+
+
+def _put(building: Path, out: Path, overwrite: bool) -> None:
+    """Give the finished folder its name; an older export goes only then."""
+    check_out(out, overwrite)
+    if not out.exists():
+        building.rename(out)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{out.name}.old.", dir=out.parent))
+    out.rename(old)  # onto an empty folder
+    try:
+        building.rename(out)
+    except OSError:
+        old.rename(out)
+        raise
+    shutil.rmtree(old)
+
+
+def _write(
+    folder: Path, trained: Trained, spec: Spec, tensors: Tensors, images: bool, with_onnx: bool, say: Say
+) -> dict[str, Any]:
+    """All files of the export; the manifest last, for it holds the others' digests."""
+    pool, test = trained.experiment.data.pool, trained.experiment.data.test
+    save(folder / MODEL, spec, tensors)
+    predictor = load(folder / MODEL, torch.device("cpu"))
+    checks = _write_onnx(folder / ONNX, predictor, test.pixels[:CHECKED], say) if with_onnx else {}
+    found = labels.labelled(trained)
+    show = trained.experiment.show_progress
+    files = labels.write_images(folder / IMAGES, found, pool, show) if images else None
+    labels.write_table(folder / LABELS, found, pool.classes, files)
+    say(f"{LABELS}: {len(found)} labelled images{f', copied to {IMAGES}/' if images else ''}")
+    (folder / README).write_text(readme(spec, predictor, checks, images=images), encoding="utf-8")
+    manifest = {
+        "alframe": "export",
+        "model": asdict(spec),
+        "mean": _numbers(tensors.get("front.mean")),
+        "deviation": _numbers(tensors.get("front.deviation")),
+        "checks": checks,
+        "labelled": len(found),
+        "files": {path.name: sha256(path) for path in sorted(folder.iterdir()) if path.is_file()},
+    }
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    return manifest
+
+
+def _write_onnx(path: Path, predictor: Predictor, images: Any, say: Say) -> dict[str, Any]:
+    absent = onnx.missing()
+    if absent:
+        say(f"{path.name}: left out, for {', '.join(absent)} is not installed; pip install 'alframe[export]'")
+        return {}
+    onnx.write(path, predictor)
+    apart = onnx.difference(path, predictor, images)
+    say(
+        f"{path.name}: probabilities within {apart:.1e} of PyTorch's on {len(images)} test images ({what_onnx_gives(predictor)})"
+    )
+    return {"onnx": {"max_abs_difference": apart, "images": len(images), "gives": what_onnx_gives(predictor)}}
+
+
+def what_onnx_gives(predictor: Predictor) -> str:
+    """Which network the ONNX graph is of, in words."""
+    members = predictor.spec.members
+    if predictor.averages:
+        return f"the mean over {members} networks" if members > 1 else "the network"
+    return "the deterministic network: dropout off, the trained weights, the image as it is"
+
+
+def _told(trained: Trained) -> str:
+    state = "" if trained.stopped else " of an unfinished run"
+    apart = trained.difference
+    same = "come out exactly" if apart == 0 else f"come out within {apart:.1g}"
+    return f"round {trained.round}{state}, {trained.line['labels']} labels; {trained.how}; its test metrics {same}"
+
+
+def _numbers(tensor: torch.Tensor | None) -> list[float] | None:
+    return None if tensor is None else tensor.flatten().tolist()
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,97 @@
+"""What was labelled: a table, and a folder of images with a subfolder for each class."""
+
+import csv
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from alframe.console import progress
+from alframe.handover.trained import Line, Trained, examples
+from alframe.images import ImageSet
+from alframe.trainer.trainer import Examples
+
+COLUMNS = ("id", "name", "label", "annotator", "round", "kind")
+FILE = "file"
+UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*%]|^[. ]|[. ]$')
+"""What no file system, or not every one, takes in the name of a folder; a leading dot would hide it."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """One labelled image: `index` in the pool, `label` as training takes it, and who gave it when."""
+
+    index: int
+    id: str
+    name: str
+    label: int
+    annotator: str
+    round: int
+    kind: str
+
+
+def labelled(trained: Trained) -> list[Labelled]:
+    """Every labelled image of the ledger, validation images and those bought after the exported round too, by round and rank."""
+    pool = trained.experiment.data.pool
+    answers: dict[int, list[Line]] = {}
+    for line in trained.ledger:
+        if line.get("label") is not None:
+            answers.setdefault(line["index"], []).append(line)
+    found = []
+    for rows, labels in ((part.rows.tolist(), part.labels.tolist()) for part in everything(trained)):
+        for index, label in zip(rows, labels, strict=True):
+            lines = answers.get(index) or [line for line in trained.ledger if line.get("index") == index]
+            who = dict.fromkeys(str(line.get("annotator", "")) for line in lines)
+            first = lines[0]
+            name = pool.names[index] if pool.names is not None else ""
+            found.append(
+                Labelled(index, pool.ids[index], name, label, "; ".join(who), int(first["round"]), str(first["kind"]))
+            )
+    return sorted(found, key=lambda one: one.round)
+
+
+def everything(trained: Trained) -> tuple[Examples, Examples]:
+    """Training and validation images of the whole ledger."""
+    last = max((line.get("round", 0) for line in trained.ledger), default=0)
+    return examples(trained.experiment, trained.ledger, last)
+
+
+def write_table(path: Path, labels: Sequence[Labelled], classes: Sequence[str], files: Sequence[str] | None) -> None:
+    """`labels.csv`: a line a labelled image; `files`, where given, is the column of their copies."""
+    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([*COLUMNS, *([FILE] if files is not None else [])])
+        for place, one in enumerate(labels):
+            row = [one.id, one.name, classes[one.label], one.annotator, one.round, one.kind]
+            writer.writerow([*row, files[place]] if files is not None else row)
+
+
+def write_images(folder: Path, labels: Sequence[Labelled], images: ImageSet, show_progress: bool) -> list[str]:
+    """Each labelled image as the network sees it: `folder`/<class>/<id>.png. Gives the paths, from the parent of `folder` on."""
+    names = folder_names(images.classes)
+    for name in names:
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    files = []
+    for one in progress(labels, "writing images", enabled=show_progress):
+        path = folder / names[one.label] / f"{one.id}.png"
+        _image(images.pixels[one.index]).save(path)
+        files.append(path.relative_to(folder.parent).as_posix())
+    return files
+
+
+def folder_names(classes: Sequence[str]) -> list[str]:
+    """A folder name for each class that every file system takes: odd characters as %XX, names equal but for case made different."""
+    names: list[str] = []
+    for wanted in classes:
+        name = UNSAFE.sub(lambda match: "".join(f"%{byte:02X}" for byte in match[0].encode()), wanted)[:200] or "%"
+        taken = {other.casefold() for other in names}
+        tries = (name if number == 1 else f"{name}%{number}" for number in range(1, len(classes) + 1))
+        names.append(next(each for each in tries if each.casefold() not in taken))
+    return names
+
+
+def _image(pixels: np.ndarray) -> Image.Image:
+    return Image.fromarray(np.ascontiguousarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)))

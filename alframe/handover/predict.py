@@ -1,0 +1,158 @@
+"""`alframe-predict`: a trained model on any image files, decoded as the dataset's were; a line of CSV an image."""
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+import torch
+from PIL import Image
+
+from alframe.config import pick_device
+from alframe.console import progress as bar
+from alframe.dataset.decode import attempts, decode_file, read_head
+from alframe.dataset.files import list_files
+from alframe.errors import DataError, RunFolderError
+from alframe.handover.export import MANIFEST, MODEL, sha256
+from alframe.handover.predictor import BATCH, Predictor, load
+from alframe.handover.spec import SAME
+from alframe.handover.trained import capture, retrieve
+from alframe.scores import bald, entropy
+from alframe.types import Prediction
+
+Say = Callable[[str], None]
+
+
+def predictor_of(
+    source: Path, *, device: str | None = None, progress: bool = True, accept: bool = False, say: Say = print
+) -> Predictor:
+    """The model of an export, or of a run (from its checkpoint, or trained again).
+
+    Raises `DataError` for a damaged export, `RunFolderError` for a folder that is neither, and what `retrieve` and `capture` do.
+    """
+    if (source / MODEL).is_file() or (source / MANIFEST).is_file():
+        _check_digest(source)
+        return load(source / MODEL, pick_device(device or "auto"))
+    if (source / "config.yaml").is_file():
+        trained = retrieve(source, device=device, progress=progress, accept=accept)
+        say(f"{source}: round {trained.round}, {trained.how}; alframe-export keeps it for the next time")
+        spec, tensors = capture(trained)
+        return Predictor(spec, tensors, trained.learner.device)
+    below = sorted(path.parent for path in source.glob("*/*/config.yaml")) or sorted(
+        path.parent for path in source.glob("*/config.yaml")
+    )
+    hint = (
+        f"it holds runs, as {below[0]}"
+        if below
+        else "give the folder that alframe-export wrote, or runs/<study>/<cell>/seed=<s>"
+    )
+    raise RunFolderError(f"Expected the folder of an export or of a run, got {source}; {hint}.")
+
+
+def _check_digest(folder: Path) -> None:
+    """Raise `DataError` where the weights are not those that the manifest of the export was written for."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        expected, found = manifest["files"][MODEL], sha256(folder / MODEL)
+    except FileNotFoundError as error:
+        if Path(str(error.filename)).name == MANIFEST:
+            return  # the weights alone were copied: they say all that is needed
+        raise DataError(f"Expected an export with {MODEL}, got {folder} without it; copy it again.") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"Expected the manifest of an export in {folder / MANIFEST}, got a damaged one ({type(error).__name__}); copy it again."
+        ) from error
+    if expected != found:
+        raise DataError(
+            f"Expected {folder / MODEL} as its manifest describes it (SHA-256 {str(expected)[:12]}), got another file ({found[:12]}); "
+            "copy the export again."
+        )
+
+
+def find(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Files to look at, each once, in the order given, folders read to their depth; and those in folders that no image has the ending of."""
+    endings = Image.registered_extensions()
+    files: dict[Path, None] = {}
+    passed: list[Path] = []
+    for path in paths:
+        if not path.is_dir():
+            files[path] = None
+            continue
+        for file in list_files(path):
+            if file.suffix.lower() in endings:
+                files[file] = None
+            else:
+                passed.append(file)
+    return list(files), passed
+
+
+def predict(
+    predictor: Predictor,
+    paths: Sequence[Path],
+    stream: TextIO,
+    *,
+    every_class: bool = False,
+    progress: bool = True,
+    say: Say = print,
+) -> int:
+    """Write a line for each image in and below `paths`; gives how many could not be read, each told by `say`.
+
+    The columns: path; class (the likeliest); probability (its own, the mean over the draws); entropy of the mean, in nats; bald
+    (the draws' disagreement, in nats) where there is more than one draw; with `every_class` the probability of each.
+    """
+    files, passed = find(paths)
+    if passed:
+        say(f"passed over {len(passed)} files without the ending of an image, the first: {passed[0]}")
+    spec = predictor.spec
+    writer = csv.writer(stream, lineterminator="\n")
+    columns = ["path", "class", "probability", "entropy", *(["bald"] if predictor.uncertainty.n_draws > 1 else [])]
+    writer.writerow([*columns, *([f"p({name})" for name in spec.classes] if every_class else [])])
+    broken = 0
+    waiting: list[tuple[Path, np.ndarray]] = []
+    outcomes = zip(files, attempts(files, lambda i: _decoded(files[i], predictor)), strict=True)
+    for file, (pixels, why) in bar(outcomes, "looking at images", total=len(files), enabled=progress):
+        if pixels is None:
+            broken += 1
+            say(f"skipped {file}: {why}")
+            continue
+        waiting.append((file, pixels))
+        if len(waiting) == BATCH:
+            writer.writerows(_rows(predictor, waiting, every_class))
+            waiting = []
+    if waiting:
+        writer.writerows(_rows(predictor, waiting, every_class))
+    if broken or not files:
+        say(f"looked at {len(files) - broken} of {len(files)} images")
+    return broken if files else 1
+
+
+def _decoded(file: Path, predictor: Predictor) -> np.ndarray:
+    """uint8 [c, h, w] as the dataset decodes it. Raises one of UNREADABLE."""
+    shape = predictor.spec.shape
+    if predictor.spec.resize == SAME:
+        head = read_head(file)
+        if (head.height, head.width) != shape[1:]:
+            raise ValueError(f"{head.height} x {head.width} pixels, where the network takes {shape[1]} x {shape[2]}")
+    return decode_file(file, shape)
+
+
+def _rows(predictor: Predictor, batch: Sequence[tuple[Path, np.ndarray]], every_class: bool) -> Iterator[list[Any]]:
+    images = torch.from_numpy(np.stack([pixels for _, pixels in batch]))
+    prediction = predictor.predict(images)
+    if torch.isnan(prediction.log_probs).any():
+        raise DataError(
+            f"Expected finite predictions, got NaN for {batch[0][0]} or one soon after it; the weights are damaged."
+        )
+    numbers, probs = _numbers(prediction, predictor.uncertainty.n_draws)
+    for (file, _), row, p in zip(batch, numbers, probs.tolist(), strict=True):
+        best = int(np.argmax(p))
+        shown = [p[best], *row, *(p if every_class else [])]
+        yield [str(file), predictor.spec.classes[best], *(f"{max(value, 0.0):.6f}" for value in shown)]
+
+
+def _numbers(prediction: Prediction, n_draws: int) -> tuple[list[list[float]], torch.Tensor]:
+    """Entropy, and where there are draws BALD, of each image; the mean probabilities [b, c]."""
+    scores = [entropy(prediction.log_probs), *([bald(prediction.log_probs)] if n_draws > 1 else [])]
+    return torch.stack(scores, dim=1).tolist(), prediction.mean_log_probs.exp().cpu()

@@ -1,0 +1,165 @@
+"""Trained networks with everything that comes before them: raw images to predictions, the same as the run's."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, UInt8
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from alframe.errors import AlframeError, DataError
+from alframe.handover.spec import Spec, located
+from alframe.images import FixedAugment
+from alframe.learner import fixed_views
+from alframe.model.frozen import Frozen
+from alframe.pixels import normalize
+from alframe.rng import generator, scoped
+from alframe.types import Prediction
+from alframe.uncertainty.base import Uncertainty
+from alframe.uncertainty.tempered import restore
+
+BATCH = 32  # images looked at together: a trunk at 224 pixels takes a gigabyte for eight times as many
+HEADER = "alframe"  # key of the description in the file's metadata
+
+Tensors = dict[str, Tensor]
+"""`front.<name>`, `network.<member>.<name>` and `posterior.<name>`."""
+
+
+class Front(nn.Module):
+    """Raw images [b, c, h, w] from 0 to 255 to what the networks read: features of the `embedder`, if there is one, normalised."""
+
+    def __init__(self, embedder: nn.Module | None, mode: str, mean: Tensor | None, deviation: Tensor | None) -> None:
+        super().__init__()
+        self.embedder, self.mode = embedder, mode
+        self.register_buffer("mean", mean)
+        self.register_buffer("deviation", deviation)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = images if self.embedder is None else self.embedder(images)
+        return normalize(x, self.mean, self.deviation, self.mode)  # type: ignore[arg-type]
+
+
+class Probabilities(nn.Module):
+    """Raw images to probabilities [b, c] in one graph: the mean over the `networks`, the logits divided by `temperature` first."""
+
+    def __init__(self, front: Front, networks: list[nn.Module], temperature: float) -> None:
+        super().__init__()
+        self.front, self.networks, self.temperature = front, nn.ModuleList(networks), temperature
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.front(images)
+        return torch.stack([(net(x) / self.temperature).softmax(dim=-1) for net in self.networks]).mean(dim=0)
+
+
+class Predictor:
+    """`spec` and `tensors` as one thing that predicts. Raises `DataError` where the tensors are not those of the networks."""
+
+    def __init__(self, spec: Spec, tensors: Tensors, device: torch.device) -> None:
+        self.spec, self.device = spec, device
+        model = _model(spec)
+        kind, options = located(spec.uncertainty, (Uncertainty,), "uncertainty")
+        self.uncertainty: Uncertainty = kind(**options)
+        try:
+            self.front = self._front(model, _below(tensors, "front")).to(device).eval()
+            networks = [
+                self._network(model, _below(tensors, f"network.{member}")).to(device).eval()
+                for member in range(spec.members)
+            ]
+            self.posterior = restore(self.uncertainty, networks, _below(tensors, "posterior"))
+        except AlframeError:
+            raise
+        except (RuntimeError, KeyError, IndexError, TypeError) as error:
+            raise DataError(
+                f"Expected the weights of the exported networks, got others: {str(error).splitlines()[0]}; export the run again."
+            ) from error
+        self.views = []
+        if spec.augmentation is not None:
+            augment, options = located(spec.augmentation, (FixedAugment,), "augmentation")
+            self.views = fixed_views(augment(**options), self.uncertainty.n_views)
+
+    @property
+    def averages(self) -> bool:
+        """Whether every draw is a network of its own, so that one graph of them all gives the mean probabilities."""
+        return self.spec.members == self.uncertainty.n_draws
+
+    def graph(self) -> Probabilities:
+        """The mean over the networks where each draw is one, else the first one alone (dropout off, the trained weights)."""
+        temperature = self.posterior.numbers.get("posterior/temperature", 1.0)
+        return Probabilities(self.front, self.posterior.networks, temperature).eval()
+
+    @torch.no_grad()
+    def predict(self, images: UInt8[Tensor, "b c h w"]) -> Prediction:
+        """The run's posterior on raw images of `spec.shape`."""
+        raw = images.to(self.device)
+        return self.posterior.predict(self.front(raw), lambda j: self.front(self.views[j](raw)))
+
+    def expected(self, images: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b c"]:
+        """The probabilities that `graph` has to give."""
+        prediction = self.predict(images)
+        return (prediction.mean_log_probs if self.averages else prediction.point_log_probs).exp()
+
+    def _front(self, model: Any, tensors: Tensors) -> Front:
+        embedder = model.embedder(trained=False) if self.spec.on_features else None
+        mean, deviation = tensors.get("mean"), tensors.get("deviation")
+        front = Front(embedder, self.spec.normalization, mean, deviation)
+        front.load_state_dict(tensors)
+        return front
+
+    def _network(self, model: Any, tensors: Tensors) -> nn.Module:
+        with scoped(generator(0, 0, "init")):  # what construction draws is replaced
+            network = self._untrained(model)
+        network.load_state_dict(tensors)
+        return network
+
+    def _untrained(self, model: Any) -> nn.Module:
+        shape, n_classes = self.spec.shape, len(self.spec.classes)
+        if self.spec.on_features:
+            mean = self.front.mean
+            assert isinstance(mean, Tensor), "features are normalised by their mean"
+            return model((mean.numel(),), n_classes)
+        if isinstance(model, Frozen):
+            return model.unfrozen(shape, n_classes, trained=False)
+        kind, options = model
+        return getattr(kind, "untrained", kind)(shape, n_classes, **options)
+
+
+def save(path: Path, spec: Spec, tensors: Tensors) -> None:
+    """One safetensors file with the description in its header."""
+    whole = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
+    save_file(whole, path, metadata={HEADER: spec.to_json()})
+    path.chmod(0o644)  # safetensors makes it private
+
+
+def load(path: Path, device: torch.device) -> Predictor:
+    """The model in a file of `save`. Raises `DataError` for a file that is damaged or not ours."""
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
+    except (OSError, SafetensorError, ValueError, RuntimeError) as error:
+        raise DataError(
+            f"Expected an exported model in {path}, got a file that cannot be read ({error}); copy it again, or export the run again."
+        ) from error
+    if HEADER not in metadata:
+        raise DataError(
+            f"Expected a model exported by alframe-export in {path}, got another safetensors file; name an export's folder."
+        )
+    return Predictor(Spec.from_json(metadata[HEADER], str(path)), tensors, device)
+
+
+def _model(spec: Spec) -> Any:
+    """The frozen model, or the class of the network with its options."""
+    kind, options = located(spec.model, (nn.Module, Frozen), "network")
+    return kind(**options) if issubclass(kind, Frozen) else (kind, options)
+
+
+def _below(tensors: Tensors, prefix: str) -> Tensors:
+    return {key[len(prefix) + 1 :]: value for key, value in tensors.items() if key.startswith(f"{prefix}.")}
+
+
+def flat(parts: Mapping[str, Mapping[str, Tensor]]) -> Tensors:
+    """{'front': {'mean': ...}} -> {'front.mean': ...}"""
+    return {f"{prefix}.{key}": value for prefix, part in parts.items() for key, value in part.items()}

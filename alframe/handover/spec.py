@@ -1,0 +1,85 @@
+"""What must be known beside the weights to look at an image as the run did: plain values, kept in the header of the weights' file."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from importlib import import_module
+from typing import Any
+
+from alframe import __version__
+from alframe.errors import ConfigError, DataError
+
+FORMAT = 1
+STRETCH, SAME = "stretch", "same"
+
+
+@dataclass(frozen=True)
+class Spec:
+    """`classes` in the order of the outputs; `shape` (channels, height, width) of the uint8 images that are looked at.
+
+    `resize`: "stretch" (any size is stretched to `shape`, by PIL's bilinear filter) or "same" (other sizes are refused).
+    `normalization` is "pool" (tensors `front.mean` and `front.deviation`, of the image's channels or of the trunk's features),
+    "image" or "none", as in `Normalizer`. `model`, `uncertainty` and `augmentation` are a class (`_target_`) and its options.
+    `on_features`: the networks read features of the model's frozen trunk. `run` says where all this comes from.
+    """
+
+    classes: tuple[str, ...]
+    shape: tuple[int, int, int]
+    resize: str
+    normalization: str
+    model: dict[str, Any]
+    on_features: bool
+    uncertainty: dict[str, Any]
+    members: int
+    augmentation: dict[str, Any] | None = None
+    run: dict[str, Any] = field(default_factory=dict)
+    alframe: str = __version__
+    format: int = FORMAT
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str, where: str) -> "Spec":
+        """Raises `DataError` for what is no such text, or of a later format."""
+        try:
+            values = json.loads(text)
+            if values["format"] > FORMAT:
+                raise DataError(
+                    f"Expected an export of format {FORMAT} or earlier in {where}, got {values['format']}, written by alframe "
+                    f"{values.get('alframe')}; install that version."
+                )
+            spec = cls(**{f.name: values[f.name] for f in fields(cls)})
+            return cls(**{**vars(spec), "classes": tuple(spec.classes), "shape": tuple(spec.shape)})
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f"Expected the description of a model in {where}, got a damaged one ({type(error).__name__}: {error}); export the run again."
+            ) from error
+
+
+def describe(part: object) -> dict[str, Any]:
+    """The class and the options of a dataclass of plain values. Raises `ConfigError` for anything else."""
+    if not is_dataclass(part) or isinstance(part, type):
+        raise ConfigError(
+            f"Expected an augmentation that is a dataclass, to be handed over with uncertainty=tta, got {type(part).__name__}; make it one."
+        )
+    return {"_target_": f"{type(part).__module__}.{type(part).__qualname__}", **asdict(part)}
+
+
+def located(node: Mapping[str, Any], kinds: tuple[type, ...], what: str) -> tuple[type, dict[str, Any]]:
+    """The class that a node names, and its options.
+
+    A file that others made chooses no code but classes of these `kinds`. Raises `ConfigError` for anything else, and for
+    what cannot be imported.
+    """
+    target = str(node.get("_target_"))
+    module, _, name = target.rpartition(".")
+    try:
+        thing = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(
+            f"Expected an importable {what}, got '{target}' ({error}); run from the folder it lies in, or install it."
+        ) from error
+    if not (isinstance(thing, type) and issubclass(thing, kinds)):
+        raise ConfigError(f"Expected the class of a {what}, got '{target}'; only classes can be handed over.")
+    return thing, {key: value for key, value in node.items() if not key.startswith("_")}

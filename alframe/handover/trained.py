@@ -1,0 +1,230 @@
+"""The networks of a run's last round: from its checkpoint, or trained again from its ledger. The run's folder is read, never written."""
+
+import json
+import math
+import tempfile
+import time
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from alframe.config import Plan, stored_plan
+from alframe.errors import DataError, RunFolderError
+from alframe.experiment import Experiment, goes_on, learner_of
+from alframe.handover.predictor import BATCH, Predictor, Tensors, flat
+from alframe.handover.spec import SAME, STRETCH, Spec, describe
+from alframe.learner import TEST, Learner
+from alframe.metrics import evaluate
+from alframe.pool import Ledger, Pool
+from alframe.trainer.trainer import Examples
+
+TOLERANCE = 1e-3
+"""Largest difference of a test metric from the stored one (relative above 1) that other threads or another device may make."""
+AGREES, ROUNDED = 1e-5, 1e-2
+"""Largest difference of a probability between the run's own networks and what is handed over: on images by a CPU; and where a GPU
+rounds by the size of the batch, or features were computed by another device."""
+CHECKED = 100
+
+Line = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run's round `line`, with the `learner` that holds its posterior. `how` and `difference` say how far it is the same."""
+
+    folder: Path
+    plan: Plan
+    experiment: Experiment
+    learner: Learner
+    line: Line
+    stopped: bool
+    ledger: list[Line]
+    how: str
+    difference: float
+
+    @property
+    def round(self) -> int:
+        return int(self.line["round"])
+
+
+def read_lines(path: Path) -> list[Line]:
+    """The whole lines of a JSON-lines file that another process may be writing: a torn last one is left where it is.
+
+    Raises `RunFolderError` for other damage.
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise RunFolderError(
+            f"Expected a run folder with {path.name}, got {path.parent} without it ({error.strerror}); let the run finish a round first."
+        ) from error
+    try:
+        lines = [json.loads(text) for text in raw[: raw.rfind(b"\n") + 1].splitlines()]
+        if all(isinstance(line, dict) for line in lines):
+            return lines
+    except ValueError:
+        pass
+    raise RunFolderError(f"Expected a JSON object in every line of {path}, got damage; restore it from a backup.")
+
+
+def retrieve(folder: Path, *, device: str | None = None, progress: bool = True, accept: bool = False) -> Trained:
+    """The posterior of the last committed round of the run in `folder`, checked against that round's test metrics.
+
+    `device` null: that of the run's last launch, if this machine has it. Raises `RunFolderError` for a folder without a committed
+    round, and where the metrics differ by more than `TOLERANCE`, unless told to `accept` that.
+    """
+    rounds = read_lines(folder / "rounds.jsonl") if (folder / "config.yaml").is_file() else []
+    launch = _last_launch(folder)
+    plan = stored_plan(folder, progress=progress, device=device or _device_of(launch))
+    if not rounds:
+        raise RunFolderError(
+            f"Expected a run with a committed round in {folder}, got one with none; run it on, by the command it was started with."
+        )
+    torch.set_num_threads(int(launch.get("device", {}).get("threads", torch.get_num_threads())))
+    line = rounds[-1]
+    ledger = read_lines(folder / "ledger.jsonl")
+    experiment = plan.experiment(plan.dataset.load(plan.cache))
+    learner, how = _learner(experiment, folder, ledger, int(line["round"]))
+    trained = Trained(folder, plan, experiment, learner, line, bool(line.get("stopped")), ledger, how, 0.0)
+    difference, worst = _difference(trained)
+    if not difference <= TOLERANCE and not accept:
+        raise RunFolderError(
+            f"Expected the test metrics of round {line['round']} of {folder} to come out again ({how}), got {worst}; give back the data, "
+            "versions and device of provenance.json, or take the model as it is by --accept-difference."
+        )
+    return replace(trained, difference=difference)
+
+
+def capture(trained: Trained) -> tuple[Spec, Tensors]:
+    """All that predicts like the run's posterior on raw images, checked on its first test images. Raises `DataError` if it does not."""
+    e, learner, config = trained.experiment, trained.learner, trained.plan.identity
+    if len(e.data.pool.shape) != 3:
+        raise DataError(
+            f"Expected a run on images to hand over, got one on samples of shape {e.data.pool.shape}; predict features in Python, by alframe.Experiment."
+        )
+    model: Any = e.build_network
+    on_features = hasattr(model, "on_features") and model.on_features(trained.round)
+    front = {"mean": learner.prepare.mean, "deviation": learner.prepare.deviation}
+    parts = {"front": {key: value for key, value in front.items() if value is not None}}
+    if on_features:
+        parts["front"] |= {f"embedder.{key}": value for key, value in model.embedder().state_dict().items()}
+    for member, network in enumerate(learner.fitted.networks):
+        parts[f"network.{member}"] = network.state_dict()
+    parts["posterior"] = learner.fitted.state
+    spec = Spec(
+        classes=e.data.pool.classes,
+        shape=e.data.pool.shape,
+        resize=SAME if config["dataset"].get("size", 0) is None else STRETCH,
+        normalization=learner.prepare.mode,
+        model=config["model"],
+        on_features=on_features,
+        uncertainty=config["uncertainty"],
+        members=len(learner.fitted.networks),
+        augmentation=describe(e.data.augment) if e.uncertainty.n_views else None,
+        run=_origin(trained, config),
+    )
+    tensors = {key: value.detach().cpu() for key, value in flat(parts).items()}
+    apart = _check(trained, Predictor(spec, tensors, learner.device))
+    return replace(spec, run={**spec.run, "predictions_differ_by": apart}), tensors
+
+
+def _check(trained: Trained, predictor: Predictor) -> float:
+    """The largest difference of a probability, what is handed over from the run's own networks, on test images."""
+    n = min(CHECKED, len(trained.experiment.data.test))
+    own = trained.learner.mean_log_probs(TEST, torch.arange(n)).exp()
+    images = torch.from_numpy(trained.experiment.data.test.pixels[:n].copy())
+    apart = max(
+        float((predictor.predict(batch).mean_log_probs.exp().cpu() - reference).abs().max())
+        for batch, reference in zip(images.split(BATCH), own.split(BATCH), strict=True)
+    )
+    exact = predictor.device.type == "cpu" and not predictor.spec.on_features
+    if not apart <= (AGREES if exact else ROUNDED):
+        raise DataError(
+            f"Expected the exported networks to predict like the run's, got probabilities that differ by {apart:.1g}; something in "
+            f"{type(trained.learner.fitted.networks[0]).__name__} is not in its state_dict: register it as a buffer."
+        )
+    return apart
+
+
+def _learner(e: Experiment, folder: Path, ledger: list[Line], round: int) -> tuple[Learner, str]:
+    """The learner with the posterior of `round`, and how it came to it."""
+    checkpoint = folder / "checkpoint" / f"round_{round:03d}.safetensors"
+    learner = learner_of(e, round)
+    if checkpoint.is_file():
+        learner.restore(checkpoint, *examples(e, ledger, round), round)
+        return learner, "from its checkpoint"
+    begin, first = time.perf_counter(), round
+    warm = e.trainer.warm_start
+    while warm and goes_on(e, first) and not (folder / "checkpoint" / f"round_{first - 1:03d}.safetensors").is_file():
+        first -= 1
+    if warm and goes_on(e, first):
+        learner.load_warm_start(folder / "checkpoint" / f"round_{first - 1:03d}.safetensors")
+    for number in range(first, round + 1):
+        learner.fit(*examples(e, ledger, number), number)
+    rounds = f"rounds {first} to {round}" if first < round else "it"
+    return learner, f"no checkpoint: trained {rounds} again in {time.perf_counter() - begin:.1f} s"
+
+
+def examples(e: Experiment, ledger: list[Line], round: int) -> tuple[Examples, Examples]:
+    """Training and validation images of a round, by the pool's own rules, from a copy of the ledger's lines up to it."""
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "ledger.jsonl"
+        path.write_text("".join(json.dumps(line) + "\n" for line in ledger if line.get("round", 0) <= round))
+        with closing(Ledger(path)) as copy:
+            pool = Pool(e.data.pool.ids, copy, e.data.pool.n_classes, e.budget.count_validation)
+            return pool.training(), pool.validation()
+
+
+def _difference(trained: Trained) -> tuple[float, str]:
+    """The largest difference of a test metric from the stored one, and which it is."""
+    e, stored = trained.experiment, trained.line
+    rows = torch.arange(len(e.data.test))
+    log_probs = trained.learner.mean_log_probs(TEST, rows, f"round {trained.round}: test")
+    metrics = evaluate(log_probs, torch.from_numpy(e.data.test.labels), e.data.test.classes, e.costs).metrics
+    apart = {
+        name: abs(value - stored[f"test/{name}"]) / max(1.0, abs(stored[f"test/{name}"]))
+        for name, value in metrics.items()
+        if isinstance(stored.get(f"test/{name}"), int | float) and math.isfinite(stored[f"test/{name}"])
+    }
+    if not apart:
+        return math.nan, "none to compare with"
+    worst = max(apart, key=lambda name: apart[name])
+    return apart[worst], f"{worst} {metrics[worst]:.4f} where rounds.jsonl has {stored[f'test/{worst}']:.4f}"
+
+
+def _origin(trained: Trained, config: dict[str, Any]) -> dict[str, Any]:
+    """The run's identity, and how good it was."""
+    provenance = _provenance(trained.folder)
+    return {
+        "folder": str(trained.folder.resolve()),
+        "dataset": trained.experiment.data.name,
+        "data_hash": provenance.get("data_hash"),
+        "seed": config.get("seed"),
+        "choices": config.get("choices"),
+        "round": trained.round,
+        "labels": trained.line["labels"],
+        "finished": trained.stopped,
+        "weights": trained.how,
+        "metrics_differ_by": trained.difference,
+        "test": {key[5:]: value for key, value in trained.line.items() if key.startswith("test/")},
+    }
+
+
+def _provenance(folder: Path) -> dict[str, Any]:
+    try:
+        value = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _last_launch(folder: Path) -> dict[str, Any]:
+    launches = _provenance(folder).get("launches") or [{}]
+    return launches[-1] if isinstance(launches[-1], dict) else {}
+
+
+def _device_of(launch: dict[str, Any]) -> str:
+    return "auto" if launch.get("device", {}).get("type") == "cuda" else "cpu"

@@ -1,0 +1,81 @@
+"""Small real runs, made by the command's own code, for what is taken out of them."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from alframe.cli import execute
+from alframe.config import load
+
+TINY = [
+    "dataset.pool_size=60",
+    "dataset.test_size=40",
+    "dataset.size=16",
+    "model.width=4",
+    "trainer.epochs=1",
+    "trainer.min_steps=6",
+    "trainer.warmup=0",
+    "budget.initial=20",
+    "budget.query_size=5",
+    "budget.rounds=1",
+    "strategy=random",
+    "run.tensorboard=false",
+    "run.checkpoint=true",
+    "progress=false",
+    "threads=1",
+    "device=cpu",
+]
+
+
+@pytest.fixture(scope="session")
+def workplace(tmp_path_factory):
+    """A folder for runs, with the cache that commands find by $ALFRAME_CACHE."""
+    folder = tmp_path_factory.mktemp("handover")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ALFRAME_CACHE", str(folder / "cache"))
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def make_run(workplace):
+    """`make_run("uncertainty=ensemble", ...)`: the folder of a finished run, the same one for the same overrides; not to be changed."""
+
+    def make(*overrides: str) -> Path:
+        named = {text.split("=", 1)[0] for text in overrides}
+        tiny = [text for text in TINY if text.split("=", 1)[0] not in named]
+        if "model" in named:
+            tiny.remove("model.width=4")
+        plan = load([*tiny, *overrides, f"run.root={workplace / 'runs'}"])
+        execute(plan)
+        return plan.folder
+
+    return make
+
+
+@pytest.fixture
+def copy_of(tmp_path):
+    """A copy of a run folder that a test may change."""
+
+    def copy(run: Path) -> Path:
+        return Path(shutil.copytree(run, tmp_path / "copies" / run.parent.name / run.name))
+
+    return copy
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """`photos({"class name": 5, ...})`: a folder of grey PNG files, brighter class by class, of different sizes."""
+
+    def make(classes: dict[str, int], name: str = "photos") -> Path:
+        rng = np.random.default_rng(0)
+        for place, (label, count) in enumerate(classes.items()):
+            (tmp_path / name / label).mkdir(parents=True)
+            for i in range(count):
+                values = rng.integers(60 * place, 60 * place + 80, (20 + i % 3, 18)).astype(np.uint8)
+                Image.fromarray(values).save(tmp_path / name / label / f"{i}.png")
+        return tmp_path / name
+
+    return make

@@ -1,0 +1,66 @@
+"""Labels as a table and as a folder of images."""
+
+import csv
+import json
+
+import numpy as np
+from PIL import Image
+
+from alframe.cli import execute
+from alframe.config import load
+from alframe.handover.labels import folder_names, labelled, write_images, write_table
+from alframe.handover.trained import retrieve
+
+ODD = ['a, "b"', "grün ✓", "x;y"]
+
+
+def test_every_class_has_a_folder_of_its_own_that_any_file_system_takes():
+    names = folder_names(["good", "a/b", "..", ".hidden", "Good", "GOOD", "", "end.", "a%2Fb", "tab\t", "grün", 'q"?'])
+    assert names == [
+        "good",
+        "a%2Fb",
+        "%2E%2E",
+        "%2Ehidden",
+        "Good%2",
+        "GOOD%3",
+        "%",
+        "end%2E",
+        "a%252Fb",
+        "tab%09",
+        "grün",
+        "q%22%3F",
+    ]
+    assert len({name.casefold() for name in names}) == len(names)
+
+
+def test_table_and_images_say_what_the_ledger_says(photos, workplace, tmp_path):
+    root = photos(dict.fromkeys(ODD, 12))
+    plan = load(
+        [
+            "dataset=image_folder", f"dataset.root={root}", "dataset.size=16", "model.width=4", "trainer.min_steps=4",
+            "trainer.epochs=1", "uncertainty=point", "strategy=random", "budget.initial=9", "budget.query_size=4",
+            "budget.rounds=1", "budget.validation=0.3", "run.tensorboard=false", f"run.root={tmp_path / 'runs'}", "threads=1",
+        ]
+    )  # fmt: skip
+    execute(plan)
+    trained = retrieve(plan.folder, progress=False)
+    pool = trained.experiment.data.pool
+    ledger = [json.loads(text) for text in (plan.folder / "ledger.jsonl").read_text().splitlines()]
+
+    found = labelled(trained)
+    files = write_images(tmp_path / "images", found, pool, False)
+    write_table(tmp_path / "labels.csv", found, pool.classes, files)
+    with (tmp_path / "labels.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    said = {
+        (line["id"], pool.classes[line["label"]], line["annotator"], str(line["round"]), line["kind"])
+        for line in ledger
+    }
+    assert {(row["id"], row["label"], row["annotator"], row["round"], row["kind"]) for row in rows} == said
+    assert len(rows) == len(ledger) == 13
+    assert {row["kind"] for row in rows} == {"initial", "query", "validation"}
+    for row in rows:
+        assert row["label"] == row["name"].split("/")[0], "the name is the path below the dataset's root"
+        assert (root / row["name"]).is_file()
+        pixels = pool.pixels[pool.ids.index(row["id"])]
+        assert np.array_equal(np.asarray(Image.open(tmp_path / row["file"])), pixels[0])

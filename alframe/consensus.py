@@ -135,6 +135,7 @@ def settle(lines: Sequence[Line], rules: Rules, dawid_skene_label: int | None = 
     if outcome == "class":
         outcome = majority(v for v in votes if isinstance(v, int)) if dawid_skene_label is None else dawid_skene_label
     settled = {key: value for key, value in lines[0].items() if key not in ("label", "answer", "text")}
+    settled["time_s"] = sum(line.get("time_s", 0.0) for line in lines)
     if isinstance(outcome, int):
         return {**settled, "label": outcome}
     if outcome is None:
@@ -147,12 +148,31 @@ def settle(lines: Sequence[Line], rules: Rules, dawid_skene_label: int | None = 
     return {**settled, "label": None, "answer": NEW_CLASS, "text": named}
 
 
-def dawid_skene_labels(lines_of: Mapping[Any, Sequence[Line]], rules: Rules) -> dict[Any, int]:
+Question = tuple[int, int]
+"""(round, index): an image may be asked about again in a later round."""
+
+
+def by_question(lines: Iterable[Line]) -> dict[Question, dict[str, Line]]:
+    """The last answer of each person to each question; answers that test the person are left out."""
+    found: dict[Question, dict[str, Line]] = {}
+    for line in lines:
+        if line["kind"] not in CHECKS:
+            found.setdefault((line["round"], line["index"]), {})[str(line.get("annotator"))] = line
+    return found
+
+
+def settle_all(answers: Mapping[Question, Mapping[str, Line]], rules: Rules) -> list[dict[str, Any]]:
+    """`settle` for each question, in the order of `answers`."""
+    likeliest = _likeliest(answers, rules) if rules.aggregate == "dawid_skene" else {}
+    return [settle(list(lines.values()), rules, likeliest.get(question)) for question, lines in answers.items()]
+
+
+def _likeliest(answers: Mapping[Question, Mapping[str, Line]], rules: Rules) -> dict[Question, int]:
     """By question: the likeliest class by `dawid_skene` over all questions that got a class from someone."""
     said = [
-        (question, str(line["annotator"]), v)
-        for question, lines in lines_of.items()
-        for line in lines
+        (question, name, v)
+        for question, lines in answers.items()
+        for name, line in lines.items()
         if isinstance(v := vote(line, rules.classes), int)
     ]
     if not said:

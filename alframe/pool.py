@@ -18,9 +18,9 @@ from alframe.consensus import (
     UNSURE,
     Rules,
     agreement,
-    dawid_skene_labels,
     same_name,
     settle,
+    settle_all,
     vote,
 )
 from alframe.errors import RunFolderError
@@ -149,12 +149,7 @@ class Pool:
 
     def settled(self, round: int | None = None) -> list[dict[str, Any]]:
         """A line for each question that was answered (in `round`, or in any), with what the answers come to; in (round, rank) order."""
-        likeliest = dawid_skene_labels(self._by_question(), self.rules) if self.rules.aggregate == "dawid_skene" else {}
-        lines = [
-            self._settle(answers, likeliest.get(question))
-            for question, answers in self._answers.items()
-            if round in (None, question[0])
-        ]
+        lines = [line for line in settle_all(self._answers, self.rules) if round in (None, line["round"])]
         return sorted(lines, key=lambda line: (line["round"], line["rank"]))
 
     def agreement(self, round: int) -> dict[str, float]:
@@ -196,14 +191,11 @@ class Pool:
         if line["kind"] not in CHECKS:
             self._answers.setdefault((line["round"], line["index"]), {})[line["annotator"]] = line
 
-    def _by_question(self) -> dict[tuple[int, int], list[dict[str, Any]]]:
-        return {question: list(lines.values()) for question, lines in self._answers.items()}
-
     def _is_complete(self, lines: dict[str, dict[str, Any]]) -> bool:
         return len(lines) >= self.rules.per_image or any(line.get("answer") == UNANSWERED for line in lines.values())
 
-    def _settle(self, lines: dict[str, dict[str, Any]], likeliest: int | None = None) -> dict[str, Any]:
-        return settle(list(lines.values()), self.rules, likeliest)
+    def _settle(self, lines: dict[str, dict[str, Any]]) -> dict[str, Any]:
+        return settle(list(lines.values()), self.rules)
 
     def _check(self, line: dict[str, Any]) -> None:
         index, label = line.get("index"), line.get("label")

@@ -42,22 +42,30 @@ class People:
         name: str = "person",
     ) -> None:
         n_people = max(1, len(people))
-        expect(0 < quorum <= 1, f"Expected annotator.quorum above 0 and at most 1, got {quorum}; 1 waits for every answer.")
-        expect(ask_again >= 0, f"Expected annotator.ask_again >= 0, got {ask_again}; 0 leaves out what nobody was sure of.")
+        expect(
+            0 < quorum <= 1, f"Expected annotator.quorum above 0 and at most 1, got {quorum}; 1 waits for every answer."
+        )
+        expect(
+            ask_again >= 0, f"Expected annotator.ask_again >= 0, got {ask_again}; 0 leaves out what nobody was sure of."
+        )
         expect(
             1 <= per_image <= n_people,
             f"Expected annotator.per_image from 1 to the number of annotator.people ({n_people}), got {per_image}; "
             "name as many people as an image needs, as in annotator.people=[anna,bob].",
         )
         expect(
-            len({same_name(p) for p in people}) == len(people) and all(p.strip() == p and p.isprintable() and p and "/" not in p for p in people),
+            len({same_name(p) for p in people}) == len(people)
+            and all(p.strip() == p and p.isprintable() and p and "/" not in p for p in people),
             f"Expected different names in annotator.people, without '/' and blanks at the ends, got {people}.",
         )
         for key, rate in (("gold_rate", gold_rate), ("repeat_rate", repeat_rate)):
             expect(0 <= rate <= 1, f"Expected annotator.{key} in [0, 1], got {rate}; 0.1 adds one for each ten images.")
         known = [same_name(c) for c in (*classes, *new_classes)]
         twice = sorted({c for c in new_classes if known.count(same_name(c)) > 1})
-        expect(not twice, f"Expected classes in annotator.new_classes that the dataset has not, each once, got {', '.join(twice)}.")
+        expect(
+            not twice,
+            f"Expected classes in annotator.new_classes that the dataset has not, each once, got {', '.join(twice)}.",
+        )
         self.classes = (*classes, *new_classes)
         self.rules = Rules(True, per_image, ask_again, aggregate, self.classes, tuple(new_classes))
         self.people, self.name, self.quorum = tuple(people) or (name,), name, quorum
@@ -84,12 +92,6 @@ class People:
             if person in turn and person not in of and len(of) < self.rules.per_image:
                 share.append(question)
         return share
-
-    def changed(self, answer: Answer, round: int) -> bool:
-        """Whether the ledger does not hold this answer as the last of its person about the image."""
-        line = self.said(round).get((answer.about is not None, answer.index), {}).get(answer.annotator)
-        given = (answer.label, answer.answer, answer.text)
-        return line is None or (line["label"], line.get("answer", ""), line.get("text", "")) != given
 
     # -- when a round is complete --------------------------------------------------------------------------------------
 
@@ -150,10 +152,19 @@ class People:
         return found
 
 
+def is_new(answer: Answer, said: Mapping[tuple[bool, int], Mapping[str, Line]]) -> bool:
+    """Whether `said` (`People.said`) does not hold this answer as the last of its person about the image."""
+    line = said.get((answer.about is not None, answer.index), {}).get(answer.annotator)
+    given = (answer.label, answer.answer, answer.text)
+    return line is None or (line["label"], line.get("answer", ""), line.get("text", "")) != given
+
+
 def accuracy(ledger: Sequence[Line]) -> dict[str, dict[str, tuple[int, int]]]:
     """By person and kind of check (gold, repeat): how many of the last answers were the expected one, and of how many."""
     last: dict[tuple[str, str, int, int], Line] = {
-        (line["annotator"], line["kind"], line["round"], line["index"]): line for line in ledger if line["kind"] in CHECKS
+        (line["annotator"], line["kind"], line["round"], line["index"]): line
+        for line in ledger
+        if line["kind"] in CHECKS
     }
     found: dict[str, dict[str, tuple[int, int]]] = {}
     for (person, kind, _, _), line in last.items():

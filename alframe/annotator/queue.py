@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 
-from alframe.annotator.people import People, predicted
+from alframe.annotator.people import People, is_new, predicted
 from alframe.annotator.sheet import SEPARATORS, Row, read_sheet, seconds_of, unknown_id, write_sheet
 from alframe.annotator.words import NEW, meaning_of
 from alframe.contact_sheet import rgb
@@ -64,7 +64,10 @@ class Queue(People):
             gold_rate=gold_rate,
             repeat_rate=repeat_rate,
         )
-        expect(separator in SEPARATORS, f"Expected annotator.separator to be a comma, a semicolon or a tab, got {separator!r}.")
+        expect(
+            separator in SEPARATORS,
+            f"Expected annotator.separator to be a comma, a semicolon or a tab, got {separator!r}.",
+        )
         self.data, self.show_prediction, self.format, self.separator = data, show_prediction, format, separator
         self.place = self.folder / "queue"
 
@@ -103,7 +106,7 @@ class Queue(People):
         if not path.exists() and not self.missing(questions, person):
             return  # nothing to ask of this person, so nothing was written
         rows, mistakes = read_sheet(path)
-        round = questions[0].round
+        said = self.said(questions[0].round)
         by_id, checks = self._ids(questions), self._checks(questions, person)
         found: list[Answer] = []
         seen: dict[tuple[str, str], int] = {}
@@ -112,14 +115,16 @@ class Queue(People):
             first = seen.setdefault((row.id, who), row.number)
             try:
                 if first != row.number:
-                    raise DataError(f"Expected one row for each image, got a second one for {row.id} (the first is row {first}); delete one.")
+                    raise DataError(
+                        f"Expected one row for each image, got a second one for {row.id} (the first is row {first}); delete one."
+                    )
                 if row.id not in by_id and row.id not in checks:
                     raise DataError(unknown_id(row.id, by_id))
                 answer = self._answer(row, who, by_id.get(row.id, -1), checks.get(row.id))
             except DataError as error:
                 mistakes.append(f"row {row.number}: {error}")
                 continue
-            if answer is not None and self.changed(answer, round):
+            if answer is not None and is_new(answer, said):
                 found.append(answer)
         if whole and not mistakes:
             ids = {row.id for row in rows}
@@ -138,15 +143,26 @@ class Queue(People):
         if not row.answer:
             return None
         meaning = meaning_of(row.answer, self.classes)
-        said = {"time_s": seconds, "answer": meaning.answer, "text": meaning.text}
-        if check is None:
-            return Answer(index, meaning.label, who, **said)
-        question, expected = check
-        return Answer(question.index, meaning.label, who, **said, about=question, extra={"expected": expected})
+        question, expected = check or (None, None)
+        return Answer(
+            index if question is None else question.index,
+            meaning.label,
+            who,
+            seconds,
+            {} if question is None else {"expected": expected},
+            meaning.answer,
+            meaning.text,
+            question,
+        )
 
     def _ids(self, questions: Sequence[Question]) -> dict[str, int]:
         """The images of the round by id: the open ones, and those with an answer, which may still be changed."""
-        answered = {line["id"]: index for (check, index), of in self.said(questions[0].round).items() if not check for line in of.values()}
+        answered = {
+            line["id"]: index
+            for (check, index), of in self.said(questions[0].round).items()
+            if not check
+            for line in of.values()
+        }
         return answered | {question.id: question.index for question in questions}
 
     def _checks(self, questions: Sequence[Question], person: str) -> dict[str, tuple[Question, int]]:
@@ -183,7 +199,7 @@ class Queue(People):
             for check, _ in self._checks(share, person).values():
                 shown.insert(int(torch.randint(len(shown) + 1, (1,), generator=stream)), check)
         paths = self._pictures(shown)
-        rows = []
+        rows: list[Mapping[str, Any]] = []
         for rank, question in enumerate(shown, 1):
             image = os.path.relpath(paths[question.id], relative_to) if question.id in paths else ""
             model = predicted(question, self.classes) if self.show_prediction else {}

@@ -68,7 +68,9 @@ def _decoded(raw: bytes) -> str:
 def _from_csv(text: str, path: Path) -> tuple[list[Row], list[str]]:
     first = text.lstrip().split("\n", 1)[0].strip().lower()
     skipped = int(first.startswith("sep=") and len(first) <= 5)
-    records = next((r for r in (_records(text, separator, path) for separator in SEPARATORS) if _is_header(r, skipped)), None)
+    records = next(
+        (r for r in (_records(text, separator, path) for separator in SEPARATORS) if _is_header(r, skipped)), None
+    )
     if records is None:
         shown = first[:80] or "an empty file"
         raise DataError(
@@ -118,9 +120,14 @@ def _from_jsonl(text: str, path: Path) -> tuple[list[Row], list[str]]:
         except ValueError:
             value = None
         if not isinstance(value, dict) or any(key not in value for key in NEEDED):
-            mistakes.append(f"row {number}: Expected a JSON object with {' and '.join(NEEDED)}, got {line[:40]!r}; mend the line.")
+            mistakes.append(
+                f"row {number}: Expected a JSON object with {' and '.join(NEEDED)}, got {line[:40]!r}; mend the line."
+            )
             continue
-        of = {key: "" if value.get(key) is None else str(value[key]).strip() for key in ("id", "answer", "annotator", "seconds")}
+        of = {
+            key: "" if value.get(key) is None else str(value[key]).strip()
+            for key in ("id", "answer", "annotator", "seconds")
+        }
         rows.append(Row(number, **of))
     return rows, mistakes
 
@@ -139,4 +146,8 @@ def seconds_of(text: str) -> float:
 def unknown_id(text: str, known: Iterable[str]) -> str:
     """What to say of an id that is none of this round."""
     hint = did_you_mean(text, known, otherwise="; it may be of another round.")
-    return f"Expected the id of an image of this round, got {text!r}{hint}" if text else "Expected an id, got an empty cell; restore it."
+    return (
+        f"Expected the id of an image of this round, got {text!r}{hint}"
+        if text
+        else "Expected an id, got an empty cell; restore it."
+    )

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from alframe.consensus import UNANSWERED, Rules, by_question, settle_all
 from alframe.errors import RunFolderError, did_you_mean, expect
 
 CONFIG, ROUNDS, PROVENANCE, LEDGER = "config.yaml", "rounds.jsonl", "provenance.json", "ledger.jsonl"
@@ -72,7 +73,14 @@ class Run:
             if not _is_answer(answer):
                 break
             lines.append(answer)
-        return sorted(lines, key=lambda line: (line["round"], line["rank"]))
+        return sorted(self._settled(lines), key=lambda line: (line["round"], line["rank"]))
+
+    def _settled(self, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """A line for each question that someone answered: the ledger holds every answer of every person."""
+        options = self.config.get("annotator") or {}
+        classes = (*self.classes, *map(str, options.get("new_classes") or ()))
+        rules = Rules(people=True, aggregate=options.get("aggregate", "majority"), classes=classes)
+        return [line for line in settle_all(by_question(lines), rules) if line.get("answer") != UNANSWERED]
 
     @cached_property
     def labels(self) -> dict[int, int | None]:

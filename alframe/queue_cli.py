@@ -175,3 +175,7 @@ class _Run:
         for question in self.questions:
             ids[question.index] = question.id
         return ids
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -12,6 +12,7 @@ from alframe.annotator.base import make_annotator
 from alframe.errors import PoolError
 from alframe.types import Question
 
+
 def knows_labels(leaf) -> bool:
     return "labels" in inspect.signature(instantiate(OmegaConf.load(leaf), _convert_="all")).parameters
 

@@ -116,7 +116,9 @@ def naive_dawid_skene(items, people, labels, n_classes, prior, iterations):
     """The formulas of the paper with loops, products instead of logarithms."""
     n_items, n_people = max(items) + 1, max(people) + 1
     answers = list(zip(items.tolist(), people.tolist(), labels.tolist(), strict=True))
-    posterior = [[sum(l == c for i, _, l in answers if i == item) for c in range(n_classes)] for item in range(n_items)]
+    posterior = [
+        [sum(said == c for i, _, said in answers if i == item) for c in range(n_classes)] for item in range(n_items)
+    ]
     posterior = [[v / sum(row) for v in row] for row in posterior]
     for _ in range(iterations):
         marginal = [sum(row[c] for row in posterior) + prior for c in range(n_classes)]
@@ -124,7 +126,7 @@ def naive_dawid_skene(items, people, labels, n_classes, prior, iterations):
         confusion = {}
         for w, c in itertools.product(range(n_people), range(n_classes)):
             counts = [
-                sum(posterior[i][c] for i, x, l in answers if (x, l) == (w, said)) + prior for said in range(n_classes)
+                sum(posterior[i][c] for i, *given in answers if given == [w, said]) + prior for said in range(n_classes)
             ]
             confusion[w, c] = [k / sum(counts) for k in counts]
         for item in range(n_items):

@@ -121,7 +121,7 @@ def _check_named(pool: Pool, questions: list[Question]) -> None:
         told = ", ".join(f"{name!r} ({len(images)} images)" for name, images in unnamed.items())
         raise PoolError(
             f"Expected answers of classes that the config names, got the new {told}; run the same command with "
-            f"annotator.new_classes=[{','.join([*pool.rules.new_classes, *unnamed])}] to train on them, or change the answers."
+            f"'annotator.new_classes=[{','.join([*pool.rules.new_classes, *unnamed])}]' to train on them, or change the answers."
         )
 
 

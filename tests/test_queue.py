@@ -43,7 +43,7 @@ def config_of(experiment):
     return {
         "budget": {"rounds": experiment.budget.rounds},
         "seed": experiment.seed,
-        "annotator": {"_target_": QUEUE, "_partial_": True, **options},
+        "annotator": {"_target_": QUEUE, "_partial_": True, "new_classes": [], **options},
     }
 
 

@@ -114,14 +114,16 @@ class People:
 
     # -- questions with a known answer ---------------------------------------------------------------------------------
 
-    def checks(self, questions: Sequence[Question], person: str, n: int) -> list[tuple[Question, int]]:
+    def checks(
+        self, questions: Sequence[Question], person: str, n: int, *, with_prediction: bool
+    ) -> list[tuple[Question, int]]:
         """Questions of kind gold and repeat for `person`, who gets `n` images this round, each with the class that is known.
 
-        They depend on the seed and on earlier rounds alone. Where the new ones come with a prediction, so do these.
+        They depend on the seed and on earlier rounds alone. `with_prediction`: where the new ones come with one, so must these.
         """
         if not questions or not any(self.rates.values()):
             return []
-        round, earlier = questions[0].round, self._earlier(questions[0])
+        round, earlier = questions[0].round, self._earlier(questions[0], with_prediction)
         drawn: list[tuple[Question, int]] = []
         for kind in CHECKS:
             known = []
@@ -138,8 +140,8 @@ class People:
                 drawn.append((Question(**{**vars(question), "kind": kind, "round": round}), expected))
         return drawn
 
-    def _earlier(self, like: Question) -> list[tuple[Question, dict[str, Line]]]:
-        """The answered questions of earlier rounds with what was said of them; with predictions, if `like` has one."""
+    def _earlier(self, like: Question, with_prediction: bool) -> list[tuple[Question, dict[str, Line]]]:
+        """The answered questions of earlier rounds with what was said of them."""
         found = []
         for round in range(like.round):
             name = f"round_{round - 1:03d}" if round else "initial"
@@ -147,7 +149,7 @@ class People:
             said = self.said(round)
             for question in (Question(**question) for question in stage["questions"]):
                 lines = said.get((False, question.index), {})
-                if lines and (like.probs is None or question.probs is not None):
+                if lines and not (with_prediction and like.probs is not None and question.probs is None):
                     found.append((question, lines))
         return found
 

@@ -185,7 +185,8 @@ class Queue(People):
         hidden = read_json(self._hidden(round), ()) or {}
         for person, share in shares.items():
             if person not in hidden:
-                hidden[person] = [[vars(q), expected] for q, expected in self.checks(questions, person, len(share))]
+                drawn = self.checks(questions, person, len(share), with_prediction=self.show_prediction)
+                hidden[person] = [[vars(q), expected] for q, expected in drawn]
         write_atomically(self._hidden(round), json.dumps(hidden))
         for person, share in shares.items():
             write_sheet(files[person], self.rows(share, person, files[person].parent), self.separator)

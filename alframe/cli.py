@@ -20,14 +20,19 @@ from alframe import __version__
 from alframe.checks import look
 from alframe.config import COMPOSING, CONFIGS, NO_PRESET, Plan, build, check_overrides, composer, first_line, load
 from alframe.console import RoundTable
-from alframe.errors import AlframeError
+from alframe.errors import AlframeError, Waiting
 from alframe.loop import run
 from alframe.profile import Profile
 from alframe.record import Record
 
+WAITING = os.EX_TEMPFAIL
+"""Exit code of a run that waits for people: not a success, so that a script stops there, and not a failure."""
+
 
 def main() -> None:
-    """Console entry point. Exit code 0, or 1 after one line for each mistake or failed run, or 130 when interrupted."""
+    """Console entry point. Exit code 0, or 1 after one line for each mistake or failed run, or 130 when interrupted, or 75
+    (EX_TEMPFAIL of sysexits.h: nothing failed, try again later) where people have not answered yet.
+    """
     sys.path.append(os.getcwd())  # a user's own classes, named by _target_, lie in the folder they work in
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come to us, not to Hydra's own printing
     if "--version" in sys.argv[1:]:
@@ -58,7 +63,7 @@ def main() -> None:
     except KeyboardInterrupt:
         say("Interrupted. The same command again goes on where this one stopped.", error=True)
         raise SystemExit(130) from None
-    raise SystemExit(int(bool(outcome.errors)))
+    raise SystemExit(1 if outcome.errors else WAITING if outcome.n_waiting else 0)
 
 
 @dataclass
@@ -68,6 +73,7 @@ class Outcome:
     wants_traceback: bool
     cells: list[Path] = field(default_factory=list)
     errors: list[Exception] = field(default_factory=list)
+    n_waiting: int = 0
 
     def failed(self, error: Exception) -> None:
         """Note an error and tell it at once."""
@@ -86,6 +92,9 @@ def _hydra_main(outcome: Outcome) -> None:
             plan = build(cfg, dict(context.runtime.choices), list(context.overrides.task))
             execute(plan)
             outcome.cells.append(plan.folder)
+        except Waiting as waiting:
+            outcome.n_waiting += 1
+            say(str(waiting))
         except Exception as error:
             elsewhere = sweep and not context.launcher._target_.endswith(".BasicLauncher")  # another process's outcome
             bug = not isinstance(error, (AlframeError, OSError))
@@ -99,7 +108,7 @@ def _hydra_main(outcome: Outcome) -> None:
 def launch(*overrides: str) -> list[dict[str, object]]:
     """What the command does with these overrides, from Python: run, go on, or leave alone; returns the round lines.
 
-    Raises the errors that the command prints.
+    Raises the errors that the command prints, and `Waiting` where people have not answered yet.
     """
     return execute(load(overrides))
 

@@ -39,6 +39,10 @@ class ProtocolError(AlframeError):
     """A comparison is open to objections, and was asked not to be."""
 
 
+class Waiting(Exception):
+    """People have not answered yet. Not an error: everything is stored, and the same command goes on once they have."""
+
+
 def did_you_mean(word: str, known: Iterable[str], *, otherwise: str = "") -> str:
     """`; did you mean 'entropy'?`, or `otherwise` when nothing known is close to `word`."""
     close = get_close_matches(word, list(known), n=1, cutoff=0.6)

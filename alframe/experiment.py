@@ -88,6 +88,20 @@ def check_parts(strategy: Schedule, uncertainty: Uncertainty, trainer: Trainer, 
     )
 
 
+def with_classes(e: Experiment, classes: tuple[str, ...]) -> Experiment:
+    """The experiment with `classes`, which begin with the dataset's: people found the others, and the config names them by now."""
+    if classes == e.data.pool.classes:
+        return e
+    expect(
+        not e.trainer.warm_start,
+        f"Expected trainer.warm_start=false with annotator.new_classes ({', '.join(classes[e.data.pool.n_classes :])}), got true; the last "
+        "round's network has no output for them: start again under another run.name.",
+    )
+    pool, test = (replace(images, classes=classes) for images in (e.data.pool, e.data.test))
+    target = None if e.target_images is None else replace(e.target_images, classes=classes)
+    return replace(e, data=replace(e.data, pool=pool, test=test), target_images=target)
+
+
 def network_of(e: Experiment, round: int) -> Any:
     """What builds the networks of a round: a model with a frozen trunk says when that is unfrozen."""
     model: Any = e.build_network

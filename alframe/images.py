@@ -135,7 +135,8 @@ class Data:
 
     `pool` holds the images that may be labelled (its labels go to the oracle alone), `test` the images that are only measured on.
     `augment` keeps labels true for this dataset, or is None. `normalization` is "pool" (mean and deviation of the pool's pixels,
-    for each channel), "image" (of each image by itself) or "none" (the network scales them).
+    for each channel), "image" (of each image by itself) or "none" (the network scales them). `root` is the folder that the
+    images' names are paths in, where they are files.
     """
 
     name: str
@@ -143,6 +144,7 @@ class Data:
     test: ImageSet
     augment: Augment | None = None
     normalization: str = "pool"
+    root: Path | None = None
 
     def __post_init__(self) -> None:
         if self.pool.shape != self.test.shape or self.pool.classes != self.test.classes:

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from alframe.annotator.base import Annotator, make_annotator
 from alframe.budget import Budget, draw_initial
+from alframe.consensus import Rules
 from alframe.console import RoundTable
 from alframe.errors import PoolError
-from alframe.experiment import Experiment, goes_on, learner_of
+from alframe.experiment import Experiment, goes_on, learner_of, with_classes
 from alframe.images import Data
 from alframe.learner import POOL, TEST, Learner
 from alframe.memory import keep_freed_memory
@@ -35,8 +36,9 @@ def run(experiment: Experiment, record: Record, table: RoundTable | None = None)
     e.check()
     keep_freed_memory()
     budget.check(len(e.data.pool))
-    pool = Pool(e.data.pool.ids, record.ledger, e.data.pool.n_classes, budget.count_validation)
-    annotator = make_annotator(e.annotator, labels=e.data.pool.labels, classes=e.data.pool.classes, seed=e.seed)
+    annotator, rules = _annotator(e, record)
+    e = with_classes(e, rules.classes or e.data.pool.classes)
+    pool = Pool(e.data.pool.ids, record.ledger, e.data.pool.n_classes, budget.count_validation, rules)
     learner = learner_of(e, record.done)
     table = table or RoundTable(binary=e.data.pool.n_classes == 2)
     for line in record.rounds:
@@ -72,6 +74,13 @@ def run(experiment: Experiment, record: Record, table: RoundTable | None = None)
     return record.rounds
 
 
+def _annotator(e: Experiment, record: Record) -> tuple[Annotator, Rules]:
+    pool = e.data.pool
+    known = {"labels": pool.labels, "classes": pool.classes, "seed": e.seed, "data": e.data}
+    annotator = make_annotator(e.annotator, **known, folder=record.folder, ledger=record.ledger.lines)
+    return annotator, getattr(annotator, "rules", Rules())
+
+
 def questions_of(stage: Line | None) -> list[Question]:
     return [Question(**question) for question in stage["questions"]] if stage else []
 
@@ -79,24 +88,41 @@ def questions_of(stage: Line | None) -> list[Question]:
 def ask(annotator: Annotator, pool: Pool, questions: list[Question]) -> float:
     """Put the questions that have no answer yet; each answer is in the ledger before the next. Returns seconds.
 
-    Raises `PoolError` when the annotator answers what was not asked, or leaves questions unanswered.
+    Raises `PoolError` when the annotator answers what was not asked, or leaves questions unanswered, and for classes that the
+    config does not name; `Waiting` when people have not answered yet.
     """
     begin = time.perf_counter()
-    answered = pool.answered(questions[0].round) if questions else set()
-    by_index = {question.index: question for question in questions if question.index not in answered}
-    for answer in annotator.annotate(list(by_index.values())):
-        question = by_index.pop(answer.index, None)
+    asked = {question.index: question for question in questions}
+    for answer in annotator.annotate(_open(pool, questions)):
+        question = answer.about or asked.get(answer.index)
         if question is None:
             raise PoolError(
                 f"Expected answers to the questions asked, got one about image {answer.index} from {answer.annotator}; mend the annotator."
             )
         pool.add(question, answer)
-    if by_index:
+    _check_named(pool, questions)
+    if left := _open(pool, questions):
         raise PoolError(
-            f"Expected an answer (a label, or None) to every question, got none about {len(by_index)} images "
-            f"(the first: {next(iter(by_index))}); run the same command again to ask for them."
+            f"Expected an answer (a label, or None) to every question, got none about {len(left)} images "
+            f"(the first: {left[0].index}); run the same command again to ask for them."
         )
     return time.perf_counter() - begin
+
+
+def _open(pool: Pool, questions: list[Question]) -> list[Question]:
+    answered = pool.answered(questions[0].round) if questions else set()
+    return [question for question in questions if question.index not in answered]
+
+
+def _check_named(pool: Pool, questions: list[Question]) -> None:
+    """Nothing is trained while a label stands for a class that has no number."""
+    unnamed = pool.unnamed(questions[0].round) if questions else {}
+    if unnamed:
+        told = ", ".join(f"{name!r} ({len(images)} images)" for name, images in unnamed.items())
+        raise PoolError(
+            f"Expected answers of classes that the config names, got the new {told}; run the same command with "
+            f"'annotator.new_classes=[{','.join([*pool.rules.new_classes, *unnamed])}]' to train on them, or change the answers."
+        )
 
 
 def final_numbers(lines: list[Line]) -> dict[str, float]:
@@ -169,6 +195,7 @@ def _fit_evaluate_query(e: Experiment, learner: Learner, pool: Pool, round: int,
         "validation": len(validation),
         **{f"test/{key}": value for key, value in test.metrics.items()},
         **{f"validation/{key}": value for key, value in held_out.items()},
+        **pool.agreement(round),
         **fitted,
         **seconds,
     }
@@ -270,7 +297,7 @@ def _shown(data: Data, pool: Pool, questions: list[Question]) -> tuple[np.ndarra
     """The queried images (None for cached features) and the answers, in rank order."""
     if not questions:
         return None, []
-    labels = {line["index"]: line["label"] for line in pool.ledger.lines if line["round"] == questions[0].round}
+    labels = {line["index"]: line["label"] for line in pool.settled(questions[0].round)}
     answers = [labels.get(question.index) for question in questions]
     images = data.pool.pixels[[question.index for question in questions]] if len(data.pool.shape) == 3 else None
     return images, answers

@@ -4,12 +4,25 @@ import json
 import operator
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from alframe.consensus import (
+    CHECKS,
+    NEW_CLASS,
+    UNANSWERED,
+    UNSURE,
+    Rules,
+    agreement,
+    same_name,
+    settle,
+    settle_all,
+    vote,
+)
 from alframe.errors import RunFolderError
 from alframe.storage import read_jsonl
 from alframe.trainer.trainer import Examples
@@ -54,15 +67,38 @@ def _whole(label: Any) -> Any:
         return label
 
 
-class Pool:
-    """The state that the ledger implies. `bought` counts answers paid for, `usable` those with a label."""
+def n_bought(lines: Iterable[dict[str, Any]], count_validation: bool) -> int:
+    """Questions that someone answered: an image is paid for once in a round, whoever and however many were asked.
 
-    def __init__(self, ids: list[str], ledger: Ledger, n_classes: int, count_validation: bool = True) -> None:
+    Answers that test an annotator (`gold`, `repeat`) and questions that nobody answered before the round was closed buy nothing.
+    """
+    return len(
+        {
+            (line["round"], line["index"])
+            for line in lines
+            if (count_validation or line["kind"] != "validation")
+            and line["kind"] not in CHECKS
+            and line.get("answer") != UNANSWERED
+        }
+    )
+
+
+class Pool:
+    """The state that the ledger implies. `bought` counts images paid for, `usable` those with a label.
+
+    The ledger holds every answer of every person; what is known of an image is derived from them by `rules`.
+    """
+
+    def __init__(
+        self, ids: list[str], ledger: Ledger, n_classes: int, count_validation: bool = True, rules: Rules | None = None
+    ) -> None:
         self.ids, self.ledger, self.n_classes, self.count_validation = ids, ledger, n_classes, count_validation
+        self.rules = rules or Rules()
+        self._answers: dict[tuple[int, int], dict[str, dict[str, Any]]] = {}
         self._asked = np.zeros(len(ids), dtype=bool)
         for line in ledger.lines:
             self._check(line)
-            self._asked[line["index"]] = True
+            self._note(line)
 
     def add(self, question: Question, answer: Answer) -> None:
         """Record an answer: ledger line first, memory second."""
@@ -76,27 +112,66 @@ class Pool:
             "rank": question.rank,
             "score": question.score,
             "time_s": round(answer.time_s, 3),
+            **({"answer": answer.answer} if answer.answer else {}),
+            **({"text": answer.text} if answer.text else {}),
             **answer.extra,
         }
         self._check(line)
         self.ledger.append(line)
-        self._asked[question.index] = True
+        self._note(line)
 
     @property
     def bought(self) -> int:
-        return sum(self.count_validation or line["kind"] != "validation" for line in self.ledger.lines)
+        return n_bought(self.ledger.lines, self.count_validation)
 
     @property
     def usable(self) -> int:
-        return sum(line["label"] is not None for line in self.ledger.lines)
+        return sum(line["label"] is not None for line in self.settled())
 
     def answered(self, round: int) -> set[int]:
-        """Dataset indices already answered in `round`."""
-        return {line["index"] for line in self.ledger.lines if line["round"] == round}
+        """Dataset indices that need no more answers in `round`: enough people gave one, and none is a class without a number."""
+        return {
+            index
+            for (of, index), lines in self._answers.items()
+            if of == round and self._is_complete(lines) and self._settle(lines).get("answer") != NEW_CLASS
+        }
+
+    def unnamed(self, round: int) -> dict[str, list[int]]:
+        """The images that people gave to a class which the config does not name, by its name."""
+        found: dict[str, list[int]] = {}
+        spelling: dict[str, str] = {}
+        for (of, index), lines in self._answers.items():
+            settled = self._settle(lines) if of == round and self._is_complete(lines) else {}
+            if settled.get("answer") == NEW_CLASS:
+                name = spelling.setdefault(same_name(settled["text"]), settled["text"])  # as it was written first
+                found.setdefault(name, []).append(index)
+        return found
+
+    def settled(self, round: int | None = None) -> list[dict[str, Any]]:
+        """A line for each question that was answered (in `round`, or in any), with what the answers come to; in (round, rank) order."""
+        lines = [line for line in settle_all(self._answers, self.rules) if round in (None, line["round"])]
+        return sorted(lines, key=lambda line: (line["round"], line["rank"]))
+
+    def agreement(self, round: int) -> dict[str, float]:
+        """How far the people who answered in `round` agree (`consensus.agreement`); empty where no image has two answers."""
+        votes = [
+            [v for v in (vote(line, self.rules.classes) for line in lines.values()) if v is not None]
+            for (of, _), lines in self._answers.items()
+            if of == round
+        ]
+        return {f"agreement/{name}": value for name, value in agreement(votes).items()}
 
     def unasked(self) -> np.ndarray:
-        """Dataset indices that nobody was asked about, ascending: the pool that a strategy sees."""
-        return np.flatnonzero(~self._asked)
+        """Dataset indices that nobody was asked about, or that were put back, ascending: the pool that a strategy sees."""
+        if not self.rules.people:
+            return np.flatnonzero(~self._asked)
+        out, unsure = np.zeros(len(self.ids), dtype=bool), np.zeros(len(self.ids), dtype=int)
+        for line in self.settled():
+            if line.get("answer") == UNSURE:
+                unsure[line["index"]] += 1
+            elif line.get("answer") != UNANSWERED:
+                out[line["index"]] = True
+        return np.flatnonzero(~out & (unsure <= self.rules.ask_again))
 
     def training(self) -> Examples:
         return self._examples(lambda kind: kind != "validation")
@@ -106,10 +181,21 @@ class Pool:
 
     def _examples(self, wanted: Any) -> Examples:
         """Usable answers in (round, rank) order, whatever the order in which they came."""
-        lines = [line for line in self.ledger.lines if wanted(line["kind"]) and line["label"] is not None]
-        lines.sort(key=lambda line: (line["round"], line["rank"]))
+        lines = [line for line in self.settled() if wanted(line["kind"]) and line["label"] is not None]
         rows = torch.tensor([line["index"] for line in lines], dtype=torch.int64)
         return Examples(rows, torch.tensor([line["label"] for line in lines], dtype=torch.int64))
+
+    def _note(self, line: dict[str, Any]) -> None:
+        """The last answer of a person about a question is the one that counts."""
+        self._asked[line["index"]] = True
+        if line["kind"] not in CHECKS:
+            self._answers.setdefault((line["round"], line["index"]), {})[line["annotator"]] = line
+
+    def _is_complete(self, lines: dict[str, dict[str, Any]]) -> bool:
+        return len(lines) >= self.rules.per_image or any(line.get("answer") == UNANSWERED for line in lines.values())
+
+    def _settle(self, lines: dict[str, dict[str, Any]]) -> dict[str, Any]:
+        return settle(list(lines.values()), self.rules)
 
     def _check(self, line: dict[str, Any]) -> None:
         index, label = line.get("index"), line.get("label")
@@ -123,7 +209,7 @@ class Pool:
                 f"Expected whole labels from 0 to {self.n_classes - 1} in {self.ledger.path}, got {label!r} for image {index}; "
                 "mend the annotator that answered so."
             )
-        if self._asked[index]:
+        if self._asked[index] and not self.rules.people:
             raise RunFolderError(
                 f"Expected one answer for each image in {self.ledger.path}, got a second one for image {index}."
             )

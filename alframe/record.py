@@ -6,7 +6,6 @@ leaves a folder from which the same command goes on to the same result.
 """
 
 import json
-import math
 import os
 import shutil
 from collections.abc import Mapping
@@ -21,7 +20,7 @@ from filelock import FileLock, Timeout
 from alframe.board import Board
 from alframe.contact_sheet import write_contact_sheet
 from alframe.errors import RunFolderError
-from alframe.pool import Ledger
+from alframe.pool import Ledger, n_bought
 from alframe.provenance import launch
 from alframe.storage import read_json, read_jsonl, write_atomically
 
@@ -42,11 +41,11 @@ class Record:
         self._lock = self._take(folder)
         try:
             _discard(folder, begin=overwrite)
-            extends = self._compare_config()
+            extends, changed = self._compare_config()
             self.rounds: list[dict[str, Any]] = read_jsonl(folder / "rounds.jsonl", ("round", "labels"))
             if extends:
                 self._reopen_last_round()
-            if extends or not (folder / "config.yaml").exists():
+            if changed or not (folder / "config.yaml").exists():
                 # Last, so that a launch that is killed before this extends again.
                 write_atomically(folder / "config.yaml", _yaml(config))
             self.ledger = Ledger(folder / "ledger.jsonl")
@@ -83,7 +82,7 @@ class Record:
         """Labels bought up to and including those that `round` was trained on."""
         count_validation = self.config.get("budget", {}).get("count_validation", True)
         lines = [line for line in self.ledger.lines if line["round"] <= round]
-        return sum(count_validation or line["kind"] != "validation" for line in lines)
+        return n_bought(lines, count_validation)
 
     def check_books(self) -> None:
         """Raise `RunFolderError` unless ledger, rounds and stored queries tell one story."""
@@ -191,11 +190,11 @@ class Record:
             ) from error
         return lock
 
-    def _compare_config(self) -> bool:
-        """Compare with the stored config, if any; True when only budget.rounds has grown."""
+    def _compare_config(self) -> tuple[bool, bool]:
+        """Compare with the stored config, if any: whether budget.rounds has grown, and whether anything has that may grow."""
         path = self.folder / "config.yaml"
         if not path.exists():
-            return False
+            return False, False
         try:
             stored = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (yaml.YAMLError, UnicodeDecodeError):
@@ -206,15 +205,14 @@ class Record:
             )
         old, new = _flat(stored), _flat(yaml.safe_load(_yaml(self.config)))
         differing = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
-        if differing == ["budget.rounds"] and new["budget.rounds"] > old.get("budget.rounds", math.inf):
-            return True
-        if differing:
-            changes = ", ".join(f"{key} ({old.get(key)} -> {new.get(key)})" for key in differing)
-            raise RunFolderError(
-                f"Expected the config that {self.folder} began with, got other values of {changes}; "
-                "use another run.name, or start again with run.overwrite=true."
-            )
-        return False
+        grown = [key for key in differing if _has_grown(key, old.get(key), new.get(key))]
+        if differing == grown:
+            return "budget.rounds" in grown, bool(grown)
+        changes = ", ".join(f"{key} ({old.get(key)} -> {new.get(key)})" for key in differing)
+        raise RunFolderError(
+            f"Expected the config that {self.folder} began with, got other values of {changes}; "
+            "use another run.name, or start again with run.overwrite=true."
+        )
 
     def _reopen_last_round(self) -> None:
         """A finished run is given more rounds: its last one bought nothing, so it is undone, committed or not, and run again."""
@@ -238,6 +236,13 @@ class Record:
             if not begun or line["labels"] == step:
                 stage = self.stage(f"round_{line['round']:03d}")
                 self.board.round(line, stage["evaluation"] if stage else None)
+
+
+def _has_grown(key: str, old: Any, new: Any) -> bool:
+    """Whether a run may go on with the new value: more rounds, or classes that people found, after those named before."""
+    if key == "budget.rounds":
+        return old is not None and new > old
+    return key == "annotator.new_classes" and isinstance(old, list) and isinstance(new, list) and new[: len(old)] == old
 
 
 def _yaml(config: dict[str, Any]) -> str:

@@ -31,8 +31,12 @@ def read_json(path: Path, keys: tuple[str, ...]) -> dict[str, Any] | None:
     return _object(path.read_bytes(), keys, str(path))
 
 
-def read_jsonl(path: Path, keys: tuple[str, ...] = ()) -> list[dict[str, Any]]:
-    """The objects of a JSON-lines file; a torn last line is cut off the file. Raises `RunFolderError` for any other damage."""
+def read_jsonl(path: Path, keys: tuple[str, ...] = (), *, mend: bool = True) -> list[dict[str, Any]]:
+    """The objects of a JSON-lines file; a torn last line is passed over, and with `mend` cut off the file.
+
+    Only who holds the run's lock may mend: the line may be one that another process is writing. Raises `RunFolderError` for any
+    other damage.
+    """
     if not path.exists():
         return []
     raw = path.read_bytes()
@@ -40,7 +44,7 @@ def read_jsonl(path: Path, keys: tuple[str, ...] = ()) -> list[dict[str, Any]]:
     lines = []
     for number, text in enumerate(whole.splitlines(), 1):
         lines.append(_object(text, keys, f"line {number} of {path}"))
-    if len(whole) < len(raw):
+    if mend and len(whole) < len(raw):
         with path.open("r+b") as file:
             file.truncate(len(whole))
             os.fsync(file.fileno())

@@ -86,10 +86,17 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """An annotator's answer to one question; `label` is None where there is none (skipped, unreadable)."""
+    """An annotator's answer to one question; `label` is None where there is none.
+
+    `answer` then says why, if a person does: unsure, skip, bad_image, or new_class, whose name is `text`. `about` is given
+    where the annotator tests itself with a question that the loop did not ask (kind gold or repeat).
+    """
 
     index: int
     label: int | None
     annotator: str
     time_s: float = 0.0
     extra: dict[str, Any] = field(default_factory=dict)
+    answer: str = ""
+    text: str = ""
+    about: Question | None = None

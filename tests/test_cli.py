@@ -249,3 +249,26 @@ def test_images_in_both_pool_and_test_are_told(tmp_path):
         "dataset=arrays", "dataset.root=twins.npz", "debug=fast", "strategy=random", "threads=1", cwd=tmp_path
     )
     assert "3 test images are in the pool too" in done.stderr
+
+
+def test_people_label_between_launches_and_get_the_oracles_run(workplace, tmp_path):
+    """Three questions to a person whose spreadsheet saves as Windows likes it; exit code 75 while they are open."""
+    from alframe.config import load
+
+    waiting, launches = ["run.root=people", "annotator=queue", *TINY, *BUDGET], 0
+    data = load(["dataset=defects", *TINY]).dataset.load(tmp_path / "cache")
+    answers = {id: data.pool.classes[label] for id, label in zip(data.pool.ids, data.pool.labels, strict=True)}
+    while (done := alframe(*waiting, cwd=tmp_path, check=False)).returncode == 75:
+        assert "Waiting for" in done.stdout
+        assert "error" not in done.stderr
+        [folder] = cells(tmp_path / "people")
+        path = sorted((folder / "queue").glob("*.csv"))[-1]
+        rows = [line.split(",", 7) for line in path.read_text(encoding="utf-8-sig").splitlines()]
+        column = rows[0].index("id")
+        with path.open("w", encoding="utf-8-sig", newline="") as file:
+            file.write("id;answer\r\n" + "".join(f"{row[column]};{answers[row[column]]}\r\n" for row in rows[1:]))
+        launches += 1
+    assert (done.returncode, launches) == (0, 3), done.stdout + done.stderr
+    [by_oracle] = cells(workplace[0] / "runs")[:1]
+    for ours, theirs in zip(read(folder), read(by_oracle), strict=True):
+        assert [{**line, "annotator": ""} for line in ours] == [{**line, "annotator": ""} for line in theirs]

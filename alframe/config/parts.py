@@ -44,7 +44,7 @@ TYPES = {
 """What the parts must be; a model and an annotator are made later, so theirs is anything that can be called."""
 INJECTED = {
     "model": {"shape", "n_classes"},
-    "annotator": {"labels", "classes", "seed"},
+    "annotator": {"labels", "classes", "seed", "data", "folder", "ledger"},
     "trainer.optimizer": {"params", "lr"},
 }
 """What the loop hands to a part beside the values of its YAML."""

@@ -164,10 +164,10 @@ def _defaults(node: Mapping[str, Any], group: str) -> dict[str, Any]:
 def cell_name(choices: Mapping[str, Any], overrides: Iterable[str]) -> str:
     """A folder name for one cell of a study: the choices of the main groups, then every other override that can change a result.
 
-    `budget.rounds` is left out: a finished run that is given more rounds goes on in its folder.
+    `budget.rounds` and `annotator.new_classes` are left out: a run that is given more of them goes on in its folder.
     """
     name = "-".join(str(choices[group]) for group in IN_EVERY_CELL)
-    quiet = (*NO_RESULT, "seed", "budget.rounds", "experiment", "hydra")
+    quiet = (*NO_RESULT, "seed", "budget.rounds", "annotator.new_classes", "experiment", "hydra")
     others = []
     for text in sorted(overrides):
         key = text.lstrip("+~").split("=", 1)[0]

@@ -59,7 +59,7 @@ class Elpv:
             test_size=self.test_size,
             seed=self.split_seed,
         )
-        return Data("elpv", pool, test, self.augmentation, self.normalization)
+        return Data("elpv", pool, test, self.augmentation, self.normalization, files.root)
 
 
 def _files() -> Files:

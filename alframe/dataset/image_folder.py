@@ -79,7 +79,7 @@ class ImageFolder:
                 test_size=self.test_size,
                 seed=self.split_seed,
             )
-        return Data(self.name, pool, test, self.augmentation, self.normalization)
+        return Data(self.name, pool, test, self.augmentation, self.normalization, root)
 
 
 def _is_parted(root: Path) -> bool:

@@ -64,7 +64,7 @@ class MvtecAd:
             test_size=self.test_size,
             seed=self.split_seed,
         )
-        return Data(f"mvtec_ad/{files.root.name}", pool, test, self.augmentation, self.normalization)
+        return Data(f"mvtec_ad/{files.root.name}", pool, test, self.augmentation, self.normalization, files.root)
 
     def _files(self) -> Files:
         root = existing_folder(self.root, WHAT, HOW).resolve()

@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from alframe.consensus import UNANSWERED, Rules, by_question, settle_all
+
 CONFIG, ROUNDS, PROVENANCE, LEDGER = "config.yaml", "rounds.jsonl", "provenance.json", "ledger.jsonl"
 CELL_GROUPS = ("strategy", "model", "trainer", "uncertainty", "annotator")
 """Choices that runs may differ in and still be compared; they name a cell."""
@@ -67,10 +69,23 @@ class Run:
         lines = []
         for line in text.splitlines():
             answer = parsed(line)
-            if not _is_answer(answer, len(self.classes) or MOST_CLASSES):
+            if not _is_answer(answer, len(self.answerable) if self.classes else MOST_CLASSES):
                 break
             lines.append(answer)
-        return sorted(lines, key=lambda line: (line["round"], line["rank"]))
+        return sorted(self._settled(lines), key=lambda line: (line["round"], line["rank"]))
+
+    @property
+    def answerable(self) -> tuple[str, ...]:
+        """The classes that an answer may name: the dataset's, and those that people found."""
+        annotator = self.config.get("annotator")
+        found = annotator.get("new_classes") if isinstance(annotator, Mapping) else None
+        return (*self.classes, *map(str, found if isinstance(found, list) else ()))
+
+    def _settled(self, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """A line for each question that someone answered: the ledger holds every answer of every person."""
+        aggregate = flat({"annotator": self.config.get("annotator")}).get("annotator.aggregate", "majority")
+        rules = Rules(people=True, aggregate=aggregate, classes=self.answerable)
+        return [line for line in settle_all(by_question(lines), rules) if line.get("answer") != UNANSWERED]
 
     @cached_property
     def labels(self) -> dict[int, int | None]:

@@ -1,0 +1,192 @@
+"""What every annotator that is people has in common: who is asked what, what they said so far, and when a round is complete."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from alframe.consensus import CHECKS, UNANSWERED, Line, Rules, majority, same_name, vote
+from alframe.errors import expect
+from alframe.rng import generator
+from alframe.storage import read_json
+from alframe.types import Answer, Question
+
+NOBODY = "nobody"
+
+
+class People:
+    """The bookkeeping of questions that people answer, over a ledger that others append to.
+
+    `people` are the names of those who are asked; none: whoever comes, one share of the work, under the name `name`. Each image is
+    given to `per_image` of them in turn. `quorum` in (0, 1] is the share of a round's images that must be answered before it is
+    closed; the others go back into the pool. `gold_rate` and `repeat_rate` in [0, 1]: how many images with a known answer are hidden
+    among each 1 that a person gets, from those that others answered and from the person's own.
+    """
+
+    def __init__(
+        self,
+        *,
+        classes: tuple[str, ...],
+        seed: int,
+        folder: Path,
+        ledger: list[dict[str, Any]],
+        new_classes: list[str],
+        people: list[str],
+        per_image: int,
+        aggregate: Literal["majority", "dawid_skene"],
+        ask_again: int,
+        quorum: float,
+        gold_rate: float,
+        repeat_rate: float,
+        name: str = "person",
+    ) -> None:
+        n_people = max(1, len(people))
+        expect(
+            0 < quorum <= 1, f"Expected annotator.quorum above 0 and at most 1, got {quorum}; 1 waits for every answer."
+        )
+        expect(
+            ask_again >= 0, f"Expected annotator.ask_again >= 0, got {ask_again}; 0 leaves out what nobody was sure of."
+        )
+        expect(
+            1 <= per_image <= n_people,
+            f"Expected annotator.per_image from 1 to the number of annotator.people ({n_people}), got {per_image}; "
+            "name as many people as an image needs, as in annotator.people=[anna,bob].",
+        )
+        expect(
+            len({same_name(p) for p in people}) == len(people)
+            and all(p.strip() == p and p.isprintable() and p and "/" not in p for p in people),
+            f"Expected different names in annotator.people, without '/' and blanks at the ends, got {people}.",
+        )
+        for key, rate in (("gold_rate", gold_rate), ("repeat_rate", repeat_rate)):
+            expect(0 <= rate <= 1, f"Expected annotator.{key} in [0, 1], got {rate}; 0.1 adds one for each ten images.")
+        known = [same_name(c) for c in (*classes, *new_classes)]
+        twice = sorted({c for c in new_classes if known.count(same_name(c)) > 1})
+        expect(
+            not twice,
+            f"Expected classes in annotator.new_classes that the dataset has not, each once, got {', '.join(twice)}.",
+        )
+        self.classes = (*classes, *new_classes)
+        self.rules = Rules(True, per_image, ask_again, aggregate, self.classes, tuple(new_classes))
+        self.people, self.name, self.quorum = tuple(people) or (name,), name, quorum
+        self.rates = {"gold": gold_rate, "repeat": repeat_rate}
+        self.seed, self.folder, self.ledger = seed, folder, ledger
+
+    # -- what was said -------------------------------------------------------------------------------------------------
+
+    def said(self, round: int) -> dict[tuple[bool, int], dict[str, Line]]:
+        """The last answer of each person in `round`, by (whether it is a check, index)."""
+        found: dict[tuple[bool, int], dict[str, Line]] = {}
+        for line in self.ledger:
+            if line["round"] == round:
+                found.setdefault((line["kind"] in CHECKS, line["index"]), {})[line["annotator"]] = line
+        return found
+
+    def missing(self, questions: Sequence[Question], person: str) -> list[Question]:
+        """Those of the open `questions` that are `person`'s to answer and have no answer of theirs, in order."""
+        n, said = len(self.people), self.said(questions[0].round) if questions else {}
+        share = []
+        for question in questions:
+            of = said.get((False, question.index), {})
+            turn = {self.people[(question.rank + step) % n] for step in range(self.rules.per_image)}
+            if person in turn and person not in of and len(of) < self.rules.per_image:
+                share.append(question)
+        return share
+
+    # -- when a round is complete --------------------------------------------------------------------------------------
+
+    def left(self, questions: Sequence[Question]) -> list[Question]:
+        """Those of `questions` that fewer people have answered than an image needs."""
+        said = self.said(questions[0].round) if questions else {}
+        return [q for q in questions if len(said.get((False, q.index), {})) < self.rules.per_image]
+
+    def n_asked(self, questions: Sequence[Question]) -> int:
+        """Images of the round of the open `questions`, those with all their answers too."""
+        answered = {index for check, index in self.said(questions[0].round) if not check}
+        return len(answered | {q.index for q in questions})
+
+    def close(self, questions: Sequence[Question]) -> Iterator[Answer]:
+        """For each image that is left over, a line that says so; nothing while the quorum is not reached."""
+        left = self.left(questions)
+        if left and len(left) <= (1 - self.quorum) * self.n_asked(questions) + 1e-9:
+            for question in left:
+                yield Answer(question.index, None, NOBODY, answer=UNANSWERED)
+
+    # -- questions with a known answer ---------------------------------------------------------------------------------
+
+    def checks(
+        self, questions: Sequence[Question], person: str, n: int, *, with_prediction: bool
+    ) -> list[tuple[Question, int]]:
+        """Questions of kind gold and repeat for `person`, who gets `n` images this round, each with the class that is known.
+
+        They depend on the seed and on earlier rounds alone. `with_prediction`: where the new ones come with one, so must these.
+        """
+        if not questions or not any(self.rates.values()):
+            return []
+        round, earlier = questions[0].round, self._earlier(questions[0], with_prediction)
+        drawn: list[tuple[Question, int]] = []
+        for kind in CHECKS:
+            known = []
+            for question, lines in earlier:
+                own = vote(lines[person], self.classes) if person in lines else None
+                others = majority(v for v in (vote(line, self.classes) for line in lines.values()) if v is not None)
+                expected = own if kind == "repeat" else others
+                if isinstance(expected, int) and all(question.index != q.index for q, _ in drawn):
+                    known.append((question, expected))
+            size = min(len(known), int(self.rates[kind] * n + 0.5))
+            stream = generator(self.seed, round, f"annotator/{kind}/{person}")
+            for place in _draw(len(known), size, stream):
+                question, expected = known[place]
+                drawn.append((Question(**{**vars(question), "kind": kind, "round": round}), expected))
+        return drawn
+
+    def _earlier(self, like: Question, with_prediction: bool) -> list[tuple[Question, dict[str, Line]]]:
+        """The answered questions of earlier rounds with what was said of them."""
+        found = []
+        for round in range(like.round):
+            name = f"round_{round - 1:03d}" if round else "initial"
+            stage = read_json(self.folder / "queries" / f"{name}.json", ("questions",)) or {"questions": []}
+            said = self.said(round)
+            for question in (Question(**question) for question in stage["questions"]):
+                lines = said.get((False, question.index), {})
+                if lines and not (with_prediction and like.probs is not None and question.probs is None):
+                    found.append((question, lines))
+        return found
+
+
+def is_new(answer: Answer, said: Mapping[tuple[bool, int], Mapping[str, Line]]) -> bool:
+    """Whether `said` (`People.said`) does not hold this answer as the last of its person about the image."""
+    line = said.get((answer.about is not None, answer.index), {}).get(answer.annotator)
+    given = (answer.label, answer.answer, answer.text)
+    return line is None or (line["label"], line.get("answer", ""), line.get("text", "")) != given
+
+
+def accuracy(ledger: Sequence[Line]) -> dict[str, dict[str, tuple[int, int]]]:
+    """By person and kind of check (gold, repeat): how many of the last answers were the expected one, and of how many."""
+    last: dict[tuple[str, str, int, int], Line] = {
+        (line["annotator"], line["kind"], line["round"], line["index"]): line
+        for line in ledger
+        if line["kind"] in CHECKS
+    }
+    found: dict[str, dict[str, tuple[int, int]]] = {}
+    for (person, kind, _, _), line in last.items():
+        right, of = found.setdefault(person, {}).get(kind, (0, 0))
+        found[person][kind] = right + (line["label"] == line.get("expected")), of + 1
+    return found
+
+
+def _draw(n: int, size: int, stream: torch.Generator) -> list[int]:
+    return torch.randperm(n, generator=stream)[:size].tolist()
+
+
+def predicted(question: Question, classes: Sequence[str]) -> Mapping[str, Any]:
+    """The columns of what the model thinks of an image; empty where it was asked of no model."""
+    if question.probs is None:
+        return {"reason": question.reason}
+    top = max(range(len(question.probs)), key=question.probs.__getitem__)
+    return {
+        "prediction": classes[top],
+        "probability": f"{question.probs[top]:.3f}",
+        "score": "" if question.score is None else f"{question.score:.4g}",
+        "reason": question.reason,
+    }

@@ -1,0 +1,242 @@
+"""People who label in a spreadsheet: a round writes a CSV file and ends; the same command reads what they filled in, and goes on."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from alframe.annotator.people import People, is_new, predicted
+from alframe.annotator.sheet import SEPARATORS, Row, read_sheet, seconds_of, unknown_id, write_sheet
+from alframe.annotator.words import NEW, meaning_of
+from alframe.contact_sheet import rgb
+from alframe.errors import DataError, Waiting, expect
+from alframe.images import Data
+from alframe.rng import generator
+from alframe.storage import read_json, write_atomically
+from alframe.types import Answer, Question
+
+
+class Queue(People):
+    """`RUN/queue/round_003.csv` (of several people one each, `round_003.anna.csv`): a row an image, with an empty column `answer`.
+
+    A row shows the image's file (the dataset's own, else a PNG exported beside it) and, with `show_prediction`, what the model
+    thinks; without, people are not led by it. `format` csv or jsonl; `separator` of the CSV. The rest is told in `People`.
+
+    A file that anyone has filled is never written again. With a mistake in a file nothing of it is taken over, since a mistake
+    is often a shifted column, and all of its mistakes are told; the answers of a file without one are in the ledger at once, even
+    if rows are still empty. Until its round is complete an answer may be changed: both stay in the ledger, and the last counts.
+    """
+
+    def __init__(
+        self,
+        *,
+        classes: tuple[str, ...],
+        seed: int,
+        folder: Path | None = None,
+        ledger: list[dict[str, Any]] | None = None,
+        data: Data | None = None,
+        new_classes: list[str] | None = None,
+        people: list[str] | None = None,
+        per_image: int = 1,
+        aggregate: Literal["majority", "dawid_skene"] = "majority",
+        ask_again: int = 1,
+        quorum: float = 1.0,
+        gold_rate: float = 0.0,
+        repeat_rate: float = 0.0,
+        show_prediction: bool = True,
+        format: Literal["csv", "jsonl"] = "csv",
+        separator: str = ",",
+    ) -> None:
+        super().__init__(
+            classes=classes,
+            seed=seed,
+            folder=folder or Path(),
+            ledger=[] if ledger is None else ledger,
+            new_classes=new_classes or [],
+            people=people or [],
+            per_image=per_image,
+            aggregate=aggregate,
+            ask_again=ask_again,
+            quorum=quorum,
+            gold_rate=gold_rate,
+            repeat_rate=repeat_rate,
+        )
+        expect(
+            separator in SEPARATORS,
+            f"Expected annotator.separator to be a comma, a semicolon or a tab, got {separator!r}.",
+        )
+        self.data, self.show_prediction, self.format, self.separator = data, show_prediction, format, separator
+        self.place = self.folder / "queue"
+
+    def annotate(self, questions: Sequence[Question]) -> Iterator[Answer]:
+        """The answers that people have filled in. Raises `DataError` with every mistake in their files, `Waiting` for the rest."""
+        if not questions:
+            return
+        self._write(questions)
+        mistakes, files = [], self.files(questions[0].round)
+        for person, path in files.items():
+            try:
+                yield from self.answers(path, questions, person)
+            except DataError as error:  # the other people's answers are taken over all the same
+                mistakes.append(str(error))
+        if mistakes:
+            raise DataError("\n".join(mistakes))
+        yield from self.close(questions)
+        if left := self.left(questions):
+            raise Waiting(self._what_to_do(questions, len(left)))
+
+    def files(self, round: int) -> dict[str, Path]:
+        """The file of each person; of people without a name there is one."""
+        names = {p: f".{p}" if p != self.name or len(self.people) > 1 else "" for p in self.people}
+        return {p: self.place / f"round_{round:03d}{name}.{self.format}" for p, name in names.items()}
+
+    # -- reading -------------------------------------------------------------------------------------------------------
+
+    def answers(
+        self, path: Path, questions: Sequence[Question], person: str, *, whole: bool = True
+    ) -> Iterator[Answer]:
+        """The answers in a file that the ledger does not hold yet. `person` gave those whose row names nobody.
+
+        `whole`: every open question of the person must have a row, filled or not. Raises `DataError` with a line for each mistake
+        before anything is yielded.
+        """
+        if not path.exists() and not self.missing(questions, person):
+            return  # nothing to ask of this person, so nothing was written
+        rows, mistakes = read_sheet(path)
+        said = self.said(questions[0].round)
+        by_id, checks = self._ids(questions), self._checks(questions, person)
+        found: list[Answer] = []
+        seen: dict[tuple[str, str], int] = {}
+        for row in rows:
+            who = row.annotator or person
+            first = seen.setdefault((row.id, who), row.number)
+            try:
+                if first != row.number:
+                    raise DataError(
+                        f"Expected one row for each image, got a second one for {row.id} (the first is row {first}); delete one."
+                    )
+                if row.id not in by_id and row.id not in checks:
+                    raise DataError(unknown_id(row.id, by_id))
+                answer = self._answer(row, who, by_id.get(row.id, -1), checks.get(row.id))
+            except DataError as error:
+                mistakes.append(f"row {row.number}: {error}")
+                continue
+            if answer is not None and is_new(answer, said):
+                found.append(answer)
+        if whole and not mistakes:
+            ids = {row.id for row in rows}
+            gone = [q.id for q in self.missing(questions, person) if q.id not in ids]
+            if gone:
+                mistakes.append(
+                    f"Expected a row for each image, got none for {', '.join(gone[:3])}{f' and {len(gone) - 3} more' if len(gone) > 3 else ''}; "
+                    "put the rows back, or rename the file to have it written again with what is open."
+                )
+        if mistakes:
+            raise DataError("\n".join(f"{path.name}: {mistake}" for mistake in mistakes))
+        yield from found
+
+    def _answer(self, row: Row, who: str, index: int, check: tuple[Question, int] | None) -> Answer | None:
+        seconds = seconds_of(row.seconds)
+        if not row.answer:
+            return None
+        meaning = meaning_of(row.answer, self.classes)
+        question, expected = check or (None, None)
+        return Answer(
+            index if question is None else question.index,
+            meaning.label,
+            who,
+            seconds,
+            {} if question is None else {"expected": expected},
+            meaning.answer,
+            meaning.text,
+            question,
+        )
+
+    def _ids(self, questions: Sequence[Question]) -> dict[str, int]:
+        """The images of the round by id: the open ones, and those with an answer, which may still be changed."""
+        answered = {
+            line["id"]: index
+            for (check, index), of in self.said(questions[0].round).items()
+            if not check
+            for line in of.values()
+        }
+        return answered | {question.id: question.index for question in questions}
+
+    def _checks(self, questions: Sequence[Question], person: str) -> dict[str, tuple[Question, int]]:
+        """The hidden questions of a person by id, as they were drawn when the file was written."""
+        stored = read_json(self._hidden(questions[0].round), ()) or {}
+        return {q["id"]: (Question(**q), expected) for q, expected in stored.get(person, [])}
+
+    def _hidden(self, round: int) -> Path:
+        return self.place / f".round_{round:03d}.json"
+
+    # -- writing -------------------------------------------------------------------------------------------------------
+
+    def _write(self, questions: Sequence[Question]) -> None:
+        """The files that are not there yet. What is hidden in them is stored first, the pictures before the file that names them."""
+        round = questions[0].round
+        files = {person: path for person, path in self.files(round).items() if not path.exists()}
+        shares = {person: share for person in files if (share := self.missing(questions, person))}
+        if not shares:
+            return
+        hidden = read_json(self._hidden(round), ()) or {}
+        for person, share in shares.items():
+            if person not in hidden:
+                drawn = self.checks(questions, person, len(share), with_prediction=self.show_prediction)
+                hidden[person] = [[vars(q), expected] for q, expected in drawn]
+        write_atomically(self._hidden(round), json.dumps(hidden))
+        for person, share in shares.items():
+            write_sheet(files[person], self.rows(share, person, files[person].parent), self.separator)
+
+    def rows(self, share: Sequence[Question], person: str, relative_to: Path) -> list[Mapping[str, Any]]:
+        """The rows of a file for `person` in `relative_to`: the questions of `share` in order, with checks hidden between them."""
+        shown = list(share)
+        if share:
+            round = share[0].round
+            stream = generator(self.seed, round, f"annotator/order/{person}")
+            for check, _ in self._checks(share, person).values():
+                shown.insert(int(torch.randint(len(shown) + 1, (1,), generator=stream)), check)
+        paths = self._pictures(shown)
+        rows: list[Mapping[str, Any]] = []
+        for rank, question in enumerate(shown, 1):
+            image = os.path.relpath(paths[question.id], relative_to) if question.id in paths else ""
+            model = predicted(question, self.classes) if self.show_prediction else {}
+            rows.append({"rank": rank, "id": question.id, "image": image, **model})
+        return rows
+
+    def _pictures(self, questions: Sequence[Question]) -> dict[str, Path]:
+        """Where each image can be looked at, by id; exported where the dataset has no file. Kept for the launches without the data."""
+        index = self.place / "images.json"
+        known: dict[str, str] = read_json(index, ()) or {}
+        if self.data is not None:
+            fresh = {q.id: str(path) for q in questions if q.id not in known and (path := self._picture(q))}
+            if fresh:
+                known |= fresh
+                write_atomically(index, json.dumps(known))
+        return {q.id: self.place / known[q.id] for q in questions if q.id in known}
+
+    def _picture(self, question: Question) -> Path | None:
+        assert self.data is not None
+        images = self.data.pool
+        if self.data.root is not None and images.names is not None:
+            original = Path(self.data.root) / images.names[question.index]
+            if original.is_file():
+                return original.resolve()
+        if len(images.shape) != 3:
+            return None  # features: there is nothing to look at
+        path = self.place / "images" / f"{question.id}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rgb(images.pixels[question.index]).save(path)
+        return path.relative_to(self.place)
+
+    def _what_to_do(self, questions: Sequence[Question], n_left: int) -> str:
+        files = [path for person, path in self.files(questions[0].round).items() if self.missing(questions, person)]
+        is_open = any((path.parent / f".~lock.{path.name}#").exists() for path in files)
+        return (
+            f"Waiting for {n_left} of {self.n_asked(questions)} answers of round {questions[0].round}: fill the column answer in "
+            f"{' and '.join(map(str, files))} ({', '.join(self.classes)}, unsure, skip, bad image, or {NEW} NAME), "
+            f"save{' it (it is open in LibreOffice)' if is_open else ''}, and run the same command again."
+        )

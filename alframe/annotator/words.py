@@ -1,0 +1,73 @@
+"""What a person writes as an answer, and what it means."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from alframe.consensus import BAD_IMAGE, NEW_CLASS, SKIP, UNSURE, same_name
+from alframe.errors import DataError, did_you_mean
+
+WORDS = {
+    UNSURE: UNSURE,
+    "?": UNSURE,
+    SKIP: SKIP,
+    "-": SKIP,
+    "bad image": BAD_IMAGE,
+    BAD_IMAGE: BAD_IMAGE,
+    "bad": BAD_IMAGE,
+}
+NEW = "new:"
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """A class (`label`), or none, and then what was said instead."""
+
+    label: int | None
+    answer: str = ""
+    text: str = ""
+
+
+def meaning_of(text: str, classes: Sequence[str]) -> Meaning:
+    """The meaning of a cell: the name of a class; unsure, skip or bad image; or `new: NAME`, a class that the config does not name.
+
+    Case, and white space at the ends and doubled, do not count. A class that is called like one of the words goes first. A spreadsheet
+    takes classes that are numbers for numbers: 1.0 and 1,0 are the class 1, and 7 is the class 007, where no other class is meant.
+    Raises `DataError` with the allowed answers for anything else.
+    """
+    if text in classes:
+        return Meaning(classes.index(text))
+    wanted = same_name(text)
+    for same in (
+        [number for number, name in enumerate(classes) if same_name(name) == wanted],
+        [number for number, name in enumerate(classes) if _number(name) is not None and _number(name) == _number(text)],
+    ):
+        if len(same) == 1:
+            return Meaning(same[0])
+        if same:
+            raise DataError(
+                f"Expected an answer that means one class, got {text!r}, which may be {' or '.join(repr(classes[n]) for n in same)}; write it exactly."
+            )
+    if wanted in WORDS:
+        return Meaning(None, WORDS[wanted])
+    if wanted.startswith(NEW):
+        name = " ".join(text.strip()[len(NEW) :].split())
+        if not name or _is_known(name, classes):
+            got = f"{name!r}, which is a class already; write {name}" if name else "none; write it after new:"
+            raise DataError(f"Expected the name of a new class, got {got}.")
+        if any(sign in name for sign in ",[]{}'\"=:$"):
+            raise DataError(f"Expected a name without punctuation for a new class, got {name!r}; choose another.")
+        return Meaning(None, NEW_CLASS, name)
+    allowed = [*classes, UNSURE, SKIP, "bad image"]
+    hint = did_you_mean(wanted, [same_name(name) for name in allowed], otherwise=".")
+    raise DataError(f"Expected {', '.join(allowed)} or {NEW} NAME, got {text!r}{hint}")
+
+
+def _is_known(name: str, classes: Sequence[str]) -> bool:
+    return same_name(name) in {same_name(known) for known in classes}
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text.strip().replace(",", "."))
+    except ValueError:
+        return None

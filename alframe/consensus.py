@@ -1,0 +1,188 @@
+"""From the answers of several people to one: majority or Dawid-Skene, and how far the people agree.
+
+A ledger's line has a `label`, or `label` null and an `answer`: unsure, skip, bad_image, new_class (whose name is in `text`), or
+unanswered (a round that was closed before anyone said anything). A vote is a class (int), bad_image, or a class that has no
+number yet (`new: NAME`); unsure and skip are abstentions.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float, Int
+
+Line = Mapping[str, Any]
+Vote = int | str
+
+UNSURE, SKIP, BAD_IMAGE, NEW_CLASS, UNANSWERED = "unsure", "skip", "bad_image", "new_class", "unanswered"
+NO_LABEL = (UNSURE, SKIP, BAD_IMAGE, NEW_CLASS)
+"""What a person may say instead of a class."""
+CHECKS = ("gold", "repeat")
+"""Kinds of ledger lines that test the annotator: the image has an answer already. They buy nothing and label nothing."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How answers become labels; an annotator declares them, the loop obeys.
+
+    `people`: an image may have answers of several people, and the last of each counts; else it has one, and a second is an error.
+    `per_image`: people whose answers an image needs. `ask_again`: how often an image that nobody was sure of goes back into the
+    pool. `classes`: the dataset's, and after them `new_classes`, which people found and the config names by now.
+    """
+
+    people: bool = False
+    per_image: int = 1
+    ask_again: int = 0
+    aggregate: Literal["majority", "dawid_skene"] = "majority"
+    classes: tuple[str, ...] = ()
+    new_classes: tuple[str, ...] = ()
+
+
+def same_name(name: str) -> str:
+    """The form in which two spellings of a class are the same: case and white space do not count."""
+    return " ".join(name.split()).casefold()
+
+
+def vote(line: Line, classes: Sequence[str] = ()) -> Vote | None:
+    """What a line says of its image, or None where it abstains. A new class that `classes` names by now is its number."""
+    if line["label"] is not None:
+        return int(line["label"])
+    if line.get("answer") == NEW_CLASS:
+        wanted = same_name(str(line.get("text", "")))
+        numbers = [number for number, name in enumerate(classes) if same_name(name) == wanted]
+        return numbers[0] if numbers else f"new: {wanted}"
+    return BAD_IMAGE if line.get("answer") == BAD_IMAGE else None
+
+
+def majority(votes: Iterable[Vote]) -> Vote | None:
+    """The most frequent vote, or None where there is none or two lead."""
+    ranked = Counter(votes).most_common(2)
+    if not ranked or (len(ranked) == 2 and ranked[0][1] == ranked[1][1]):
+        return None
+    return ranked[0][0]
+
+
+def agreement(votes: Sequence[Sequence[Vote]]) -> dict[str, float]:
+    """How far people agree on the images that two or more of them voted on; empty where there is none.
+
+    `pairs`, in [0, 1]: the share of the pairs of votes on one image that are the same, mean over the images. `kappa`, at most 1:
+    (pairs - chance) / (1 - chance), where chance is the sum of the squared shares of the votes; left out where all votes are one.
+    Source: Fleiss 1971, Measuring nominal scale agreement among many raters. Differs: images may have different numbers of votes.
+    """
+    items = [Counter(item) for item in votes if len(item) > 1]
+    if not items:
+        return {}
+    pairs = float(np.mean([sum(k * (k - 1) for k in item.values()) / _pairs(item.total()) for item in items]))
+    total = sum(items, Counter())
+    chance = sum((k / total.total()) ** 2 for k in total.values())
+    return {"pairs": pairs} | ({"kappa": (pairs - chance) / (1 - chance)} if chance < 1 else {})
+
+
+def _pairs(n: int) -> int:
+    return n * (n - 1)
+
+
+def dawid_skene(
+    items: Int[np.ndarray, " a"],
+    people: Int[np.ndarray, " a"],
+    labels: Int[np.ndarray, " a"],
+    n_classes: int,
+    *,
+    prior: float = 0.01,
+    max_iterations: int = 200,
+    tolerance: float = 1e-8,
+) -> tuple[Float[np.ndarray, "i c"], Float[np.ndarray, "w c c"]]:
+    """The probability of each class for each item, and each person's confusion matrix (rows: truth), from `a` answers by EM.
+
+    Answer a: `people[a]` said `labels[a]` of `items[a]`; items and people are numbered from 0 without gaps. It starts from the
+    shares of the votes and ends when no probability moves by more than `tolerance`, or after `max_iterations`.
+    Source: Dawid and Skene 1979, Maximum likelihood estimation of observer error-rates using the EM algorithm. Differs: `prior`
+    is added to every count of the M step, so that an answer never seen has not the probability 0.
+    """
+    n_items, n_people = int(items.max(initial=-1)) + 1, int(people.max(initial=-1)) + 1
+    posterior = np.zeros((n_items, n_classes))
+    np.add.at(posterior, (items, labels), 1.0)
+    posterior /= posterior.sum(axis=1, keepdims=True)
+    confusion = np.zeros((n_people, n_classes, n_classes))
+    for _ in range(max_iterations):
+        shares = posterior.sum(axis=0) + prior
+        counts = np.full((n_people, n_classes, n_classes), prior)  # [person, said, truth], turned below
+        np.add.at(counts, (people, labels), posterior[items])
+        confusion = (counts / counts.sum(axis=1, keepdims=True)).transpose(0, 2, 1)
+        log = np.tile(np.log(shares / shares.sum()), (n_items, 1))
+        np.add.at(log, items, np.log(confusion[people, :, labels]))
+        log -= log.max(axis=1, keepdims=True)
+        updated = np.exp(log) / np.exp(log).sum(axis=1, keepdims=True)
+        moved = float(np.abs(updated - posterior).max(initial=0.0))
+        posterior = updated
+        if moved <= tolerance:
+            break
+    return posterior, confusion
+
+
+def settle(lines: Sequence[Line], rules: Rules, dawid_skene_label: int | None = None) -> dict[str, Any]:
+    """One line for one question, from the last answer of each person about it: the first of them with the outcome in `label` and `answer`.
+
+    Whether the image has a class at all is put to the vote first; which one, then, among those who gave one. A tie is unsure, and
+    so are people who all abstain, unless all of them skip.
+    """
+    if len(lines) == 1 and lines[0].get("answer") != NEW_CLASS:
+        return dict(lines[0])
+    votes = [v for v in (vote(line, rules.classes) for line in lines) if v is not None]
+    outcome = majority("class" if isinstance(v, int) else v for v in votes)
+    if outcome == "class":
+        outcome = majority(v for v in votes if isinstance(v, int)) if dawid_skene_label is None else dawid_skene_label
+    settled = {key: value for key, value in lines[0].items() if key not in ("label", "answer", "text")}
+    settled["time_s"] = sum(line.get("time_s", 0.0) for line in lines)
+    if isinstance(outcome, int):
+        return {**settled, "label": outcome}
+    if outcome is None:
+        said = {line.get("answer", SKIP) for line in lines}
+        silent = UNANSWERED if said == {UNANSWERED} else SKIP if said <= {SKIP, UNANSWERED} else UNSURE
+        return {**settled, "label": None, "answer": UNSURE if votes else silent}
+    if outcome == BAD_IMAGE:
+        return {**settled, "label": None, "answer": BAD_IMAGE}
+    named = next(line["text"] for line in lines if vote(line, rules.classes) == outcome)
+    return {**settled, "label": None, "answer": NEW_CLASS, "text": named}
+
+
+Question = tuple[int, int]
+"""(round, index): an image may be asked about again in a later round."""
+
+
+def by_question(lines: Iterable[Line]) -> dict[Question, dict[str, Line]]:
+    """The last answer of each person to each question; answers that test the person are left out."""
+    found: dict[Question, dict[str, Line]] = {}
+    for line in lines:
+        if line["kind"] not in CHECKS:
+            found.setdefault((line["round"], line["index"]), {})[str(line.get("annotator"))] = line
+    return found
+
+
+def settle_all(answers: Mapping[Question, Mapping[str, Line]], rules: Rules) -> list[dict[str, Any]]:
+    """`settle` for each question, in the order of `answers`."""
+    likeliest = _likeliest(answers, rules) if rules.aggregate == "dawid_skene" else {}
+    return [settle(list(lines.values()), rules, likeliest.get(question)) for question, lines in answers.items()]
+
+
+def _likeliest(answers: Mapping[Question, Mapping[str, Line]], rules: Rules) -> dict[Question, int]:
+    """By question: the likeliest class by `dawid_skene` over all questions that got a class from someone."""
+    said = [
+        (question, name, v)
+        for question, lines in answers.items()
+        for name, line in lines.items()
+        if isinstance(v := vote(line, rules.classes), int)
+    ]
+    if not said:
+        return {}
+    questions = {question: number for number, question in enumerate(dict.fromkeys(q for q, _, _ in said))}
+    names = {name: number for number, name in enumerate(sorted({name for _, name, _ in said}))}
+    posterior, _ = dawid_skene(
+        np.array([questions[q] for q, _, _ in said]),
+        np.array([names[name] for _, name, _ in said]),
+        np.array([v for _, _, v in said]),
+        len(rules.classes),
+    )
+    return {question: int(posterior[number].argmax()) for question, number in questions.items()}

@@ -1,0 +1,61 @@
+import pytest
+
+from alframe.annotator.words import meaning_of
+from alframe.errors import DataError
+
+CLASSES = ("good", "Deep Scratch", "skip me")
+
+
+@pytest.mark.parametrize(("text", "label"), [("good", 0), (" GOOD ", 0), ("deep  scratch", 1), ("Skip Me", 2)])
+def test_case_and_white_space_do_not_count(text, label):
+    assert meaning_of(text, CLASSES).label == label
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("unsure", "unsure"),
+        ("?", "unsure"),
+        ("Skip", "skip"),
+        ("-", "skip"),
+        ("Bad Image", "bad_image"),
+        ("bad_image", "bad_image"),
+    ],
+)
+def test_words_for_no_class(text, answer):
+    meaning = meaning_of(text, CLASSES)
+    assert (meaning.label, meaning.answer) == (None, answer)
+
+
+def test_a_new_class_is_named():
+    meaning = meaning_of(" New:  oil   stain", CLASSES)
+    assert (meaning.label, meaning.answer, meaning.text) == (None, "new_class", "oil stain")
+
+
+@pytest.mark.parametrize(("text", "label"), [("1.0", 0), ("1,0", 0), ("1", 0), ("7", 1), ("007", 1), ("1E+01", 2)])
+def test_classes_that_are_numbers_survive_a_spreadsheet(text, label):
+    assert meaning_of(text, ("1", "007", "10")).label == label
+
+
+def test_two_classes_that_differ_by_case_need_the_exact_name():
+    assert meaning_of("a", ("A", "a")).label == 1
+    with pytest.raises(DataError, match="which may be 'AA' or 'aa'"):
+        meaning_of("Aa", ("AA", "aa"))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            "goood",
+            r"good, Deep Scratch, skip me, unsure, skip, bad image or new: NAME, got 'goood'; did you mean 'good'\?",
+        ),
+        ("0", "got '0'"),
+        ("new: Good", "which is a class already; write Good"),
+        ("new:", "got none"),
+        ("new: a,b", "without punctuation"),
+    ],
+)
+def test_anything_else_is_told_with_what_is_allowed(text, told):
+    with pytest.raises(DataError, match=told):
+        meaning_of(text, CLASSES)

@@ -1,0 +1,170 @@
+"""From several answers to one, against naive versions and published examples."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from alframe.consensus import Rules, agreement, dawid_skene, majority, settle, settle_all, vote
+
+CLASSES = ("good", "scratch")
+
+
+def line(label=None, answer=None, who="anna", text=None, index=0, **more):
+    said = {"answer": answer} if answer else {}
+    said |= {"text": text} if text else {}
+    return {"index": index, "round": 1, "rank": 0, "kind": "query", "label": label, "annotator": who, "time_s": 2.0, **said, **more}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("votes", "winner"),
+    [
+        ([], None),
+        ([1], 1),
+        ([0, 1], None),
+        ([0, 1, 1], 1),
+        ([0, 0, 1, 1], None),
+        (["bad_image", "bad_image", 1], "bad_image"),
+    ],
+)
+def test_the_majority_wins_and_a_tie_has_no_winner(votes, winner):
+    assert majority(votes) == winner
+
+
+@pytest.mark.parametrize(
+    ("lines", "label", "answer"),
+    [
+        ([line(1)], 1, None),
+        ([line(1), line(1, who="bob")], 1, None),
+        ([line(1), line(0, who="bob")], None, "unsure"),
+        ([line(1), line(answer="unsure", who="bob")], 1, None),
+        ([line(answer="unsure"), line(answer="skip", who="bob")], None, "unsure"),
+        ([line(answer="skip"), line(answer="skip", who="bob")], None, "skip"),
+        ([line(answer="skip"), line(answer="unanswered", who="nobody")], None, "skip"),
+        ([line(answer="unanswered", who="nobody")], None, "unanswered"),
+        ([line(1), line(answer="unanswered", who="nobody")], 1, None),
+        ([line(answer="bad_image"), line(answer="bad_image", who="bob"), line(0, who="cora")], None, "bad_image"),
+        ([line(answer="bad_image"), line(0, who="bob")], None, "unsure"),
+        ([line(answer="bad_image"), line(answer="bad_image", who="b"), line(0, who="c"), line(1, who="d"), line(1, who="e")], 1, None),
+        ([line(answer="new_class", text="dent"), line(answer="new_class", text=" Dent", who="bob")], None, "new_class"),
+        ([line(answer="new_class", text="Scratch"), line(1, who="bob")], 1, None),
+    ],
+)  # fmt: skip
+def test_what_several_answers_come_to(lines, label, answer):
+    settled = settle(lines, Rules(people=True, classes=CLASSES))
+    assert (settled["label"], settled.get("answer")) == (label, answer)
+    assert settled["time_s"] == 2.0 * len(lines)
+
+
+def test_a_single_answer_stays_the_line_it_is():
+    assert settle([line(1)], Rules()) == line(1)
+
+
+def test_a_new_class_gets_its_number_once_it_is_named():
+    said = line(answer="new_class", text="Dent")
+    assert vote(said, CLASSES) == "new: dent"
+    assert vote(said, (*CLASSES, "dent")) == 2
+    assert settle([said], Rules(True, classes=(*CLASSES, "dent")))["label"] == 2
+
+
+def naive_agreement(votes):
+    """Every pair written out."""
+    shares = []
+    for item in votes:
+        pairs = [a == b for a, b in itertools.combinations(item, 2)]
+        if pairs:
+            shares.append(sum(pairs) / len(pairs))
+    pooled = [v for item in votes if len(item) > 1 for v in item]
+    chance = sum((pooled.count(v) / len(pooled)) ** 2 for v in set(pooled))
+    observed = sum(shares) / len(shares)
+    return observed, (observed - chance) / (1 - chance)
+
+
+def test_agreement_equals_all_pairs_written_out():
+    rng = np.random.default_rng(0)
+    votes = [rng.integers(0, 3, rng.integers(0, 5)).tolist() for _ in range(60)]
+    found = agreement(votes)
+    assert (found["pairs"], found["kappa"]) == pytest.approx(naive_agreement(votes))
+
+
+def test_kappa_of_the_published_example():
+    """Fourteen raters, ten subjects, five categories: kappa 0.210 (Fleiss' example as in textbooks)."""
+    table = """0 0 0 0 14; 0 2 6 4 2; 0 0 3 5 6; 0 3 9 2 0; 2 2 8 1 1; 7 7 0 0 0; 3 2 6 3 0; 2 5 3 2 2; 6 5 2 1 0; 0 2 2 3 7"""
+    counts = [[int(n) for n in row.split()] for row in table.split(";")]
+    found = agreement([[c for c, n in enumerate(row) for _ in range(n)] for row in counts])
+    assert found["kappa"] == pytest.approx(0.210, abs=5e-4)
+    assert found["pairs"] == pytest.approx(0.378, abs=5e-4)
+
+
+def test_agreement_needs_two_votes_and_kappa_two_kinds_of_vote():
+    assert agreement([[1], [], [0]]) == {}
+    assert agreement([[1, 1], [1, 1]]) == {"pairs": 1.0}
+
+
+def simulated(accuracies, n=150, n_classes=3, seed=0):
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, n_classes, n)
+    said = [
+        (i, w, int(t) if rng.random() < p else int((t + rng.integers(1, n_classes)) % n_classes))
+        for i, t in enumerate(truth)
+        for w, p in enumerate(accuracies)
+    ]
+    return truth, *(np.array(column) for column in zip(*said, strict=True))
+
+
+def naive_dawid_skene(items, people, labels, n_classes, prior, iterations):
+    """The formulas of the paper with loops, products instead of logarithms."""
+    n_items, n_people = max(items) + 1, max(people) + 1
+    answers = list(zip(items.tolist(), people.tolist(), labels.tolist(), strict=True))
+    posterior = [
+        [sum(said == c for i, _, said in answers if i == item) for c in range(n_classes)] for item in range(n_items)
+    ]
+    posterior = [[v / sum(row) for v in row] for row in posterior]
+    for _ in range(iterations):
+        marginal = [sum(row[c] for row in posterior) + prior for c in range(n_classes)]
+        marginal = [m / sum(marginal) for m in marginal]
+        confusion = {}
+        for w, c in itertools.product(range(n_people), range(n_classes)):
+            counts = [
+                sum(posterior[i][c] for i, *given in answers if given == [w, said]) + prior for said in range(n_classes)
+            ]
+            confusion[w, c] = [k / sum(counts) for k in counts]
+        for item in range(n_items):
+            products = []
+            for c in range(n_classes):
+                product = marginal[c]
+                for i, w, said in answers:
+                    if i == item:
+                        product *= confusion[w, c][said]
+                products.append(product)
+            posterior[item] = [p / sum(products) for p in products]
+    return np.array(posterior), np.array([[confusion[w, c] for c in range(n_classes)] for w in range(n_people)])
+
+
+def test_dawid_skene_equals_the_formulas_written_out():
+    _, items, people, labels = simulated([0.9, 0.6, 0.5], n=25)
+    posterior, confusion = dawid_skene(items, people, labels, 3, prior=0.05, max_iterations=7, tolerance=0.0)
+    expected = naive_dawid_skene(items, people, labels, 3, 0.05, 7)
+    assert np.allclose(posterior, expected[0], atol=1e-10)
+    assert np.allclose(confusion, expected[1], atol=1e-10)
+
+
+def test_dawid_skene_knows_who_is_right_where_a_majority_does_not():
+    truth, items, people, labels = simulated([0.95, 0.95, 0.4, 0.4, 0.4], n=300)
+    posterior, confusion = dawid_skene(items, people, labels, 3)
+    ours = float(np.mean(posterior.argmax(axis=1) == truth))
+    votes = [majority(labels[items == i].tolist()) for i in range(300)]
+    assert ours > 0.94 > np.mean([v == t for v, t in zip(votes, truth, strict=True)]) + 0.05
+    found = confusion.diagonal(axis1=1, axis2=2).mean(axis=1)
+    assert np.allclose(found, [0.95, 0.95, 0.4, 0.4, 0.4], atol=0.08)
+
+
+def test_answers_by_dawid_skene_follow_the_reliable_person():
+    truth, items, people, labels = simulated([0.97, 0.97, 0.4, 0.4, 0.4], n=300)
+    answers = {}
+    for item, person, label in zip(items.tolist(), people.tolist(), labels.tolist(), strict=True):
+        answers.setdefault((1, item), {})[str(person)] = line(label, who=str(person), index=item)
+    settled = settle_all(answers, Rules(True, aggregate="dawid_skene", classes=("a", "b", "c")))
+    by_index = [next(s for s in settled if s["index"] == i) for i in range(300)]
+    right = [s["label"] == t for s, t in zip(by_index, truth, strict=True)]
+    assert np.mean(right) > 0.94

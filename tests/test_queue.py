@@ -1,0 +1,531 @@
+"""People who label in a spreadsheet, played by a script: a whole run, what goes wrong in files, and kills at any instant."""
+
+import csv
+import io
+import json
+import multiprocessing
+import os
+import signal
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import alframe.annotator.queue
+from alframe.annotator.people import accuracy
+from alframe.annotator.queue import Queue
+from alframe.budget import Budget
+from alframe.errors import ConfigError, DataError, PoolError, RunFolderError, Waiting
+from alframe.loop import run
+from alframe.pool import Ledger
+from alframe.queue_cli import main as queue_command
+from alframe.record import Record
+from alframe.scores import entropy
+from alframe.strategy.top_score import TopScore
+
+CPU = torch.device("cpu")
+BUDGET = Budget(initial=20, query_size=6, rounds=3)
+QUEUE = "alframe.annotator.queue.Queue"
+
+
+@pytest.fixture
+def make(make_experiment):
+    def make(annotator=Queue, budget=BUDGET, **options):
+        return make_experiment(strategy=TopScore(score=entropy), annotator=annotator, budget=budget, **options)
+
+    return make
+
+
+def config_of(experiment):
+    options = getattr(experiment.annotator, "keywords", {})
+    return {
+        "budget": {"rounds": experiment.budget.rounds},
+        "seed": experiment.seed,
+        "annotator": {"_target_": QUEUE, "_partial_": True, "new_classes": [], **options},
+    }
+
+
+def go(experiment, folder):
+    """One launch; True when the run is finished, False when it waits for people."""
+    record = Record(folder, config_of(experiment), tensorboard=False)
+    data = experiment.data
+    known = {
+        "dataset": "tiny",
+        "classes": list(data.pool.classes),
+        "data_hash": data.content_hash,
+        "n_pool": len(data.pool),
+    }
+    try:
+        record.begin(known, CPU)
+        run(experiment, record)
+    except Waiting:
+        return False
+    finally:
+        record.close()
+    return True
+
+
+def read_csv(path):
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def save(path, rows, *, separator=",", newline="\n", encoding="utf-8-sig"):
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), delimiter=separator, lineterminator=newline)
+    writer.writeheader()
+    writer.writerows(rows)
+    path.write_bytes(text.getvalue().encode(encoding))
+
+
+def fill(path, data, say=None, only=slice(None), **saved):
+    """The person: every row's true class, or what `say` has under the row's place."""
+    rows = read_csv(path)
+    index = {id: i for i, id in enumerate(data.pool.ids)}
+    for place, row in list(enumerate(rows))[only]:
+        row["answer"] = (say or {}).get(place) or data.pool.classes[data.pool.labels[index[row["id"]]]]
+    save(path, rows, **saved)
+
+
+def sheets(folder):
+    return sorted((folder / "queue").glob("round_*"))
+
+
+def drive(experiment, folder, say=None, **saved):
+    """Launches until the run is finished; before each the newest file is filled."""
+    for _ in range(10):
+        if go(experiment, folder):
+            return
+        fill(sheets(folder)[-1], experiment.data, say, **saved)
+    raise AssertionError("the run did not finish")
+
+
+def read(folder):
+    """Ledger and rounds as values, without seconds and names."""
+    return [
+        [
+            {k: v for k, v in json.loads(text).items() if not k.endswith("_s") and k != "annotator"}
+            for text in (folder / name).read_text().splitlines()
+        ]
+        for name in ("ledger.jsonl", "rounds.jsonl")
+    ]
+
+
+def ledger(folder):
+    return [json.loads(text) for text in (folder / "ledger.jsonl").read_text().splitlines()]
+
+
+SAVED = [
+    {},
+    {"separator": ";"},
+    {"newline": "\r\n"},
+    {"separator": ";", "newline": "\r\n"},
+    {"separator": "\t", "encoding": "utf-16"},
+]
+
+
+@pytest.fixture(scope="module")
+def by_oracle(tmp_path_factory):
+    from conftest import tiny_experiment
+
+    folder = tmp_path_factory.mktemp("oracle")
+    experiment = tiny_experiment(strategy=TopScore(score=entropy), budget=BUDGET)
+    assert go(experiment, folder)
+    return read(folder)
+
+
+@pytest.mark.parametrize("saved", SAVED, ids=str)
+def test_people_who_answer_as_the_oracle_give_the_same_run(make, tmp_path, by_oracle, saved):
+    drive(make(), tmp_path, **saved)
+    assert read(tmp_path) == by_oracle
+
+
+def test_json_lines_do_too(make, tmp_path, by_oracle):
+    experiment = make(partial(Queue, format="jsonl"))
+    labels = dict(zip(experiment.data.pool.ids, experiment.data.pool.labels, strict=True))
+    while not go(experiment, tmp_path):
+        path = sheets(tmp_path)[-1]
+        rows = [json.loads(text) for text in path.read_text().splitlines()]
+        for row in rows:
+            row["answer"] = f"class {labels[row['id']]}"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert read(tmp_path) == by_oracle
+
+
+def test_a_row_shows_the_image_and_what_the_model_thinks(make, tmp_path):
+    experiment = make()
+    go(experiment, tmp_path)
+    fill(sheets(tmp_path)[-1], experiment.data)
+    go(experiment, tmp_path)
+    first, second = (read_csv(path) for path in sheets(tmp_path))
+    assert [row["rank"] for row in second] == ["1", "2", "3", "4", "5", "6"]
+    assert all((tmp_path / "queue" / row["image"]).is_file() for row in first + second)
+    assert {row["prediction"] for row in first} == {""}
+    assert {row["prediction"] for row in second} <= {"class 0", "class 1"}
+    assert all(0.5 <= float(row["probability"]) <= 1 and "entropy" in row["reason"] for row in second)
+    assert {row["answer"] for row in second} == {""}
+
+
+def test_predictions_can_be_hidden(make, tmp_path):
+    experiment = make(partial(Queue, show_prediction=False))
+    go(experiment, tmp_path)
+    fill(sheets(tmp_path)[-1], experiment.data)
+    go(experiment, tmp_path)
+    assert all(row["prediction"] == row["reason"] == row["score"] == "" for row in read_csv(sheets(tmp_path)[-1]))
+
+
+def test_all_mistakes_are_told_at_once_and_nothing_of_that_file_is_taken(make, tmp_path):
+    experiment = make()
+    go(experiment, tmp_path)
+    path = sheets(tmp_path)[-1]
+    fill(path, experiment.data, {0: "clas 0", 4: "class 2"})
+    rows = read_csv(path)
+    rows[2]["id"] = "nothing-0"
+    rows[6]["seconds"] = "long"
+    save(path, [*rows, rows[8]])
+    written = path.read_bytes()
+    with pytest.raises(DataError) as told:
+        go(experiment, tmp_path)
+    lines = str(told.value).splitlines()
+    assert [line.split(": ")[1] for line in lines] == ["row 2", "row 4", "row 6", "row 8", "row 22"]
+    assert "did you mean 'class 0'?" in lines[0]
+    assert "class 0, class 1, unsure, skip, bad image or new: NAME" in lines[2]
+    assert "the first is row 10" in lines[4]
+    assert ledger(tmp_path) == []
+    assert path.read_bytes() == written
+    fill(path, experiment.data, only=slice(0, 0))
+    rows[0]["answer"], rows[4]["answer"], rows[2]["id"], rows[6]["seconds"] = "class 0", "class 1", "", ""
+    save(path, rows)
+    with pytest.raises(DataError, match="row 4: Expected an id, got an empty cell"):
+        go(experiment, tmp_path)
+
+
+def test_a_row_that_is_gone_is_told(make, tmp_path):
+    experiment = make()
+    go(experiment, tmp_path)
+    path = sheets(tmp_path)[-1]
+    fill(path, experiment.data)
+    rows = read_csv(path)
+    save(path, rows[:7])
+    with pytest.raises(DataError, match=rf"got none for {rows[7]['id']}, .* and 10 more"):
+        go(experiment, tmp_path)
+    path.write_text("")
+    with pytest.raises(DataError, match="an empty file"):
+        go(experiment, tmp_path)
+    assert ledger(tmp_path) == []
+
+
+def test_a_filled_part_is_taken_at_once_and_the_file_is_left_alone(make, tmp_path):
+    experiment = make()
+    go(experiment, tmp_path)
+    path = sheets(tmp_path)[-1]
+    fill(path, experiment.data, only=slice(0, 7))
+    written = path.read_bytes()
+    assert not go(experiment, tmp_path)
+    assert not go(experiment, tmp_path)
+    assert len(ledger(tmp_path)) == 7
+    assert path.read_bytes() == written
+
+
+def test_an_answer_may_be_changed_until_the_round_is_complete(make, tmp_path, by_oracle):
+    experiment = make()
+    go(experiment, tmp_path)
+    path = sheets(tmp_path)[-1]
+    fill(path, experiment.data, {1: "skip", 2: "bad image"}, only=slice(0, 5))
+    assert not go(experiment, tmp_path)
+    drive(experiment, tmp_path)
+    answers, rounds = read(tmp_path)
+    assert rounds == by_oracle[1]
+    assert len(answers) == len(by_oracle[0]) + 2
+    assert answers[5:7] == [by_oracle[0][1], by_oracle[0][2]]
+
+
+def test_unsure_goes_back_once_bad_images_and_skipped_ones_do_not(make, tmp_path):
+    drive(make(), tmp_path, {0: "unsure", 1: "bad image", 2: "skip"})
+    asked = {}
+    for line in ledger(tmp_path):
+        asked.setdefault(line["index"], []).append(line.get("answer"))
+    assert all(answers.count("unsure") <= 2 for answers in asked.values())
+    assert all(len(answers) == 1 for answers in asked.values() if answers[0] in ("bad_image", "skip"))
+    rounds = read(tmp_path)[1]
+    assert [line["labels"] for line in rounds] == [20, 26, 32, 38]
+    assert [line["usable"] for line in rounds] == [17, 20, 23, 26]
+
+
+def test_what_nobody_is_sure_of_can_be_kept_out(make, tmp_path):
+    def repeated(ask_again, folder):
+        drive(
+            make(partial(Queue, ask_again=ask_again), Budget(initial=40, query_size=13, rounds=3)),
+            folder,
+            dict.fromkeys(range(2, 13), "unsure"),
+        )
+        counts = np.bincount([line["index"] for line in ledger(folder)])
+        return int(counts.max())
+
+    assert repeated(0, tmp_path / "out") == 1
+    assert repeated(1, tmp_path / "once") == 2
+
+
+def test_a_new_class_stops_the_training_until_the_config_names_it(make, tmp_path):
+    experiment = make()
+    go(experiment, tmp_path)
+    fill(sheets(tmp_path)[-1], experiment.data, {3: "new: Dent", 9: "NEW: dent"})
+    with pytest.raises(PoolError, match=r"new 'Dent' \(2 images\).*annotator.new_classes=\[Dent\]"):
+        go(experiment, tmp_path)
+    assert len(ledger(tmp_path)) == 20
+    named = make(partial(Queue, new_classes=["Dent"]))
+    assert not go(named, tmp_path)
+    line = read(tmp_path)[1]
+    assert line == []
+    assert len(json.loads((tmp_path / "queries" / "round_000.json").read_text())["questions"][0]["probs"]) == 3
+    drive(named, tmp_path, {0: "dent"})
+    rounds = read(tmp_path)[1]
+    assert rounds[-1]["usable"] == 38
+    with pytest.raises(RunFolderError, match="annotator.new_classes"):
+        go(experiment, tmp_path)
+
+
+def test_a_new_class_may_be_taken_back(make, tmp_path, by_oracle):
+    experiment = make()
+    go(experiment, tmp_path)
+    path = sheets(tmp_path)[-1]
+    fill(path, experiment.data, {3: "new: dent"})
+    with pytest.raises(PoolError, match="dent"):
+        go(experiment, tmp_path)
+    fill(path, experiment.data)
+    drive(experiment, tmp_path)
+    assert read(tmp_path)[1] == by_oracle[1]
+
+
+def test_a_quorum_closes_a_round_and_the_rest_goes_back(make, tmp_path):
+    experiment = make(partial(Queue, quorum=0.9))
+    go(experiment, tmp_path)
+    fill(sheets(tmp_path)[-1], experiment.data, only=slice(0, 17))
+    assert not go(experiment, tmp_path)
+    assert len(ledger(tmp_path)) == 17
+    fill(sheets(tmp_path)[-1], experiment.data, only=slice(0, 18))
+    assert not go(experiment, tmp_path)
+    lines = ledger(tmp_path)
+    assert [line.get("answer") for line in lines] == [None] * 18 + ["unanswered"] * 2
+    stage = json.loads((tmp_path / "queries" / "round_000.json").read_text())
+    assert stage["line"]["labels"] == stage["line"]["usable"] == 18
+    drive(experiment, tmp_path)
+    assert [line["labels"] for line in read(tmp_path)[1]] == [18, 24, 30, 36]
+
+
+# -- several people ----------------------------------------------------------------------------------------------------
+
+
+def test_people_share_the_work_in_files_of_their_own(make, tmp_path, by_oracle):
+    experiment = make(partial(Queue, people=["anna", "bob"]))
+    while not go(experiment, tmp_path):
+        for path in sheets(tmp_path)[-2:]:
+            fill(path, experiment.data)
+    assert sorted(path.name for path in sheets(tmp_path))[:2] == ["round_000.anna.csv", "round_000.bob.csv"]
+    answers, rounds = read(tmp_path)
+    assert rounds == by_oracle[1]
+    assert sorted(map(str, answers)) == sorted(map(str, by_oracle[0]))
+    assert [line["annotator"] for line in ledger(tmp_path)].count("anna") == 19
+
+
+def test_several_answers_an_image_are_all_kept_and_the_majority_counts(make, tmp_path):
+    experiment = make(partial(Queue, people=["anna", "bob", "cora"], per_image=3))
+    data, wrong = experiment.data, {}
+    while not go(experiment, tmp_path):
+        anna, bob, cora = sheets(tmp_path)[-3:]
+        fill(anna, data)
+        fill(cora, data)
+        truth = [row["answer"] for row in read_csv(anna)]
+        wrong = {place: f"class {1 - int(said[-1])}" for place, said in enumerate(truth) if place % 3 == 0}
+        fill(bob, data, wrong)
+    lines = ledger(tmp_path)
+    rounds = read(tmp_path)[1]
+    assert len(lines) == 3 * 38
+    assert [line["labels"] for line in rounds] == [20, 26, 32, 38]
+    assert rounds[-1]["usable"] == 38
+    asked = 6
+    assert rounds[-1]["agreement/pairs"] == pytest.approx(1 - len(wrong) * (2 / 3) / asked)
+    assert rounds[-1]["agreement/kappa"] < 1
+
+
+def test_known_images_are_hidden_and_tell_who_is_right(make, tmp_path):
+    experiment = make(partial(Queue, people=["anna", "bob"], gold_rate=0.5, repeat_rate=0.5, show_prediction=False))
+    while not go(experiment, tmp_path):
+        for path in sheets(tmp_path)[-2:]:
+            if "anna" in path.name:
+                fill(path, experiment.data)
+            else:  # bob says class 0 of everything
+                rows = read_csv(path)
+                save(path, [{**row, "answer": "class 0"} for row in rows])
+    lines = ledger(tmp_path)
+    kinds = [line["kind"] for line in lines]
+    assert kinds.count("gold") + kinds.count("repeat") == 3 * 2 * 4
+    assert [line["labels"] for line in read(tmp_path)[1]] == [20, 26, 32, 38]
+    assert len(read_csv(tmp_path / "queue" / "round_001.anna.csv")) == 7
+    found = accuracy(lines)
+    assert found["bob"]["repeat"] == (6, 6)
+    assert found["anna"]["repeat"] == (6, 6)
+    assert sum(right for right, _ in found["anna"].values()) > 0
+    expected = [
+        line["label"] == line["expected"] for line in lines if line["kind"] == "gold" and line["annotator"] == "bob"
+    ]
+    assert found["bob"]["gold"] == (sum(expected), len(expected))
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"quorum": 0.0}, "annotator.quorum"),
+        ({"per_image": 2}, "annotator.per_image from 1 to the number of annotator.people"),
+        ({"people": ["a", "A"]}, "different names"),
+        ({"people": ["a/b"]}, "without '/'"),
+        ({"gold_rate": 2.0}, "annotator.gold_rate"),
+        ({"ask_again": -1}, "annotator.ask_again"),
+        ({"new_classes": ["Good"]}, "annotator.new_classes"),
+        ({"separator": "|"}, "annotator.separator"),
+    ],
+)
+def test_impossible_options_are_refused(options, told):
+    with pytest.raises(ConfigError, match=told):
+        Queue(classes=("good", "bad"), seed=0, **options)
+
+
+# -- the command -------------------------------------------------------------------------------------------------------
+
+
+def test_status_export_and_import(make, tmp_path, capsys, by_oracle):
+    experiment, folder = make(), tmp_path / "run"
+    go(experiment, folder)
+    fill(sheets(folder)[-1], experiment.data, only=slice(0, 4))
+    go(experiment, folder)
+    out = tmp_path / "elsewhere" / "open.jsonl"
+    out.parent.mkdir()
+    assert queue_command(["export", str(folder), str(out.with_suffix(".csv"))]) == 0
+    rows = read_csv(out.with_suffix(".csv"))
+    assert len(rows) == 16
+    assert all((out.parent / row["image"]).is_file() for row in rows)
+    assert queue_command(["export", str(folder), str(out.with_suffix(".csv"))]) == 1
+    assert "a new file" in capsys.readouterr().err
+
+    fill(out.with_suffix(".csv"), experiment.data, {0: "clas 1"}, only=slice(0, 9))
+    assert queue_command(["import", str(folder), str(out.with_suffix(".csv"))]) == 1
+    assert "open.csv: row 2: " in capsys.readouterr().err
+    fill(out.with_suffix(".csv"), experiment.data, only=slice(0, 9))
+    assert queue_command(["import", str(folder), str(out.with_suffix(".csv"))]) == 0
+    assert queue_command(["import", str(folder), str(out.with_suffix(".csv"))]) == 0
+    assert queue_command(["status", str(folder)]) == 0
+    told = capsys.readouterr().out
+    assert "9 answers taken" in told
+    assert "0 answers taken" in told
+    assert "round 0: 13 of 20 images answered (13 a class)" in told
+    assert "person: 13 answers" in told
+    assert "open: 7 images" in told
+    assert len(ledger(folder)) == 13
+    drive(experiment, folder)
+    assert read(folder)[1] == by_oracle[1]
+    assert queue_command(["import", str(folder), str(out.with_suffix(".csv"))]) == 1
+    assert "with none to give" in capsys.readouterr().err
+
+
+def test_import_waits_for_the_lock_and_knows_its_runs(make, tmp_path, capsys):
+    experiment = make()
+    go(experiment, tmp_path)
+    record = Record(tmp_path, config_of(experiment), tensorboard=False)
+    assert queue_command(["import", str(tmp_path), str(sheets(tmp_path)[0])]) == 1
+    assert "another process" in capsys.readouterr().err
+    assert queue_command(["status", str(tmp_path)]) == 0
+    record.close()
+    assert queue_command(["status", str(tmp_path / "queue")]) == 1
+    assert "the folder of a run" in capsys.readouterr().err
+
+
+# -- killed at any instant ---------------------------------------------------------------------------------------------
+
+
+def die(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def on_call(number, then):
+    def wrap(function):
+        calls = []
+
+        def wrapped(*arguments, **options):
+            calls.append(1)
+            return then(*arguments, **options) if len(calls) == number else function(*arguments, **options)
+
+        return wrapped
+
+    return wrap
+
+
+def die_after_half_a_line(ledger, line):
+    ledger._file.write(json.dumps(line)[:30])
+    ledger._file.flush()
+    die()
+
+
+KILLS = {  # in which launch, and where
+    "before the first file": (0, (alframe.annotator.queue, "write_sheet", on_call(1, die))),
+    "between the pictures": (0, (Queue, "_picture", on_call(9, die))),
+    "before the first answer": (1, (Ledger, "append", on_call(1, die))),
+    "between two answers": (1, (Ledger, "append", on_call(8, die))),
+    "in the middle of a ledger line": (1, (Ledger, "append", on_call(9, die_after_half_a_line))),
+    "after the last answer": (1, (Record, "store_stage", on_call(1, die))),
+    "before the second file": (1, (alframe.annotator.queue, "write_sheet", on_call(1, die))),
+    "between two answers of a query": (2, (Ledger, "append", on_call(3, die))),
+    "before the commit": (2, (Record, "commit", on_call(1, die))),
+    "in a fit": (2, (torch.optim.SGD, "step", on_call(7, die))),
+}
+
+
+def launch(experiment, folder, patch=None):
+    def child():
+        torch.set_num_threads(1)
+        if patch:
+            owner, name, wrap = patch
+            setattr(owner, name, wrap(getattr(owner, name)))
+        os._exit(0 if go(experiment, folder) else 75)
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    process.join(120)
+    return process.exitcode
+
+
+@pytest.mark.parametrize("moment", KILLS)
+def test_killed_no_answer_is_lost_and_none_counts_twice(moment, make, tmp_path, by_oracle):
+    number, patch = KILLS[moment]
+    experiment, launches = make(), 0
+    code = 75
+    while code != 0:
+        code = launch(experiment, tmp_path, patch if launches == number else None)
+        assert (code == -signal.SIGKILL) == (launches == number), "the kill did not come, or came again"
+        if sheets(tmp_path) and code == 75:
+            fill(sheets(tmp_path)[-1], experiment.data)
+        launches += 1
+        assert launches < 10
+    assert read(tmp_path) == by_oracle
+
+
+def test_files_of_the_dataset_are_shown_themselves(make, tmp_path):
+    from dataclasses import replace
+
+    from PIL import Image
+
+    from alframe.images import Data
+
+    experiment = make()
+    names = tuple(f"part {i:02d}.png" for i in range(len(experiment.data.pool)))
+    for name, pixels in zip(names, experiment.data.pool.pixels, strict=True):
+        Image.fromarray(pixels[0]).save(tmp_path / name)
+    data = Data("tiny", replace(experiment.data.pool, names=names), experiment.data.test, root=tmp_path)
+    go(replace(experiment, data=data), tmp_path / "run")
+    rows = read_csv(sheets(tmp_path / "run")[0])
+    index = {id: i for i, id in enumerate(data.pool.ids)}
+    assert all(
+        (tmp_path / "run/queue" / Path(row["image"])).resolve() == tmp_path / names[index[row["id"]]] for row in rows
+    )
+    assert not (tmp_path / "run/queue/images").exists()

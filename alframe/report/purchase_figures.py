@@ -9,7 +9,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from alframe.report.curves import Curve
-from alframe.report.figure import FONT, INK, label_counts, looks, name_the_ends, plain, plot_curves, shorten
+from alframe.report.figure import FONT, INK, columns_of, label_counts, looks, name_the_ends, plain, plot_curves, shorten
 from alframe.report.summary import Section
 
 CLASSES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#7A4FBF", "#F0E442", "#8C6D31", "#B5B5B5")
@@ -68,7 +68,7 @@ def balance_figure(shares: dict[str, Float[np.ndarray, "t c"]], names: list[str]
     if len(names) > most:
         order = np.argsort(-np.nanmean(np.concatenate(list(shares.values())), axis=0), kind="stable")
         names = [*(names[c] for c in order[: most - 1]), f"{len(names) - most + 1} others"]
-    columns = min(4, len(shares))
+    columns = columns_of(len(shares))
     rows = math.ceil(len(shares) / columns)
     shown = [shorten(name, 22) for name in names]
     width = max(4.6, columns * PANEL[0] + 0.6)

@@ -25,19 +25,9 @@ def chapter(section: Section, options: Options) -> Chapter | None:
     if not bought:
         return None
     blocks: list[Block] = []
-    unread = [
-        run.folder.name
-        for name, seeds in section.cells.items()
-        for seed, run in seeds.items()
-        if seed not in bought.get(name, {})
-    ]
-    if unread:
-        blocks.append(
-            Paragraph(
-                f"{len(unread)} of {len(section.runs)} ledgers are missing or damaged and left out of this chapter.",
-                "warning",
-            )
-        )
+    if n_unread := len(section.runs) - sum(map(len, bought.values())):
+        told = f"{n_unread} of {len(section.runs)} ledgers are missing or damaged and left out of this chapter."
+        blocks.append(Paragraph(told, "warning"))
     blocks += _discovery(section, bought)
     blocks += _balance(section, bought)
     blocks += _overlap(section, bought)
@@ -92,7 +82,7 @@ def _overlap(section: Section, bought: Bought) -> list[Block]:
     sizes = [sum(line["kind"] == "query" for line in lines) for seeds in bought.values() for lines in seeds.values()]
     n_left = (n_pool or 0) - min(len(lines) for seeds in bought.values() for lines in seeds.values()) + min(sizes)
     chance = (
-        f" Two random draws of that size would share about {jaccard_by_chance(max(sizes), max(sizes), n_left):.2f}."
+        f" Two random draws of {max(sizes):,} images would share about {jaccard_by_chance(max(sizes), max(sizes), n_left):.2f}."
         if n_left > 0
         else ""
     )

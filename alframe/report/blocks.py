@@ -22,22 +22,21 @@ class Options:
     target: float | None = None
     full_data_share: float = 0.95
     label_cost: float = 1.0
-    miss_cost: float = 10.0
-    false_alarm_cost: float = 1.0
     out: Path = field(default_factory=Path)
 
 
 @dataclass(frozen=True)
 class Paragraph:
-    """Plain text, without markup. `tone`: good, bad, warning, or nothing in particular."""
+    """Plain text, without markup. `tone`: good, bad, warning, or nothing in particular; `big`: what is to be read first."""
 
     text: str
     tone: str = ""
+    big: bool = False
 
 
 @dataclass(frozen=True)
 class Table:
-    """Cells are text as it is shown; the first column is a name, the others are set to the right. `note` explains the columns."""
+    """Cells are text as it is shown; the first column is a name. `note` explains the columns."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -45,6 +44,10 @@ class Table:
     note: str = ""
     tones: tuple[str, ...] = ()
     """By row: good, bad, warning or nothing; empty: none."""
+
+    def has_words(self, column: int) -> bool:
+        """Whether a column holds words, which are set to the left, and not numbers."""
+        return column == 0 or any(row[column][0] not in "0123456789+−-<>≤–" for row in self.rows if row[column])
 
 
 @dataclass(frozen=True)

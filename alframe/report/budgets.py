@@ -12,14 +12,14 @@ from alframe.report.summary import Section
 def chosen_counts(section: Section, at: tuple[int, ...]) -> tuple[list[float], list[int]]:
     """The label counts to show, and those of `at` that are left out as some run does not have them.
 
-    Without `at`: start, quarter points and end of the range, each moved to the nearest label count that was evaluated.
+    Without `at`: the quarter points of the range and its end, each moved to the nearest label count that was evaluated.
     """
     labels = next(iter(section.curves.values())).labels
     low, high = section.range
     if at:
         inside = sorted({count for count in at if low <= count <= high})
         return [float(count) for count in inside], sorted(set(at) - set(inside))
-    quarters = np.linspace(labels[0], labels[-1], 5)
+    quarters = np.linspace(labels[0], labels[-1], 5)[1:]  # at the start all strategies have the same labels
     return sorted({float(labels[np.abs(labels - quarter).argmin()]) for quarter in quarters}), []
 
 

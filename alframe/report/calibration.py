@@ -87,7 +87,11 @@ def _table(section: Section, curves: dict[str, dict[str, Curve]], bins: dict[str
         row = [name, *(mean_std(found[name].finals) if name in found else "" for found in curves.values())]
         if bins and name in bins:
             n, confidence, accuracy = bins[name].sum(axis=1)
-            row += [f"{confidence / n:.3f}", f"{accuracy / n:.3f}", f"{(confidence - accuracy) / n:+.3f}"]
+            row += [
+                f"{confidence / n:.3f}",
+                f"{accuracy / n:.3f}",
+                f"{(confidence - accuracy) / n:+.3f}".replace("-", "−"),
+            ]
         rows.append((*row, *[""] * (len(columns) - len(row))))
     note = "A positive difference of confidence and accuracy means too sure." if bins else ""
     return Table(tuple(columns), tuple(rows), note=note)

@@ -88,7 +88,7 @@ def _write(page: Any, compared: Sequence[Any], out: Path) -> list[Path]:
     drawn, curves = write.figures(page, compared, out)
     return [
         html(page, drawn, out),
-        write.markdown(page, out),
+        write.markdown(page, drawn, out),
         *curves,
         *write.tables(compared, out),
         latex(compared, out),
@@ -108,9 +108,8 @@ def _checked(options: dict[str, Any]) -> dict[str, Any]:
     target, share = options["target"], options["full_data_share"]
     expect(target is None or math.isfinite(target), _wrong("--target", "a value of the metric", target))
     expect(0 < share <= 1, _wrong("--full-data-share", "a share above 0 and at most 1", share))
-    for name in ("label_cost", "miss_cost", "false_alarm_cost"):
-        cost = options[name]
-        expect(0 <= cost < math.inf, _wrong(f"--{name.replace('_', '-')}", "a cost of 0 or more", cost))
+    cost = options["label_cost"]
+    expect(0 <= cost < math.inf, _wrong("--label-cost", "a cost of 0 or more", cost))
     return {**options, "at": tuple(sorted(set(at)))}
 
 
@@ -148,17 +147,6 @@ def _parser() -> argparse.ArgumentParser:
         help="how many labels reach this share of a run on all data? (default: 0.95)",
     )  # fmt: skip
     add("--label-cost", type=_number("--label-cost"), default=1.0, metavar="X", help="price of a label (default: 1)")
-    add(
-        "--miss-cost",
-        type=_number("--miss-cost"),
-        default=10.0,
-        metavar="X",
-        help="price of a missed defect (default: 10)",
-    )
-    add(
-        "--false-alarm-cost", type=_number("--false-alarm-cost"), default=1.0, metavar="X",
-        help="price of a false alarm (default: 1)",
-    )  # fmt: skip
     add("--tensorboard", action="store_true", help="write mean curves with bands for TensorBoard, to OUT/tensorboard")
     add("--strict", action="store_true", help="exit with 1, after writing, if a protocol check found something")
     return parser

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
+from alframe.report.phrases import tone_of
 from alframe.report.read import LeftOut
 from alframe.report.results import heading, table_of
 from alframe.report.summary import Section
@@ -21,7 +22,7 @@ def to_console(section: Section, console: Console) -> None:
     _line(console, Text(f"{_aligned(columns[:-1], widths)}   {columns[-1]}", style="bold"))
     for row in rows:
         verdict = row[-1]
-        style = "green" if verdict.startswith("better") else "red" if verdict.startswith("worse") else ""
+        style = {"good": "green", "bad": "red", "warning": "yellow"}.get(tone_of(verdict), "")
         numbers = _aligned(row[:-1], widths)
         _line(console, Text.assemble(numbers, "   ", (verdict, style)))
     for note in section.notes:

@@ -7,7 +7,7 @@ from typing import Any
 from PIL import Image, ImageChops, UnidentifiedImageError
 
 from alframe.report.blocks import Block, Chapter, Options, Paragraph, Strip
-from alframe.report.purchases import class_name
+from alframe.report.bought import class_name
 from alframe.report.run import Run
 from alframe.report.summary import Section
 

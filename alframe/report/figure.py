@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from alframe.report.curves import BOOTSTRAP_SEEDS, Curve, band
+from alframe.report.phrases import metric_words
 from alframe.report.summary import Section
 
 # Okabe and Ito's palette without its yellow, which is lost on white; told apart under every common colour blindness
@@ -35,7 +36,8 @@ class Drawn:
 
 def render(draw: Callable[[], Figure], dpi: int = 150) -> Drawn:
     """Draw once, encode twice, the PNG with `dpi` dots an inch; the same figure gives the same bytes. Names are shown as they are, dollar signs too."""
-    with matplotlib.rc_context({"svg.hashsalt": "alframe", "text.parse_math": False}):
+    # a title's height given is not searched for, which takes a sixth of the drawing
+    with matplotlib.rc_context({"svg.hashsalt": "alframe", "text.parse_math": False, "axes.titley": 1.0}):
         figure = draw()
         png, svg = io.BytesIO(), io.BytesIO()
         FigureCanvasAgg(figure)
@@ -102,6 +104,11 @@ def _panel(axes: Axes, section: Section, styles: dict[str, dict[str, Any]], x_la
     name_the_ends(axes, section.curves, styles)
 
 
+def columns_of(n: int, most: int = 4) -> int:
+    """Columns for `n` panels in as few rows as `most` allows, these as equal as can be: 3 + 2, not 4 + 1."""
+    return math.ceil(n / math.ceil(n / most))
+
+
 def plot_curves(axes: Axes, curves: dict[str, Curve], styles: dict[str, dict[str, Any]]) -> None:
     """The mean over seeds of each curve with its band."""
     bootstrap = min(len(curve.seeds) for curve in curves.values()) >= BOOTSTRAP_SEEDS
@@ -165,12 +172,6 @@ def looks(sections: Sequence[Section]) -> dict[str, dict[str, Any]]:
                 styles[name] = {"color": PALETTE[n_others % len(PALETTE)], "linestyle": style, "zorder": 3}
                 n_others += 1
     return styles
-
-
-def metric_words(metric: str) -> str:
-    """`test/auroc` as `test AUROC`, `test/recall/defective` as `test recall defective`."""
-    upper = {"auroc", "auprc", "nll", "ece"}
-    return " ".join(part.upper() if part in upper else part.replace("_", " ") for part in metric.split("/"))
 
 
 def _caption(n_seeds: Sequence[int], bootstrap: bool) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from alframe.report.blocks import Block, Chapter, Strip, Table
+from alframe.report.blocks import Block, Chapter, Strip
 from alframe.report.figure import Drawn
 from alframe.report.page import Page, Part
 from alframe.report.write import put
@@ -24,18 +24,11 @@ def html(page: Page, drawn: Mapping[str, Drawn], out: Path) -> Path:
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )  # fmt: skip
     environment.filters["kind"] = lambda block: type(block).__name__
-    environment.filters["wordy"] = _wordy
     environment.filters["picture"] = lambda name: _data(drawn[name])
     environment.filters["width"] = lambda name: round(96 * drawn[name].size[0])
     environment.filters["jpeg"] = lambda content: f"data:image/jpeg;base64,{base64.b64encode(content).decode()}"
     template = environment.get_template("page.html.j2")
     return put(out / "report.html", template.render(page=page, parts=_within(page.parts, MAX_STRIPS)))
-
-
-def _wordy(table: Table, column: int) -> bool:
-    """Whether a column holds words, which are set to the left, and not numbers."""
-    cells = [row[column] for row in table.rows if row[column]]
-    return any(cell[0] not in "0123456789+−-<" for cell in cells)
 
 
 def _data(figure: Drawn) -> str:

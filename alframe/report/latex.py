@@ -28,8 +28,8 @@ def escape(text: str) -> str:
 
 
 def tabular(table: Table) -> str:
-    """The table alone, set with booktabs: the first column to the left, the others to the right, a verdict to the left."""
-    sides = ["l", *("l" if column == "verdict" else "r" for column in table.columns[1:])]
+    """The table alone, set with booktabs: words to the left, numbers to the right."""
+    sides = ["l" if table.has_words(i) else "r" for i in range(len(table.columns))]
     rows = [" & ".join(map(escape, row)) + r" \\" for row in table.rows]
     head = " & ".join(map(escape, table.columns)) + r" \\"
     lines = [

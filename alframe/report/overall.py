@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from alframe.report import phrases
 from alframe.report.blocks import Block, Chapter, Options, Paragraph, Picture, Table
 from alframe.report.pairwise import penalty, penalty_table, sum_penalties
-from alframe.report.ranks import Ranks, diagram, ranks_over
+from alframe.report.ranks import MIN_COMPARISONS, Ranks, diagram, ranks_over
 from alframe.report.statistics import LEVEL, MIN_SEEDS
 from alframe.report.summary import Section
 
@@ -14,9 +14,9 @@ MAX_PENALTIES = 20
 
 
 def overall(sections: Sequence[Section], options: Options) -> Chapter | None:
-    """The penalty matrix and the ranks; nothing where no comparison has two strategies."""
-    useful = [section for section in sections if len(section.curves) > 1]
-    if not useful:
+    """The penalty matrix and the ranks; nothing under two comparisons of two strategies or more."""
+    useful = [section for section in sections if len(section.curves) > 1 and not section.has_all]
+    if len(useful) < MIN_COMPARISONS:
         return None
     blocks: list[Block] = [*_penalties(useful)]
     ranks, why_not = ranks_over(useful)

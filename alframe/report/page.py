@@ -21,6 +21,7 @@ from alframe.report import (
 )
 from alframe.report.blocks import Block, Chapter, Options, Paragraph, Picture, Table
 from alframe.report.overall import overall
+from alframe.report.phrases import counted
 from alframe.report.read import LeftOut
 from alframe.report.summary import Section
 
@@ -72,22 +73,24 @@ def assemble(
     notes: Sequence[str] = (),
 ) -> Page:
     """The report on `sections`. `protocol` holds the warnings; `notes` are further ones, on the options."""
-    n_runs = sum(len(section.runs) for section in sections)
-    verdicts, by_comparison = _in_short(sections, options)
-    parts = [Part("In short", (*verdicts, *(Paragraph(note, "warning") for note in notes)), by_comparison)]
+    several = len(sections) > 1
+    first, by_comparison = _in_short(sections, options)
+    warned = (*_grave(protocol), *(Paragraph(note, "warning") for note in notes))
+    parts = [Part("In short", (*first, *warned), by_comparison)]
     if protocol is not None:
         parts.append(Part(protocol.title, protocol.blocks))
     for section in sections:
         chapters = tuple(chapter for topic in TOPICS if (chapter := topic(section, options)) is not None)
-        parts.append(Part(section.title, (Paragraph(f"{results.heading(section)}."),), chapters))
+        shown = (results.curves(section),) if several else ()  # a single comparison has them in short
+        parts.append(Part(section.title, (Paragraph(f"{results.heading(section)}."), *shown), chapters))
     together = overall(sections, options)
     if together is not None:
         parts.append(Part(together.title, together.blocks))
     parts.append(Part("What was used", (), _used(sections, left, options.out)))
     parts.append(Part("How to read this", (Paragraph(results.HOW_TO_READ), *_apart(sections))))
-    return Page(
-        f"Learning curves of {n_runs} run{'s' if n_runs != 1 else ''}", _named(parts, several=len(sections) > 1)
-    )
+    runs = counted(sum(len(section.runs) for section in sections), "run")
+    title = f"{len(sections)} comparisons, {runs}" if several else f"{sections[0].title}: {runs} compared"
+    return Page(title, _named(parts, several))
 
 
 def out_of_range(sections: Sequence[Section], options: Options) -> list[str]:
@@ -109,12 +112,21 @@ def out_of_range(sections: Sequence[Section], options: Options) -> list[str]:
 
 
 def _in_short(sections: Sequence[Section], options: Options) -> tuple[tuple[Block, ...], tuple[Chapter, ...]]:
-    """The verdicts; under the comparisons' titles where there are several."""
+    """Whether it paid, and the verdict on each strategy; under the comparisons' titles where there are several."""
+    lead = {section.title: tuple(filter(None, (verdicts.headline(section, options),))) for section in sections}
     said = {section.title: tuple(verdicts.verdict_sentences(section, options)) for section in sections}
-    said = {title: found or (Paragraph("Nothing to compare with here."),) for title, found in said.items()}
     if len(sections) == 1:
-        return said[sections[0].title], ()
-    return (), tuple(Chapter(title, found) for title, found in said.items())
+        (section,) = sections
+        return (*lead[section.title], results.curves(section), *said[section.title]), ()
+    return (), tuple(Chapter(title, (*lead[title], *said[title])) for title in said)
+
+
+def _grave(protocol: Chapter | None) -> tuple[Paragraph, ...]:
+    """A pointer to objections that take every verdict's ground."""
+    blocks = protocol.blocks if protocol else ()
+    n = sum(isinstance(block, Paragraph) and block.tone == "bad" for block in blocks)
+    told = f"{counted(n, 'grave objection')} under Protocol: read {'it' if n == 1 else 'them'} before relying on any verdict here."
+    return (Paragraph(told, "bad"),) if n else ()
 
 
 def _used(sections: Sequence[Section], left: Sequence[LeftOut], out: Path) -> tuple[Chapter, ...]:

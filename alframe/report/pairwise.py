@@ -11,10 +11,10 @@ from alframe.report.blocks import Block, Chapter, Options, Paragraph, Table
 from alframe.report.curves import Curve, by_seed, paired_ends_and_areas
 from alframe.report.statistics import MIN_SEEDS, Difference, beats
 from alframe.report.summary import Section
-from alframe.report.verdicts import difference_cells
+from alframe.report.verdicts import difference_cells, difference_columns
 
 MAX_MATRIX = 10
-"""More strategies than this are not shown as a matrix of differences."""
+"""More strategies than this are not shown as matrices."""
 MAX_ROWS = 30
 
 
@@ -75,7 +75,8 @@ def penalty_table(names: Sequence[str], matrix: Float[np.ndarray, "k k"], n: int
     ]
     means = ("column mean", *(f"{mean:.2f}" for mean in matrix.mean(axis=0)))
     note = (
-        f"Row beats column: for each comparison (here {n}) the share of label counts at which the row's strategy is better by a paired t-test at 5 % (uncorrected), summed. "
+        "Row beats column: the share of label counts at which the row's strategy is better by a paired t-test at 5 % (uncorrected)"
+        f"{f', summed over {n} comparisons' if n > 1 else ''}. "
         "Column mean: how much a strategy is beaten; lower is better. Source: Ash et al. 2020, arXiv:1906.03671."
     )
     return Table(("strategy", *names), (*rows, means), title="Pairwise penalty matrix", note=note)
@@ -103,6 +104,9 @@ def chapter(section: Section, options: Options) -> Chapter | None:
         blocks.append(_matrix(section, found))
     if shown:
         blocks.append(_list(section, shown))
+    if len(section.curves) <= MAX_MATRIX:
+        names, matrix = list(section.curves), penalty(section.curves, section.lower_is_better)
+        blocks.append(penalty_table(names, matrix, 1))
     return Chapter(title, tuple(blocks), folded=True)
 
 
@@ -133,18 +137,6 @@ def _list(section: Section, shown: Sequence[Pair]) -> Table:
                     (test.p_holm or 0.0, (pair.first, pair.second, where, *difference_cells(test, section.metric)))
                 )
     rows.sort(key=lambda row: row[0])
-    unit = "points" if phrases.is_share(section.metric) else phrases.metric_words(section.metric)
-    columns = (
-        "first",
-        "second",
-        "where",
-        "seeds",
-        f"first − second ({unit})",
-        "95 % interval",
-        "effect",
-        "test",
-        "p",
-        "p (Holm)",
-    )
+    columns = ("first", "second", "where", *difference_columns("first − second", section.metric))
     cut = f"The {MAX_ROWS} surest of {len(rows)}." if len(rows) > MAX_ROWS else ""
     return Table(columns, tuple(row for _, row in rows[:MAX_ROWS]), title="Pairs that differ", note=cut)

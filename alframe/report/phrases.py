@@ -1,4 +1,4 @@
-"""Numbers as the report says them: shares in points, p-values, intervals. Never prints `nan`."""
+"""Numbers and verdicts as the report says them: shares in points, p-values, intervals. Never prints `nan`."""
 
 import math
 
@@ -14,6 +14,13 @@ def metric_words(metric: str) -> str:
         parts, of_class = parts[: of + 1], f" of {'/'.join(parts[of + 1 :])}"  # a class's name stays as it is
     words = [part.upper() if part in ACRONYMS else part.replace("_", " ") for part in parts]
     return " ".join(words[1:] if len(words) > 1 and words[0] == "test" else words) + of_class
+
+
+def tone_of(verdict: str) -> str:
+    """good, bad, warning (one at the end, the other in area) or nothing."""
+    if "better" in verdict and "worse" in verdict:
+        return "warning"
+    return "good" if verdict.startswith("better") else "bad" if verdict.startswith("worse") else ""
 
 
 def is_share(metric: str) -> bool:

@@ -55,10 +55,6 @@ class Power:
     finer: float
     finer_seeds: int | None
 
-    def visible_to(self, n: int) -> float:
-        """What a strategy with `n` seeds can show, in the same study."""
-        return visible_effect(n, self.n_tests) * self.sd
-
 
 def power_of(against: dict[str, Against]) -> list[Power]:
     """The power at the end and in area, over the tests that were made; nothing where none was."""
@@ -116,20 +112,30 @@ def seeds_to_show(effect: float, n: int, n_tests: int) -> int | None:
     return high
 
 
+def in_brief(power: Power, section: Section) -> str:
+    """What so many seeds can show, in one sentence."""
+    single = section.range[0] == section.range[1]
+    where = "" if single else " at the end" if power.where == "end" else " in area"
+    return (
+        f"{phrases.counted(power.n, 'seed')} reliably (in 4 of 5 such studies) show differences of about "
+        f"{phrases.size(power.visible, section.metric)} or more{where}; smaller ones can stay hidden."
+    )
+
+
 def statement(power: Power, metric: str) -> str:
-    """The power in words: what is invisible, how sure that is, and what more seeds would show."""
+    """The power in words: what can stay hidden, how sure that is, and what more seeds would show."""
     where = "at the end" if power.where == "end" else "in area"
     low, high = (phrases.number(edge, metric) for edge in power.interval)
     said = (
         f"With {phrases.counted(power.n, 'seed')} and {phrases.counted(power.n_tests, 'test')}, differences {where} under "
-        f"{phrases.size(power.visible, metric)} of {phrases.metric_words(metric)} are invisible (80 % power; between {low} and {high}, "
+        f"{phrases.size(power.visible, metric)} of {phrases.metric_words(metric)} can stay hidden (80 % power; between {low} and {high}, "
         "as the spread is itself estimated from these seeds)"
     )
     said += f"; {_more(power.finer_seeds, power.n)} would show {phrases.number(power.finer, metric)}."
     if power.open_difference is not None:
         said += (
             f" The largest difference seen that is not shown, {phrases.size(power.open_difference, metric)}, "
-            f"would take {_more(power.open_seeds, power.n)} if it is real."
+            f"would take {_more(power.open_seeds, power.n)}, if it is real."
         )
     return said
 

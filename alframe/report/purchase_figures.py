@@ -1,4 +1,4 @@
-"""The figures of what was bought: overlap matrix, discovery curves, classes by purchase."""
+"""The figures of what was bought: discovery curves, classes by purchase."""
 
 import math
 
@@ -9,38 +9,11 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from alframe.report.curves import Curve
-from alframe.report.figure import FONT, INK, label_counts, looks, name_the_ends, plain, plot_curves, shorten
+from alframe.report.figure import FONT, INK, columns_of, label_counts, looks, name_the_ends, plain, plot_curves, shorten
 from alframe.report.summary import Section
 
 CLASSES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#7A4FBF", "#F0E442", "#8C6D31", "#B5B5B5")
 PANEL = (2.3, 1.75)  # inches
-
-
-def overlap_figure(names: list[str], matrix: Float[np.ndarray, "s s"]) -> Figure:
-    """A square a pair of cells, below the diagonal, with its number where there is room."""
-    n = len(names)
-    shown = [shorten(name, 34) for name in names]
-    cell = max(0.36, min(0.62, 6 / n))
-    left, below = 0.3 + 0.08 * max(map(len, shown[1:])), 0.25 + 0.08 * max(map(len, shown[:-1]))
-    side = cell * (n - 1)
-    width, height = left + side + 0.9, side + below + 0.15
-    figure = Figure(figsize=(width, height), facecolor="white")
-    axes = figure.add_axes((left / width, below / height, side / width, side / height))
-    lower = np.where(np.tri(n, k=-1, dtype=bool), matrix, math.nan)[1:, :-1]
-    highest = max(0.1, np.nanmax(lower))
-    picture = axes.imshow(lower, cmap="Blues", vmin=0, vmax=highest)
-    for i, j in np.argwhere(~np.isnan(lower)):
-        dark = lower[i, j] > 0.55 * highest
-        axes.text(j, i, f"{lower[i, j]:.2f}", ha="center", va="center", fontsize=FONT - 1 if cell >= 0.5 else FONT - 3,
-                  color="white" if dark else INK)  # fmt: skip
-    axes.set_xticks(range(n - 1), shown[:-1], rotation=90, fontsize=FONT)
-    axes.set_yticks(range(n - 1), shown[1:], fontsize=FONT)
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-    bar = figure.add_axes(((left + side + 0.15) / width, below / height, 0.12 / width, side / height))
-    figure.colorbar(picture, cax=bar).outline.set_visible(False)
-    bar.tick_params(labelsize=FONT - 2, length=0)
-    return figure
 
 
 def discovery_figure(section: Section, curves: dict[str, Curve], words: str) -> Figure:
@@ -68,7 +41,7 @@ def balance_figure(shares: dict[str, Float[np.ndarray, "t c"]], names: list[str]
     if len(names) > most:
         order = np.argsort(-np.nanmean(np.concatenate(list(shares.values())), axis=0), kind="stable")
         names = [*(names[c] for c in order[: most - 1]), f"{len(names) - most + 1} others"]
-    columns = min(4, len(shares))
+    columns = columns_of(len(shares))
     rows = math.ceil(len(shares) / columns)
     shown = [shorten(name, 22) for name in names]
     width = max(4.6, columns * PANEL[0] + 0.6)

@@ -1,17 +1,18 @@
-"""What the strategies bought: how much of it is the same, of which classes it is, what was found, what could not be used."""
+"""What the strategies bought: what was found, of which classes it is, how much of it is the same, what could not be used."""
 
 import math
 from collections import Counter
 from collections.abc import Sequence
-from itertools import combinations
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
+from alframe.report import overlap
 from alframe.report.blocks import Block, Chapter, Options, Paragraph, Picture, Table
+from alframe.report.bought import Bought, class_name, purchases
 from alframe.report.curves import Curve
-from alframe.report.purchase_figures import balance_figure, discovery_figure, overlap_figure
+from alframe.report.purchase_figures import balance_figure, discovery_figure
 from alframe.report.results import mean_std
 from alframe.report.summary import Section
 
@@ -25,90 +26,13 @@ def chapter(section: Section, options: Options) -> Chapter | None:
     if not bought:
         return None
     blocks: list[Block] = []
-    unread = [
-        run.folder.name
-        for name, seeds in section.cells.items()
-        for seed, run in seeds.items()
-        if seed not in bought.get(name, {})
-    ]
-    if unread:
-        blocks.append(
-            Paragraph(
-                f"{len(unread)} of {len(section.runs)} ledgers are missing or damaged and left out of this chapter.",
-                "warning",
-            )
-        )
+    if n_unread := len(section.runs) - sum(map(len, bought.values())):
+        told = f"{n_unread} of {len(section.runs)} ledgers are missing or damaged and left out of this chapter."
+        blocks.append(Paragraph(told, "warning"))
     blocks += _discovery(section, bought)
     blocks += _balance(section, bought)
-    blocks += _overlap(section, bought)
+    blocks += overlap.blocks(section, bought)
     return Chapter("What was bought", tuple(blocks))
-
-
-Bought = dict[str, dict[int, list[dict[str, Any]]]]
-"""The ledger's answers by cell and seed, in the order of asking."""
-
-
-def purchases(section: Section) -> Bought:
-    """What each run bought up to the last label count of the section; runs whose ledger holds less than that are not in it."""
-    found: Bought = {}
-    for name, seeds in section.cells.items():
-        for seed, run in seeds.items():
-            lines = run.bought(section.range[1])
-            claimed = max((line["labels"] for line in run.rounds if line["labels"] <= section.range[1]), default=0)
-            if lines and len(lines) >= claimed:
-                found.setdefault(name, {})[seed] = lines
-    return found
-
-
-def jaccard(a: set[int], b: set[int]) -> float:
-    """Size of the intersection over that of the union, in [0, 1]; NaN of two empty sets."""
-    return len(a & b) / len(a | b) if a or b else math.nan
-
-
-def jaccard_by_chance(n_a: int, n_b: int, n_pool: int) -> float:
-    """About what two independent random draws of `n_a` and `n_b` from `n_pool` images have in common, as Jaccard index."""
-    shared = n_a * n_b / n_pool
-    return shared / (n_a + n_b - shared)
-
-
-def overlap(bought: Bought) -> Float[np.ndarray, "s s"]:
-    """Mean Jaccard index of the queried images of each two cells over their common seeds; NaN without one, 1 on the diagonal."""
-    queried = {
-        name: {seed: {line["index"] for line in lines if line["kind"] == "query"} for seed, lines in seeds.items()}
-        for name, seeds in bought.items()
-    }
-    matrix = np.eye(len(queried))
-    for (i, a), (j, b) in combinations(enumerate(queried.values()), 2):
-        both = [jaccard(a[seed], b[seed]) for seed in a.keys() & b.keys() if a[seed] or b[seed]]
-        matrix[i, j] = matrix[j, i] = np.mean(both) if both else math.nan
-    return matrix
-
-
-def _overlap(section: Section, bought: Bought) -> list[Block]:
-    matrix, names = overlap(bought), list(bought)
-    if len(names) < 2 or np.isnan(matrix[~np.eye(len(names), dtype=bool)]).all():
-        return []
-    n_pool = next((run.n_pool for run in section.runs if run.n_pool), None)
-    sizes = [sum(line["kind"] == "query" for line in lines) for seeds in bought.values() for lines in seeds.values()]
-    n_left = (n_pool or 0) - min(len(lines) for seeds in bought.values() for lines in seeds.values()) + min(sizes)
-    chance = (
-        f" Two random draws of that size would share about {jaccard_by_chance(max(sizes), max(sizes), n_left):.2f}."
-        if n_left > 0
-        else ""
-    )
-    same = [
-        f"{a} and {b} bought the same images in all common seeds; one of them adds nothing to this comparison."
-        for (i, a), (j, b) in combinations(enumerate(names), 2)
-        if matrix[i, j] == 1
-    ]
-    alt = "Overlap of purchases: " + ", ".join(
-        f"{a} and {b} {matrix[i, j]:.2f}" for (i, a), (j, b) in combinations(enumerate(names), 2) if i < 4 and j < 4
-    )
-    caption = f"Images queried by both, over those queried by either (Jaccard index), mean over the common seeds; the initial images are not counted.{chance}"
-    return [
-        Picture("overlap", lambda: overlap_figure(names, matrix), alt, caption),
-        *(Paragraph(text, "warning") for text in same),
-    ]
 
 
 def wanted_class(section: Section, bought: Bought) -> int | None:
@@ -253,9 +177,3 @@ def _balance(section: Section, bought: Bought) -> list[Block]:
     caption = "Classes of each purchase as shares, mean over the seeds; purchase 0 is the initial one."
     picture = Picture("classes", lambda: balance_figure(shares, names, MAX_CLASSES), alt, caption)
     return [picture, Table(columns, tuple(rows), note=note)]
-
-
-def class_name(section: Section, label: int) -> str:
-    """The class as the run folder names it, else its number."""
-    classes = section.runs[0].classes
-    return classes[label] if 0 <= label < len(classes) else f"class {label}"

@@ -1,4 +1,4 @@
-"""The first chapter of a comparison: its table, the learning curves by labels and, where people labelled, by their time."""
+"""The results of a comparison: its table, the learning curves by labels and, where people labelled, by their time."""
 
 import math
 from collections.abc import Sequence
@@ -7,9 +7,11 @@ from dataclasses import replace
 import numpy as np
 
 from alframe.report.blocks import Block, Chapter, Options, Paragraph, Picture, Table
-from alframe.report.curves import Difference, Points, on_grid
-from alframe.report.figure import learning_curves, metric_words
+from alframe.report.curves import Points, on_grid
+from alframe.report.figure import learning_curves
+from alframe.report.phrases import metric_words, p_value, tone_of
 from alframe.report.run import Run, number
+from alframe.report.statistics import Difference
 from alframe.report.summary import Section
 
 HOW_TO_READ = """\
@@ -21,22 +23,16 @@ these seeds do not show a difference, not that there is none."""
 
 
 def chapter(section: Section, options: Options) -> Chapter:
-    """Table, curves by labels, and curves by annotation time or why there are none."""
+    """Table, and the curves by annotation time or why there are none; `curves` are shown where the page wants them."""
     words = metric_words(section.metric)
-    low, high = section.range
-    alt = f"{words} of {', '.join(section.curves)} from {low:,} to {high:,} labels; the numbers are in the table above"
-    blocks: list[Block] = [
-        table(section),
-        *(Paragraph(note, "warning") for note in section.notes),
-        Picture("curves", lambda: learning_curves([section]), alt, f"{words} by labels bought."),
-    ]
+    blocks: list[Block] = [table(section), *(Paragraph(note, "warning") for note in section.notes)]
     hours = annotation_hours(section)
     if hours is None:
         cost = f" ({options.label_cost:g} each)" if options.label_cost != 1 else ""
         blocks.append(
             Paragraph(
                 f"The ledgers hold no time that people took, so every label costs the same{cost}: the curves by cost "
-                "are the curves above with another unit on the horizontal axis."
+                "are those by labels with another unit on the horizontal axis."
             )
         )
     else:
@@ -45,16 +41,22 @@ def chapter(section: Section, options: Options) -> Chapter:
         blocks.append(
             Picture("curves_by_time", by_time, alt, f"{words} by the time that annotators took for all labels so far.")
         )
-    return Chapter("Learning curves", tuple(blocks))
+    return Chapter("Results", tuple(blocks))
+
+
+def curves(section: Section) -> Picture:
+    """The learning curves by labels."""
+    words, (low, high) = metric_words(section.metric), section.range
+    alt = f"{words} of {', '.join(section.curves)} from {low:,} to {high:,} labels; the numbers are in the table of results"
+    return Picture("curves", lambda: learning_curves([section]), alt)
 
 
 def table(section: Section) -> Table:
     """A row a cell: the verdict, the end, the area, and how both differ from the baseline."""
     columns, rows = table_of(section)
-    tones = {"better": "good", "worse": "bad"}
     # the verdict is what is looked for: it stands beside the name, also where a narrow screen cuts the rest
     moved = [(row[0], row[-1], *row[1:-1]) for row in (columns, *rows)]
-    return Table(moved[0], tuple(moved[1:]), tones=tuple(tones.get(row[-1].split()[0], "") for row in rows))
+    return Table(moved[0], tuple(moved[1:]), tones=tuple(tone_of(row[-1]) for row in rows))
 
 
 def annotation_hours(section: Section) -> Section | None:
@@ -126,8 +128,5 @@ def std(values: Sequence[float] | np.ndarray) -> float:
 def _signed(test: Difference) -> str:
     if math.isnan(test.mean):
         return ""
-    return f"{test.mean:+.3f}" + (f" (p {_p(test.p_holm)})" if test.p_holm is not None else "")
-
-
-def _p(p: float) -> str:
-    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
+    difference = f"{test.mean:+.3f}".replace("-", "−")
+    return difference + (f" (p {p_value(test.p_holm)})" if test.p_holm is not None else "")

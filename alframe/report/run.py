@@ -149,10 +149,12 @@ def _is_answer(line: Any, n_classes: int) -> bool:
     """Whether a ledger's line has what the report reads of it, and a label that is one of `n_classes` or nothing."""
     return (
         isinstance(line, dict)
-        and all(_is_count(line.get(key)) for key in ("index", "round", "rank"))
+        and _is_count(line.get("index"))
+        and _is_count(line.get("round"))
+        and _is_count(line.get("rank"))
         and isinstance(line.get("kind"), str)
         and "label" in line
-        and (line["label"] is None or (_is_count(line["label"]) and line["label"] < n_classes))
+        and ((label := line["label"]) is None or (_is_count(label) and label < n_classes))
     )
 
 
@@ -161,7 +163,7 @@ def _is_round(line: Any) -> bool:
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return type(value) is int and value >= 0  # a bool is an int, but no count
 
 
 def is_finite(value: object) -> bool:

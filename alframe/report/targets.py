@@ -95,7 +95,7 @@ def saved(this: Curve, baseline: Curve, target: float, lower_better: bool) -> Sa
     )
     own, other = (labels_needed(c.labels, c.mean[None], target, lower_better)[0] for c in (this, baseline))
     of_means = float(other[0] - own[0]) if own[0] == own[1] and other[0] == other[1] else None
-    of_means_share = None if of_means is None else of_means / float(other[0])
+    of_means_share = of_means / float(other[0]) if of_means is not None and other[0] else None
     if not common:
         return Saved(0, 0, -np.inf, np.inf, None, None, of_means, of_means_share)
     bounds = np.stack([theirs[:, 0] - mine[:, 1], theirs[:, 1] - mine[:, 0]], axis=1)
@@ -103,7 +103,8 @@ def saved(this: Curve, baseline: Curve, target: float, lower_better: bool) -> Sa
     low, high = (float(edge) for edge in bounds.mean(axis=0))
     if not exact.all():
         return Saved(len(common), int(exact.sum()), low, high, None, None, of_means, of_means_share)
-    share = low / float(theirs.mean())
+    needed = float(theirs.mean())
+    share = low / needed if needed else None
     return Saved(len(common), len(common), low, low, share, mean_interval(bounds[:, 0]), of_means, of_means_share)
 
 
@@ -117,7 +118,7 @@ def chapter(section: Section, options: Options) -> Chapter | None:
     if not known:
         why = "No target: there is no baseline whose final value could be one, and none was asked for (--target)."
         return Chapter(title, (Paragraph(why, "warning"),), folded=True)
-    rows, tones = [], []
+    rows = []
     for name, target in known.items():
         curve = section.curves[name]
         needed = labels_needed(curve.labels, curve.values, target.value, section.lower_is_better)
@@ -131,7 +132,6 @@ def chapter(section: Section, options: Options) -> Chapter | None:
         if name in section.baselines:
             found = saved(curve, section.curves[section.baselines[name]], target.value, section.lower_is_better)
         rows.append((*row, *(_saved_cells(found) if found else ("", "", ""))))
-        tones.append(_tone(found.interval if found else None))
     sources = list(dict.fromkeys(f"{phrases.value(t.value)} ({t.source})" for t in known.values()))
     intro = f"Target: {phrases.metric_words(section.metric)} of {'; '.join(sources)}."
     columns = (
@@ -145,9 +145,9 @@ def chapter(section: Section, options: Options) -> Chapter | None:
     )
     note = (
         "Labels at which the curve first reaches the target, between two label counts by a straight line; initial labels count. Saved: labels less than the baseline "
-        "needs, a mean over the common seeds, paired; where a seed never reaches the target only a bound is known. The mean curve hides the spread between seeds."
+        "needs, a mean over the common seeds, paired; where a seed never reaches the target only a bound is known, or nothing. The mean curve hides the spread between seeds."
     )
-    return Chapter(title, (Paragraph(intro), Table(columns, tuple(rows), note=note, tones=tuple(tones))))
+    return Chapter(title, (Paragraph(intro), Table(columns, tuple(rows), note=note)))
 
 
 def _median(needed: Float[np.ndarray, "s 2"]) -> str:
@@ -170,13 +170,7 @@ def _saved_cells(found: Saved) -> tuple[str, str, str]:
         return f"at least {_signed(found.low)}", "–", means
     if np.isfinite(found.high):
         return f"at most {_signed(found.high)}", "–", means
-    return f"not known ({found.n_both} of {found.n} seeds reach it in both)", "–", means
-
-
-def _tone(interval: tuple[float, float] | None) -> str:
-    if interval is None:
-        return ""
-    return "good" if interval[0] > 0 else "bad" if interval[1] < 0 else ""
+    return "not known", "–", means
 
 
 def _signed(labels: float) -> str:

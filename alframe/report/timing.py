@@ -8,7 +8,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from alframe.report.blocks import Chapter, Options, Picture, Table
-from alframe.report.figure import FONT, INK, plain, shorten
+from alframe.report.figure import FONT, INK, columns_of, plain, shorten
 from alframe.report.run import Run, number
 from alframe.report.summary import Section
 
@@ -63,7 +63,7 @@ def _duration(seconds: float) -> str:
 
 
 def _figure(seconds: dict[str, np.ndarray]) -> Figure:
-    columns = min(4, len(seconds))
+    columns = columns_of(len(seconds))
     rows = math.ceil(len(seconds) / columns)
     width, height = max(4.6, columns * PANEL[0] + 0.6), rows * (PANEL[1] + 0.35) + 0.75
     figure = Figure(figsize=(width, height), facecolor="white")

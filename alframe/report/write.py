@@ -3,7 +3,7 @@
 import csv
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from alframe.report.blocks import Block, Paragraph, Picture, Strip, Table
@@ -42,9 +42,11 @@ def figures(page: Page, sections: Sequence[Section], out: Path) -> tuple[dict[st
     return drawn, [put(out / "curves.png", together.png), put(out / "curves.svg", together.svg)]
 
 
-def markdown(page: Page, out: Path) -> Path:
+def markdown(page: Page, drawn: Mapping[str, Drawn], out: Path) -> Path:
     """`report.md`: the page as text, with its figures as PNG."""
-    text = [f"# {escape(page.title)}", "", "![Learning curves](curves.png)", ""]
+    text = [f"# {escape(page.title)}", ""]
+    if "curves" not in drawn:  # several comparisons
+        text += ["![Learning curves](curves.png)", ""]
     for part in page.parts:
         text += [f"## {escape(part.title)}", ""]
         text += [line for block in part.blocks for line in _lines(block)]
@@ -64,7 +66,8 @@ def escape(text: str) -> str:
 def _lines(block: Block) -> list[str]:
     match block:
         case Paragraph():
-            return [f"{MARKS.get(block.tone, '')}{escape(block.text)}", ""]
+            text = f"**{escape(block.text)}**" if block.big else escape(block.text)
+            return [f"{MARKS.get(block.tone, '')}{text}", ""]
         case Table():
             return _table(block)
         case Picture():
@@ -80,7 +83,7 @@ def _table(table: Table) -> list[str]:
         "| " + " | ".join(escape(cell).replace("|", "\\|") for cell in row) + " |"
         for row in (table.columns, *table.rows)
     ]
-    under = "|---|" + "---:|" * (len(table.columns) - 1)
+    under = "|" + "".join("---|" if table.has_words(i) else "---:|" for i in range(len(table.columns)))
     note = [escape(table.note), ""] if table.note else []
     return [*title, rows[0], under, *rows[1:], "", *note]
 

@@ -81,7 +81,7 @@ def test_the_contents_lead_to_every_chapter(study):
     words = " ".join(page.words)
     for title in (
         "In short",
-        "Learning curves",
+        "Results",
         "What was bought",
         "Contact sheets",
         "Cost and time",

@@ -34,9 +34,21 @@ def test_pictures_have_names_of_their_own(write_run, tmp_path, monkeypatch):
     monkeypatch.setattr("alframe.report.page.TOPICS", (topic,))
     found, left = study(write_run, tmp_path)
     names = [picture.name for picture in assemble(found, left, Options(out=tmp_path)).pictures]
-    assert names == ["a_b_cifar10", "a_b_cifar10_2", "a_b_elpv", "a_b_elpv_2"]
+    assert names == ["curves_cifar10", "a_b_cifar10", "a_b_cifar10_2", "curves_elpv", "a_b_elpv", "a_b_elpv_2"]
     alone = assemble(found[:1], left, Options(out=tmp_path)).pictures
-    assert [picture.name for picture in alone] == ["a_b", "a_b_2"]
+    assert [picture.name for picture in alone] == ["curves", "a_b", "a_b_2"]
+
+
+def test_the_first_screen_points_at_grave_objections(write_run, tmp_path):
+    found, left = study(write_run, tmp_path, ("elpv",))
+    grave = Chapter("Protocol", (Paragraph("different sets", "bad"), Paragraph("few seeds", "warning")))
+    told = [
+        block
+        for block in assemble(found, left, Options(out=tmp_path), grave).parts[0].blocks
+        if isinstance(block, Paragraph)
+    ]
+    assert told[0].big
+    assert told[-1] == Paragraph("1 grave objection under Protocol: read it before relying on any verdict here.", "bad")
 
 
 def test_a_topic_without_anything_to_say_is_no_chapter(write_run, tmp_path, monkeypatch):

@@ -91,7 +91,9 @@ def test_the_chapter_marks_what_differs(write_run, tmp_path):
                 tuple((np.array([0.5, 0.6, 0.7]) + (i == 2) * 0.05 * np.arange(3) + wobble[i, seed]).tolist()),
             )
     (section,), _ = sections([tmp_path])
-    intro, matrix, listed = chapter(section, Options()).blocks
+    intro, matrix, listed, penalties = chapter(section, Options()).blocks
+    assert penalties.title == "Pairwise penalty matrix"
+    assert float(penalties.rows[2][1]) > 0
     assert intro.text.startswith("2 of 3 pairs differ")
     rows = {row[0]: dict(zip(matrix.columns, row, strict=True)) for row in matrix.rows}
     assert rows["margin"]["bald"].endswith("*")

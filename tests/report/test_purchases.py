@@ -8,18 +8,10 @@ import pytest
 from scipy.stats import entropy
 
 from alframe.report.blocks import Options, Paragraph, Picture, Table
+from alframe.report.bought import purchases
 from alframe.report.figure import render
-from alframe.report.purchases import (
-    chapter,
-    class_shares,
-    discovered,
-    evenness,
-    jaccard,
-    jaccard_by_chance,
-    overlap,
-    purchases,
-    wanted_class,
-)
+from alframe.report.overlap import jaccard, jaccard_by_chance, overlap
+from alframe.report.purchases import chapter, class_shares, discovered, evenness, wanted_class
 from alframe.report.summary import sections
 
 

@@ -1,12 +1,15 @@
 """The sentence for each strategy, and the table of tests behind it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from alframe.report import budgets, phrases, verdicts
 from alframe.report.blocks import Options
+from alframe.report.phrases import tone_of
 from alframe.report.summary import sections
-from alframe.report.verdicts import tone_of, verdict_sentences
+from alframe.report.verdicts import headline, verdict_sentences
 
 NOISE = np.array([[0.0, 0.004, 0.001], [0.003, 0.0, 0.002], [0.001, 0.002, 0.005], [0.002, 0.003, 0.0]])
 
@@ -31,14 +34,57 @@ def test_better_worse_and_cannot_tell_with_the_numbers_why(write_run, tmp_path):
     final = section.against["margin"].final
     assert told["margin"][1].startswith(
         f"margin is better than random: at 120 labels its accuracy is {100 * final.mean:.1f} points higher (95 % interval "
-        f"+{100 * final.interval[0]:.1f} to +{100 * final.interval[1]:.1f}, p {phrases.p_value(final.p_holm)}, 4 seeds)"
+        f"+{100 * final.interval[0]:.1f} to +{100 * final.interval[1]:.1f}, p {phrases.p_value(final.p_holm)})"
     )
     assert "labels fewer than random" in told["margin"][1]
     assert told["core_set"][0] == "bad"
     assert "core_set is worse than random: at 120 labels its accuracy is" in told["core_set"][1]
     assert told["bald"][0] == ""
-    assert "cannot tell whether it is better or worse than random" in told["bald"][1]
-    assert "4 seeds show differences of about" in told["bald"][1]
+    assert told["bald"][1].startswith("bald: cannot tell. At 120 labels its accuracy is")
+    assert told["bald"][1].endswith("; both could be chance.")
+    assert list(told) == ["margin", "core_set", "bald", "4"]
+    assert told["4"][1].startswith("4 seeds reliably (in 4 of 5 such studies) show differences of about")
+
+
+@pytest.mark.parametrize(
+    ("gains", "n_seeds", "tone", "text"),
+    [
+        ({"margin": 0.05, "core_set": 0.03, "bald": 0.001}, 4, "good", "Did it pay? Yes, with margin: accuracy 0.8"),
+        (
+            {"core_set": -0.04, "bald": 0.001},
+            4,
+            "bad",
+            "none of 2 strategies is better than random, and core_set is worse.",
+        ),
+        ({"bald": 0.001}, 4, "warning", "That cannot be told: bald is not shown to differ from random."),
+        ({"margin": 0.05}, 2, "warning", "That cannot be told: a test takes 3 common seeds"),
+    ],
+)
+def test_the_first_sentence_says_whether_it_paid(write_run, tmp_path, gains, n_seeds, tone, text):
+    study(write_run, {"random": 0.0} | gains, n_seeds=n_seeds)
+    (section,), _ = sections([tmp_path])
+    said = headline(section, Options())
+    assert said.tone == tone
+    assert said.big
+    assert text in said.text
+    if tone == "good":
+        assert said.text.endswith("%). core_set is better too.")
+
+
+def test_a_difference_in_area_alone_is_told_as_such(write_run, tmp_path):
+    for name, gain in (("random", 0.0), ("margin", 0.1)):
+        for seed in range(4):
+            end = 0.7 + (0.05 * (-1) ** seed if name == "margin" else 0.0)
+            write_run(name, seed, (0.5, 0.6 + gain * (1 + 0.1 * seed), end))
+    (section,), _ = sections([tmp_path])
+    section = replace(
+        section,
+        against={
+            n: replace(a, area=replace(a.area, p_holm=0.01), verdict="better (area)")
+            for n, a in section.against.items()
+        },
+    )
+    assert "on average over 100 to 120 labels, where random has" in headline(section, Options()).text
 
 
 def test_of_a_loss_lower_is_said_to_be_better(write_run, tmp_path):
@@ -102,7 +148,7 @@ def test_budgets_are_quarter_points_or_those_asked_for(write_run, tmp_path):
     write_run("random", 0, tuple(0.5 + 0.01 * i for i in range(9)))
     (section,), _ = sections([tmp_path])
     table = budgets.chapter(section, Options()).blocks[0]
-    assert table.columns[2:] == ("at 100", "at 120", "at 140", "at 160", "at 180", "area")
+    assert table.columns[2:] == ("at 120", "at 140", "at 160", "at 180", "area")
     asked = budgets.chapter(section, Options(at=(115, 500, 100))).blocks[0]
     assert asked.columns[2:] == ("at 100", "at 115", "area")
     assert asked.rows[0][2:4] == ("0.500", "0.515")

@@ -11,32 +11,38 @@ from alframe.report.statistics import MIN_SEEDS, Difference
 from alframe.report.summary import Section
 from alframe.report.targets import Saved, Target, saved, target_of
 
+TONES = ("good", "warning", "bad", "")
+"""Of verdicts, in the order in which they are told."""
+
 
 def headline(section: Section, options: Options) -> Paragraph | None:
     """Did it pay? In one sentence; None where nothing is compared."""
     if not section.against:
         return None
-    by_tone = {
-        tone: [n for n, one in section.against.items() if phrases.tone_of(one.verdict) == tone]
-        for tone in ("good", "bad")
-    }
-    if by_tone["good"]:
-        return Paragraph(_it_paid(section, by_tone["good"], options), "good", big=True)
-    baseline = _baseline_words(section)
-    if all(one.final.p_holm is None and one.area.p_holm is None for one in section.against.values()):
-        why = f"a test takes {MIN_SEEDS} common seeds and differences that vary from seed to seed"
-        return Paragraph(f"Did it pay? That cannot be told: {why}.", "warning", big=True)
-    told = (
-        f"none of {len(section.against)} strategies is"
-        if len(section.against) > 1
-        else f"{next(iter(section.against))} is not"
+    better, mixed, worse = (
+        [n for n, one in section.against.items() if phrases.tone_of(one.verdict) == t] for t in TONES[:3]
     )
-    if by_tone["bad"]:
-        worse = f"{_listed(by_tone['bad'])} {'is' if len(by_tone['bad']) == 1 else 'are'} worse"
-        return Paragraph(
-            f"Did it pay? Not that these runs show: {told} better than {baseline}, and {worse}.", "bad", big=True
+    n, baseline = len(section.against), _baseline_words(section)
+    if better:
+        told, tone = _it_paid(section, better, options), "good"
+    elif mixed:
+        told, tone = (
+            f"That depends: {mixed[0]} is {section.against[mixed[0]].verdict}, compared with {baseline}.",
+            "warning",
         )
-    return Paragraph(f"Did it pay? That cannot be told: {told} shown to differ from {baseline}.", "warning", big=True)
+    elif worse:
+        one_by_one = f"{_listed(worse)} {'is' if len(worse) == 1 else 'are'} worse than {baseline}."
+        told, tone = (
+            (f"That is not shown for any of {n} strategies, and {one_by_one}" if n > 1 else f"No: {one_by_one}"),
+            "bad",
+        )
+    elif all(one.final.p_holm is None and one.area.p_holm is None for one in section.against.values()):
+        why = f"a test takes {MIN_SEEDS} common seeds and differences that vary from seed to seed."
+        told, tone = f"That cannot be told: {why}", "warning"
+    else:
+        none = f"none of {n} strategies is" if n > 1 else f"{next(iter(section.against))} is not"
+        told, tone = f"That cannot be told: {none} shown to differ from {baseline}.", "warning"
+    return Paragraph(f"Did it pay? {told}", tone, big=True)
 
 
 def verdict_sentences(section: Section, options: Options | None = None) -> list[Paragraph]:
@@ -48,8 +54,7 @@ def verdict_sentences(section: Section, options: Options | None = None) -> list[
     if not section.against:
         why = "no baseline" if len(section.curves) > 1 else "there is one strategy only"
         return [Paragraph(f"Nothing can be said of better or worse: {why}.", "warning")]
-    order = ("good", "warning", "bad", "")
-    ranked = sorted(section.against.items(), key=lambda item: order.index(phrases.tone_of(item[1].verdict)))
+    ranked = sorted(section.against.items(), key=lambda item: TONES.index(phrases.tone_of(item[1].verdict)))
     said = [_sentence(section, name, one, options or Options()) for name, one in ranked]
     powers = power_of(section.against)
     if powers and any(not paragraph.tone for paragraph in said):
@@ -118,7 +123,7 @@ def _it_paid(section: Section, better: list[str], options: Options) -> str:
             (mine.areas, theirs.areas),
         )
     own, other = (phrases.value(float(found.mean())) for found in values)
-    told = f"Did it pay? Yes, with {best}: {metric} {own} {where}, where {one.baseline} has {other}"
+    told = f"Yes, with {best}: {metric} {own} {where}, where {one.baseline} has {other}"
     if (found := _saving(section, best, options)) and found.labels > 0:
         told += f"; {phrases.value(found.target.value)} is reached with about {found.labels:,.0f} labels less ({100 * found.share:.0f} %)"
     others = [name for name in better if name != best]

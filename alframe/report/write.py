@@ -20,8 +20,11 @@ MARKS = {"good": "**+** ", "bad": "**−** ", "warning": "**!** "}
 def put(path: Path, content: str | bytes) -> Path:
     """Write a file so that whoever reads it meanwhile finds the old or the new one, never half of it."""
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
-    temporary.replace(path)
+    try:
+        temporary.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
     return path
 
 

@@ -54,7 +54,7 @@ def test_better_worse_and_cannot_tell_with_the_numbers_why(write_run, tmp_path):
             {"core_set": -0.04, "bald": 0.001},
             4,
             "bad",
-            "none of 2 strategies is better than random, and core_set is worse.",
+            "That is not shown for any of 2 strategies, and core_set is worse than random.",
         ),
         ({"bald": 0.001}, 4, "warning", "That cannot be told: bald is not shown to differ from random."),
         ({"margin": 0.05}, 2, "warning", "That cannot be told: a test takes 3 common seeds"),
@@ -69,6 +69,15 @@ def test_the_first_sentence_says_whether_it_paid(write_run, tmp_path, gains, n_s
     assert text in said.text
     if tone == "good":
         assert said.text.endswith("%). core_set is better too.")
+
+
+def test_a_strategy_that_crosses_the_baseline_is_said_to_depend(write_run, tmp_path):
+    study(write_run, {"random": 0.0, "margin": 0.05})
+    (section,), _ = sections([tmp_path])
+    crossed = {n: replace(one, verdict="worse at the end, better in area") for n, one in section.against.items()}
+    said = headline(replace(section, against=crossed), Options())
+    assert said.text == "Did it pay? That depends: margin is worse at the end, better in area, compared with random."
+    assert said.tone == "warning"
 
 
 def test_a_difference_in_area_alone_is_told_as_such(write_run, tmp_path):

@@ -71,6 +71,12 @@ def on_grid(runs: Points, low: float, high: float) -> dict[str, Curve]:
     }
 
 
+def thinned(curve: Curve, most: int) -> Curve:
+    """The same curve at no more than `most` label counts, the first and the last among them."""
+    kept = np.unique(np.linspace(0, len(curve.labels) - 1, most).round().astype(int))
+    return Curve(curve.name, curve.seeds, curve.labels[kept], curve.values[:, kept])
+
+
 def band(
     values: Float[np.ndarray, "s t"], bootstrap: bool, n_draws: int = 2000
 ) -> tuple[Float[np.ndarray, " t"], Float[np.ndarray, " t"]]:

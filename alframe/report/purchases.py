@@ -11,7 +11,7 @@ from jaxtyping import Float
 from alframe.report import overlap
 from alframe.report.blocks import Block, Chapter, Options, Paragraph, Picture, Table
 from alframe.report.bought import Bought, class_name, purchases
-from alframe.report.curves import Curve
+from alframe.report.curves import Curve, thinned
 from alframe.report.purchase_figures import balance_figure, discovery_figure
 from alframe.report.results import mean_std
 from alframe.report.summary import Section
@@ -89,7 +89,7 @@ def _discovery(section: Section, bought: Bought) -> list[Block]:
         "Every answer held a label." if nothing else "Answers without a label are bought but cannot be trained on."
     )
     note = f"Means over the seeds, the initial images included.{rarest} {unusable_note}"
-    drawn = {name: _thinned(curve) for name, curve in curves.items()}
+    drawn = {name: thinned(curve, 60) for name, curve in curves.items()}
     picture = Picture(
         "discovery",
         lambda: discovery_figure(section, drawn, f"{word} found"),
@@ -97,12 +97,6 @@ def _discovery(section: Section, bought: Bought) -> list[Block]:
         f"The discovery curve: images of class {word} found, by labels bought.",
     )
     return [Table(columns, tuple(rows), note=note), picture]
-
-
-def _thinned(curve: Curve, most: int = 60) -> Curve:
-    """The same curve at no more than about `most` label counts, the first and the last among them."""
-    kept = np.unique(np.linspace(0, len(curve.labels) - 1, most).round().astype(int))
-    return Curve(curve.name, curve.seeds, curve.labels[kept], curve.values[:, kept])
 
 
 def _counts(values: np.ndarray) -> str:

@@ -17,10 +17,11 @@ from tensorboard.plugins.custom_scalar import layout_pb2, metadata
 from tensorboard.plugins.hparams import summary_v2 as hparams
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-from alframe.report.curves import BOOTSTRAP_SEEDS, Curve, Points, band, on_grid
+from alframe.report.curves import BOOTSTRAP_SEEDS, Curve, Points, band, on_grid, thinned
 from alframe.report.summary import Section, metrics
 
 FOLDER, SUFFIX = "tensorboard", ".comparison"
+MAX_STEPS = 1000  # the page shows no more of a curve
 CATEGORIES = {
     "Test": lambda metric: metric.startswith("test/") and not metric.startswith("test/recall/"),
     "Recall of each class": lambda metric: metric.startswith("test/recall/"),
@@ -84,9 +85,10 @@ def _write_cell(folder: Path, shared: Sequence[Summary], curves: Mapping[str, Cu
         for summary in shared:
             writer.add_event(Event(wall_time=time.time(), step=0, summary=summary))
         for metric, curve in curves.items():
-            low, high = band(curve.values, bootstrap)
-            for tag, values in ((metric, curve.mean), (f"low/{metric}", low), (f"high/{metric}", high)):
-                for labels, value in zip(curve.labels, values, strict=True):
+            shown = thinned(curve, MAX_STEPS)
+            low, high = band(shown.values, bootstrap)
+            for tag, values in ((metric, shown.mean), (f"low/{metric}", low), (f"high/{metric}", high)):
+                for labels, value in zip(shown.labels, values, strict=True):
                     writer.add_event(_scalar(tag, float(value), round(labels)))
         last = round(max((curve.labels[-1] for curve in curves.values()), default=0))
         for tag, value in _numbers({metric: {"": curve} for metric, curve in curves.items()}).items():

@@ -30,9 +30,9 @@ def test_the_comparison_runs_from_top_to_bottom_on_a_small_sweep(repository, tmp
     notebook = nbformat.read(repository / "notebooks/compare_strategies.ipynb", as_version=4)
     assert all(not cell.outputs for cell in notebook.cells if cell.cell_type == "code")
     NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(tmp_path)}}).execute()
-    runs, objections, curves, verdicts, reached = (c.outputs for c in notebook.cells if c.cell_type == "code")
+    runs, objections, curves, verdicts, needed = (c.outputs for c in notebook.cells if c.cell_type == "code")
     assert "defects: 6 runs, test/auroc from 20 to 30 labels" in runs[0]["text"]
-    assert "few-seeds: defects" in objections[0]["text"]
+    assert "few-seeds: defects, every strategy: 3 seeds" in objections[0]["text"]
     assert "image/png" in curves[0]["data"]
     assert "margin" in verdicts[0]["data"]["text/plain"]
-    assert reached[0]["data"]["text/plain"].count("\n") == 4
+    assert needed[0]["data"]["text/plain"].count("\n") == 4

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from alframe.report.curves import Curve, Difference, against, band, by_seed, lower_is_better, on_grid, verdict
+from alframe.report.curves import Curve, Difference, against, band, by_seed, lower_is_better, on_grid, thinned, verdict
 from alframe.report.statistics import holm
 
 
@@ -137,3 +137,21 @@ def test_at_one_label_count_the_area_is_not_a_second_test():
     against_random = against(on_grid(runs, 10.0, 10.0), {"margin": "random"}, lower_better=False)["margin"]
     assert against_random.final.p_holm == against_random.final.p
     assert against_random.area.p_holm is None
+
+
+def test_the_band_of_many_label_counts_is_that_of_each():
+    values = np.random.default_rng(1).normal(size=(5, 3000))
+    low, high = band(values, bootstrap=True, n_draws=50)
+    drawn = values[np.random.default_rng(0).integers(5, size=(50, 5))].mean(axis=1)
+    expected = np.percentile(drawn, [2.5, 97.5], axis=0)
+    assert low == pytest.approx(expected[0])
+    assert high == pytest.approx(expected[1])
+
+
+def test_a_thinned_curve_keeps_its_ends():
+    long = curve("a", [[0.1 * i for i in range(500)]], labels=range(500))
+    short = thinned(long, 60)
+    assert len(short.labels) == 60
+    assert (short.labels[0], short.labels[-1]) == (0, 499)
+    assert (10 * short.values[0]).round().tolist() == short.labels.tolist()
+    assert thinned(short, 1000).labels.tolist() == short.labels.tolist()

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from alframe.annotator.base import Annotator
+from alframe.annotator.base import Annotator, make_annotator
 from alframe.budget import Budget
+from alframe.consensus import Rules
 from alframe.dataset.cache import default_cache
 from alframe.errors import expect
 from alframe.images import Data, ImageSet
@@ -88,7 +89,19 @@ def check_parts(strategy: Schedule, uncertainty: Uncertainty, trainer: Trainer, 
     )
 
 
-def with_classes(e: Experiment, classes: tuple[str, ...]) -> Experiment:
+def with_annotator(e: Experiment, folder: Path, ledger: list[dict[str, Any]]) -> tuple[Experiment, Annotator, Rules]:
+    """The annotator of a run in `folder`, the rules by which its answers become labels, and the experiment with the classes it knows.
+
+    `ledger` are the answers so far, a list that may grow.
+    """
+    pool = e.data.pool
+    known = {"labels": pool.labels, "classes": pool.classes, "seed": e.seed, "data": e.data}
+    annotator = make_annotator(e.annotator, **known, folder=folder, ledger=ledger)
+    rules = getattr(annotator, "rules", Rules())
+    return _with_classes(e, rules.classes or pool.classes), annotator, rules
+
+
+def _with_classes(e: Experiment, classes: tuple[str, ...]) -> Experiment:
     """The experiment with `classes`, which begin with the dataset's: people found the others, and the config names them by now."""
     if classes == e.data.pool.classes:
         return e

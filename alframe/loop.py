@@ -10,12 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alframe.annotator.base import Annotator, make_annotator
+from alframe.annotator.base import Annotator
 from alframe.budget import Budget, draw_initial
-from alframe.consensus import Rules
 from alframe.console import RoundTable
 from alframe.errors import PoolError
-from alframe.experiment import Experiment, goes_on, learner_of, with_classes
+from alframe.experiment import Experiment, goes_on, learner_of, with_annotator
 from alframe.images import Data
 from alframe.learner import POOL, TEST, Learner
 from alframe.memory import keep_freed_memory
@@ -36,8 +35,7 @@ def run(experiment: Experiment, record: Record, table: RoundTable | None = None)
     e.check()
     keep_freed_memory()
     budget.check(len(e.data.pool))
-    annotator, rules = _annotator(e, record)
-    e = with_classes(e, rules.classes or e.data.pool.classes)
+    e, annotator, rules = with_annotator(e, record.folder, record.ledger.lines)
     pool = Pool(e.data.pool.ids, record.ledger, e.data.pool.n_classes, budget.count_validation, rules)
     learner = learner_of(e, record.done)
     table = table or RoundTable(binary=e.data.pool.n_classes == 2)
@@ -72,13 +70,6 @@ def run(experiment: Experiment, record: Record, table: RoundTable | None = None)
         if record.stopped:
             break
     return record.rounds
-
-
-def _annotator(e: Experiment, record: Record) -> tuple[Annotator, Rules]:
-    pool = e.data.pool
-    known = {"labels": pool.labels, "classes": pool.classes, "seed": e.seed, "data": e.data}
-    annotator = make_annotator(e.annotator, **known, folder=record.folder, ledger=record.ledger.lines)
-    return annotator, getattr(annotator, "rules", Rules())
 
 
 def questions_of(stage: Line | None) -> list[Question]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from alframe.consensus import CHECKS
 from alframe.console import progress
 from alframe.handover.trained import Line, Trained, examples
 from alframe.images import ImageSet
@@ -38,7 +39,7 @@ def labelled(trained: Trained) -> list[Labelled]:
     pool = trained.experiment.data.pool
     answers: dict[int, list[Line]] = {}
     for line in trained.ledger:
-        if line.get("label") is not None:
+        if line.get("label") is not None and line.get("kind") not in CHECKS:
             answers.setdefault(line["index"], []).append(line)
     found = []
     for rows, labels in ((part.rows.tolist(), part.labels.tolist()) for part in everything(trained)):
@@ -56,7 +57,7 @@ def labelled(trained: Trained) -> list[Labelled]:
 def everything(trained: Trained) -> tuple[Examples, Examples]:
     """Training and validation images of the whole ledger."""
     last = max((line.get("round", 0) for line in trained.ledger), default=0)
-    return examples(trained.experiment, trained.ledger, last)
+    return examples(trained.experiment, trained.ledger, trained.rules, last)
 
 
 def write_table(path: Path, labels: Sequence[Labelled], classes: Sequence[str], files: Sequence[str] | None) -> None:

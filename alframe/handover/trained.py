@@ -12,8 +12,9 @@ from typing import Any
 import torch
 
 from alframe.config import Plan, stored_plan
+from alframe.consensus import Rules
 from alframe.errors import DataError, RunFolderError
-from alframe.experiment import Experiment, goes_on, learner_of
+from alframe.experiment import Experiment, goes_on, learner_of, with_annotator
 from alframe.handover.predictor import BATCH, Predictor, Tensors, flat
 from alframe.handover.spec import SAME, STRETCH, Spec, describe
 from alframe.learner import TEST, Learner
@@ -42,6 +43,7 @@ class Trained:
     line: Line
     stopped: bool
     ledger: list[Line]
+    rules: Rules
     how: str
     difference: float
 
@@ -86,9 +88,9 @@ def retrieve(folder: Path, *, device: str | None = None, progress: bool = True, 
     torch.set_num_threads(int(launch.get("device", {}).get("threads", torch.get_num_threads())))
     line = rounds[-1]
     ledger = read_lines(folder / "ledger.jsonl")
-    experiment = plan.experiment(plan.dataset.load(plan.cache))
-    learner, how = _learner(experiment, folder, ledger, int(line["round"]))
-    trained = Trained(folder, plan, experiment, learner, line, bool(line.get("stopped")), ledger, how, 0.0)
+    experiment, _, rules = with_annotator(plan.experiment(plan.dataset.load(plan.cache)), folder, ledger)
+    learner, how = _learner(experiment, folder, ledger, rules, int(line["round"]))
+    trained = Trained(folder, plan, experiment, learner, line, bool(line.get("stopped")), ledger, rules, how, 0.0)
     difference, worst = _difference(trained)
     if not difference <= TOLERANCE and not accept:
         raise RunFolderError(
@@ -149,12 +151,12 @@ def _check(trained: Trained, predictor: Predictor) -> float:
     return apart
 
 
-def _learner(e: Experiment, folder: Path, ledger: list[Line], round: int) -> tuple[Learner, str]:
+def _learner(e: Experiment, folder: Path, ledger: list[Line], rules: Rules, round: int) -> tuple[Learner, str]:
     """The learner with the posterior of `round`, and how it came to it."""
     checkpoint = folder / "checkpoint" / f"round_{round:03d}.safetensors"
     learner = learner_of(e, round)
     if checkpoint.is_file():
-        learner.restore(checkpoint, *examples(e, ledger, round), round)
+        learner.restore(checkpoint, *examples(e, ledger, rules, round), round)
         return learner, "from its checkpoint"
     begin, first = time.perf_counter(), round
     warm = e.trainer.warm_start
@@ -163,18 +165,18 @@ def _learner(e: Experiment, folder: Path, ledger: list[Line], round: int) -> tup
     if warm and goes_on(e, first):
         learner.load_warm_start(folder / "checkpoint" / f"round_{first - 1:03d}.safetensors")
     for number in range(first, round + 1):
-        learner.fit(*examples(e, ledger, number), number)
+        learner.fit(*examples(e, ledger, rules, number), number)
     rounds = f"rounds {first} to {round}" if first < round else "it"
     return learner, f"no checkpoint: trained {rounds} again in {time.perf_counter() - begin:.1f} s"
 
 
-def examples(e: Experiment, ledger: list[Line], round: int) -> tuple[Examples, Examples]:
+def examples(e: Experiment, ledger: list[Line], rules: Rules, round: int) -> tuple[Examples, Examples]:
     """Training and validation images of a round, by the pool's own rules, from a copy of the ledger's lines up to it."""
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "ledger.jsonl"
         path.write_text("".join(json.dumps(line) + "\n" for line in ledger if line.get("round", 0) <= round))
         with closing(Ledger(path)) as copy:
-            pool = Pool(e.data.pool.ids, copy, e.data.pool.n_classes, e.budget.count_validation)
+            pool = Pool(e.data.pool.ids, copy, e.data.pool.n_classes, e.budget.count_validation, rules)
             return pool.training(), pool.validation()
 
 

@@ -8,6 +8,7 @@ from PIL import Image
 
 from alframe.cli import execute
 from alframe.config import load
+from alframe.errors import Waiting
 from alframe.handover.labels import folder_names, labelled, write_images, write_table
 from alframe.handover.trained import retrieve
 
@@ -64,3 +65,42 @@ def test_table_and_images_say_what_the_ledger_says(photos, workplace, tmp_path):
         assert (root / row["name"]).is_file()
         pixels = pool.pixels[pool.ids.index(row["id"])]
         assert np.array_equal(np.asarray(Image.open(tmp_path / row["file"])), pixels[0])
+
+
+def test_what_several_people_said_counts_as_it_did_in_training(photos, workplace, tmp_path):
+    """Three people an image, one of them mostly wrong, and a class that two of them found."""
+    root = photos({"bad": 12, "good": 12})
+    options = [
+        "dataset=image_folder", f"dataset.root={root}", "dataset.size=16", "model.width=4", "trainer.min_steps=4",
+        "trainer.epochs=1", "uncertainty=point", "strategy=random", "budget.initial=8", "budget.query_size=4", "budget.rounds=1",
+        "run.tensorboard=false", f"run.root={tmp_path / 'runs'}", "threads=1", "annotator=queue",
+        "annotator.people=[anna,bob,cora]", "annotator.per_image=3", "annotator.new_classes=[scratch]",
+    ]  # fmt: skip
+    plan = load(options)
+    pool = plan.dataset.load(plan.cache).pool
+    truth = {id: pool.classes[label] for id, label in zip(pool.ids, pool.labels, strict=True)}
+    for _ in range(3):
+        try:
+            execute(load(options))
+            break
+        except Waiting:
+            newest = max(path.name.split(".")[0] for path in (plan.folder / "queue").glob("round_*.csv"))
+            for path in (plan.folder / "queue").glob(f"{newest}.*.csv"):
+                with path.open(encoding="utf-8-sig", newline="") as file:
+                    rows = list(csv.DictReader(file))
+                for row in rows:
+                    answer = "scratch" if row["rank"] == "1" else truth[row["id"]]
+                    row["answer"] = "good" if ".cora." in path.name else answer
+                with path.open("w", encoding="utf-8", newline="") as file:
+                    writer = csv.DictWriter(file, list(rows[0]))
+                    writer.writeheader()
+                    writer.writerows(rows)
+    trained = retrieve(plan.folder, progress=False)
+    assert trained.difference == 0
+    assert trained.experiment.data.pool.classes == ("bad", "good", "scratch")
+    found = labelled(trained)
+    assert len(found) == 12
+    names = {one.id: trained.experiment.data.pool.classes[one.label] for one in found}
+    assert sorted(names.values()).count("scratch") == 2
+    assert all(name in ("scratch", truth[id]) for id, name in names.items())
+    assert {one.annotator for one in found if names[one.id] != "scratch"} == {"anna; bob; cora"}

@@ -13,7 +13,7 @@ import torch
 from hydra.utils import instantiate
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tests_support import leaves
+from tests_support import die, die_after_half_a_line, leaves, on_call
 
 import alframe.loop
 import alframe.record
@@ -307,31 +307,6 @@ def test_final_numbers_hold_the_last_value_and_the_area():
 
 
 # -- killed at any instant ---------------------------------------------------------------------------------------------
-
-
-def die(*_, **__):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def on_call(number, then):
-    """A wrapper that does `then` instead of the `number`-th call (1-based)."""
-
-    def wrap(function):
-        calls = []
-
-        def wrapped(*arguments, **options):
-            calls.append(1)
-            return then(*arguments, **options) if len(calls) == number else function(*arguments, **options)
-
-        return wrapped
-
-    return wrap
-
-
-def die_after_half_a_line(ledger, line):
-    ledger._file.write(json.dumps(line)[:30])
-    ledger._file.flush()
-    die()
 
 
 KILLS = {

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_loop import KILLS, die, go, launch, on_call, read
+from test_loop import KILLS, go, launch, read
+from tests_support import die, on_call
 
 import alframe
 import alframe.profile

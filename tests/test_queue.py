@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests_support import die, die_after_half_a_line, on_call
 
 import alframe.annotator.queue
 from alframe.annotator.people import accuracy
@@ -442,29 +443,6 @@ def test_import_waits_for_the_lock_and_knows_its_runs(make, tmp_path, capsys):
 
 
 # -- killed at any instant ---------------------------------------------------------------------------------------------
-
-
-def die(*_, **__):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def on_call(number, then):
-    def wrap(function):
-        calls = []
-
-        def wrapped(*arguments, **options):
-            calls.append(1)
-            return then(*arguments, **options) if len(calls) == number else function(*arguments, **options)
-
-        return wrapped
-
-    return wrap
-
-
-def die_after_half_a_line(ledger, line):
-    ledger._file.write(json.dumps(line)[:30])
-    ledger._file.flush()
-    die()
 
 
 KILLS = {  # in which launch, and where

@@ -1,5 +1,8 @@
-"""What several test files share and no fixture can give: lists to parametrise over, and a watch over memory."""
+"""What several test files share and no fixture can give: lists to parametrise over, a watch over memory, and kills."""
 
+import json
+import os
+import signal
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -69,3 +72,30 @@ class NetworkTask:
 
     def validation(self):
         return iter(self._validation)
+
+
+def die(*_, **__):
+    """What `kill -9` does, from inside."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def on_call(number, then):
+    """A wrapper that does `then` instead of the `number`-th call (1-based)."""
+
+    def wrap(function):
+        calls = []
+
+        def wrapped(*arguments, **options):
+            calls.append(1)
+            return then(*arguments, **options) if len(calls) == number else function(*arguments, **options)
+
+        return wrapped
+
+    return wrap
+
+
+def die_after_half_a_line(ledger, line):
+    """In place of `Ledger.append`."""
+    ledger._file.write(json.dumps(line)[:30])
+    ledger._file.flush()
+    die()

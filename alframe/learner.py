@@ -108,6 +108,13 @@ class Learner:
                 prediction = self.fitted.predict(x, view)
             yield prediction
 
+    def features(self, which: str, rows: Tensor) -> Iterator[Tensor]:
+        """The features of a `Prediction`, float32 [b, d], for each batch of `rows`: one deterministic pass, whatever the posterior."""
+        for x, _ in self.batches(which, rows):
+            with torch.no_grad():
+                features = self.fitted.networks[0].embed(x).float()  # type: ignore[operator]
+            yield features
+
     def batches(self, which: str, rows: Tensor) -> Iterator[tuple[Tensor, View]]:
         """Normalised batches of `rows` of the pool, the test or the target set, each with its views."""
         split = rows.split(self.batch_size) if len(rows) else ()

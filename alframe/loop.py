@@ -21,9 +21,11 @@ from alframe.memory import keep_freed_memory
 from alframe.metrics import area_under_curve, evaluate
 from alframe.pool import Pool
 from alframe.query import Picked, query
+from alframe.reason import nearest_of, reason
 from alframe.record import Record
 from alframe.rng import generator
 from alframe.strategy.base import Strategy
+from alframe.trainer.trainer import Examples
 from alframe.types import Question
 
 Line = dict[str, Any]
@@ -206,7 +208,7 @@ def _fit_evaluate_query(e: Experiment, learner: Learner, pool: Pool, round: int,
         picked = _pick(e, strategy, learner, candidates, n_chosen, training, validation, round)
         line |= picked.seconds
         with e.profile.stage("annotate"):
-            questions = _questions(e, learner, picked, candidates, n_validation, round)
+            questions = _questions(e, learner, picked, candidates, n_validation, [training, validation], round)
         stage["questions"] = [asdict(question) for question in questions]
         stage["pool_scores"] = _histogram(picked.pool_scores)
     return stage
@@ -239,7 +241,13 @@ def _pick(
 
 
 def _questions(
-    e: Experiment, learner: Learner, picked: Picked, candidates: Tensor, n_validation: int, round: int
+    e: Experiment,
+    learner: Learner,
+    picked: Picked,
+    candidates: Tensor,
+    n_validation: int,
+    known: list[Examples],
+    round: int,
 ) -> list[Question]:
     """The query in order of preference, then the random images for validation, each with what the model thinks of it."""
     rest = np.setdiff1d(candidates.numpy(), picked.indices)
@@ -247,8 +255,9 @@ def _questions(
     indices = [*picked.indices, *drawn.tolist()]
     probs = learner.mean_log_probs(POOL, torch.tensor(indices, dtype=torch.int64)).exp()
     ids, classes = e.data.pool.ids, e.data.pool.classes
+    nearest = nearest_of(learner, e.data.pool, indices, known)
     questions = []
-    for rank, (index, p) in enumerate(zip(indices, probs, strict=True)):
+    for rank, (index, p, like) in enumerate(zip(indices, probs, nearest, strict=True)):
         by_strategy = rank < len(picked.indices)
         questions.append(
             Question(
@@ -260,21 +269,16 @@ def _questions(
                 score=picked.scores[rank] if by_strategy else None,
                 score_name=picked.score_name if by_strategy else "",
                 probs=[round_to(value) for value in p.tolist()],
-                reason=_reason(
+                reason=reason(
                     p,
                     classes,
                     f"{picked.score_name} {picked.scores[rank]:.3g}" if by_strategy else "random, for validation",
+                    like,
                 ),
+                nearest=like,
             )
         )
     return questions
-
-
-def _reason(probs: Tensor, classes: tuple[str, ...], why: str) -> str:
-    """One line for the person who labels: the two likeliest classes, and why this image was picked."""
-    top = probs.topk(min(2, len(probs)))
-    likely = ", ".join(f"{classes[c]} {p:.2f}" for p, c in zip(top.values.tolist(), top.indices.tolist(), strict=True))
-    return f"{likely}; {why}"
 
 
 def _histogram(scores: Tensor | None, bins: int = 50) -> dict[str, list[float]] | None:

@@ -27,7 +27,7 @@ TIERS = [
     {"dataset", "model", "trainer", "uncertainty", "strategy", "annotator", "budget", "board"},
     {"learner", "pool"},
     {"profile"},
-    {"query", "record"},
+    {"query", "record", "reason"},
     {"experiment"},
     {"loop", "checks"},
     {"config"},

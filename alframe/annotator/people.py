@@ -119,11 +119,13 @@ class People:
     ) -> list[tuple[Question, int]]:
         """Questions of kind gold and repeat for `person`, who gets `n` images this round, each with the class that is known.
 
-        They depend on the seed and on earlier rounds alone. `with_prediction`: where the new ones come with one, so must these.
+        They depend on the seed, on earlier rounds and on what `questions` show. `with_prediction`: where the new ones come with one
+        and with a nearest image, so must these; and none is an image that is shown as nearest to another, which tells its class.
         """
         if not questions or not any(self.rates.values()):
             return []
         round, earlier = questions[0].round, self._earlier(questions[0], with_prediction)
+        told = {q.nearest["index"] for q in questions if q.nearest and with_prediction}
         drawn: list[tuple[Question, int]] = []
         for kind in CHECKS:
             known = []
@@ -133,11 +135,14 @@ class People:
                 expected = own if kind == "repeat" else others
                 if isinstance(expected, int) and all(question.index != q.index for q, _ in drawn):
                     known.append((question, expected))
-            size = min(len(known), int(self.rates[kind] * n + 0.5))
+            left = int(self.rates[kind] * n + 0.5)
             stream = generator(self.seed, round, f"annotator/{kind}/{person}")
-            for place in _draw(len(known), size, stream):
+            for place in torch.randperm(len(known), generator=stream).tolist():
                 question, expected = known[place]
-                drawn.append((Question(**{**vars(question), "kind": kind, "round": round}), expected))
+                shows = {question.nearest["index"]} if question.nearest and with_prediction else set()
+                if left and question.index not in told and not shows & {q.index for q, _ in drawn}:
+                    drawn.append((Question(**{**vars(question), "kind": kind, "round": round}), expected))
+                    told, left = told | shows, left - 1
         return drawn
 
     def _earlier(self, like: Question, with_prediction: bool) -> list[tuple[Question, dict[str, Line]]]:
@@ -149,9 +154,16 @@ class People:
             said = self.said(round)
             for question in (Question(**question) for question in stage["questions"]):
                 lines = said.get((False, question.index), {})
-                if lines and not (with_prediction and like.probs is not None and question.probs is None):
+                if lines and not (with_prediction and _shows_less(question, like)):
                     found.append((question, lines))
         return found
+
+
+def _shows_less(question: Question, like: Question) -> bool:
+    """Whether `question` has less of the model to show than `like`, by which people could tell that it is another kind."""
+    return (question.probs is None and like.probs is not None) or (
+        question.nearest is None and like.nearest is not None
+    )
 
 
 def is_new(answer: Answer, said: Mapping[tuple[bool, int], Mapping[str, Line]]) -> bool:
@@ -173,10 +185,6 @@ def accuracy(ledger: Sequence[Line]) -> dict[str, dict[str, tuple[int, int]]]:
         right, of = found.setdefault(person, {}).get(kind, (0, 0))
         found[person][kind] = right + (line["label"] == line.get("expected")), of + 1
     return found
-
-
-def _draw(n: int, size: int, stream: torch.Generator) -> list[int]:
-    return torch.randperm(n, generator=stream)[:size].tolist()
 
 
 def predicted(question: Question, classes: Sequence[str]) -> Mapping[str, Any]:

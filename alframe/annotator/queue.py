@@ -23,7 +23,7 @@ class Queue(People):
     """`RUN/queue/round_003.csv` (of several people one each, `round_003.anna.csv`): a row an image, with an empty column `answer`.
 
     A row shows the image's file (the dataset's own, else a PNG exported beside it) and, with `show_prediction`, what the model
-    thinks; without, people are not led by it. `format` csv or jsonl; `separator` of the CSV. The rest is told in `People`.
+    thinks and the file of the labelled image that it finds nearest; without, people are not led by it. `format` csv or jsonl; `separator` of the CSV. The rest is told in `People`.
 
     A file that anyone has filled is never written again. With a mistake in a file nothing of it is taken over, since a mistake
     is often a shifted column, and all of its mistakes are told; the answers of a file without one are in the ledger at once, even
@@ -199,37 +199,44 @@ class Queue(People):
             stream = generator(self.seed, round, f"annotator/order/{person}")
             for check, _ in self._checks(share, person).values():
                 shown.insert(int(torch.randint(len(shown) + 1, (1,), generator=stream)), check)
-        paths = self._pictures(shown)
+        nearest = [q.nearest for q in shown if q.nearest and self.show_prediction]
+        pictures = self._pictures({q.id: q.index for q in shown} | {n["id"]: n["index"] for n in nearest})
+        paths = {id: os.path.relpath(path, relative_to) for id, path in pictures.items()}
         rows: list[Mapping[str, Any]] = []
         for rank, question in enumerate(shown, 1):
-            image = os.path.relpath(paths[question.id], relative_to) if question.id in paths else ""
-            model = predicted(question, self.classes) if self.show_prediction else {}
-            rows.append({"rank": rank, "id": question.id, "image": image, **model})
+            row = {"rank": rank, "id": question.id, "image": paths.get(question.id, "")}
+            if self.show_prediction:
+                like = paths.get(question.nearest["id"], "") if question.nearest else ""
+                row |= {**predicted(question, self.classes), "nearest": like}
+            rows.append(row)
         return rows
 
-    def _pictures(self, questions: Sequence[Question]) -> dict[str, Path]:
-        """Where each image can be looked at, by id; exported where the dataset has no file. Kept for the launches without the data."""
+    def _pictures(self, images: Mapping[str, int]) -> dict[str, Path]:
+        """Where each image (its index, by id) can be looked at, by id; exported where the dataset has no file.
+
+        Kept for the launches without the data.
+        """
         index = self.place / "images.json"
         known: dict[str, str] = read_json(index, ()) or {}
         if self.data is not None:
-            fresh = {q.id: str(path) for q in questions if q.id not in known and (path := self._picture(q))}
+            fresh = {id: str(path) for id, at in images.items() if id not in known and (path := self._picture(id, at))}
             if fresh:
                 known |= fresh
                 write_atomically(index, json.dumps(known))
-        return {q.id: self.place / known[q.id] for q in questions if q.id in known}
+        return {id: self.place / known[id] for id in images if id in known}
 
-    def _picture(self, question: Question) -> Path | None:
+    def _picture(self, id: str, index: int) -> Path | None:
         assert self.data is not None
         images = self.data.pool
         if self.data.root is not None and images.names is not None:
-            original = Path(self.data.root) / images.names[question.index]
+            original = Path(self.data.root) / images.names[index]
             if original.is_file():
                 return original.resolve()
         if len(images.shape) != 3:
             return None  # features: there is nothing to look at
-        path = self.place / "images" / f"{question.id}.png"
+        path = self.place / "images" / f"{id}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        rgb(images.pixels[question.index]).save(path)
+        rgb(images.pixels[index]).save(path)
         return path.relative_to(self.place)
 
     def _what_to_do(self, questions: Sequence[Question], n_left: int) -> str:

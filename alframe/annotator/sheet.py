@@ -15,7 +15,9 @@ from typing import Any
 from alframe.errors import DataError, did_you_mean
 from alframe.storage import write_atomically
 
-COLUMNS = ("rank", "id", "image", "prediction", "probability", "score", "reason", "answer", "annotator", "seconds")
+COLUMNS = (
+    "rank", "id", "image", "prediction", "probability", "score", "reason", "nearest", "answer", "annotator", "seconds",
+)  # fmt: skip
 NEEDED = ("id", "answer")
 SEPARATORS = (",", ";", "\t")
 HOW = "save it as CSV (UTF-8) with the columns it had"

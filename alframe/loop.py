@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from alframe.annotator.base import Annotator
+from alframe.board import MAX_PAIRS
 from alframe.budget import Budget, draw_initial
 from alframe.console import RoundTable
 from alframe.errors import PoolError
@@ -65,9 +66,9 @@ def run(experiment: Experiment, record: Record, table: RoundTable | None = None)
             with e.profile.stage("annotate"):
                 line["annotate_s"] = ask(annotator, pool, questions)
             with e.profile.stage("record"):
-                images, answers = _shown(e.data, pool, questions)
+                images, answers, nearest = _shown(e.data, pool, questions)
                 summary = final_numbers([*record.rounds, line]) if line["stopped"] else None
-                record.commit(line, stage, images, answers, e.data.pool.classes, summary)
+                record.commit(line, stage, images, answers, e.data.pool.classes, summary, nearest)
         table.row(line)
         if record.stopped:
             break
@@ -288,14 +289,19 @@ def _histogram(scores: Tensor | None, bins: int = 50) -> dict[str, list[float]] 
     return {"edges": edges.tolist(), "counts": counts.tolist()}
 
 
-def _shown(data: Data, pool: Pool, questions: list[Question]) -> tuple[np.ndarray | None, list[int | None]]:
-    """The queried images (None for cached features) and the answers, in rank order."""
+def _shown(
+    data: Data, pool: Pool, questions: list[Question]
+) -> tuple[np.ndarray | None, list[int | None], np.ndarray | None]:
+    """The queried images (None for cached features) and the answers, in rank order; and of the first the nearest labelled images."""
     if not questions:
-        return None, []
+        return None, [], None
     labels = {line["index"]: line["label"] for line in pool.settled(questions[0].round)}
     answers = [labels.get(question.index) for question in questions]
-    images = data.pool.pixels[[question.index for question in questions]] if len(data.pool.shape) == 3 else None
-    return images, answers
+    if len(data.pool.shape) != 3:
+        return None, answers, None
+    like = [question.nearest["index"] for question in questions[:MAX_PAIRS] if question.nearest]
+    images = data.pool.pixels[[question.index for question in questions]]
+    return images, answers, data.pool.pixels[like] if like else None
 
 
 @contextmanager

@@ -142,11 +142,13 @@ class Record:
         answers: list[int | None],
         classes: tuple[str, ...],
         summary: Mapping[str, float] | None = None,
+        nearest: np.ndarray | None = None,
     ) -> None:
         """Make the round done. TensorBoard and the contact sheet of the queried `images` (in the questions' order) come first: of an
         undone round, the events are purged at the next launch and the sheet is written again.
 
-        The last round brings a `summary`, the run's final numbers, for TensorBoard's HParams page.
+        The last round brings a `summary`, the run's final numbers, for TensorBoard's HParams page. `nearest` are the labelled
+        images that are most like the first of the queried, for TensorBoard.
         """
         self.ledger.sync()
         if images is not None and len(images):
@@ -155,7 +157,8 @@ class Record:
         if self.board:
             self.board.round(line, stage["evaluation"])
             if stage["questions"]:
-                self.board.query(line["labels"], images, stage["questions"], answers, classes, stage["pool_scores"])
+                scores = stage["pool_scores"]
+                self.board.query(line["labels"], images, stage["questions"], answers, classes, scores, nearest)
             if summary is not None:
                 self.board.finish(_hparams(self.config), dict(summary))
         self._rounds_file.write(json.dumps(line) + "\n")

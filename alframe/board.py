@@ -24,7 +24,7 @@ from torch.utils.tensorboard.summary import hparams as hparams_summaries
 from alframe.contact_sheet import MAX_IMAGES, rgb
 
 BLUE, ORANGE, GREEN, RED, GREY, INK = "#0072B2", "#E69F00", "#00794F", "#C8401A", "#8A8A8A", "#222222"
-COUNTS = ("usable", "train", "validation")
+COUNTS = ("usable", "train", "validation", "soft")
 MAX_NUMBERED = 20
 MAX_NAMED = 40
 MAX_PAIRS = 12

@@ -205,7 +205,7 @@ class _Task:
         return self._batches(self.held_out)
 
     def _batches(self, examples: Examples) -> Iterator[tuple[Tensor, View, Tensor]]:
-        labels, start = examples.labels.to(self.learner.device), 0
+        labels, start = examples.truth.to(self.learner.device), 0
         for x, view in self.learner.batches(POOL, examples.rows):
             yield x, view, labels[start : start + len(x)]
             start += len(x)

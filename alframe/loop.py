@@ -150,7 +150,7 @@ def _initial(e: Experiment, record: Record) -> list[Question]:
 
 def _check_classes(pool: Pool, classes: tuple[str, ...], budget: Budget) -> None:
     """A classifier needs two classes. An empty start is allowed: the first query is then made by an untrained network."""
-    seen = pool.training().labels.unique().tolist()
+    seen = pool.training().certain.labels.unique().tolist()
     if len(seen) < 2 and len(pool.ledger.lines) > 0:
         only = f"1 ({classes[seen[0]]})" if seen else "none"
         first = "budget.initial" if budget.initial else "budget.query_size"
@@ -187,6 +187,7 @@ def _fit_evaluate_query(e: Experiment, learner: Learner, pool: Pool, round: int,
         "usable": pool.usable,
         "train": len(training),
         "validation": len(validation),
+        **({"soft": training.n_soft} if pool.rules.unsure == "soft" else {}),
         **{f"test/{key}": value for key, value in test.metrics.items()},
         **{f"validation/{key}": value for key, value in held_out.items()},
         **pool.agreement(round),

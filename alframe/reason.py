@@ -43,8 +43,10 @@ def _directions(features: Tensor) -> Tensor:
 def nearest_of(
     learner: Learner, images: ImageSet, queried: Sequence[int], known: Sequence[Examples]
 ) -> list[dict[str, Any] | None]:
-    """`Question.nearest` of each of `queried` (indices), among the images of `known`; None where nothing is labelled yet."""
-    rows, labels = (torch.cat(parts) for parts in zip(*((e.rows, e.labels) for e in known), strict=True))
+    """`Question.nearest` of each of `queried` (indices), among the images of `known` that have a class; None where none has."""
+    rows, labels = (
+        torch.cat(parts) for parts in zip(*((e.certain.rows, e.certain.labels) for e in known), strict=True)
+    )
     if not len(rows) or not len(queried):
         return [None] * len(queried)
     places, similarities = nearest_labelled(learner, torch.tensor(queried, dtype=torch.int64), rows)

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from alframe.consensus import Rules, agreement, dawid_skene, majority, settle, settle_all, vote
+from alframe.consensus import Rules, agreement, dawid_skene, majority, settle, settle_all, soft_target, vote
 
 CLASSES = ("good", "scratch")
 
@@ -168,3 +168,90 @@ def test_answers_by_dawid_skene_follow_the_reliable_person():
     by_index = [next(s for s in settled if s["index"] == i) for i in range(300)]
     right = [s["label"] == t for s, t in zip(by_index, truth, strict=True)]
     assert np.mean(right) > 0.94
+
+
+SOFT = Rules(True, 3, classes=("a", "b", "c"), unsure="soft", lean=0.8)
+
+
+def naive_target(lines, lean, classes):
+    """By the sentences of `soft_target`, with loops."""
+    total, n = [0.0] * len(classes), 0
+    for said in lines:
+        if said["label"] is not None:
+            row = [float(c == said["label"]) for c in range(len(classes))]
+        elif said.get("answer") != "unsure":
+            continue
+        elif "text" in said:
+            row = [lean if c == said["text"] else (1 - lean) / (len(classes) - 1) for c in classes]
+        else:
+            row = [1 / len(classes)] * len(classes)
+        total, n = [t + r for t, r in zip(total, row, strict=True)], n + 1
+    return [t / n for t in total]
+
+
+def test_soft_targets_are_the_mean_of_what_people_find_probable():
+    rng, seen = np.random.default_rng(0), 0
+    for _ in range(200):
+        lines = []
+        for person in range(rng.integers(1, 5)):
+            said = rng.choice(["class", "lean", "unsure", "skip"])
+            name = int(rng.integers(3))
+            lines.append(
+                line(name, who=str(person))
+                if said == "class"
+                else line(answer="unsure", text="abc"[name], who=str(person))
+                if said == "lean"
+                else line(answer=str(said), who=str(person))
+            )
+        target = soft_target(lines, SOFT)
+        votes = [x["label"] for x in lines if x["label"] is not None]
+        wanted = any(x.get("answer") == "unsure" for x in lines) or (votes and majority(votes) is None)
+        assert (target is not None) == bool(wanted)
+        if target is not None:
+            seen += 1
+            assert target == pytest.approx(naive_target(lines, 0.8, "abc"))
+            assert sum(target) == pytest.approx(1)
+            assert target == soft_target(lines[::-1], SOFT), "whoever answered first"
+    assert seen > 100
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [line(1)],
+        [line(1), line(1, who="bob"), line(0, who="cora")],
+        [line(answer="skip")],
+        [line(answer="bad_image"), line(answer="unsure", who="bob")],
+        [line(answer="bad_image"), line(answer="unsure", who="bob"), line(1, who="cora")],
+        [line(answer="new_class", text="dent"), line(answer="unsure", who="bob")],
+        [line(answer="unsure", kind="validation")],
+    ],
+)
+def test_there_is_no_soft_target_where_people_are_sure_or_speak_of_no_class(lines):
+    assert "target" not in settle(lines, SOFT)
+
+
+def test_without_the_policy_unsure_stays_what_it_was():
+    said = line(answer="unsure", text="a")
+    assert settle([said], Rules(True, classes=("a", "b", "c"))) == said
+    assert settle([said], SOFT) == {**said, "target": pytest.approx([0.8, 0.1, 0.1])}
+
+
+def test_with_a_class_by_majority_and_someone_unsure_there_are_both():
+    settled = settle([line(1), line(1, who="bob"), line(answer="unsure", who="cora")], SOFT)
+    assert settled["label"] == 1
+    assert settled["target"] == pytest.approx([1 / 9, 7 / 9, 1 / 9])
+
+
+def test_with_dawid_skene_those_who_gave_a_class_count_as_its_posterior():
+    rules = Rules(True, 3, aggregate="dawid_skene", classes=("a", "b", "c"), unsure="soft")
+    _, items, people, labels = simulated([0.9, 0.9], n=60)
+    answers = {}
+    for item, person, label in zip(items.tolist(), people.tolist(), labels.tolist(), strict=True):
+        answers.setdefault((1, item), {})[str(person)] = line(label, who=str(person), index=item)
+    answers[1, 0]["2"] = line(answer="unsure", who="2")
+    posterior, _ = dawid_skene(items, people, labels, 3)
+    settled = settle_all(answers, rules)
+    assert settled[0]["label"] == posterior[0].argmax()
+    assert settled[0]["target"] == pytest.approx((2 * posterior[0] + 1 / 3) / 3)
+    assert all("target" not in one for one in settled[1:])

@@ -25,6 +25,7 @@ from alframe.queue_cli import main as queue_command
 from alframe.record import Record
 from alframe.scores import entropy
 from alframe.strategy.top_score import TopScore
+from alframe.uncertainty.laplace import Laplace
 
 CPU = torch.device("cpu")
 BUDGET = Budget(initial=20, query_size=6, rounds=3)
@@ -169,12 +170,31 @@ def test_a_row_shows_the_image_and_what_the_model_thinks(make, tmp_path):
     assert {row["answer"] for row in second} == {""}
 
 
+def test_a_row_names_the_labelled_image_that_is_nearest_and_where_to_look_at_it(make, tmp_path):
+    experiment = make()
+    go(experiment, tmp_path)
+    fill(sheets(tmp_path)[-1], experiment.data)
+    go(experiment, tmp_path)
+    first, second = (read_csv(path) for path in sheets(tmp_path))
+    assert {row["nearest"] for row in first} == {""}
+    out = tmp_path / "open.csv"
+    assert queue_command(["export", str(tmp_path), str(out)]) == 0
+    for rows, folder in ((second, tmp_path / "queue"), (read_csv(out), tmp_path)):
+        for row in rows:
+            path = (folder / row["nearest"]).resolve()
+            assert path.is_file()
+            assert path.stem in {before["id"] for before in first}
+            label = experiment.data.pool.labels[experiment.data.pool.ids.index(path.stem)]
+            assert f"most like {path.stem} (class {label}, similarity " in row["reason"]
+
+
 def test_predictions_can_be_hidden(make, tmp_path):
     experiment = make(partial(Queue, show_prediction=False))
     go(experiment, tmp_path)
     fill(sheets(tmp_path)[-1], experiment.data)
     go(experiment, tmp_path)
-    assert all(row["prediction"] == row["reason"] == row["score"] == "" for row in read_csv(sheets(tmp_path)[-1]))
+    for row in read_csv(sheets(tmp_path)[-1]):
+        assert row["prediction"] == row["reason"] == row["score"] == row["nearest"] == ""
 
 
 def test_all_mistakes_are_told_at_once_and_nothing_of_that_file_is_taken(make, tmp_path):
@@ -241,6 +261,24 @@ def test_an_answer_may_be_changed_until_the_round_is_complete(make, tmp_path, by
     assert rounds == by_oracle[1]
     assert len(answers) == len(by_oracle[0]) + 2
     assert answers[5:7] == [by_oracle[0][1], by_oracle[0][2]]
+
+
+def test_unsure_is_learnt_from_by_policy_and_not_asked_again(make, tmp_path):
+    experiment = make(partial(Queue, unsure="soft", lean=0.9), uncertainty=Laplace(draws=4))
+    drive(experiment, tmp_path, {0: "unsure: class 1", 1: "class 0?", 2: "unsure", 3: "skip"})
+    lines, rounds = read(tmp_path)
+    assert len({line["index"] for line in lines}) == len(lines)
+    assert [line.get("text") for line in lines[:4]] == ["class 1", "class 0", None, None]
+    assert [line["soft"] for line in rounds] == [3, 6, 9, 12]
+    assert [line["train"] for line in rounds] == [line["usable"] for line in rounds] == [19, 24, 29, 34]
+    assert [line["labels"] for line in rounds] == [20, 26, 32, 38]
+
+
+def test_the_policy_changes_nothing_while_nobody_is_unsure(make, tmp_path, by_oracle):
+    drive(make(partial(Queue, unsure="soft")), tmp_path)
+    lines, rounds = read(tmp_path)
+    assert [line.pop("soft") for line in rounds] == [0, 0, 0, 0]
+    assert [lines, rounds] == by_oracle
 
 
 def test_unsure_goes_back_once_bad_images_and_skipped_ones_do_not(make, tmp_path):
@@ -375,6 +413,26 @@ def test_known_images_are_hidden_and_tell_who_is_right(make, tmp_path):
     assert found["bob"]["gold"] == (sum(expected), len(expected))
 
 
+def test_no_known_image_is_shown_with_its_class_as_nearest_to_another(make, tmp_path):
+    experiment = make(partial(Queue, people=["anna", "bob"], gold_rate=0.3, repeat_rate=0.3))
+    while not go(experiment, tmp_path):
+        for path in sheets(tmp_path)[-2:]:
+            fill(path, experiment.data)
+    hidden = 0
+    for path in sheets(tmp_path):
+        rows = read_csv(path)
+        assert len({(row["reason"] == "", row["nearest"] == "") for row in rows}) == 1  # they look alike
+        round, name = int(path.name[6:9]), path.name.split(".")[1]
+        checks = {
+            line["id"]
+            for line in ledger(tmp_path)
+            if line["kind"] in ("gold", "repeat") and (line["round"], line["annotator"]) == (round, name)
+        }
+        hidden += len(checks)
+        assert not checks & {Path(row["nearest"]).stem for row in rows}
+    assert hidden > 0
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [
@@ -385,6 +443,8 @@ def test_known_images_are_hidden_and_tell_who_is_right(make, tmp_path):
         ({"gold_rate": 2.0}, "annotator.gold_rate"),
         ({"ask_again": -1}, "annotator.ask_again"),
         ({"new_classes": ["Good"]}, "annotator.new_classes"),
+        ({"lean": 0.4}, "annotator.lean from 1 / 2"),
+        ({"lean": 1.0}, "annotator.lean"),
         ({"separator": "|"}, "annotator.separator"),
     ],
 )
@@ -473,19 +533,34 @@ def launch(experiment, folder, patch=None):
     return process.exitcode
 
 
+@pytest.fixture(scope="module")
+def files_undisturbed(tmp_path_factory):
+    from conftest import tiny_experiment
+
+    folder = tmp_path_factory.mktemp("queue")
+    experiment = tiny_experiment(strategy=TopScore(score=entropy), annotator=Queue, budget=BUDGET)
+    files = {}
+    while not go(experiment, folder):
+        files[sheets(folder)[-1].name] = sheets(folder)[-1].read_bytes()
+        fill(sheets(folder)[-1], experiment.data)
+    return files
+
+
 @pytest.mark.parametrize("moment", KILLS)
-def test_killed_no_answer_is_lost_and_none_counts_twice(moment, make, tmp_path, by_oracle):
+def test_killed_no_answer_is_lost_and_none_counts_twice(moment, make, tmp_path, by_oracle, files_undisturbed):
     number, patch = KILLS[moment]
-    experiment, launches = make(), 0
+    experiment, launches, files = make(), 0, {}
     code = 75
     while code != 0:
         code = launch(experiment, tmp_path, patch if launches == number else None)
         assert (code == -signal.SIGKILL) == (launches == number), "the kill did not come, or came again"
         if sheets(tmp_path) and code == 75:
+            files[sheets(tmp_path)[-1].name] = sheets(tmp_path)[-1].read_bytes()
             fill(sheets(tmp_path)[-1], experiment.data)
         launches += 1
         assert launches < 10
     assert read(tmp_path) == by_oracle
+    assert files == files_undisturbed
 
 
 def test_files_of_the_dataset_are_shown_themselves(make, tmp_path):

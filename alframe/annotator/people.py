@@ -21,7 +21,9 @@ class People:
     `people` are the names of those who are asked; none: whoever comes, one share of the work, under the name `name`. Each image is
     given to `per_image` of them in turn. `quorum` in (0, 1] is the share of a round's images that must be answered before it is
     closed; the others go back into the pool. `gold_rate` and `repeat_rate` in [0, 1]: how many images with a known answer are hidden
-    among each 1 that a person gets, from those that others answered and from the person's own.
+    among each 1 that a person gets, from those that others answered and from the person's own. `unsure` says what becomes of an
+    image that nobody was sure of: it goes back into the pool (again, `ask_again` times), or is learnt from with a soft target (soft),
+    in which `lean` in [1 / classes, 1) is the probability of the class in `unsure: NAME`.
     """
 
     def __init__(
@@ -40,6 +42,8 @@ class People:
         gold_rate: float,
         repeat_rate: float,
         name: str = "person",
+        unsure: Literal["again", "soft"] = "again",
+        lean: float = 0.7,
     ) -> None:
         n_people = max(1, len(people))
         expect(
@@ -67,7 +71,11 @@ class People:
             f"Expected classes in annotator.new_classes that the dataset has not, each once, got {', '.join(twice)}.",
         )
         self.classes = (*classes, *new_classes)
-        self.rules = Rules(True, per_image, ask_again, aggregate, self.classes, tuple(new_classes))
+        expect(
+            1 / len(self.classes) <= lean < 1,
+            f"Expected annotator.lean from 1 / {len(self.classes)}, the number of classes, to below 1, got {lean}; 0.7 is the default.",
+        )
+        self.rules = Rules(True, per_image, ask_again, aggregate, self.classes, tuple(new_classes), unsure, lean)
         self.people, self.name, self.quorum = tuple(people) or (name,), name, quorum
         self.rates = {"gold": gold_rate, "repeat": repeat_rate}
         self.seed, self.folder, self.ledger = seed, folder, ledger

@@ -10,7 +10,7 @@ import torch
 
 from alframe.annotator.people import People, is_new, predicted
 from alframe.annotator.sheet import SEPARATORS, Row, read_sheet, seconds_of, unknown_id, write_sheet
-from alframe.annotator.words import NEW, meaning_of
+from alframe.annotator.words import LEAN, NEW, meaning_of
 from alframe.contact_sheet import rgb
 from alframe.errors import DataError, Waiting, expect
 from alframe.images import Data
@@ -49,6 +49,8 @@ class Queue(People):
         show_prediction: bool = True,
         format: Literal["csv", "jsonl"] = "csv",
         separator: str = ",",
+        unsure: Literal["again", "soft"] = "again",
+        lean: float = 0.7,
     ) -> None:
         super().__init__(
             classes=classes,
@@ -63,6 +65,8 @@ class Queue(People):
             quorum=quorum,
             gold_rate=gold_rate,
             repeat_rate=repeat_rate,
+            unsure=unsure,
+            lean=lean,
         )
         expect(
             separator in SEPARATORS,
@@ -241,9 +245,10 @@ class Queue(People):
 
     def _what_to_do(self, questions: Sequence[Question], n_left: int) -> str:
         files = [path for person, path in self.files(questions[0].round).items() if self.missing(questions, person)]
+        lean = f", {LEAN} NAME" if self.rules.unsure == "soft" else ""
         is_open = any((path.parent / f".~lock.{path.name}#").exists() for path in files)
         return (
             f"Waiting for {n_left} of {self.n_asked(questions)} answers of round {questions[0].round}: fill the column answer in "
-            f"{' and '.join(map(str, files))} ({', '.join(self.classes)}, unsure, skip, bad image, or {NEW} NAME), "
+            f"{' and '.join(map(str, files))} ({', '.join(self.classes)}, unsure{lean}, skip, bad image, or {NEW} NAME), "
             f"save{' it (it is open in LibreOffice)' if is_open else ''}, and run the same command again."
         )

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -26,13 +27,34 @@ Stream = Callable[[str], torch.Generator]
 
 @dataclass(frozen=True)
 class Examples:
-    """Rows of `Pixels` with their labels (int64, both on the CPU)."""
+    """Rows of `Pixels` with their labels (int64, both on the CPU).
+
+    `targets`, float32 [n, c], are there if some images have no class but a probability for each (their label is -1), or both: then
+    training is on these, where most rows have a single 1.
+    """
 
     rows: Tensor
     labels: Tensor
+    targets: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def truth(self) -> Tensor:
+        """What `cross_entropy` compares with: labels, or targets where there are some."""
+        return self.labels if self.targets is None else self.targets
+
+    @property
+    def certain(self) -> "Examples":
+        """Those that have a class, without targets: for all that counts in classes."""
+        known = self.labels >= 0
+        return self if self.targets is None else Examples(self.rows[known], self.labels[known])
+
+    @property
+    def n_soft(self) -> int:
+        """How many have a target that is not one class."""
+        return 0 if self.targets is None else int((self.targets.max(dim=1).values < 1).sum())
 
 
 @dataclass(frozen=True)
@@ -208,12 +230,12 @@ class Trainer:
         optimizer = self._optimizer(network, device)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self._lr_factor(step, steps, cycles))
         average = Average(network, self.ema) if self.ema else None
-        weight = self._class_weight(examples.labels, n_classes, device)
+        weight = self._class_weight(examples, n_classes, device)
         dtype = self._dtype(device) if members == 1 else torch.float32
         scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
         order = torch.stack([_order(len(examples), steps * batch, stream("order")) for stream in streams])
         order, rows = order.to(pixels.place), examples.rows.to(pixels.place)
-        labels = examples.labels.to(pixels.place)
+        labels = examples.truth.to(pixels.place)
         shake = augment if self.augment else None
         draws = [stream("augment") for stream in streams]
         ends = {math.ceil(steps * cycle / cycles) for cycle in range(1, cycles + 1)}
@@ -288,18 +310,24 @@ class Trainer:
         return self.optimizer([weights for weights in network.parameters() if weights.requires_grad], **options)
 
     def _loss(self, logits: Tensor, labels: Tensor, weight: Tensor | None) -> Tensor:
-        return cross_entropy(logits, labels, weight=weight, label_smoothing=self.label_smoothing)
+        """Mean over the batch, weighted; `labels` int64 [b] or targets [b, c]. Targets of a single 1 give what labels give."""
+        loss = partial(cross_entropy, logits, labels, weight=weight, label_smoothing=self.label_smoothing)
+        if weight is None or not labels.is_floating_point():
+            return loss()
+        # torch divides by the weights of the images where they have labels, and by their number where they have targets
+        return loss(reduction="sum") / (labels @ weight).sum()
 
     def _dtype(self, device: torch.device) -> torch.dtype:
         auto = "bf16" if device.type == "cuda" else "fp32"
         name = auto if self.precision == "auto" else self.precision
         return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
 
-    def _class_weight(self, labels: Tensor, n_classes: int, device: torch.device) -> Tensor | None:
-        """Inverse class frequency with mean 1 over the images; classes not seen yet weigh nothing."""
+    def _class_weight(self, examples: Examples, n_classes: int, device: torch.device) -> Tensor | None:
+        """Inverse class frequency with mean 1 over the images; classes not seen yet weigh nothing. Targets count by their parts."""
         if self.class_weighting == "none":
             return None
-        counts = torch.bincount(labels, minlength=n_classes).float()
+        labels, targets = examples.labels, examples.targets
+        counts = torch.bincount(labels, minlength=n_classes).float() if targets is None else targets.sum(dim=0)
         weight = torch.where(counts > 0, len(labels) / ((counts > 0).sum() * counts.clamp_min(1)), 0.0)
         return weight.to(device)
 

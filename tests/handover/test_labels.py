@@ -4,6 +4,7 @@ import csv
 import json
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from alframe.cli import execute
@@ -104,3 +105,41 @@ def test_what_several_people_said_counts_as_it_did_in_training(photos, workplace
     assert sorted(names.values()).count("scratch") == 2
     assert all(name in ("scratch", truth[id]) for id, name in names.items())
     assert {one.annotator for one in found if names[one.id] != "scratch"} == {"anna; bob; cora"}
+
+
+def test_images_that_people_were_not_sure_of_have_probabilities_and_no_folder(photos, workplace, tmp_path):
+    root = photos({"bad": 12, "good": 12})
+    options = [
+        "dataset=image_folder", f"dataset.root={root}", "dataset.size=16", "model.width=4", "trainer.min_steps=4",
+        "trainer.epochs=1", "uncertainty=point", "strategy=random", "budget.initial=8", "budget.query_size=4", "budget.rounds=0",
+        "run.tensorboard=false", f"run.root={tmp_path / 'runs'}", "threads=1", "annotator=queue", "annotator.unsure=soft",
+    ]  # fmt: skip
+    plan = load(options)
+    with pytest.raises(Waiting):
+        execute(plan)
+    path = plan.folder / "queue" / "round_000.csv"
+    answers = ["good", "bad", "good?", "unsure", "bad", "good", "skip", "bad"]
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = [{**row, "answer": answer} for row, answer in zip(csv.DictReader(file), answers, strict=True)]
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    execute(load(options))
+    trained = retrieve(plan.folder, progress=False)
+    assert trained.difference == 0
+    found = labelled(trained)
+    files = write_images(tmp_path / "images", found, trained.experiment.data.pool, False)
+    write_table(tmp_path / "labels.csv", found, trained.experiment.data.pool.classes, files)
+    with (tmp_path / "labels.csv").open(encoding="utf-8", newline="") as file:
+        written = {row["id"]: row for row in csv.DictReader(file)}
+    assert [written[row["id"]]["label"] for row in rows if row["answer"] in ("good", "bad")] == [
+        "good", "bad", "bad", "good", "bad",
+    ]  # fmt: skip
+    lean, bare = (written[rows[place]["id"]] for place in (2, 3))
+    assert [json.loads(row["probabilities"]) for row in (lean, bare)] == [
+        {"bad": 0.3, "good": 0.7}, {"bad": 0.5, "good": 0.5},
+    ]  # fmt: skip
+    for row in written.values():
+        assert (row["label"] == "") == (row["file"] == "") == (row["probabilities"] != "") == (row in (lean, bare))
+    assert rows[6]["id"] not in written

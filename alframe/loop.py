@@ -191,6 +191,7 @@ def _fit_evaluate_query(e: Experiment, learner: Learner, pool: Pool, round: int,
         **{f"test/{key}": value for key, value in test.metrics.items()},
         **{f"validation/{key}": value for key, value in held_out.items()},
         **pool.agreement(round),
+        **pool.people(round),
         **fitted,
         **seconds,
     }

@@ -27,6 +27,7 @@ from alframe.consensus import (
 from alframe.errors import RunFolderError
 from alframe.images import UNKNOWN
 from alframe.storage import read_jsonl
+from alframe.tally import tally
 from alframe.trainer.trainer import Examples
 from alframe.types import Answer, Question
 
@@ -162,6 +163,17 @@ class Pool:
             if of == round
         ]
         return {f"agreement/{name}": value for name, value in agreement(votes).items()}
+
+    def people(self, round: int) -> dict[str, float]:
+        """What each person did in `round`, by `people/NAME/` and the names of `Work.numbers`; empty where nobody is asked."""
+        if not self.rules.people:
+            return {}
+        lines = (line for line in self.ledger.lines if line["round"] == round)
+        return {
+            f"people/{person}/{key}": value
+            for person, work in tally(lines, self.rules.classes).items()
+            for key, value in work.numbers.items()
+        }
 
     def unasked(self) -> np.ndarray:
         """Dataset indices that nobody was asked about, or that were put back, ascending: the pool that a strategy sees."""

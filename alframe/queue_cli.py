@@ -12,7 +12,6 @@ from typing import Any
 
 import yaml
 
-from alframe.annotator.people import accuracy
 from alframe.annotator.queue import Queue
 from alframe.annotator.sheet import write_sheet
 from alframe.consensus import CHECKS, UNANSWERED
@@ -20,6 +19,7 @@ from alframe.errors import AlframeError, ConfigError, RunFolderError, expect
 from alframe.pool import Pool
 from alframe.record import Record
 from alframe.storage import read_json, read_jsonl
+from alframe.tally import accuracy
 from alframe.types import Question
 
 LEDGER = ("id", "index", "kind", "label", "round", "rank")

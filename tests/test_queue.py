@@ -15,7 +15,6 @@ import torch
 from tests_support import die, die_after_half_a_line, on_call
 
 import alframe.annotator.queue
-from alframe.annotator.people import accuracy
 from alframe.annotator.queue import Queue
 from alframe.budget import Budget
 from alframe.errors import ConfigError, DataError, PoolError, RunFolderError, Waiting
@@ -25,6 +24,7 @@ from alframe.queue_cli import main as queue_command
 from alframe.record import Record
 from alframe.scores import entropy
 from alframe.strategy.top_score import TopScore
+from alframe.tally import accuracy
 from alframe.uncertainty.laplace import Laplace
 
 CPU = torch.device("cpu")
@@ -105,14 +105,22 @@ def drive(experiment, folder, say=None, **saved):
 
 
 def read(folder):
-    """Ledger and rounds as values, without seconds and names."""
+    """Ledger and rounds as values, without seconds and people."""
     return [
         [
-            {k: v for k, v in json.loads(text).items() if not k.endswith("_s") and k != "annotator"}
+            {
+                k: v
+                for k, v in json.loads(text).items()
+                if not k.endswith("_s") and k != "annotator" and not k.startswith("people/")
+            }
             for text in (folder / name).read_text().splitlines()
         ]
         for name in ("ledger.jsonl", "rounds.jsonl")
     ]
+
+
+def rounds_of(folder):
+    return [json.loads(text) for text in (folder / "rounds.jsonl").read_text().splitlines()]
 
 
 def ledger(folder):
@@ -411,6 +419,14 @@ def test_known_images_are_hidden_and_tell_who_is_right(make, tmp_path):
         line["label"] == line["expected"] for line in lines if line["kind"] == "gold" and line["annotator"] == "bob"
     ]
     assert found["bob"]["gold"] == (sum(expected), len(expected))
+    last = rounds_of(tmp_path)[-1]
+    of_bob = [line for line in lines if line["annotator"] == "bob" and line["round"] == 3]
+    gold = [line["label"] == line["expected"] for line in of_bob if line["kind"] == "gold"]
+    assert last["people/bob/gold"] == sum(gold) / len(gold)
+    assert last["people/bob/repeat"] == last["people/anna/repeat"] == 1.0
+    assert last["people/bob/images"] == sum(line["kind"] == "query" for line in of_bob)
+    assert "people/bob/agreement" not in last
+    assert "people/bob/seconds" not in last
 
 
 def test_no_known_image_is_shown_with_its_class_as_nearest_to_another(make, tmp_path):

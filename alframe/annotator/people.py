@@ -181,20 +181,6 @@ def is_new(answer: Answer, said: Mapping[tuple[bool, int], Mapping[str, Line]]) 
     return line is None or (line["label"], line.get("answer", ""), line.get("text", "")) != given
 
 
-def accuracy(ledger: Sequence[Line]) -> dict[str, dict[str, tuple[int, int]]]:
-    """By person and kind of check (gold, repeat): how many of the last answers were the expected one, and of how many."""
-    last: dict[tuple[str, str, int, int], Line] = {
-        (line["annotator"], line["kind"], line["round"], line["index"]): line
-        for line in ledger
-        if line["kind"] in CHECKS
-    }
-    found: dict[str, dict[str, tuple[int, int]]] = {}
-    for (person, kind, _, _), line in last.items():
-        right, of = found.setdefault(person, {}).get(kind, (0, 0))
-        found[person][kind] = right + (line["label"] == line.get("expected")), of + 1
-    return found
-
-
 def predicted(question: Question, classes: Sequence[str]) -> Mapping[str, Any]:
     """The columns of what the model thinks of an image; empty where it was asked of no model."""
     if question.probs is None:

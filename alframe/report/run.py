@@ -58,7 +58,11 @@ class Run:
 
     @cached_property
     def ledger(self) -> list[dict[str, Any]]:
-        """The ledger's answers in the order they were asked for, read once and only when wanted; nothing where there is no ledger.
+        """What the ledger's answers come to, in the order they were asked for, read once and only when wanted."""
+        return sorted(self._settled(self.answers()), key=lambda line: (line["round"], line["rank"]))
+
+    def answers(self) -> list[dict[str, Any]]:
+        """Every answer of every person, as they came; nothing where there is no ledger.
 
         It ends before the first line that is not an answer: after that nothing is known to be whole.
         """
@@ -72,7 +76,7 @@ class Run:
             if not _is_answer(answer, len(self.answerable) if self.classes else MOST_CLASSES):
                 break
             lines.append(answer)
-        return sorted(self._settled(lines), key=lambda line: (line["round"], line["rank"]))
+        return lines
 
     @property
     def answerable(self) -> tuple[str, ...]:

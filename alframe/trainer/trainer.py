@@ -52,7 +52,8 @@ class Trainer:
     fewer; the order is a stream of permutations, so every batch is full. `early_stop` is a patience in validations (one every
     `validate_every` steps); `best_checkpoint` keeps the weights with the best validation accuracy (ties: lowest loss).
     `ema` is the decay, a step, of an exponential moving average of the weights, which is then what is validated and kept.
-    `precision` "auto" is bf16 on CUDA and fp32 elsewhere; `channels_last` null follows CUDA. Optimizers that have a fused
+    `precision` "auto" is bf16 on CUDA and fp32 elsewhere; `channels_last` null follows CUDA; it is for
+    networks trained alone, as stacked weights have no such layout. Optimizers that have a fused
     version run it on CUDA unless told otherwise.
     """
 
@@ -201,7 +202,7 @@ class Trainer:
     ) -> list[FitReport]:
         """One fit of a network, or of several that are one module: then each stream is one member's."""
         device, members = pixels.device, len(streams)
-        if self.channels_last or (self.channels_last is None and device.type == "cuda"):
+        if members == 1 and (self.channels_last or (self.channels_last is None and device.type == "cuda")):
             network.to(memory_format=torch.channels_last)
         forward = torch.compile(network) if self.compile else network
         steps, batch = max(self.n_steps(len(examples)), cycles), min(self.batch_size, len(examples))

@@ -38,7 +38,14 @@ def data(make_images):
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"gradient_clip": 0.05}, {"class_weighting": "balanced"}, {"ema": 0.9}, {"label_smoothing": 0.1}],
+    [
+        {},
+        {"gradient_clip": 0.05},
+        {"class_weighting": "balanced"},
+        {"ema": 0.9},
+        {"label_smoothing": 0.1},
+        {"channels_last": True},
+    ],
     ids=str,
 )
 def test_members_come_out_as_if_trained_one_after_another(data, make_trainer, tiny_network, options):

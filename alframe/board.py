@@ -27,7 +27,7 @@ BLUE, ORANGE, GREEN, RED, GREY, INK = "#0072B2", "#E69F00", "#00794F", "#C8401A"
 COUNTS = ("usable", "train", "validation", "soft")
 MAX_NUMBERED = 20
 MAX_NAMED = 40
-MAX_PAIRS = 12
+MAX_PAIRS = 10
 
 
 class Board:
@@ -246,7 +246,7 @@ def _captions(question: dict[str, Any], answer: int | None, classes: Sequence[st
 def pairs(images: UInt8[np.ndarray, "k ch h w"], nearest: UInt8[np.ndarray, "k ch h w"]) -> Image.Image:
     """The queried images from left to right, and below each the labelled image that the network finds most like it."""
     h, w = images.shape[2:]
-    scale, gap = 112 / max(h, w), 8
+    scale, gap = 80 / max(h, w), 8
     size = round(w * scale) or 1, round(h * scale) or 1
     sheet = Image.new("RGB", (len(images) * (size[0] + gap) + gap, 2 * (size[1] + gap) + gap), "white")
     for row, column in np.ndindex(2, len(images)):

@@ -182,9 +182,11 @@ def soft_target(lines: Sequence[Line], rules: Rules, posterior: Posterior | None
     Source: shares of votes as targets from Peterson et al. 2019, arXiv:1908.07086; the mean of what each annotator finds probable
     from Collins et al. 2022, arXiv:2207.00810. Differs: one probability for all leanings instead of one that is asked each time.
     """
+    if rules.unsure != "soft" or lines[0]["kind"] == "validation":
+        return None
     votes = [v for v in (vote(line, rules.classes) for line in lines) if v is not None]
     unsure = [line for line in lines if line.get("answer") == UNSURE]
-    if rules.unsure != "soft" or lines[0]["kind"] == "validation" or (votes and _kind(votes) != "class"):
+    if votes and _kind(votes) != "class":
         return None
     certain = [v for v in votes if isinstance(v, int)]
     if not unsure and (posterior is not None or majority(certain) is not None or not certain):

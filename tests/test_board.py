@@ -205,8 +205,8 @@ def test_the_nearest_labelled_images_stand_below_the_queried_ones(board, tmp_pat
     asked[0]["rank"], asked[2]["rank"] = 2, 0
     board.query(100, images, asked, [0, 1, 2], CLASSES, None, images[:2] + 100)
     seen = picture(tmp_path, "query/nearest")
-    assert seen.shape == (2 * 120 + 8, 2 * 120 + 8, 3)
-    corners = [[int(seen[y + 50, x + 50, 0]) for x in (8, 128)] for y in (8, 128)]
+    assert seen.shape == (2 * 88 + 8, 2 * 88 + 8, 3)
+    corners = [[int(seen[y + 40, x + 40, 0]) for x in (8, 96)] for y in (8, 96)]
     assert corners == [[30, 20], [110, 120]]  # the first two in rank order
 
 

@@ -459,8 +459,8 @@ def test_no_known_image_is_shown_with_its_class_as_nearest_to_another(make, tmp_
         ({"gold_rate": 2.0}, "annotator.gold_rate"),
         ({"ask_again": -1}, "annotator.ask_again"),
         ({"new_classes": ["Good"]}, "annotator.new_classes"),
-        ({"lean": 0.4}, "annotator.lean from 1 / 2"),
-        ({"lean": 1.0}, "annotator.lean"),
+        ({"unsure": "soft", "lean": 0.4}, "annotator.lean from 1 / 2"),
+        ({"unsure": "soft", "lean": 1.0}, "annotator.lean"),
         ({"separator": "|"}, "annotator.separator"),
     ],
 )

@@ -72,8 +72,8 @@ class People:
         )
         self.classes = (*classes, *new_classes)
         expect(
-            1 / len(self.classes) <= lean < 1,
-            f"Expected annotator.lean from 1 / {len(self.classes)}, the number of classes, to below 1, got {lean}; 0.7 is the default.",
+            unsure == "again" or 1 <= lean * len(self.classes) < len(self.classes),
+            f"Expected annotator.lean from 1 / {len(self.classes)}, by the number of classes, to below 1, got {lean}; 0.7 is the default.",
         )
         self.rules = Rules(True, per_image, ask_again, aggregate, self.classes, tuple(new_classes), unsure, lean)
         self.people, self.name, self.quorum = tuple(people) or (name,), name, quorum

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -87,8 +87,10 @@ class Run:
 
     def _settled(self, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """A line for each question that someone answered: the ledger holds every answer of every person."""
-        aggregate = flat({"annotator": self.config.get("annotator")}).get("annotator.aggregate", "majority")
-        rules = Rules(people=True, aggregate=aggregate, classes=self.answerable)
+        options = flat({"annotator": self.config.get("annotator")})
+        aggregate, unsure = options.get("annotator.aggregate", "majority"), options.get("annotator.unsure", "again")
+        soft: Literal["again", "soft"] = "soft" if unsure == "soft" and len(self.answerable) > 1 else "again"
+        rules = Rules(people=True, aggregate=aggregate, classes=self.answerable, unsure=soft)
         return [line for line in settle_all(by_question(lines), rules) if line.get("answer") != UNANSWERED]
 
     @cached_property

@@ -5,6 +5,7 @@ unanswered (a round that was closed before anyone said anything). A vote is a cl
 number yet (`new: NAME`); unsure and skip are abstentions.
 """
 
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,8 +42,8 @@ class Rules:
 
 
 def same_name(name: str) -> str:
-    """The form in which two spellings of a class are the same: case and white space do not count."""
-    return " ".join(name.split()).casefold()
+    """The form in which two spellings of a class are the same: case, white space, and how an ö is made up do not count."""
+    return " ".join(unicodedata.normalize("NFKC", name).split()).casefold()
 
 
 def vote(line: Line, classes: Sequence[str] = ()) -> Vote | None:
@@ -148,6 +149,9 @@ def settle(lines: Sequence[Line], rules: Rules, dawid_skene_label: int | None = 
     return {**settled, "label": None, "answer": NEW_CLASS, "text": named}
 
 
+TIE = 1e-6
+"""Two classes whose probabilities differ by no more are equally likely: rounding is no vote."""
+
 Question = tuple[int, int]
 """(round, index): an image may be asked about again in a later round."""
 
@@ -168,7 +172,7 @@ def settle_all(answers: Mapping[Question, Mapping[str, Line]], rules: Rules) -> 
 
 
 def _likeliest(answers: Mapping[Question, Mapping[str, Line]], rules: Rules) -> dict[Question, int]:
-    """By question: the likeliest class by `dawid_skene` over all questions that got a class from someone."""
+    """By question: the likeliest class by `dawid_skene` over all questions that got a class from someone; none where two are."""
     said = [
         (question, name, v)
         for question, lines in answers.items()
@@ -185,4 +189,7 @@ def _likeliest(answers: Mapping[Question, Mapping[str, Line]], rules: Rules) -> 
         np.array([v for _, _, v in said]),
         len(rules.classes),
     )
-    return {question: int(posterior[number].argmax()) for question, number in questions.items()}
+    second, first = np.partition(posterior, -2)[:, -2:].T
+    return {
+        q: int(posterior[number].argmax()) for q, number in questions.items() if first[number] - second[number] > TIE
+    }

@@ -17,9 +17,10 @@ import torch
 import yaml
 from filelock import FileLock, Timeout
 
+from alframe.annotator.queue import has_answers
 from alframe.board import Board
 from alframe.contact_sheet import write_contact_sheet
-from alframe.errors import RunFolderError
+from alframe.errors import RunFolderError, expect
 from alframe.pool import Ledger, n_bought
 from alframe.provenance import launch
 from alframe.storage import read_json, read_jsonl, write_atomically
@@ -40,6 +41,12 @@ class Record:
         self.folder, self.config, self.keep_checkpoint = folder, config, keep_checkpoint
         self._lock = self._take(folder)
         try:
+            expect(
+                not (overwrite and has_answers(folder)),
+                f"Expected a run without answers of people to start again, since run.overwrite=true removes all of it, got {folder} with "
+                "some in queue/ or the ledger; use another run.name, or move the folder away.",
+                RunFolderError,
+            )
             _discard(folder, begin=overwrite)
             extends, changed = self._compare_config()
             self.rounds: list[dict[str, Any]] = read_jsonl(folder / "rounds.jsonl", ("round", "labels"))

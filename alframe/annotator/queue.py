@@ -11,6 +11,7 @@ import torch
 from alframe.annotator.people import People, is_new, predicted
 from alframe.annotator.sheet import SEPARATORS, Row, read_sheet, seconds_of, unknown_id, write_sheet
 from alframe.annotator.words import NEW, meaning_of
+from alframe.consensus import same_name
 from alframe.contact_sheet import rgb
 from alframe.errors import DataError, Waiting, expect
 from alframe.images import Data
@@ -98,29 +99,30 @@ class Queue(People):
     def answers(
         self, path: Path, questions: Sequence[Question], person: str, *, whole: bool = True
     ) -> Iterator[Answer]:
-        """The answers in a file that the ledger does not hold yet. `person` gave those whose row names nobody.
+        """The answers in a file that the ledger does not hold yet. `person` gave those whose row names nobody; "": nobody did.
 
-        `whole`: every open question of the person must have a row, filled or not. Raises `DataError` with a line for each mistake
+        `whole`: it is the person's own file, and every open question of theirs must have a row, filled or not. Raises `DataError` with a line for each mistake
         before anything is yielded.
         """
-        if not path.exists() and not self.missing(questions, person):
+        if whole and not path.exists() and not self.missing(questions, person):
             return  # nothing to ask of this person, so nothing was written
         rows, mistakes = read_sheet(path)
         said = self.said(questions[0].round)
-        by_id, checks = self._ids(questions), self._checks(questions, person)
+        by_id, checks = self._ids(questions), {name: self._checks(questions, name) for name in self.people}
         found: list[Answer] = []
         seen: dict[tuple[str, str], int] = {}
         for row in rows:
-            who = row.annotator or person
-            first = seen.setdefault((row.id, who), row.number)
             try:
+                who = self._who(row.annotator or person)
+                first = seen.setdefault((row.id, who), row.number)
+                check = checks.get(who, {}).get(row.id)
                 if first != row.number:
                     raise DataError(
                         f"Expected one row for each image, got a second one for {row.id} (the first is row {first}); delete one."
                     )
-                if row.id not in by_id and row.id not in checks:
+                if row.id not in by_id and check is None:
                     raise DataError(unknown_id(row.id, by_id))
-                answer = self._answer(row, who, by_id.get(row.id, -1), checks.get(row.id))
+                answer = self._answer(row, who, by_id.get(row.id, -1), check)
             except DataError as error:
                 mistakes.append(f"row {row.number}: {error}")
                 continue
@@ -135,8 +137,18 @@ class Queue(People):
                     "put the rows back, or rename the file to have it written again with what is open."
                 )
         if mistakes:
+            mistakes.append("Nothing of this file was taken over; correct it, save, and run the same command again.")
             raise DataError("\n".join(f"{path.name}: {mistake}" for mistake in mistakes))
         yield from found
+
+    def _who(self, name: str) -> str:
+        """A person by the name that the config has; where it names nobody, whoever comes. Raises `DataError`."""
+        if self.people == (self.name,):
+            return name
+        known = {same_name(person): person for person in self.people}
+        if same_name(name) not in known:
+            raise DataError(f"Expected {' or '.join(self.people)} as the annotator, got {name!r}; say who answered.")
+        return known[same_name(name)]
 
     def _answer(self, row: Row, who: str, index: int, check: tuple[Question, int] | None) -> Answer | None:
         seconds = seconds_of(row.seconds)
@@ -202,7 +214,8 @@ class Queue(People):
         paths = self._pictures(shown)
         rows: list[Mapping[str, Any]] = []
         for rank, question in enumerate(shown, 1):
-            image = os.path.relpath(paths[question.id], relative_to) if question.id in paths else ""
+            path = paths.get(question.id)
+            image = "" if path is None else os.path.relpath(path.resolve(), relative_to.resolve())
             model = predicted(question, self.classes) if self.show_prediction else {}
             rows.append({"rank": rank, "id": question.id, "image": image, **model})
         return rows
@@ -234,9 +247,36 @@ class Queue(People):
 
     def _what_to_do(self, questions: Sequence[Question], n_left: int) -> str:
         files = [path for person, path in self.files(questions[0].round).items() if self.missing(questions, person)]
-        is_open = any((path.parent / f".~lock.{path.name}#").exists() for path in files)
+        notes = [f" {path.name} is open in LibreOffice: save it there first." for path in files if _lock(path).exists()]
+        notes += [f" {book.name} is not read: save it as {path.name}." for path in files for book in _workbooks(path)]
         return (
             f"Waiting for {n_left} of {self.n_asked(questions)} answers of round {questions[0].round}: fill the column answer in "
             f"{' and '.join(map(str, files))} ({', '.join(self.classes)}, unsure, skip, bad image, or {NEW} NAME), "
-            f"save{' it (it is open in LibreOffice)' if is_open else ''}, and run the same command again."
+            f"save, and run the same command again.{''.join(notes)}"
         )
+
+
+def has_answers(folder: Path) -> bool:
+    """Whether people have answered anything in a run's folder, taken over or not."""
+    place, ledger = folder / "queue", folder / "ledger.jsonl"
+    if place.is_dir() and ledger.is_file() and ledger.stat().st_size:
+        return True
+    for path in place.glob("round_*"):
+        try:
+            rows, mistakes = read_sheet(path)
+        except DataError:
+            return True  # whatever it is, we did not write it
+        if mistakes or any(row.answer for row in rows):
+            return True
+    return False
+
+
+def _lock(path: Path) -> Path:
+    """The file that is there while LibreOffice has `path` open."""
+    return path.with_name(f".~lock.{path.name}#")
+
+
+def _workbooks(path: Path) -> list[Path]:
+    """What a spreadsheet saved in its own format, beside the table and after it."""
+    books = [path.with_suffix(ending) for ending in (".xlsx", ".xls", ".ods", ".numbers")]
+    return [book for book in books if book.is_file() and book.stat().st_mtime > path.stat().st_mtime]

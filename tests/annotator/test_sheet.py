@@ -105,6 +105,33 @@ def test_more_cells_than_columns_are_a_mistake_by_row(path):
     assert mistakes == ["row 3: Expected 2 cells, got 3; a cell that holds the separator needs quotes around it."]
 
 
+def test_no_cell_is_a_formula_and_numbers_have_the_comma_of_their_country(tmp_path):
+    rows = [
+        {
+            "id": "a-0",
+            "image": "=x.png",
+            "prediction": "=1+1",
+            "probability": "0.369",
+            "score": "-0.5",
+            "reason": "-, x",
+        }
+    ]
+    write_sheet(tmp_path / "a.csv", rows)
+    assert (tmp_path / "a.csv").read_text(encoding="utf-8-sig").splitlines()[1] == (
+        """,a-0,./=x.png,'=1+1,0.369,-0.5,"'-, x",,,"""
+    )
+    write_sheet(tmp_path / "a.csv", rows, ";")
+    assert (tmp_path / "a.csv").read_text(encoding="utf-8-sig").splitlines()[1] == (
+        """;a-0;./=x.png;'=1+1;0,369;-0,5;'-, x;;;"""
+    )
+
+
+def test_a_line_of_json_ends_at_a_line_feed_alone(tmp_path):
+    path = tmp_path / "round_001.jsonl"
+    write_sheet(path, [{"id": "a-0", "prediction": "a\u2028b", "answer": "a\u2028b"}])
+    assert read_sheet(path) == ([Row(1, "a-0", "a\u2028b")], [])
+
+
 def test_json_lines(tmp_path):
     path = tmp_path / "round_001.jsonl"
     write_sheet(path, ROWS)

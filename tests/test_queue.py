@@ -33,6 +33,7 @@ from alframe.strategy.top_score import TopScore
 CPU = torch.device("cpu")
 BUDGET = Budget(initial=20, query_size=6, rounds=3)
 QUEUE = "alframe.annotator.queue.Queue"
+DEFAULTS = {"new_classes": [], "quorum": 1.0, "separator": ",", "show_prediction": True}
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def config_of(experiment):
     return {
         "budget": {"rounds": experiment.budget.rounds},
         "seed": experiment.seed,
-        "annotator": {"_target_": QUEUE, "_partial_": True, "new_classes": [], **options},
+        "annotator": {"_target_": QUEUE, "_partial_": True, **DEFAULTS, **options},
     }
 
 
@@ -347,6 +348,22 @@ def test_a_quorum_closes_a_round_and_the_rest_goes_back(make, tmp_path):
     assert stage["line"]["labels"] == stage["line"]["usable"] == 18
     drive(experiment, tmp_path)
     assert [line["labels"] for line in read(tmp_path)[1]] == [18, 24, 30, 36]
+
+
+def test_how_people_are_asked_may_change_while_a_run_goes_on(make, tmp_path):
+    go(make(), tmp_path)
+    experiment = make(partial(Queue, separator=";", quorum=0.5, show_prediction=False))
+    before = sheets(tmp_path)[0].read_bytes()
+    assert not go(experiment, tmp_path)
+    assert sheets(tmp_path)[0].read_bytes() == before
+    fill(sheets(tmp_path)[0], experiment.data, only=slice(0, 10))
+    assert not go(experiment, tmp_path)
+    assert len(ledger(tmp_path)) == 20
+    text = sheets(tmp_path)[1].read_text(encoding="utf-8-sig")
+    assert text.startswith("rank;id;image;")
+    assert "entropy" not in text
+    with pytest.raises(RunFolderError, match="annotator.people"):
+        go(make(partial(Queue, separator=";", quorum=0.5, show_prediction=False, people=["anna"])), tmp_path)
 
 
 # -- several people ----------------------------------------------------------------------------------------------------

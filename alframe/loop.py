@@ -110,9 +110,10 @@ def _check_named(pool: Pool, questions: list[Question]) -> None:
     unnamed = pool.unnamed(questions[0].round) if questions else {}
     if unnamed:
         told = ", ".join(f"{name!r} ({len(images)} images)" for name, images in unnamed.items())
+        names = ",".join(f'"{name}"' for name in (*pool.rules.new_classes, *unnamed))  # quoted: it may hold any letter
         raise PoolError(
             f"Expected answers of classes that the config names, got the new {told}; run the same command with "
-            f"'annotator.new_classes=[{','.join([*pool.rules.new_classes, *unnamed])}]' to train on them, or change the answers."
+            f"'annotator.new_classes=[{names}]' to train on them, or change the answers."
         )
 
 

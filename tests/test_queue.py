@@ -5,6 +5,7 @@ import io
 import json
 import multiprocessing
 import os
+import re
 import signal
 from collections import Counter
 from dataclasses import replace
@@ -21,6 +22,7 @@ import alframe.annotator.queue
 from alframe.annotator.people import accuracy
 from alframe.annotator.queue import Queue
 from alframe.budget import Budget
+from alframe.config import load
 from alframe.errors import ConfigError, DataError, PoolError, RunFolderError, Waiting
 from alframe.images import Data
 from alframe.loop import run
@@ -307,7 +309,7 @@ def test_a_new_class_stops_the_training_until_the_config_names_it(make, tmp_path
     experiment = make()
     go(experiment, tmp_path)
     fill(sheets(tmp_path)[-1], experiment.data, {3: "new: Dent", 9: "NEW: dent"})
-    with pytest.raises(PoolError, match=r"new 'Dent' \(2 images\).*annotator.new_classes=\[Dent\]"):
+    with pytest.raises(PoolError, match=r"new 'Dent' \(2 images\).*'annotator.new_classes=\[\"Dent\"\]'"):
         go(experiment, tmp_path)
     assert len(ledger(tmp_path)) == 20
     named = make(partial(Queue, new_classes=["Dent"]))
@@ -320,6 +322,17 @@ def test_a_new_class_stops_the_training_until_the_config_names_it(make, tmp_path
     assert rounds[-1]["usable"] == 38
     with pytest.raises(RunFolderError, match="annotator.new_classes"):
         go(experiment, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["Öl fleck", "7", "null", "50 % Grat"])
+def test_the_override_that_is_told_for_a_new_class_is_one(make, tmp_path, name):
+    experiment = make()
+    go(experiment, tmp_path)
+    fill(sheets(tmp_path)[-1], experiment.data, {3: f"new: {name}"})
+    with pytest.raises(PoolError) as told:
+        go(experiment, tmp_path)
+    (override,) = re.findall(r"'(annotator\.new_classes=.+)'", str(told.value))
+    assert load(["annotator=queue", override]).identity["annotator"]["new_classes"] == [name]
 
 
 def test_a_new_class_may_be_taken_back(make, tmp_path, by_oracle):

@@ -388,6 +388,10 @@ def test_people_share_the_work_in_files_of_their_own(make, tmp_path, by_oracle):
         for path in sheets(tmp_path)[-2:]:
             fill(path, experiment.data)
     assert sorted(path.name for path in sheets(tmp_path))[:2] == ["round_000.anna.csv", "round_000.bob.csv"]
+    with pytest.raises(
+        Waiting, match=rf"answer in round_000.anna.csv, round_000.bob.csv in {tmp_path / 'other/queue'} \("
+    ):
+        launch_here(experiment, tmp_path / "other")
     answers, rounds = read(tmp_path)
     assert rounds == by_oracle[1]
     assert sorted(map(str, answers)) == sorted(map(str, by_oracle[0]))

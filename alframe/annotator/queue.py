@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 
 from alframe.annotator.people import People, is_new, predicted
-from alframe.annotator.sheet import SEPARATORS, Row, read_sheet, seconds_of, unknown_id, write_sheet
+from alframe.annotator.sheet import SEPARATORS, Row, is_open, read_sheet, seconds_of, unknown_id, workbooks, write_sheet
 from alframe.annotator.words import NEW, meaning_of
 from alframe.consensus import same_name
 from alframe.contact_sheet import rgb
@@ -247,11 +247,12 @@ class Queue(People):
 
     def _what_to_do(self, questions: Sequence[Question], n_left: int) -> str:
         files = [path for person, path in self.files(questions[0].round).items() if self.missing(questions, person)]
-        notes = [f" {path.name} is open in LibreOffice: save it there first." for path in files if _lock(path).exists()]
-        notes += [f" {book.name} is not read: save it as {path.name}." for path in files for book in _workbooks(path)]
+        where = str(files[0]) if len(files) == 1 else f"{', '.join(path.name for path in files)} in {self.place}"
+        notes = [f" {path.name} is open in LibreOffice: save it there first." for path in files if is_open(path)]
+        notes += [f" {book.name} is not read: save it as {path.name}." for path in files for book in workbooks(path)]
         return (
             f"Waiting for {n_left} of {self.n_asked(questions)} answers of round {questions[0].round}: fill the column answer in "
-            f"{' and '.join(map(str, files))} ({', '.join(self.classes)}, unsure, skip, bad image, or {NEW} NAME), "
+            f"{where} ({', '.join(self.classes)}, unsure, skip, bad image, or {NEW} NAME), "
             f"save, and run the same command again.{''.join(notes)}"
         )
 
@@ -269,14 +270,3 @@ def has_answers(folder: Path) -> bool:
         if mistakes or any(row.answer for row in rows):
             return True
     return False
-
-
-def _lock(path: Path) -> Path:
-    """The file that is there while LibreOffice has `path` open."""
-    return path.with_name(f".~lock.{path.name}#")
-
-
-def _workbooks(path: Path) -> list[Path]:
-    """What a spreadsheet saved in its own format, beside the table and after it."""
-    books = [path.with_suffix(ending) for ending in (".xlsx", ".xls", ".ods", ".numbers")]
-    return [book for book in books if book.is_file() and book.stat().st_mtime > path.stat().st_mtime]

@@ -55,6 +55,17 @@ def _cell(column: str, value: str, separator: str) -> str:
     return value.replace(".", ",") if column in NUMBERS and separator == ";" else value
 
 
+def is_open(path: Path) -> bool:
+    """Whether LibreOffice has the file open."""
+    return path.with_name(f".~lock.{path.name}#").exists()
+
+
+def workbooks(path: Path) -> list[Path]:
+    """What a spreadsheet saved in its own format, beside the table and after it."""
+    books = [path.with_suffix(ending) for ending in (".xlsx", ".xls", ".ods", ".numbers")]
+    return [book for book in books if book.is_file() and book.stat().st_mtime > path.stat().st_mtime]
+
+
 def read_sheet(path: Path) -> tuple[list[Row], list[str]]:
     """The rows that are not empty, and a line for each mistake in them. Raises `DataError` for a file that is no such table."""
     try:

@@ -1,6 +1,7 @@
 """The active-learning loop, on one screen: fit, evaluate, query, annotate, commit, until the budget is spent."""
 
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
@@ -147,10 +148,19 @@ def _initial(e: Experiment, record: Record) -> list[Question]:
 
 
 def _check_classes(pool: Pool, classes: tuple[str, ...], budget: Budget) -> None:
-    """A classifier needs two classes. An empty start is allowed: the first query is then made by an untrained network."""
+    """A classifier needs two classes. An empty start is allowed: the first query is then made by an untrained network. Of people's
+    answers nothing is thrown away: the next images may show another class.
+    """
     seen = pool.training().labels.unique().tolist()
     if len(seen) < 2 and len(pool.ledger.lines) > 0:
         only = f"1 ({classes[seen[0]]})" if seen else "none"
+        if pool.rules.people:
+            warnings.warn(
+                f"{only} of at least 2 classes among the {pool.bought} labels so far: the network can tell nothing until the next "
+                "images show another; read nothing into its metrics.",
+                stacklevel=2,
+            )
+            return
         first = "budget.initial" if budget.initial else "budget.query_size"
         balanced = ", or set budget.initial_set=balanced" if budget.initial else ""
         raise PoolError(

@@ -101,8 +101,8 @@ class Queue(People):
     ) -> Iterator[Answer]:
         """The answers in a file that the ledger does not hold yet. `person` gave those whose row names nobody; "": nobody did.
 
-        `whole`: it is the person's own file, and every open question of theirs must have a row, filled or not. Raises `DataError` with a line for each mistake
-        before anything is yielded.
+        `whole`: it is the person's own file, and every open question of theirs must have a row, filled or not. Raises `DataError`
+        with a line for each mistake before anything is yielded.
         """
         if whole and not path.exists() and not self.missing(questions, person):
             return  # nothing to ask of this person, so nothing was written

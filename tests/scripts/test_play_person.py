@@ -52,7 +52,7 @@ SAVED = [  # in the order of the rounds
 ]
 BY_LIBREOFFICE = [{"libreoffice": "csv"}, {"separator": ";", "libreoffice": "xlsx"}, {"libreoffice": "ods"}, {}]
 
-pytestmark = pytest.mark.skipif(not TILES.is_dir(), reason=f"needs {TILES}")
+needs_tiles = pytest.mark.skipif(not TILES.is_dir(), reason=f"needs {TILES}")
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +107,7 @@ def lines_of(path):
     ]
 
 
+@needs_tiles
 def test_three_rounds_keep_every_answer_and_tell_every_mistake(walked):
     run, told = walked
     rounds, ledger = lines_of(run / "rounds.jsonl"), lines_of(run / "ledger.jsonl")
@@ -122,6 +123,7 @@ def test_three_rounds_keep_every_answer_and_tell_every_mistake(walked):
     assert all("row " in line for text in told for line in text.splitlines() if " ?!" in line)
 
 
+@needs_tiles
 def test_the_labels_are_the_folders_that_the_files_lie_in_but_for_the_wrong_ones(walked):
     run, _ = walked
     names = {}
@@ -136,6 +138,7 @@ def test_the_labels_are_the_folders_that_the_files_lie_in_but_for_the_wrong_ones
     assert 0.75 < np.mean(right) < 1
 
 
+@needs_tiles
 @pytest.mark.skipif(shutil.which("soffice") is None, reason="needs LibreOffice")
 def test_libreoffice_changes_nothing(walk, walked):
     run, told = walk("by_libreoffice", BY_LIBREOFFICE)
@@ -144,6 +147,7 @@ def test_libreoffice_changes_nothing(walk, walked):
         assert lines_of(run / name) == lines_of(walked[0] / name)
 
 
+@needs_tiles
 def test_the_onnx_model_agrees_and_a_new_folder_is_predicted(walked, tmp_path, capsys):
     onnxruntime = pytest.importorskip("onnxruntime")
     run, out, photos = walked[0], tmp_path / "inspector", tmp_path / "photos"
@@ -173,6 +177,35 @@ def test_the_onnx_model_agrees_and_a_new_folder_is_predicted(walked, tmp_path, c
     with (out / "labels.csv").open(newline="", encoding="utf-8") as file:
         labels = list(csv.DictReader(file))
     assert len(labels) == usable == len(list((out / "images").glob("*/*.png")))
+
+
+def test_any_run_can_be_played(script, workplace, tmp_path, capsys):
+    """Drawn surfaces, JSON lines: typos are refused, and corrected when the person is played again."""
+    plan = load([
+        "annotator=queue", "annotator.format=jsonl", "dataset.pool_size=60", "dataset.test_size=40", "dataset.size=16", "model.width=4",
+        "uncertainty=point", "strategy=random", "trainer.epochs=1", "trainer.min_steps=6", "trainer.warmup=0", "budget.initial=20",
+        "budget.query_size=5", "budget.rounds=1", "run.tensorboard=false", "progress=false", "threads=1", "device=cpu",
+        f"run.root={tmp_path}",
+    ])  # fmt: skip
+    play = [str(plan.folder), "--typo", "0.3", "--wrong", "0.2"]
+    with pytest.raises(Waiting):
+        execute(plan)
+    assert script.main(play) == 0
+    with pytest.raises(DataError, match=r" \?!'"):
+        execute(plan)
+    assert script.main(play) == 0
+    with pytest.raises(Waiting):
+        execute(plan)
+    assert script.main([str(plan.folder)]) == 0
+    execute(plan)
+    told = capsys.readouterr().out
+    assert "round_000.jsonl: " in told
+    assert "corrected" in told
+    pool = plan.dataset.load(plan.cache).pool
+    truth = dict(zip(pool.ids, pool.labels.tolist(), strict=True))
+    right = [line["label"] == truth[line["id"]] for line in lines_of(plan.folder / "ledger.jsonl")]
+    assert len(right) == 25
+    assert right.count(False) == int(told.split(" wrong")[0].split()[-1])
 
 
 def test_a_folder_that_is_no_run_is_told(script, tmp_path, capsys):

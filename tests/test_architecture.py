@@ -29,6 +29,7 @@ TIERS = [
     {"profile"},
     {"query", "record"},
     {"experiment"},
+    {"growth"},
     {"loop", "checks"},
     {"config"},
     {"handover"},

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from alframe.annotator.base import Annotator, knows_labels
+from alframe.consensus import GIVEN
 from alframe.dataset.growing import HISTORY, Growing
 from alframe.errors import Waiting, expect
 from alframe.experiment import Experiment
@@ -15,8 +16,8 @@ from alframe.images import Data
 from alframe.pool import Pool
 from alframe.types import Answer, Question
 
-FOLDER, GIVEN = "folder", "given"
-"""Who gave the labels of class folders, and the kind of their lines in the ledger. They count as bought: someone made them."""
+FOLDER = "folder"
+"""Who gave the labels of class folders, in the ledger."""
 
 
 def photos_of(dataset: Any, folder: Path, *, mend: bool = True) -> Growing | None:

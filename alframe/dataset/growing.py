@@ -158,12 +158,13 @@ class Growing:
     def _changes(self, round: int, file: Any) -> list[Event]:
         """What is new, renamed, labelled, gone or back since the last time. Files that cannot be read are told, and looked at again."""
         listing = self.photos.listing()
-        foreign = [photo for photo in listing if photo.class_name not in (None, *self.classes)]
-        places, unknown = self._recognise([photo for photo in listing if photo not in foreign])
+        known = {photo: photo.class_name is None or photo.class_name in self.classes for photo in listing}
+        places, unknown = self._recognise([photo for photo in listing if known[photo]])
         n = len(self.images)
         events = self._arrivals(round, [photo for photo in unknown if not photo.is_test], file, places)
         for row in range(self.n_test, n):
             events += self._moved(round, row, [photo for photo in places.get(row, []) if not photo.is_test])
+        foreign = [photo for photo in listing if not known[photo]]
         self._tell("in a folder of none of the run's classes", foreign, "nobody is asked about them")
         late = [photo for photo in unknown if photo.is_test]
         self._tell("that came into test/ late", late, "the test set stays as it was when the run began")
@@ -338,7 +339,8 @@ class Growing:
         told = [f"{count} {words[kind]}" for kind, count in counts.items() if count]
         if first:
             n_labelled = sum(image.label != UNKNOWN for image in self.images)
-            told.append(f"{n_labelled} of them in class folders, {self.n_test} of these the test set")
+            told.append(f"{n_labelled or 'none'} of them in class folders")
+            told += [f"{self.n_test} of these the test set"] if self.n_test else []
         if told:
             self.notes.insert(0, f"{self.photos.path}: {', '.join(told)}")
 

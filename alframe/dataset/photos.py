@@ -88,7 +88,7 @@ class PhotoFolder:
 
     def listing(self) -> list[Photo]:
         """Every photo that is there now, the labelled ones first, by path; a file that vanishes meanwhile is none."""
-        endings = Image.registered_extensions()
+        root, endings = self.path, Image.registered_extensions()
         photos = []
         for folder, class_name, is_test in self.places():
             for file in list_files(folder, self.pattern):
@@ -98,19 +98,21 @@ class PhotoFolder:
                     stat = file.stat()
                 except FileNotFoundError:
                     continue
-                name = file.relative_to(self.path).as_posix()
+                name = file.relative_to(root).as_posix()
                 photos.append(Photo(name, class_name, is_test, stat.st_size, stat.st_mtime_ns))
         return photos
 
     def shape(self, photos: Sequence[Photo]) -> tuple[int, int, int]:
         """(channels, height, width) of the arrays that all photos become. Raises DataError as `decode_files` does, but for broken files."""
-        return common_shape(
-            [self.path / photo.name for photo in photos], self.size, self.channels, {}, skip_broken=True
-        )
+        return common_shape(self._files(photos), self.size, self.channels, {}, skip_broken=True)
+
+    def _files(self, photos: Sequence[Photo]) -> list[Path]:
+        root = self.path
+        return [root / photo.name for photo in photos]
 
     def digests(self, photos: Sequence[Photo]) -> Iterator[tuple[Photo, str | None]]:
         """Each with a hash of its file's bytes, or None where it cannot be read."""
-        files = [self.path / photo.name for photo in photos]
+        files = self._files(photos)
         outcomes = attempts(files, lambda i: file_digest(files[i]))
         yield from zip(photos, (digest for digest, _ in outcomes), strict=True)
 
@@ -118,7 +120,7 @@ class PhotoFolder:
         self, photos: Sequence[Photo], shape: tuple[int, int, int]
     ) -> Iterator[tuple[Photo, tuple[np.ndarray, str] | None, str]]:
         """Each with its pixels uint8 [c, h, w] and the hash of its file, or None and why it cannot be read."""
-        files = [self.path / photo.name for photo in photos]
+        files = self._files(photos)
 
         def work(i: int) -> tuple[np.ndarray, str]:
             digest, head = file_digest(files[i]), read_head(files[i]) if self.size is None else None

@@ -129,14 +129,16 @@ def execute(plan: Plan) -> list[dict[str, object]]:
     profile = Profile(plan.folder if options["profile"] else None, plan.device)
     try:
         if record.finished:
-            say(f"{plan.folder}: finished already ({record.stopped}); nothing to do. run.overwrite=true starts again.")
+            say(
+                f"{plan.folder}: finished already ({record.stopped}); nothing to do. A higher budget.rounds goes on, run.overwrite=true starts again."
+            )
             _say_all(profile.report())
             return record.rounds
         say(f"{plan.folder}: {f'going on after {record.done} rounds' if record.done else 'starting'} on {plan.device}")
         photos = photos_of(plan.dataset, plan.folder)
         if photos is not None:
             check_people(plan.parts["annotator"])
-            photos.take_in(record.done)
+            photos.take_in(record.done, again=record.reopened)
             _say_all(photos.told())
         data = plan.dataset.load(plan.cache) if photos is None else photos.data()
         experiment = replace(plan.experiment(data), profile=profile, photos=photos)

@@ -42,7 +42,7 @@ def candidates(data: Data, pool: Pool) -> np.ndarray:
 
 
 def give(data: Data, pool: Pool) -> list[str]:
-    """The classes that folders give, each once in the ledger, where nobody gave one; and in a line each where they contradict."""
+    """The classes that folders give, each once in the ledger, where nobody gave one; and in a line that they contradict it."""
     known = {line["index"]: line["label"] for line in pool.settled() if line["label"] is not None}
     said = {(line["index"], line["round"]) for line in pool.ledger.lines if line["annotator"] == FOLDER}
     against = []
@@ -55,8 +55,8 @@ def give(data: Data, pool: Pool) -> list[str]:
         return []
     name = data.pool.names[against[0]] if data.pool.names else f"index {against[0]}"
     return [
-        f"{len(against)} photo{'s lie' if len(against) > 1 else ' lies'} in the folder of another class than people gave, the first is {name}; "
-        "the ledger's answer counts"
+        f"{len(against)} photo{'s lie' if len(against) > 1 else ' lies'} in the folder of another class than the ledger has, the first is {name}; "
+        "the ledger counts"
     ]
 
 

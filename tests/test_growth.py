@@ -161,6 +161,37 @@ def test_photos_that_come_between_rounds_can_be_asked_about(factory):
     assert queue_command(["status", str(factory.run)]) == 0
 
 
+def test_late_photos_are_answered_by_a_file_that_is_imported(factory, tmp_path):
+    factory.launch()
+    factory.answer()
+    for path in (factory.root / "unlabelled").iterdir():
+        path.unlink()
+    factory.photos(5)  # behind all that the run's provenance counts
+    factory.launch()
+    factory.answer()
+    filled = factory.sheet().rename(tmp_path / "filled.csv")
+    assert queue_command(["import", str(factory.run), str(filled)]) == 0
+    assert {line["index"] for line in factory.lines("ledger.jsonl") if line["round"] == 2} <= set(range(26, 31))
+    assert sum(line["round"] == 2 for line in factory.lines("ledger.jsonl")) == 4
+
+
+def test_a_finished_run_that_is_given_more_rounds_begins_with_the_photos_of_now(factory):
+    factory.choose("budget.rounds=1")
+    factory.launch()
+    factory.answer()
+    assert factory.launch()
+    for path in (factory.root / "unlabelled").iterdir():
+        path.unlink()
+    factory.photos(5)
+    assert factory.launch()  # finished: nothing is looked at
+    factory.choose("budget.rounds=2")
+    assert not factory.launch()
+    assert {int(name[:3]) for name in factory.asked()} <= set(range(28, 33))
+    factory.answer()
+    assert factory.launch()
+    assert [line["labels"] for line in factory.lines("rounds.jsonl")] == [6, 10, 14]
+
+
 def test_the_pool_of_a_waiting_round_is_the_one_it_began_with(factory):
     factory.launch()
     before = factory.sheet().read_bytes()
@@ -231,7 +262,7 @@ def test_a_folder_that_contradicts_people_is_told_and_does_not_count(factory, ca
     factory.answer()
     factory.launch()
     told = " ".join(capsys.readouterr().out.split())
-    assert "1 photo lies in the folder of another class than people gave" in told
+    assert "1 photo lies in the folder of another class than the ledger has" in told
     assert [line["label"] for line in factory.lines("ledger.jsonl") if line["id"] == row["id"]] == [CLASSES.index(said)]
 
 

@@ -158,6 +158,10 @@ class Growing:
     def _changes(self, round: int, file: Any) -> list[Event]:
         """What is new, renamed, labelled, gone or back since the last time. Files that cannot be read are told, and looked at again."""
         listing = self.photos.listing()
+        if not listing:  # a drive that is not mounted, more likely than that every photo was deleted
+            raise DataError(
+                f"Expected the photos in {self.photos.path} that were there before, got none at all; give the folder back, or put one photo there."
+            )
         known = {photo: photo.class_name is None or photo.class_name in self.classes for photo in listing}
         places, unknown = self._recognise([photo for photo in listing if known[photo]])
         n = len(self.images)

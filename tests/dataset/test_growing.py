@@ -407,3 +407,13 @@ def test_events_are_plain_lines(begun, root, tmp_path):
     lines = [json.loads(text) for text in (tmp_path / "run" / HISTORY).read_text().splitlines()]
     assert [line["event"] for line in lines] == ["begun", *["arrived"] * 18, "settled"]
     assert [line["test"] for line in lines[1:-1]] == [True] * 2 + [False] * 16
+
+
+def test_a_folder_that_is_empty_all_at_once_is_an_error(begun, root):
+    """More likely a drive that is not mounted: nothing is gone because of that."""
+    before = begun.history.read_bytes()
+    for path in root.iterdir():
+        shutil.rmtree(path)
+    with pytest.raises(DataError, match=r"that were there before, got none at all; give the folder back"):
+        begun.take_in(1)
+    assert begun.history.read_bytes() == before

@@ -9,7 +9,8 @@ import numpy as np
 
 from alframe.annotator.base import Annotator, knows_labels
 from alframe.consensus import GIVEN
-from alframe.dataset.growing import HISTORY, Growing
+from alframe.dataset.growing import Growing
+from alframe.dataset.history import HISTORY
 from alframe.errors import Waiting, expect
 from alframe.experiment import Experiment
 from alframe.images import Data

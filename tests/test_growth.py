@@ -36,6 +36,8 @@ OPTIONS = [
     "budget.initial=6", "budget.query_size=4", "budget.rounds=3", "run.tensorboard=false", "progress=false", "threads=1", "device=cpu",
 ]  # fmt: skip
 CLASSES = ("dark", "light")
+TILES = Path(__file__).parents[2] / "shared" / "data" / "magnetic_tile"
+CLASSES_OF_TILES = ("Blowhole", "Fray", "Free")
 
 
 class Factory:
@@ -428,6 +430,53 @@ def test_features_are_computed_for_the_new_photos_alone(factory):
     assert torch.equal(
         learner.pixels["pool"].take(torch.tensor([27]))[0], torch.tensor(data.pool.pixels[27].reshape(-1)).float()
     )
+
+
+@pytest.mark.skipif(not TILES.is_dir(), reason=f"{TILES} is not there")
+def test_photographs_of_magnetic_tiles_from_a_handful_to_a_model(tmp_path):
+    """JPEGs of many sizes; a test set of two photos a class and no other label; half of them come later, one of these in two pieces."""
+    made = Factory(tmp_path, "dataset.size=32", "dataset.channels=1", "dataset.normalization=image", "strategy=core_set", "budget.initial=0",
+                   "budget.query_size=8", "budget.rounds=2", "trainer.min_steps=20")  # fmt: skip
+    truth: dict[str, str] = {}
+    for name in ("Free", "Blowhole", "Fray"):
+        photos = sorted(TILES.glob(f"MT_{name}/**/*.jpg"))[:14]
+        truth |= {photo.name: name for photo in photos}
+        (made.root / "test" / name).mkdir(parents=True)
+        for number, photo in enumerate(photos):
+            shutil.copy(photo, made.root / ("test/" + name if number < 2 else "unlabelled") / photo.name)
+    first, *later = sorted((made.root / "unlabelled").iterdir())
+    later = later[1::2]
+    for photo in later:
+        photo.rename(made.folder / photo.name)
+
+    def by_truth(row):
+        return truth[Path(row["image"]).name]
+
+    assert not made.launch()
+    made.answer(by_truth)
+    first.rename(first.with_name("renamed.jpg"))
+    truth["renamed.jpg"] = truth[first.name]
+    for photo in later[1:]:
+        shutil.copy(made.folder / photo.name, photo)
+    whole = (made.folder / later[0].name).read_bytes()
+    later[0].write_bytes(whole[: len(whole) // 2])
+    assert not made.launch()
+    later[0].write_bytes(whole)
+    made.answer(by_truth)
+    assert made.launch()
+    events = [(line["event"], line["round"]) for line in made.lines("pool.jsonl")]
+    n_late = len(later)
+    assert events.count(("arrived", 0)) == 6 + 36 - n_late
+    assert events.count(("arrived", 1)) == n_late - 1
+    assert events.count(("arrived", 2)) == 1
+    assert events.count(("renamed", 1)) == 1
+    assert {name for name, _ in events} == {"begun", "arrived", "renamed", "settled"}
+    labels = {line["id"]: CLASSES_OF_TILES[line["label"]] for line in made.lines("ledger.jsonl")}
+    names = {line["id"]: Path(line["name"]).name for line in made.lines("pool.jsonl") if line["event"] == "arrived"}
+    assert len(labels) == 16
+    assert all(truth[names[id]] == label for id, label in labels.items())
+    assert [line["labels"] for line in made.lines("rounds.jsonl")] == [0, 8, 16]
+    assert "recall/Fray" in {key.removeprefix("test/") for key in made.lines("rounds.jsonl")[-1]}
 
 
 # -- kills: each at one instant of the second launch, while photos come in -----------------------------------------------

@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 from tests_support import die
 
-import alframe.dataset.growing
-from alframe.dataset.growing import HISTORY, PIXELS
+import alframe.dataset.history
+import alframe.dataset.photos
+from alframe.dataset.history import HISTORY, PIXELS
 from alframe.dataset.image_folder import ImageFolder
 from alframe.errors import ConfigError, DataError, RunFolderError
 
@@ -380,7 +381,7 @@ def _killed(open_, round, kill, folder):
             die()
         fsync(descriptor)
 
-    alframe.dataset.growing.os.fsync = deadly
+    os.fsync = deadly
     growing.take_in(round)
 
 
@@ -411,9 +412,9 @@ def test_events_are_plain_lines(begun, root, tmp_path):
 
 def test_a_folder_that_is_empty_all_at_once_is_an_error(begun, root):
     """More likely a drive that is not mounted: nothing is gone because of that."""
-    before = begun.history.read_bytes()
+    before = begun.history.path.read_bytes()
     for path in root.iterdir():
         shutil.rmtree(path)
     with pytest.raises(DataError, match=r"that were there before, got none at all; give the folder back"):
         begun.take_in(1)
-    assert begun.history.read_bytes() == before
+    assert begun.history.path.read_bytes() == before

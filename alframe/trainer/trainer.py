@@ -49,10 +49,12 @@ class Trainer:
     """Mini-batch training with a step budget that does not collapse when there are 100 labels.
 
     Steps = max(epochs x batches, min_steps), at most max_steps. A batch is `batch_size` images, or all of them when there are
-    fewer; the order is a stream of permutations, so every batch is full. `early_stop` is a patience in validations (one every
+    fewer; the order is a stream of permutations, so every batch is full. With `full_batches` it is always `batch_size`, for which
+    few images are repeated, each time with another augmentation. `early_stop` is a patience in validations (one every
     `validate_every` steps); `best_checkpoint` keeps the weights with the best validation accuracy (ties: lowest loss).
     `ema` is the decay, a step, of an exponential moving average of the weights, which is then what is validated and kept.
-    `precision` "auto" is bf16 on CUDA and fp32 elsewhere; `channels_last` null follows CUDA. Optimizers that have a fused
+    `precision` "auto" is bf16 on CUDA and fp32 elsewhere; `channels_last` null follows CUDA; it is for
+    networks trained alone, as stacked weights have no such layout. Optimizers that have a fused
     version run it on CUDA unless told otherwise.
     """
 
@@ -65,6 +67,7 @@ class Trainer:
         min_steps: int = 300,
         max_steps: int | None = None,
         batch_size: int = 64,
+        full_batches: bool = False,
         schedule: Literal["cosine", "one_cycle", "constant"] = "cosine",
         warmup: float = 0.1,
         label_smoothing: float = 0.0,
@@ -101,6 +104,7 @@ class Trainer:
         )
         self.optimizer, self.lr, self.schedule, self.warmup = optimizer, lr, schedule, warmup
         self.epochs, self.min_steps, self.max_steps, self.batch_size = epochs, min_steps, max_steps, batch_size
+        self.full_batches = full_batches
         self.label_smoothing, self.class_weighting, self.augment = label_smoothing, class_weighting, augment
         self.early_stop, self.best_checkpoint, self.validate_every = early_stop, best_checkpoint, validate_every
         self.warm_start, self.gradient_clip, self.ema = warm_start, gradient_clip, ema
@@ -201,10 +205,11 @@ class Trainer:
     ) -> list[FitReport]:
         """One fit of a network, or of several that are one module: then each stream is one member's."""
         device, members = pixels.device, len(streams)
-        if self.channels_last or (self.channels_last is None and device.type == "cuda"):
+        if members == 1 and (self.channels_last or (self.channels_last is None and device.type == "cuda")):
             network.to(memory_format=torch.channels_last)
         forward = torch.compile(network) if self.compile else network
-        steps, batch = max(self.n_steps(len(examples)), cycles), min(self.batch_size, len(examples))
+        steps = max(self.n_steps(len(examples)), cycles)
+        batch = self.batch_size if self.full_batches else min(self.batch_size, len(examples))
         optimizer = self._optimizer(network, device)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self._lr_factor(step, steps, cycles))
         average = Average(network, self.ema) if self.ema else None

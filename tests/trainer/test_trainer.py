@@ -92,6 +92,18 @@ def test_every_image_is_seen_equally_often(problem, make_trainer, tiny_network):
     assert set(images.values()) == {8}
 
 
+def test_few_images_are_repeated_to_full_batches_where_that_is_asked_for(problem, make_trainer, tiny_network):
+    seen = []
+    problem.n = 10
+    trainer = make_trainer(epochs=0, min_steps=25, batch_size=16, full_batches=True)
+    problem.fit(trainer, tiny_network, augment=lambda x, g: seen.append(x) or x)
+    assert {len(batch) for batch in seen} == {16}
+    counts: dict[bytes, int] = {}
+    for image in torch.cat(seen):
+        counts[image.numpy().tobytes()] = counts.get(image.numpy().tobytes(), 0) + 1
+    assert sorted(counts.values()) == [40] * 10
+
+
 def test_augmentation_is_asked_for_each_batch_and_can_be_switched_off(problem, make_trainer, tiny_network):
     calls = []
     problem.fit(make_trainer(), tiny_network, augment=lambda x, g: calls.append(1) or x)

@@ -24,6 +24,7 @@ def look(e: Experiment) -> tuple[dict[str, Any], list[str]]:
         "pool_hash": begun.pool.content_hash,
         "test_hash": e.data.test.content_hash,
         "near_duplicates": None if found is None else asdict(found),
+        **({"grows": True} if e.data.grown else {}),
     }
     return data, [*_shared(e, found), *_few_validation_images(e), *_no_test_images(e)]
 

@@ -29,18 +29,18 @@ AUGMENTATION = Augmentation(flip=True, vertical_flip=False, crop=8, brightness=0
 class ImageFolder:
     """Image files of any size, one subfolder a class, as uint8 [n, c, size, size]; classes are sorted by name.
 
-    Two layouts, and a third for production, below. `root`/<class>/...: `test_share` of each class is the test set, fixed by `split_seed`. `root`/train/<class>/...:
+    Two layouts. `root`/<class>/...: `test_share` of each class is the test set, fixed by `split_seed`. `root`/train/<class>/...:
     the images of train and of val (valid, validation) may be labelled, since validation labels are bought too; those of test are
     the test set, or `test_share` as above where there is no test folder. Groups: 0 train, 1 val, 2 test in that layout, else None.
-    `classes` names the classes, and their order, where the folders' names do not.
     Files in deeper folders count; `pattern` chooses among them ("**/*.jpg"). `channels` null takes what all files have.
-    `skip_broken` leaves out files that cannot be read and says how many. How files become arrays is told in `decode.py`.
-    `how_to_get` ends the message about a missing root. Raises DataError for a missing root, class folders without an image,
-    fewer than two classes, classes that only the test folder has, and files that cannot be decoded to one shape.
+    `classes` gives the classes another order than by name. `skip_broken` leaves out files that cannot be read and says how many.
+    How files become arrays is told in `decode.py`. `how_to_get` ends the message about a missing root. Raises DataError for a
+    missing root, class folders without an image, fewer than two classes, classes that only the test folder has, and files that
+    cannot be decoded to one shape.
 
-    With a folder `unlabelled` in `root`, whatever it is called, its photos are the pool, and people label them. What lies in class
-    folders is labelled already: the test set (that of test/<class>, else `test_share` of them) and training images. A run looks at
-    the folder again before every round (`growing.py`); class folders may be empty, or missing where `classes` says their names.
+    With `root`/`unlabelled`/... beside either layout those photos are asked about, and people label them. What lies in class folders
+    is labelled already: the test set (test/<class>, else `test_share` of them) and training images; there may be none, and class
+    folders may be empty, or missing where `classes` names them. A run looks at the folder again before every round (`growing.py`).
     """
 
     root: str | Path | None = None

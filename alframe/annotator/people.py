@@ -8,6 +8,7 @@ import torch
 
 from alframe.consensus import CHECKS, UNANSWERED, Line, Rules, majority, same_name, vote
 from alframe.errors import expect
+from alframe.images import Data
 from alframe.rng import generator
 from alframe.storage import read_json
 from alframe.types import Answer, Question
@@ -18,8 +19,8 @@ NOBODY = "nobody"
 class People:
     """The bookkeeping of questions that people answer, over a ledger that others append to.
 
-    `people` are the names of those who are asked; none: whoever comes, one share of the work, under the name `name`. Each image is
-    given to `per_image` of them in turn. `quorum` in (0, 1] is the share of a round's images that must be answered before it is
+    `people` are the names of those who are asked; empty: whoever comes, one share of the work, under the name `name`; None: whoever
+    comes, under names of their own. Each image is given to `per_image` of them in turn. `quorum` in (0, 1] is the share of a round's images that must be answered before it is
     closed; the others go back into the pool. `gold_rate` and `repeat_rate` in [0, 1]: how many images with a known answer are hidden
     among each 1 that a person gets, from those that others answered and from the person's own.
     """
@@ -32,7 +33,7 @@ class People:
         folder: Path,
         ledger: list[dict[str, Any]],
         new_classes: list[str],
-        people: list[str],
+        people: list[str] | None,
         per_image: int,
         aggregate: Literal["majority", "dawid_skene"],
         ask_again: int,
@@ -41,7 +42,8 @@ class People:
         repeat_rate: float,
         name: str = "person",
     ) -> None:
-        n_people = max(1, len(people))
+        n_people = max(1, per_image if people is None else len(people))
+        people = people or []
         expect(
             0 < quorum <= 1, f"Expected annotator.quorum above 0 and at most 1, got {quorum}; 1 waits for every answer."
         )
@@ -96,9 +98,10 @@ class People:
     # -- when a round is complete --------------------------------------------------------------------------------------
 
     def left(self, questions: Sequence[Question]) -> list[Question]:
-        """Those of `questions` that fewer people have answered than an image needs."""
+        """Those of `questions` that fewer people have answered than an image needs, and that were not closed without."""
         said = self.said(questions[0].round) if questions else {}
-        return [q for q in questions if len(said.get((False, q.index), {})) < self.rules.per_image]
+        by = {q.index: said.get((False, q.index), {}) for q in questions}
+        return [q for q in questions if len(by[q.index]) < self.rules.per_image and NOBODY not in by[q.index]]
 
     def n_asked(self, questions: Sequence[Question]) -> int:
         """Images of the round of the open `questions`, those with all their answers too."""
@@ -173,6 +176,14 @@ def accuracy(ledger: Sequence[Line]) -> dict[str, dict[str, tuple[int, int]]]:
         right, of = found.setdefault(person, {}).get(kind, (0, 0))
         found[person][kind] = right + (line["label"] == line.get("expected")), of + 1
     return found
+
+
+def original(data: Data, index: int) -> Path | None:
+    """The file that image `index` of the pool came from, if it came from one that is still there."""
+    if data.root is None or data.pool.names is None:
+        return None
+    file = Path(data.root) / data.pool.names[index]
+    return file if file.is_file() else None
 
 
 def _draw(n: int, size: int, stream: torch.Generator) -> list[int]:

@@ -5,14 +5,15 @@ import io
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from PIL.Image import Image
 
-from alframe.annotator.label_studio.failures import Gone, Unreachable
+from alframe.annotator.label_studio.connection import Connection
 from alframe.annotator.label_studio.interface import meaning, prelabel
 from alframe.annotator.label_studio.project import LONGEST_TITLE, MODEL, Project, Task, open_project, stored_project
 from alframe.annotator.people import People, original
@@ -20,16 +21,16 @@ from alframe.annotator.words import Meaning
 from alframe.consensus import CHECKS, vote
 from alframe.console import Counter
 from alframe.contact_sheet import rgb
-from alframe.errors import ConfigError, DataError, Waiting, expect
+from alframe.errors import DataError, Waiting, expect
 from alframe.images import Data
 from alframe.rng import generator
 from alframe.storage import read_json, write_atomically
 from alframe.types import Answer, Question
 
-Result = TypeVar("Result")
+if TYPE_CHECKING:  # it needs httpx
+    from alframe.annotator.label_studio.client import Client
 
 SHOWN_BY_BROWSERS = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp")
-LONGEST_PAUSE_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -113,11 +114,10 @@ class LabelStudio(People):
         self.url, self.title, self.data = url.rstrip("/"), project or title_of(self.folder), data
         self.show_prediction, self.wait, self.poll_s = show_prediction, wait, poll_s
         self.place = self.folder / "label_studio"
-        self._project: Project | None = None
-        self._met = False  # whether the server was there in this launch
         self._names: dict[int, str] = {}
         self._told: set[str] = set()
         self._counter = Counter()
+        self._server = Connection(self.url, self._open, self._counter.say, patient=wait)
 
     def annotate(self, questions: Sequence[Question]) -> Iterator[Answer]:
         """The answers that people have given on the server, and with `wait` those that they give from now on.
@@ -126,15 +126,15 @@ class LabelStudio(People):
         """
         if not questions:
             return
-        with self._counter:
-            self._patiently(lambda: self._prepare(questions))
+        with self._counter, closing(self._server):
+            self._server.do(lambda: self._prepare(questions))
             while True:
-                yield from self._answers(self._patiently(lambda: self._synchronize(questions)), questions)
+                yield from self._answers(self._server.do(lambda: self._synchronize(questions)), questions)
                 yield from self.close(questions)
                 left, asked = len(self.left(questions)), self.n_asked(questions)
                 if not left:
                     return
-                where = f"answers of round {questions[0].round}, at {self.project.url}"
+                where = f"answers of round {questions[0].round}, at {self._server.project.url}"
                 if not self.wait:
                     raise Waiting(
                         f"Waiting for {left} of {asked} {where}: label them there, and run the same command again."
@@ -149,57 +149,20 @@ class LabelStudio(People):
 
     # -- the server ----------------------------------------------------------------------------------------------------
 
-    @property
-    def project(self) -> Project:
-        """The run's project, made if there is none."""
-        from alframe.annotator.label_studio.client import Client  # it needs httpx
-
-        if self._project is None:
-            options = {"per_image": self.rules.per_image, "show_prediction": self.show_prediction}
-            client = Client(self.url)
-            self._project = open_project(client, self.folder, self.title, self.classes, self._counter.say, **options)
-        return self._project
-
-    def _patiently(self, step: Callable[[], Result]) -> Result:
-        """The result of `step`, which can be repeated. A server that was there once is waited for, with `wait`."""
-        pause, failed = 1.0, False
-        while True:
-            try:
-                result = step()
-            except (
-                Gone
-            ) as error:  # a task, which the next turn does not find, or the project, which the next turn tells
-                expect(
-                    not failed, f"Expected this run's project on {self.url}, got: {error}; run the same command again."
-                )
-                self._project, failed = None, True
-            except Unreachable as error:
-                if not (self.wait and self._met):
-                    raise ConfigError(
-                        f"Expected Label Studio at {self.url}, got no answer ({error}); start it, or correct annotator.url. "
-                        "Nothing is lost: the same command goes on from here."
-                    ) from error
-                if not failed:
-                    self._counter.say(f"{self.url} does not answer ({error}); it is asked again until it does")
-                failed = True
-                time.sleep(min(pause, LONGEST_PAUSE_S))
-                pause *= 2
-            else:
-                if failed:
-                    self._counter.say(f"{self.url} answers again")
-                self._met = True
-                return result
+    def _open(self, client: "Client") -> Project:
+        options = {"per_image": self.rules.per_image, "show_prediction": self.show_prediction}
+        return open_project(client, self.folder, self.title, self.classes, self._counter.say, **options)
 
     def _prepare(self, questions: Sequence[Question]) -> None:
         """Once a launch and round: tasks of earlier rounds that nobody has begun are taken away, and late answers are told."""
         self._draw_checks(questions)
-        earlier = [task for task in self.project.tasks() if task.round < questions[0].round]
+        earlier = [task for task in self._server.project.tasks() if task.round < questions[0].round]
         for task in earlier:
             if not task.touched:
-                self.project.remove(task)
+                self._server.project.remove(task)
         known = self._known()
         late = [
-            f"{given.who} at {self.project.url}/data?task={given.task.id}"
+            f"{given.who} at {self._server.project.url}/data?task={given.task.id}"
             for given in self._given(earlier)
             if known.get((given.task.round, given.task.question, given.who)) != given.meaning
         ]
@@ -212,28 +175,28 @@ class LabelStudio(People):
     def _synchronize(self, questions: Sequence[Question]) -> list[Task]:
         """The tasks of the round. Those that are missing are made (again), doubles that nobody has begun are taken away."""
         round = questions[0].round
-        tasks = self.project.tasks(round)
+        tasks = self._server.project.tasks(round)
         there = {task.question for task in tasks}
         if missing := [question for question in self._shown(questions) if question.id not in there]:
             self._push(missing, again=bool(tasks))
-            tasks = self.project.tasks(round)
+            tasks = self._server.project.tasks(round)
         kept: dict[str, Task] = {}
         for task in sorted(tasks, key=lambda task: not task.touched):
             if kept.setdefault(task.question, task) is not task and not task.touched:
-                self.project.remove(task)
+                self._server.project.remove(task)
         return tasks
 
     # -- questions out -------------------------------------------------------------------------------------------------
 
     def _push(self, shown: Sequence[Question], *, again: bool) -> None:
         """Pictures first, then the tasks, which name them."""
-        uploaded, pictures = self.project.pictures(), {q.id: self._picture(q) for q in shown}
+        uploaded, pictures = self._server.project.pictures(), {q.id: self._picture(q) for q in shown}
         fresh = [(name, read) for name, read in pictures.values() if name not in uploaded]
         if fresh:
-            self.project.upload(fresh, self._counter.say)
-            uploaded = self.project.pictures()
-        self.project.add([self._task(q, uploaded[pictures[q.id][0]]) for q in shown])
-        which = "were missing on the server and are there again" if again else f"to label at {self.project.url}"
+            self._server.project.upload(fresh, self._counter.say)
+            uploaded = self._server.project.pictures()
+        self._server.project.add([self._task(q, uploaded[pictures[q.id][0]]) for q in shown])
+        which = "were missing on the server and are there again" if again else f"to label at {self._server.project.url}"
         self._counter.say(f"round {shown[0].round}: {len(shown)} images {which}")
 
     def _task(self, question: Question, address: str) -> dict[str, Any]:
@@ -340,13 +303,13 @@ class LabelStudio(People):
                 content = meaning(annotation, self.classes)
             except DataError as error:
                 if tell:
-                    self._tell(f"{who} at {self.project.url}/data?task={task.id}: {error}")
+                    self._tell(f"{who} at {self._server.project.url}/data?task={task.id}: {error}")
                 continue
             yield Given(task, who, content, max(0.0, float(annotation.get("lead_time") or 0.0)))
 
     def _name_of(self, user: int) -> str:
         if user not in self._names:
-            self._names = {user: f"user {user}", **self.project.annotators()}
+            self._names = {user: f"user {user}", **self._server.project.annotators()}
         return self._names[user]
 
     def _tell(self, line: str) -> None:
@@ -357,9 +320,11 @@ class LabelStudio(People):
 
 
 def title_of(folder: Path) -> str:
-    """The last three parts of a run's folder, or the end of them where they are too long for a title."""
-    text = "/".join(folder.parts[-3:])
-    return text if len(text) <= LONGEST_TITLE else f"…{text[1 - LONGEST_TITLE :]}"
+    """The study, the cell and the seed of a run's folder; of a long cell its beginning."""
+    study, cell, seed = ("", "", *folder.resolve().parts)[-3:]
+    room = LONGEST_TITLE - len(study) - len(seed) - 2
+    short = cell if len(cell) <= room else f"{cell[: max(0, room - 1)]}…"
+    return f"{study}/{short}/{seed}"[:LONGEST_TITLE]
 
 
 def _png(image: Image) -> bytes:

@@ -18,14 +18,13 @@ ANSWER, NAME, IMAGE = "answer", "new_class_name", "image"
 
 
 def interface(classes: Sequence[str], *, with_reason: bool) -> str:
-    """The XML of the page: the reason (`with_reason`), the image, a choice for each class, and what else can be said.
+    """The XML of the page: the reason (`with_reason`), a choice for each class and what else can be said, and below it the image.
 
     A class that is called like one of the words goes first: the word is then not offered.
     """
     view = Element("View")
     if with_reason:
         SubElement(view, "Header", value="$reason", size="5")
-    SubElement(view, "Image", name=IMAGE, value="$image", zoom="true", zoomControl="true")
     options = {"choice": "single-radio", "showInline": "true", "required": "true"}
     choices = SubElement(view, "Choices", {"name": ANSWER, "toName": IMAGE, **options})
     keys = dict(zip(classes, KEYS, strict=False)) | WORDS
@@ -34,7 +33,8 @@ def interface(classes: Sequence[str], *, with_reason: bool) -> str:
     if NEW_CLASS in words(classes):
         when = {"visibleWhen": "choice-selected", "whenTagName": ANSWER, "whenChoiceValue": NEW_CLASS}
         asked = {"placeholder": "name of the class, then Enter", "maxSubmissions": "1", "required": "true"}
-        SubElement(view, "TextArea", {"name": NAME, "toName": IMAGE, **when, **asked})
+        SubElement(SubElement(view, "View", when), "TextArea", {"name": NAME, "toName": IMAGE, **asked})
+    SubElement(view, "Image", name=IMAGE, value="$image", zoom="true", zoomControl="true")
     return ElementTree.tostring(view, encoding="unicode")
 
 

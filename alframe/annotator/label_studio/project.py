@@ -137,9 +137,8 @@ def open_project(
         project = Project(client, _create(client, title, known["mark"], page, options["per_image"]))
         known["interface"] = page
         say(f"project {title!r} made: {project.url}")
-        for other in projects:
-            if other["title"] == title:
-                say(f"project {other['id']} is called {title!r} too; this run's is {project.id}")
+        if same := [str(p["id"]) for p in projects if p["title"] == title]:
+            say(f"{title!r} is the title of project {', '.join(same)} too; this run's is {project.id}")
     write_atomically(path, json.dumps({**known, "project": project.id, "url": client.url}))
     return project
 

@@ -96,7 +96,7 @@ def progress(
             yield item
 
 
-class Counter:
+class LiveCount:
     """How many of a number of answers are there while one waits for people: a bar on a terminal, elsewhere a line for every tenth.
 
     On stderr, as are the lines that it says between. Used as a context; without one it only says.
@@ -107,7 +107,7 @@ class Counter:
         self._bar: Progress | None = None
         self._shown = ""
 
-    def __enter__(self) -> "Counter":
+    def __enter__(self) -> "LiveCount":
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -19,7 +19,7 @@ from alframe.annotator.label_studio.project import LONGEST_TITLE, MODEL, Project
 from alframe.annotator.people import People, original
 from alframe.annotator.words import Meaning
 from alframe.consensus import CHECKS, vote
-from alframe.console import Counter
+from alframe.console import LiveCount
 from alframe.contact_sheet import rgb
 from alframe.errors import DataError, Waiting, expect
 from alframe.images import Data
@@ -116,8 +116,8 @@ class LabelStudio(People):
         self.place = self.folder / "label_studio"
         self._names: dict[int, str] = {}
         self._told: set[str] = set()
-        self._counter = Counter()
-        self._server = Connection(self.url, self._open, self._counter.say, patient=wait)
+        self._count = LiveCount()
+        self._server = Connection(self.url, self._open, self._count.say, patient=wait)
 
     def annotate(self, questions: Sequence[Question]) -> Iterator[Answer]:
         """The answers that people have given on the server, and with `wait` those that they give from now on.
@@ -126,10 +126,11 @@ class LabelStudio(People):
         """
         if not questions:
             return
-        with self._counter, closing(self._server):
+        with self._count, closing(self._server):
             self._server.do(lambda: self._prepare(questions))
             while True:
-                yield from self._answers(self._server.do(lambda: self._synchronize(questions)), questions)
+                given = self._server.do(lambda: list(self._given(self._synchronize(questions), tell=True)))
+                yield from self._answers(given, questions)
                 yield from self.close(questions)
                 left, asked = len(self.left(questions)), self.n_asked(questions)
                 if not left:
@@ -139,7 +140,7 @@ class LabelStudio(People):
                     raise Waiting(
                         f"Waiting for {left} of {asked} {where}: label them there, and run the same command again."
                     )
-                self._counter.show(asked - left, asked, where)
+                self._count.show(asked - left, asked, where)
                 time.sleep(self.poll_s)
 
     def to_do(self, questions: Sequence[Question]) -> Iterator[tuple[int, str]]:
@@ -151,7 +152,7 @@ class LabelStudio(People):
 
     def _open(self, client: "Client") -> Project:
         options = {"per_image": self.rules.per_image, "show_prediction": self.show_prediction}
-        return open_project(client, self.folder, self.title, self.classes, self._counter.say, **options)
+        return open_project(client, self.folder, self.title, self.classes, self._count.say, **options)
 
     def _prepare(self, questions: Sequence[Question]) -> None:
         """Once a launch and round: tasks of earlier rounds that nobody has begun are taken away, and late answers are told."""
@@ -193,11 +194,11 @@ class LabelStudio(People):
         uploaded, pictures = self._server.project.pictures(), {q.id: self._picture(q) for q in shown}
         fresh = [(name, read) for name, read in pictures.values() if name not in uploaded]
         if fresh:
-            self._server.project.upload(fresh, self._counter.say)
+            self._server.project.upload(fresh, self._count.say)
             uploaded = self._server.project.pictures()
         self._server.project.add([self._task(q, uploaded[pictures[q.id][0]]) for q in shown])
         which = "were missing on the server and are there again" if again else f"to label at {self._server.project.url}"
-        self._counter.say(f"round {shown[0].round}: {len(shown)} images {which}")
+        self._count.say(f"round {shown[0].round}: {len(shown)} images {which}")
 
     def _task(self, question: Question, address: str) -> dict[str, Any]:
         task: dict[str, Any] = {"data": {"image": address, "id": question.id, "round": question.round}}
@@ -261,31 +262,29 @@ class LabelStudio(People):
 
     # -- answers in ----------------------------------------------------------------------------------------------------
 
-    def _answers(self, tasks: Sequence[Task], questions: Sequence[Question]) -> Iterator[Answer]:
+    def _answers(self, given: Sequence[Given], questions: Sequence[Question]) -> Iterator[Answer]:
         """The answers that the ledger does not hold yet, in the order in which they were given."""
         round = questions[0].round
         known, checks = self._known(), self._checks(round)
         asked = {line["id"]: line["index"] for line in self.ledger if line["round"] == round}
         asked |= {question.id: question.index for question in questions}
-        for given in self._given(tasks, tell=True):
-            name, content = given.task.question, given.meaning
-            if known.get((round, name, given.who)) == content or name not in {**checks, **asked}:
+        for one in given:
+            name, content = one.task.question, one.meaning
+            if known.get((round, name, one.who)) == content or name not in {**checks, **asked}:
                 continue
             about, extra = None, {}
             if name in checks:
-                about, expected = self._about(*checks[name][:2], given.who)
+                about, expected = self._about(*checks[name][:2], one.who)
                 extra = {"expected": expected}
             index = asked[name] if about is None else about.index
-            yield Answer(index, content.label, given.who, given.seconds, extra, content.answer, content.text, about)
+            yield Answer(index, content.label, one.who, one.seconds, extra, content.answer, content.text, about)
 
     def _known(self) -> dict[tuple[int, str, str], Meaning]:
         """What each person said last, by round and image. A new class that has a number by now is that class."""
         known = {}
         for line in self.ledger:
-            said, number = (
-                Meaning(line["label"], line.get("answer", ""), line.get("text", "")),
-                vote(line, self.classes),
-            )
+            number = vote(line, self.classes)
+            said = Meaning(line["label"], line.get("answer", ""), line.get("text", ""))
             known[line["round"], line["id"], line["annotator"]] = Meaning(number) if isinstance(number, int) else said
         return known
 
@@ -316,7 +315,7 @@ class LabelStudio(People):
         """Say something once a launch."""
         if line not in self._told:
             self._told.add(line)
-            self._counter.say(line)
+            self._count.say(line)
 
 
 def title_of(folder: Path) -> str:

@@ -30,33 +30,43 @@ ENVIRONMENT = {
 }
 
 
-def program() -> Path:
-    """The `label-studio` program. Raises `RuntimeError` with the reason where it cannot be installed."""
-    if given := os.environ.get(FROM_ELSEWHERE):
-        return Path(given)
+def installed() -> tuple[Path, Path]:
+    """The `label-studio` program, and a data folder with its empty database, whose making takes longer than all the rest.
+
+    Raises `RuntimeError` with the reason where it cannot be installed.
+    """
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "alframe-tests"
     place = cache / f"label-studio-{VERSION}"
+    program = Path(os.environ.get(FROM_ELSEWHERE, place / "bin" / "label-studio"))
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(cache / "lock"):
         if not (place / "complete").exists():
             shutil.rmtree(place, ignore_errors=True)
-            wanted = f"label-studio=={VERSION}"
-            for command in (
-                [sys.executable, "-m", "venv", "--without-pip", str(place)],
-                [sys.executable, "-m", "uv", "pip", "install", "-q", "--python", str(place / "bin" / "python"), wanted],
-            ):
-                done = subprocess.run(command, capture_output=True, text=True)
-                if done.returncode:
-                    raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()[-300:]}")
+            if FROM_ELSEWHERE not in os.environ:
+                _run(sys.executable, "-m", "venv", "--without-pip", place)
+                python, wanted = place / "bin" / "python", f"label-studio=={VERSION}"
+                _run(sys.executable, "-m", "uv", "pip", "install", "-q", "--python", python, wanted)
+            (place / "data").mkdir(parents=True)
+            _run(program, "version", LABEL_STUDIO_BASE_DATA_DIR=place / "data")
             (place / "complete").touch()
-    return place / "bin" / "label-studio"
+    return program, place / "data"
+
+
+def _run(*command: object, **environment: object) -> None:
+    words = [str(word) for word in command]
+    added = {key: str(value) for key, value in environment.items()}
+    done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, **ENVIRONMENT, **added})
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(words)}: {done.stderr.strip()[-300:]}")
 
 
 class Server:
     """One server over one data folder; killed and started again it serves the same."""
 
     def __init__(self, folder: Path) -> None:
-        self.program, self.folder = program(), folder
+        self.program, empty = installed()
+        self.folder = folder / "data"
+        shutil.copytree(empty, self.folder)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]

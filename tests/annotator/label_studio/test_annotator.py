@@ -108,7 +108,7 @@ def answering(person, folder, choose):
     enough = threading.Event()
 
     def work():
-        while not enough.wait(0.05):
+        while not enough.wait(0.2):
             with suppress(httpx.TransportError):  # the server was killed; the next turn tries again
                 project = known_project(folder)
                 if project and (task := person.next(project)):

@@ -24,9 +24,10 @@ from torch.utils.tensorboard.summary import hparams as hparams_summaries
 from alframe.contact_sheet import MAX_IMAGES, rgb
 
 BLUE, ORANGE, GREEN, RED, GREY, INK = "#0072B2", "#E69F00", "#00794F", "#C8401A", "#8A8A8A", "#222222"
-COUNTS = ("usable", "train", "validation")
+COUNTS = ("usable", "train", "validation", "soft")
 MAX_NUMBERED = 20
 MAX_NAMED = 40
+MAX_PAIRS = 10
 
 
 class Board:
@@ -67,16 +68,22 @@ class Board:
         answers: Sequence[int | None],
         classes: Sequence[str],
         pool_scores: dict[str, Any] | None,
+        nearest: UInt8[np.ndarray, "k ch h w"] | None = None,
     ) -> None:
-        """What was asked at `step`: the images in rank order (at most 64), their classes, and their scores among the pool's.
+        """What was asked at `step`: the images in rank order (at most 64), why, their classes, and their scores among the pool's.
 
-        `images` is None where there is nothing to look at (a dataset of features); `answers` stand in the questions' order.
+        `images` is None where there is nothing to look at (a dataset of features); `answers` stand in the questions' order;
+        `nearest` are the labelled images that are most like the first k in rank order.
         """
         order = sorted(range(len(questions)), key=lambda i: (questions[i]["rank"], i))
         questions, answers = [questions[i] for i in order], [answers[i] for i in order]
         if images is not None and len(order):
             grid = query_figure(images[order[:MAX_IMAGES]], questions, answers, classes, step)
             self._figure("query/images", grid, step)
+            if nearest is not None:
+                self._image("query/nearest", pairs(images[order[: len(nearest)]], nearest), step)
+        if any(question["reason"] for question in questions):
+            self._writer.add_text("query/reasons", reasons_table(questions, answers, classes), step)
         self._figure("query/classes", classes_figure(questions, answers, classes, step), step)
         scored = scores_figure(questions, pool_scores, step)
         if scored is not None:
@@ -104,10 +111,13 @@ class Board:
     def _figure(self, tag: str, figure: Figure, step: int) -> None:
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
-        width, height = canvas.get_width_height()
+        self._image(tag, Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]), step)
+
+    def _image(self, tag: str, picture: Image.Image, step: int) -> None:
+        width, height = picture.size
         encoded = io.BytesIO()
         # level 1: a third of the time of the default for files a tenth larger
-        Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]).save(encoded, "PNG", compress_level=1)
+        picture.save(encoded, "PNG", compress_level=1)
         image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=encoded.getvalue())
         self._writer._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), step)
 
@@ -231,6 +241,28 @@ def _captions(question: dict[str, Any], answer: int | None, classes: Sequence[st
         return above, _shorten(classes[answer], room - 2), INK
     mark, colour = ("✓", GREEN) if guess == answer else ("✗", RED)
     return above, f"{mark} {_shorten(classes[answer], room - 3)}", colour
+
+
+def pairs(images: UInt8[np.ndarray, "k ch h w"], nearest: UInt8[np.ndarray, "k ch h w"]) -> Image.Image:
+    """The queried images from left to right, and below each the labelled image that the network finds most like it."""
+    h, w = images.shape[2:]
+    scale, gap = 80 / max(h, w), 8
+    size = round(w * scale) or 1, round(h * scale) or 1
+    sheet = Image.new("RGB", (len(images) * (size[0] + gap) + gap, 2 * (size[1] + gap) + gap), "white")
+    for row, column in np.ndindex(2, len(images)):
+        picture = rgb((images, nearest)[row][column]).resize(size, _resampling(scale))
+        sheet.paste(picture, (gap + column * (size[0] + gap), gap + row * (size[1] + gap)))
+    return sheet
+
+
+def reasons_table(questions: Sequence[dict[str, Any]], answers: Sequence[int | None], classes: Sequence[str]) -> str:
+    """Why each image was asked about, as a Markdown table in rank order, the first 64."""
+    rows: list[tuple[str, ...]] = [("rank", "image", "why", "answer"), ("---:", "---", "---", "---")]
+    for question, answer in list(zip(questions, answers, strict=True))[:MAX_IMAGES]:
+        said = "no answer" if answer is None else classes[answer]
+        cells = (str(question["rank"] + 1), question["id"], question["reason"], said)
+        rows.append(tuple(cell.replace("|", "\\|") for cell in cells))
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def classes_figure(

@@ -1,10 +1,13 @@
 """From the answers of several people to one: majority or Dawid-Skene, and how far the people agree.
 
-A ledger's line has a `label`, or `label` null and an `answer`: unsure, skip, bad_image, new_class (whose name is in `text`), or
-unanswered (a round that was closed before anyone said anything). A vote is a class (int), bad_image, or a class that has no
-number yet (`new: NAME`); unsure and skip are abstentions.
+A ledger's line has a `label`, or `label` null and an `answer`: unsure (the class that is likelier than the others may be in
+`text`), skip, bad_image, new_class (whose name is in `text`), or unanswered (a round that was closed before anyone said
+anything). A vote is a class (int), bad_image, or a class that has no number yet (`new: NAME`); unsure and skip are abstentions,
+but see `soft_target`.
 """
 
+import math
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +18,7 @@ from jaxtyping import Float, Int
 
 Line = Mapping[str, Any]
 Vote = int | str
+Posterior = Float[np.ndarray, " c"]
 
 UNSURE, SKIP, BAD_IMAGE, NEW_CLASS, UNANSWERED = "unsure", "skip", "bad_image", "new_class", "unanswered"
 NO_LABEL = (UNSURE, SKIP, BAD_IMAGE, NEW_CLASS)
@@ -29,7 +33,9 @@ class Rules:
 
     `people`: an image may have answers of several people, and the last of each counts; else it has one, and a second is an error.
     `per_image`: people whose answers an image needs. `ask_again`: how often an image that nobody was sure of goes back into the
-    pool. `classes`: the dataset's, and after them `new_classes`, which people found and the config names by now.
+    pool. `classes`: the dataset's, and after them `new_classes`, which people found and the config names by now. `unsure`: such an
+    image goes back (again), or stays and is learnt from with a `soft_target`, in which `lean` is the probability of a class that
+    someone finds likelier than the others.
     """
 
     people: bool = False
@@ -38,11 +44,13 @@ class Rules:
     aggregate: Literal["majority", "dawid_skene"] = "majority"
     classes: tuple[str, ...] = ()
     new_classes: tuple[str, ...] = ()
+    unsure: Literal["again", "soft"] = "again"
+    lean: float = 0.7
 
 
 def same_name(name: str) -> str:
-    """The form in which two spellings of a class are the same: case and white space do not count."""
-    return " ".join(name.split()).casefold()
+    """The form in which two spellings of a class are the same: case, white space, and how an ö is made up do not count."""
+    return " ".join(unicodedata.normalize("NFKC", name).split()).casefold()
 
 
 def vote(line: Line, classes: Sequence[str] = ()) -> Vote | None:
@@ -50,10 +58,15 @@ def vote(line: Line, classes: Sequence[str] = ()) -> Vote | None:
     if line["label"] is not None:
         return int(line["label"])
     if line.get("answer") == NEW_CLASS:
-        wanted = same_name(str(line.get("text", "")))
-        numbers = [number for number, name in enumerate(classes) if same_name(name) == wanted]
-        return numbers[0] if numbers else f"new: {wanted}"
+        number = _number_of(line, classes)
+        return f"new: {same_name(str(line.get('text', '')))}" if number is None else number
     return BAD_IMAGE if line.get("answer") == BAD_IMAGE else None
+
+
+def _number_of(line: Line, classes: Sequence[str]) -> int | None:
+    """The number of the class that stands in the `text` of a line."""
+    wanted = same_name(str(line.get("text", "")))
+    return next((number for number, name in enumerate(classes) if same_name(name) == wanted), None)
 
 
 def majority(votes: Iterable[Vote]) -> Vote | None:
@@ -122,18 +135,25 @@ def dawid_skene(
     return posterior, confusion
 
 
-def settle(lines: Sequence[Line], rules: Rules, dawid_skene_label: int | None = None) -> dict[str, Any]:
+def settle(lines: Sequence[Line], rules: Rules, posterior: Posterior | None = None) -> dict[str, Any]:
     """One line for one question, from the last answer of each person about it: the first of them with the outcome in `label` and `answer`.
 
-    Whether the image has a class at all is put to the vote first; which one, then, among those who gave one. A tie is unsure, and
-    so are people who all abstain, unless all of them skip.
+    Whether the image has a class at all is put to the vote first; which one, then, among those who gave one, or by the `posterior`
+    of `dawid_skene`. A tie is unsure, and so are people who all abstain, unless all of them skip. Where there is a `soft_target`,
+    it is in `target`.
     """
+    settled = _settle(lines, rules, posterior)
+    target = soft_target(lines, rules, posterior)
+    return settled if target is None else {**settled, "target": target}
+
+
+def _settle(lines: Sequence[Line], rules: Rules, posterior: Posterior | None) -> dict[str, Any]:
     if len(lines) == 1 and lines[0].get("answer") != NEW_CLASS:
         return dict(lines[0])
     votes = [v for v in (vote(line, rules.classes) for line in lines) if v is not None]
-    outcome = majority("class" if isinstance(v, int) else v for v in votes)
+    outcome = _kind(votes)
     if outcome == "class":
-        outcome = majority(v for v in votes if isinstance(v, int)) if dawid_skene_label is None else dawid_skene_label
+        outcome = _class_of([v for v in votes if isinstance(v, int)], posterior)
     settled = {key: value for key, value in lines[0].items() if key not in ("label", "answer", "text")}
     settled["time_s"] = sum(line.get("time_s", 0.0) for line in lines)
     if isinstance(outcome, int):
@@ -146,6 +166,54 @@ def settle(lines: Sequence[Line], rules: Rules, dawid_skene_label: int | None = 
         return {**settled, "label": None, "answer": BAD_IMAGE}
     named = next(line["text"] for line in lines if vote(line, rules.classes) == outcome)
     return {**settled, "label": None, "answer": NEW_CLASS, "text": named}
+
+
+def _kind(votes: Iterable[Vote]) -> Vote | None:
+    """ "class" if most votes are one, whichever; else what most say instead; None where there is no vote or two kinds lead."""
+    return majority("class" if isinstance(v, int) else v for v in votes)
+
+
+def soft_target(lines: Sequence[Line], rules: Rules, posterior: Posterior | None = None) -> list[float] | None:
+    """A probability for each class, from people who were not sure of one; None where they were, or do not speak of classes.
+
+    There is one if `rules.unsure` is soft, someone was unsure or two classes tie, and most votes, if there are any, are classes;
+    not for validation images, which measure by classes. It is the mean over those who gave a class or were unsure: a class is
+    certain (with Dawid-Skene: all who gave one count as the `posterior`); unsure with a name gives that class `rules.lean`, and the
+    others equal parts of the rest; unsure without one gives all classes the same, the most uncertain target there is.
+    Source: shares of votes as targets from Peterson et al. 2019, arXiv:1908.07086; the mean of what each annotator finds probable
+    from Collins et al. 2022, arXiv:2207.00810. Differs: one probability for all leanings instead of one that is asked each time.
+    """
+    if rules.unsure != "soft" or lines[0]["kind"] == "validation":
+        return None
+    votes = [v for v in (vote(line, rules.classes) for line in lines) if v is not None]
+    unsure = [line for line in lines if line.get("answer") == UNSURE]
+    if votes and _kind(votes) != "class":
+        return None
+    certain = [v for v in votes if isinstance(v, int)]
+    if not unsure and (_class_of(certain, posterior) is not None or not certain):
+        return None
+    c = len(rules.classes)
+    rows = [np.eye(c)[v] if posterior is None else posterior for v in certain]
+    for line in unsure:
+        number = _number_of(line, rules.classes)
+        row = np.full(c, 1 / c if number is None else (1 - rules.lean) / (c - 1))
+        if number is not None:
+            row[number] = rules.lean
+        rows.append(row)
+    return [math.fsum(column) / len(rows) for column in zip(*rows, strict=True)]  # in whatever order people answered
+
+
+TIE = 1e-6
+"""Two classes whose probabilities differ by no more are equally likely: rounding is no vote."""
+
+
+def _class_of(said: Sequence[int], posterior: Posterior | None) -> Vote | None:
+    """The class that the `posterior` of Dawid-Skene finds likeliest, or without one that most say; None for a tie."""
+    if posterior is not None:
+        second, first = np.partition(posterior, -2)[-2:]
+        if first - second > TIE:
+            return int(posterior.argmax())
+    return majority(said)
 
 
 Question = tuple[int, int]
@@ -163,12 +231,12 @@ def by_question(lines: Iterable[Line]) -> dict[Question, dict[str, Line]]:
 
 def settle_all(answers: Mapping[Question, Mapping[str, Line]], rules: Rules) -> list[dict[str, Any]]:
     """`settle` for each question, in the order of `answers`."""
-    likeliest = _likeliest(answers, rules) if rules.aggregate == "dawid_skene" else {}
-    return [settle(list(lines.values()), rules, likeliest.get(question)) for question, lines in answers.items()]
+    posteriors = _posteriors(answers, rules) if rules.aggregate == "dawid_skene" else {}
+    return [settle(list(lines.values()), rules, posteriors.get(question)) for question, lines in answers.items()]
 
 
-def _likeliest(answers: Mapping[Question, Mapping[str, Line]], rules: Rules) -> dict[Question, int]:
-    """By question: the likeliest class by `dawid_skene` over all questions that got a class from someone."""
+def _posteriors(answers: Mapping[Question, Mapping[str, Line]], rules: Rules) -> dict[Question, Posterior]:
+    """By question: the probabilities of the classes by `dawid_skene` over all questions that got a class from someone."""
     said = [
         (question, name, v)
         for question, lines in answers.items()
@@ -185,4 +253,4 @@ def _likeliest(answers: Mapping[Question, Mapping[str, Line]], rules: Rules) -> 
         np.array([v for _, _, v in said]),
         len(rules.classes),
     )
-    return {question: int(posterior[number].argmax()) for question, number in questions.items()}
+    return {question: posterior[number] for question, number in questions.items()}

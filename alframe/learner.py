@@ -108,6 +108,13 @@ class Learner:
                 prediction = self.fitted.predict(x, view)
             yield prediction
 
+    def features(self, which: str, rows: Tensor) -> Iterator[Tensor]:
+        """The features of a `Prediction`, float32 [b, d], for each batch of `rows`: one deterministic pass, whatever the posterior."""
+        for x, _ in self.batches(which, rows):
+            with torch.no_grad():
+                features = self.fitted.networks[0].embed(x).float()  # type: ignore[operator]
+            yield features
+
     def batches(self, which: str, rows: Tensor) -> Iterator[tuple[Tensor, View]]:
         """Normalised batches of `rows` of the pool, the test or the target set, each with its views."""
         split = rows.split(self.batch_size) if len(rows) else ()
@@ -198,7 +205,7 @@ class _Task:
         return self._batches(self.held_out)
 
     def _batches(self, examples: Examples) -> Iterator[tuple[Tensor, View, Tensor]]:
-        labels, start = examples.labels.to(self.learner.device), 0
+        labels, start = examples.truth.to(self.learner.device), 0
         for x, view in self.learner.batches(POOL, examples.rows):
             yield x, view, labels[start : start + len(x)]
             start += len(x)

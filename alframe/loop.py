@@ -1,6 +1,7 @@
 """The active-learning loop, on one screen: fit, evaluate, query, annotate, commit, until the budget is spent."""
 
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from alframe.annotator.base import Annotator
+from alframe.board import MAX_PAIRS
 from alframe.budget import Budget, draw_initial
 from alframe.console import RoundTable
 from alframe.errors import PoolError
@@ -21,9 +23,11 @@ from alframe.memory import keep_freed_memory
 from alframe.metrics import area_under_curve, evaluate
 from alframe.pool import Pool
 from alframe.query import Picked, query
+from alframe.reason import nearest_of, reason
 from alframe.record import Record
 from alframe.rng import generator
 from alframe.strategy.base import Strategy
+from alframe.trainer.trainer import Examples
 from alframe.types import Question
 
 Line = dict[str, Any]
@@ -63,9 +67,9 @@ def run(experiment: Experiment, record: Record, table: RoundTable | None = None)
             with e.profile.stage("annotate"):
                 line["annotate_s"] = ask(annotator, pool, questions)
             with e.profile.stage("record"):
-                images, answers = _shown(e.data, pool, questions)
+                images, answers, nearest = _shown(e.data, pool, questions)
                 summary = final_numbers([*record.rounds, line]) if line["stopped"] else None
-                record.commit(line, stage, images, answers, e.data.pool.classes, summary)
+                record.commit(line, stage, images, answers, e.data.pool.classes, summary, nearest)
         table.row(line)
         if record.stopped:
             break
@@ -110,9 +114,10 @@ def _check_named(pool: Pool, questions: list[Question]) -> None:
     unnamed = pool.unnamed(questions[0].round) if questions else {}
     if unnamed:
         told = ", ".join(f"{name!r} ({len(images)} images)" for name, images in unnamed.items())
+        names = ",".join(f'"{name}"' for name in (*pool.rules.new_classes, *unnamed))  # quoted: it may hold any letter
         raise PoolError(
             f"Expected answers of classes that the config names, got the new {told}; run the same command with "
-            f"'annotator.new_classes=[{','.join([*pool.rules.new_classes, *unnamed])}]' to train on them, or change the answers."
+            f"'annotator.new_classes=[{names}]' to train on them, or change the answers."
         )
 
 
@@ -146,10 +151,19 @@ def _initial(e: Experiment, record: Record) -> list[Question]:
 
 
 def _check_classes(pool: Pool, classes: tuple[str, ...], budget: Budget) -> None:
-    """A classifier needs two classes. An empty start is allowed: the first query is then made by an untrained network."""
-    seen = pool.training().labels.unique().tolist()
+    """A classifier needs two classes. An empty start is allowed: the first query is then made by an untrained network. Of people's
+    answers nothing is thrown away: the next images may show another class.
+    """
+    seen = pool.training().certain.labels.unique().tolist()
     if len(seen) < 2 and len(pool.ledger.lines) > 0:
         only = f"1 ({classes[seen[0]]})" if seen else "none"
+        if pool.rules.people:
+            warnings.warn(
+                f"{only} of at least 2 classes among the {pool.bought} labels so far: the network can tell nothing until the next "
+                "images show another; read nothing into its metrics.",
+                stacklevel=2,
+            )
+            return
         first = "budget.initial" if budget.initial else "budget.query_size"
         balanced = ", or set budget.initial_set=balanced" if budget.initial else ""
         raise PoolError(
@@ -184,9 +198,11 @@ def _fit_evaluate_query(e: Experiment, learner: Learner, pool: Pool, round: int,
         "usable": pool.usable,
         "train": len(training),
         "validation": len(validation),
+        **({"soft": training.n_soft} if pool.rules.unsure == "soft" else {}),
         **{f"test/{key}": value for key, value in test.metrics.items()},
         **{f"validation/{key}": value for key, value in held_out.items()},
         **pool.agreement(round),
+        **pool.people(round),
         **fitted,
         **seconds,
     }
@@ -206,7 +222,7 @@ def _fit_evaluate_query(e: Experiment, learner: Learner, pool: Pool, round: int,
         picked = _pick(e, strategy, learner, candidates, n_chosen, training, validation, round)
         line |= picked.seconds
         with e.profile.stage("annotate"):
-            questions = _questions(e, learner, picked, candidates, n_validation, round)
+            questions = _questions(e, learner, picked, candidates, n_validation, [training, validation], round)
         stage["questions"] = [asdict(question) for question in questions]
         stage["pool_scores"] = _histogram(picked.pool_scores)
     return stage
@@ -239,7 +255,13 @@ def _pick(
 
 
 def _questions(
-    e: Experiment, learner: Learner, picked: Picked, candidates: Tensor, n_validation: int, round: int
+    e: Experiment,
+    learner: Learner,
+    picked: Picked,
+    candidates: Tensor,
+    n_validation: int,
+    known: list[Examples],
+    round: int,
 ) -> list[Question]:
     """The query in order of preference, then the random images for validation, each with what the model thinks of it."""
     rest = np.setdiff1d(candidates.numpy(), picked.indices)
@@ -247,8 +269,9 @@ def _questions(
     indices = [*picked.indices, *drawn.tolist()]
     probs = learner.mean_log_probs(POOL, torch.tensor(indices, dtype=torch.int64)).exp()
     ids, classes = e.data.pool.ids, e.data.pool.classes
+    nearest = nearest_of(learner, e.data.pool, indices, known)
     questions = []
-    for rank, (index, p) in enumerate(zip(indices, probs, strict=True)):
+    for rank, (index, p, like) in enumerate(zip(indices, probs, nearest, strict=True)):
         by_strategy = rank < len(picked.indices)
         questions.append(
             Question(
@@ -260,21 +283,16 @@ def _questions(
                 score=picked.scores[rank] if by_strategy else None,
                 score_name=picked.score_name if by_strategy else "",
                 probs=[round_to(value) for value in p.tolist()],
-                reason=_reason(
+                reason=reason(
                     p,
                     classes,
                     f"{picked.score_name} {picked.scores[rank]:.3g}" if by_strategy else "random, for validation",
+                    like,
                 ),
+                nearest=like,
             )
         )
     return questions
-
-
-def _reason(probs: Tensor, classes: tuple[str, ...], why: str) -> str:
-    """One line for the person who labels: the two likeliest classes, and why this image was picked."""
-    top = probs.topk(min(2, len(probs)))
-    likely = ", ".join(f"{classes[c]} {p:.2f}" for p, c in zip(top.values.tolist(), top.indices.tolist(), strict=True))
-    return f"{likely}; {why}"
 
 
 def _histogram(scores: Tensor | None, bins: int = 50) -> dict[str, list[float]] | None:
@@ -284,14 +302,19 @@ def _histogram(scores: Tensor | None, bins: int = 50) -> dict[str, list[float]] 
     return {"edges": edges.tolist(), "counts": counts.tolist()}
 
 
-def _shown(data: Data, pool: Pool, questions: list[Question]) -> tuple[np.ndarray | None, list[int | None]]:
-    """The queried images (None for cached features) and the answers, in rank order."""
+def _shown(
+    data: Data, pool: Pool, questions: list[Question]
+) -> tuple[np.ndarray | None, list[int | None], np.ndarray | None]:
+    """The queried images (None for cached features) and the answers, in rank order; and of the first the nearest labelled images."""
     if not questions:
-        return None, []
+        return None, [], None
     labels = {line["index"]: line["label"] for line in pool.settled(questions[0].round)}
     answers = [labels.get(question.index) for question in questions]
-    images = data.pool.pixels[[question.index for question in questions]] if len(data.pool.shape) == 3 else None
-    return images, answers
+    if len(data.pool.shape) != 3:
+        return None, answers, None
+    like = [question.nearest["index"] for question in questions[:MAX_PAIRS] if question.nearest]
+    images = data.pool.pixels[[question.index for question in questions]]
+    return images, answers, data.pool.pixels[like] if like else None
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.functional import one_hot
 
 from alframe.consensus import (
     CHECKS,
@@ -24,7 +25,9 @@ from alframe.consensus import (
     vote,
 )
 from alframe.errors import RunFolderError
+from alframe.images import UNKNOWN
 from alframe.storage import read_jsonl
+from alframe.tally import tally
 from alframe.trainer.trainer import Examples
 from alframe.types import Answer, Question
 
@@ -84,7 +87,7 @@ def n_bought(lines: Iterable[dict[str, Any]], count_validation: bool) -> int:
 
 
 class Pool:
-    """The state that the ledger implies. `bought` counts images paid for, `usable` those with a label.
+    """The state that the ledger implies. `bought` counts images paid for, `usable` those with a label or a soft target.
 
     The ledger holds every answer of every person; what is known of an image is derived from them by `rules`.
     """
@@ -126,7 +129,7 @@ class Pool:
 
     @property
     def usable(self) -> int:
-        return sum(line["label"] is not None for line in self.settled())
+        return len(self._labelled())
 
     def answered(self, round: int) -> set[int]:
         """Dataset indices that need no more answers in `round`: enough people gave one, and none is a class without a number."""
@@ -161,13 +164,24 @@ class Pool:
         ]
         return {f"agreement/{name}": value for name, value in agreement(votes).items()}
 
+    def people(self, round: int) -> dict[str, float]:
+        """What each person did in `round`, by `people/NAME/` and the names of `Work.numbers`; empty where nobody is asked."""
+        if not self.rules.people:
+            return {}
+        lines = (line for line in self.ledger.lines if line["round"] == round)
+        return {
+            f"people/{person}/{key}": value
+            for person, work in tally(lines, self.rules.classes).items()
+            for key, value in work.numbers.items()
+        }
+
     def unasked(self) -> np.ndarray:
         """Dataset indices that nobody was asked about, or that were put back, ascending: the pool that a strategy sees."""
         if not self.rules.people:
             return np.flatnonzero(~self._asked)
         out, unsure = np.zeros(len(self.ids), dtype=bool), np.zeros(len(self.ids), dtype=int)
         for line in self.settled():
-            if line.get("answer") == UNSURE:
+            if line.get("answer") == UNSURE and "target" not in line:
                 unsure[line["index"]] += 1
             elif line.get("answer") != UNANSWERED:
                 out[line["index"]] = True
@@ -181,9 +195,24 @@ class Pool:
 
     def _examples(self, wanted: Any) -> Examples:
         """Usable answers in (round, rank) order, whatever the order in which they came."""
-        lines = [line for line in self.settled() if wanted(line["kind"]) and line["label"] is not None]
+        lines = [line for line in self._labelled() if wanted(line["kind"])]
         rows = torch.tensor([line["index"] for line in lines], dtype=torch.int64)
-        return Examples(rows, torch.tensor([line["label"] for line in lines], dtype=torch.int64))
+        given = [UNKNOWN if line["label"] is None else line["label"] for line in lines]
+        labels = torch.tensor(given, dtype=torch.int64)
+        soft = {place: line["target"] for place, line in enumerate(lines) if "target" in line}
+        if not soft:
+            return Examples(rows, labels)
+        targets = one_hot(labels.clamp_min(0), self.n_classes).float()
+        targets[list(soft)] = torch.tensor(list(soft.values()))
+        return Examples(rows, labels, targets)
+
+    def _labelled(self) -> list[dict[str, Any]]:
+        """The settled lines with a label or a soft target. Of an image that was put back and labelled, and whose first answers come to a label by now
+        (Dawid-Skene knows people better with every round), the later one.
+        """
+        return list(
+            {line["index"]: line for line in self.settled() if line["label"] is not None or "target" in line}.values()
+        )
 
     def _note(self, line: dict[str, Any]) -> None:
         """The last answer of a person about a question is the one that counts."""

@@ -44,6 +44,7 @@ def query(
     """Pick `size` of `candidates` (dataset indices, int64 [n]). ONE pass over the pool, under the evaluation transform.
 
     `target` names the images (pool, test or target) from which a strategy that asks about a target set gets `target_size`.
+    Labelled images of which only a soft target is known are none to a strategy: their class is not.
 
     Raises `StrategyError`, naming the strategy, when it does not answer with exactly `size` distinct positions in range and
     finite scores, or when a summary holds NaN.
@@ -103,7 +104,8 @@ def _views(
         return {name: tensor.to(device) for name, tensor in found.items()}
 
     if "labeled" in strategy.needs:
-        needs |= {"labeled": summary(POOL, training.rows), "labels": training.labels.to(device)}
+        known = training.certain
+        needs |= {"labeled": summary(POOL, known.rows), "labels": known.labels.to(device)}
     if "held_out" in strategy.needs:
         needs |= {"held_out": summary(POOL, validation.rows), "held_out_labels": validation.labels.to(device)}
     if "target" in strategy.needs:

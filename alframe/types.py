@@ -71,7 +71,11 @@ class Selection:
 
 @dataclass(frozen=True)
 class Question:
-    """One image put before an annotator. `kind` is initial, query or validation; `rank` its place in the round's order."""
+    """One image put before an annotator. `kind` is initial, query or validation; `rank` its place in the round's order.
+
+    `nearest` is the labelled image that the network finds most like it, where there is one: `id`, `index`, `name` (its file, or
+    ""), `label` (the number of its class) and `similarity` in [-1, 1].
+    """
 
     id: str
     index: int
@@ -82,6 +86,7 @@ class Question:
     score_name: str = ""
     probs: list[float] | None = None
     reason: str = ""
+    nearest: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -197,3 +197,26 @@ def test_names_are_cut_in_the_middle():
     assert len(cut) == 12
     assert cut.endswith("57")
     assert "…" in cut
+
+
+def test_the_nearest_labelled_images_stand_below_the_queried_ones(board, tmp_path):
+    images = np.stack([np.full((3, 16, 16), value, dtype=np.uint8) for value in (10, 20, 30)])
+    asked = questions(3)
+    asked[0]["rank"], asked[2]["rank"] = 2, 0
+    board.query(100, images, asked, [0, 1, 2], CLASSES, None, images[:2] + 100)
+    seen = picture(tmp_path, "query/nearest")
+    assert seen.shape == (2 * 88 + 8, 2 * 88 + 8, 3)
+    corners = [[int(seen[y + 40, x + 40, 0]) for x in (8, 96)] for y in (8, 96)]
+    assert corners == [[30, 20], [110, 120]]  # the first two in rank order
+
+
+def test_the_reasons_are_a_table_in_rank_order(board, tmp_path):
+    asked = [{**q, "reason": f"good | bad {q['index']}"} for q in questions(3)]
+    asked[0]["rank"], asked[2]["rank"] = 2, 0
+    board.query(100, None, asked, [0, None, 2], CLASSES, None)
+    text = events(tmp_path).Tensors("query/reasons/text_summary")[0].tensor_proto.string_val[0].decode()
+    assert text.splitlines()[2:] == [
+        "| 1 | i2 | good \\| bad 2 | stain |",
+        "| 2 | i1 | good \\| bad 1 | no answer |",
+        "| 3 | i0 | good \\| bad 0 | good |",
+    ]

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from alframe.consensus import Rules, agreement, dawid_skene, majority, settle, settle_all, vote
+from alframe.consensus import Rules, agreement, dawid_skene, majority, same_name, settle, settle_all, soft_target, vote
 
 CLASSES = ("good", "scratch")
 
@@ -149,6 +149,44 @@ def test_dawid_skene_equals_the_formulas_written_out():
     assert np.allclose(confusion, expected[1], atol=1e-10)
 
 
+ANAESTHETISTS = """
+1:111 1 1 1 1; 2:333 4 3 3 4; 3:112 2 1 2 2; 4:222 3 1 2 1; 5:222 3 2 2 2; 6:222 3 3 2 2; 7:122 2 1 1 1; 8:333 3 4 3 3; 9:222 2 2 2 3;
+10:232 2 2 2 3; 11:444 4 4 4 4; 12:222 3 3 4 3; 13:111 1 1 1 1; 14:222 3 2 1 2; 15:121 1 1 1 1; 16:111 2 1 1 1; 17:111 1 1 1 1;
+18:111 1 1 1 1; 19:222 2 2 2 1; 20:222 1 3 2 2; 21:222 2 2 2 2; 22:222 2 2 2 1; 23:222 3 2 2 2; 24:221 2 2 2 2; 25:111 1 1 1 1;
+26:111 1 1 1 1; 27:232 2 2 2 2; 28:111 1 1 1 1; 29:111 1 1 1 1; 30:112 1 1 2 1; 31:111 1 1 1 1; 32:333 3 2 3 3; 33:111 1 1 1 1;
+34:222 2 2 2 2; 35:222 3 2 3 2; 36:433 4 3 4 3; 37:221 2 2 3 2; 38:232 3 2 3 3; 39:333 3 4 3 2; 40:111 1 1 1 1; 41:111 1 1 1 1;
+42:121 2 1 1 1; 43:232 2 2 2 2; 44:121 1 1 1 1; 45:222 2 2 2 2"""
+
+
+def test_dawid_skene_gives_the_figures_of_its_paper():
+    """Five anaesthetists on 45 patients, the first of them three times; the shares of the grades and the first one's error rates."""
+    answers = [
+        (patient, person, int(said) - 1)
+        for patient, row in enumerate(ANAESTHETISTS.split(";"))
+        for person, times in enumerate(row.split(":")[1].split())
+        for said in times
+    ]
+    posterior, confusion = dawid_skene(*map(np.array, zip(*answers, strict=True)), 4, prior=1e-9)
+    assert np.allclose(posterior.mean(axis=0), [0.40, 0.42, 0.11, 0.07], atol=0.005)
+    expected = [[0.89, 0.11, 0, 0], [0.07, 0.88, 0.05, 0], [0, 0.34, 0.66, 0], [0, 0, 0.56, 0.44]]
+    assert np.allclose(confusion[0], expected, atol=0.006)
+
+
+def test_dawid_skene_decides_no_tie():
+    """Two people, two images, every answer contradicted: the first class is no likelier than the second."""
+    answers = {
+        (1, index): {"anna": line(index, index=index), "bob": line(1 - index, who="bob", index=index)}
+        for index in (0, 1)
+    }
+    settled = settle_all(answers, Rules(True, per_image=2, aggregate="dawid_skene", classes=CLASSES))
+    assert [(each["label"], each["answer"]) for each in settled] == [(None, "unsure")] * 2
+
+
+def test_two_spellings_of_a_letter_are_one_name():
+    """macOS writes the folder Öl with an O and a diaeresis; who types it writes one letter."""
+    assert same_name("O\u0308l") == same_name("\u00d6L")
+
+
 def test_dawid_skene_knows_who_is_right_where_a_majority_does_not():
     truth, items, people, labels = simulated([0.95, 0.95, 0.4, 0.4, 0.4], n=300)
     posterior, confusion = dawid_skene(items, people, labels, 3)
@@ -168,3 +206,90 @@ def test_answers_by_dawid_skene_follow_the_reliable_person():
     by_index = [next(s for s in settled if s["index"] == i) for i in range(300)]
     right = [s["label"] == t for s, t in zip(by_index, truth, strict=True)]
     assert np.mean(right) > 0.94
+
+
+SOFT = Rules(True, 3, classes=("a", "b", "c"), unsure="soft", lean=0.8)
+
+
+def naive_target(lines, lean, classes):
+    """By the sentences of `soft_target`, with loops."""
+    total, n = [0.0] * len(classes), 0
+    for said in lines:
+        if said["label"] is not None:
+            row = [float(c == said["label"]) for c in range(len(classes))]
+        elif said.get("answer") != "unsure":
+            continue
+        elif "text" in said:
+            row = [lean if c == said["text"] else (1 - lean) / (len(classes) - 1) for c in classes]
+        else:
+            row = [1 / len(classes)] * len(classes)
+        total, n = [t + r for t, r in zip(total, row, strict=True)], n + 1
+    return [t / n for t in total]
+
+
+def test_soft_targets_are_the_mean_of_what_people_find_probable():
+    rng, seen = np.random.default_rng(0), 0
+    for _ in range(200):
+        lines = []
+        for person in range(rng.integers(1, 5)):
+            said = rng.choice(["class", "lean", "unsure", "skip"])
+            name = int(rng.integers(3))
+            lines.append(
+                line(name, who=str(person))
+                if said == "class"
+                else line(answer="unsure", text="abc"[name], who=str(person))
+                if said == "lean"
+                else line(answer=str(said), who=str(person))
+            )
+        target = soft_target(lines, SOFT)
+        votes = [x["label"] for x in lines if x["label"] is not None]
+        wanted = any(x.get("answer") == "unsure" for x in lines) or (votes and majority(votes) is None)
+        assert (target is not None) == bool(wanted)
+        if target is not None:
+            seen += 1
+            assert target == pytest.approx(naive_target(lines, 0.8, "abc"))
+            assert sum(target) == pytest.approx(1)
+            assert target == soft_target(lines[::-1], SOFT), "whoever answered first"
+    assert seen > 100
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [line(1)],
+        [line(1), line(1, who="bob"), line(0, who="cora")],
+        [line(answer="skip")],
+        [line(answer="bad_image"), line(answer="unsure", who="bob")],
+        [line(answer="bad_image"), line(answer="unsure", who="bob"), line(1, who="cora")],
+        [line(answer="new_class", text="dent"), line(answer="unsure", who="bob")],
+        [line(answer="unsure", kind="validation")],
+    ],
+)
+def test_there_is_no_soft_target_where_people_are_sure_or_speak_of_no_class(lines):
+    assert "target" not in settle(lines, SOFT)
+
+
+def test_without_the_policy_unsure_stays_what_it_was():
+    said = line(answer="unsure", text="a")
+    assert settle([said], Rules(True, classes=("a", "b", "c"))) == said
+    assert settle([said], SOFT) == {**said, "target": pytest.approx([0.8, 0.1, 0.1])}
+
+
+def test_with_a_class_by_majority_and_someone_unsure_there_are_both():
+    settled = settle([line(1), line(1, who="bob"), line(answer="unsure", who="cora")], SOFT)
+    assert settled["label"] == 1
+    assert settled["target"] == pytest.approx([1 / 9, 7 / 9, 1 / 9])
+
+
+def test_with_dawid_skene_those_who_gave_a_class_count_as_its_posterior():
+    rules = Rules(True, 3, aggregate="dawid_skene", classes=("a", "b", "c"), unsure="soft")
+    _, items, people, labels = simulated([0.9, 0.9], n=60)
+    answers = {}
+    for item, person, label in zip(items.tolist(), people.tolist(), labels.tolist(), strict=True):
+        answers.setdefault((1, item), {})[str(person)] = line(label, who=str(person), index=item)
+    answers[1, 0]["2"] = line(answer="unsure", who="2")
+    posterior, _ = dawid_skene(items, people, labels, 3)
+    settled = settle_all(answers, rules)
+    assert settled[0]["label"] == posterior[0].argmax()
+    assert settled[0]["target"] == pytest.approx((2 * posterior[0] + 1 / 3) / 3)
+    assert all("target" not in one for one in settled[1:])

@@ -125,6 +125,13 @@ def test_features_of_images_leave_a_contact_sheet_of_the_images(make_experiment,
     assert "query/images" in pictures(tmp_path / "tensorboard")
 
 
+def asked(folder):
+    """The stored questions of every round, with all that is told of them."""
+    return {
+        path.name: json.loads(path.read_text())["questions"] for path in sorted((folder / "queries").glob("*.json"))
+    }
+
+
 def sheets(folder):
     """The contact sheets by name."""
     return {path.name: path.read_bytes() for path in (folder / "queries").glob("*.jpg")}
@@ -351,7 +358,7 @@ def undisturbed(tmp_path_factory):
     )
     folder = tmp_path_factory.mktemp("undisturbed")
     assert launch(experiment, folder) == 0
-    return experiment, read(folder), sheets(folder)
+    return experiment, read(folder), (sheets(folder), asked(folder))
 
 
 @pytest.mark.parametrize("moment", KILLS)
@@ -360,7 +367,7 @@ def test_killed(moment, undisturbed, tmp_path):
     assert launch(experiment, tmp_path, KILLS[moment]) == -signal.SIGKILL, "the kill did not come"
     assert launch(experiment, tmp_path) == 0
     assert read(tmp_path) == expected
-    assert sheets(tmp_path) == seen
+    assert (sheets(tmp_path), asked(tmp_path)) == seen
 
 
 @pytest.mark.parametrize("leaf", leaves("uncertainty"), ids=lambda leaf: leaf.stem)

@@ -2,7 +2,9 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
+from alframe.consensus import Rules
 from alframe.errors import RunFolderError
 from alframe.pool import Ledger, Pool
 from alframe.types import Answer, Question
@@ -58,6 +60,30 @@ def test_asked_images_leave_the_pool_even_when_skipped(pool):
     assert pool.unasked().tolist() == [0, 3, 4, 6, 8, 9]
 
 
+def test_unsure_answers_train_with_a_soft_target_and_do_not_go_back(opened):
+    pool = Pool(
+        IDS, opened(), 3, rules=Rules(people=True, ask_again=1, classes=("a", "b", "c"), unsure="soft", lean=0.6)
+    )
+    for index, kind, label, answer, text in [
+        (5, "query", 2, "", ""),
+        (7, "query", None, "unsure", "b"),
+        (1, "query", None, "unsure", ""),
+        (3, "query", None, "skip", ""),
+        (2, "validation", None, "unsure", "a"),
+        (4, "validation", 1, "", ""),
+    ]:
+        pool.add(question(index, 1, index, kind), Answer(index, label, "anna", answer=answer, text=text))
+    training = pool.training()
+    assert (training.rows.tolist(), training.labels.tolist()) == ([1, 5, 7], [-1, 2, -1])
+    assert training.targets.dtype == torch.float32
+    expected = torch.tensor([[1 / 3, 1 / 3, 1 / 3], [0, 0, 1], [0.2, 0.6, 0.2]])
+    torch.testing.assert_close(training.targets, expected)
+    assert pool.validation().rows.tolist() == [4]
+    assert pool.validation().targets is None
+    assert (pool.bought, pool.usable) == (6, 4)
+    assert pool.unasked().tolist() == [0, 2, 6, 8, 9]  # the unsure validation image goes back
+
+
 def test_a_pool_opened_again_knows_the_same(pool, opened):
     again = Pool(IDS, opened(), 3)
     assert again.training().rows.tolist() == pool.training().rows.tolist()
@@ -100,3 +126,23 @@ def test_a_second_answer_and_a_label_out_of_range_are_refused_before_they_are_wr
     with pytest.raises(RunFolderError, match="labels from 0 to 2"):
         pool.add(question(0), Answer(0, 3, "bob"))
     assert len(path.read_text().splitlines()) == 4
+
+
+def test_an_image_that_was_put_back_is_trained_on_once(opened):
+    """A tie puts image 0 back; once Dawid-Skene knows the two people apart, its first question has a label as well as its second."""
+    rules = Rules(True, per_image=2, ask_again=1, aggregate="dawid_skene", classes=("good", "bad"))
+    pool = Pool(IDS, opened(), 2, rules=rules)
+    for round, index, anna, bob in [(1, 0, 0, 1), (1, 1, 1, 0)]:
+        pool.add(question(index, round), Answer(index, anna, "anna"))
+        pool.add(question(index, round), Answer(index, bob, "bob"))
+    assert pool.usable == 0
+    assert pool.unasked().tolist() == list(range(10))
+    pool.add(question(0, 2, kind="validation"), Answer(0, 1, "anna"))
+    pool.add(question(0, 2, kind="validation"), Answer(0, 1, "bob"))
+    assert [(line["round"], line["index"], line["label"]) for line in pool.settled()] == [
+        (1, 0, 1),
+        (1, 1, 0),
+        (2, 0, 1),
+    ]
+    assert (pool.training().rows.tolist(), pool.validation().rows.tolist()) == ([1], [0])
+    assert pool.usable == 2

@@ -20,9 +20,12 @@ class People:
     """The bookkeeping of questions that people answer, over a ledger that others append to.
 
     `people` are the names of those who are asked; empty: whoever comes, one share of the work, under the name `name`; None: whoever
-    comes, under names of their own. Each image is given to `per_image` of them in turn. `quorum` in (0, 1] is the share of a round's images that must be answered before it is
-    closed; the others go back into the pool. `gold_rate` and `repeat_rate` in [0, 1]: how many images with a known answer are hidden
-    among each 1 that a person gets, from those that others answered and from the person's own.
+    comes, under names of their own. Each image is given to `per_image` of them in turn. `quorum` in (0, 1] is the share of a round's
+    images that must be answered before it is closed; the others go back into the pool. `gold_rate` and `repeat_rate` in [0, 1]: how
+    many images with a known answer are hidden among each 1 that a person gets, from those that others answered (the majority of the
+    others is right) and from the person's own. `unsure` says what becomes of an
+    image that nobody was sure of: it goes back into the pool (again, `ask_again` times), or is learnt from with a soft target (soft),
+    in which `lean` in [1 / classes, 1) is the probability of the class in `unsure: NAME`.
     """
 
     def __init__(
@@ -41,6 +44,8 @@ class People:
         gold_rate: float,
         repeat_rate: float,
         name: str = "person",
+        unsure: Literal["again", "soft"] = "again",
+        lean: float = 0.7,
     ) -> None:
         n_people = max(1, per_image if people is None else len(people))
         people = people or []
@@ -69,7 +74,11 @@ class People:
             f"Expected classes in annotator.new_classes that the dataset has not, each once, got {', '.join(twice)}.",
         )
         self.classes = (*classes, *new_classes)
-        self.rules = Rules(True, per_image, ask_again, aggregate, self.classes, tuple(new_classes))
+        expect(
+            unsure == "again" or 1 <= lean * len(self.classes) < len(self.classes),
+            f"Expected annotator.lean from 1 / {len(self.classes)}, by the number of classes, to below 1, got {lean}; 0.7 is the default.",
+        )
+        self.rules = Rules(True, per_image, ask_again, aggregate, self.classes, tuple(new_classes), unsure, lean)
         self.people, self.name, self.quorum = tuple(people) or (name,), name, quorum
         self.rates = {"gold": gold_rate, "repeat": repeat_rate}
         self.seed, self.folder, self.ledger = seed, folder, ledger
@@ -122,25 +131,31 @@ class People:
     ) -> list[tuple[Question, int]]:
         """Questions of kind gold and repeat for `person`, who gets `n` images this round, each with the class that is known.
 
-        They depend on the seed and on earlier rounds alone. `with_prediction`: where the new ones come with one, so must these.
+        They depend on the seed, on earlier rounds and on what `questions` show. `with_prediction`: where the new ones come with one
+        and with a nearest image, so must these; and none is an image that is shown as nearest to another, which tells its class.
         """
         if not questions or not any(self.rates.values()):
             return []
         round, earlier = questions[0].round, self._earlier(questions[0], with_prediction)
+        told = {q.nearest["index"] for q in questions if q.nearest and with_prediction}
         drawn: list[tuple[Question, int]] = []
         for kind in CHECKS:
             known = []
+            taken = {q.index for q in (*questions, *(q for q, _ in drawn))}  # a file has one row for an image
             for question, lines in earlier:
-                own = vote(lines[person], self.classes) if person in lines else None
-                others = majority(v for v in (vote(line, self.classes) for line in lines.values()) if v is not None)
-                expected = own if kind == "repeat" else others
-                if isinstance(expected, int) and all(question.index != q.index for q, _ in drawn):
+                said = {name: vote(line, self.classes) for name, line in lines.items()}
+                others = majority(v for name, v in said.items() if name != person and v is not None)
+                expected = said.get(person) if kind == "repeat" else others
+                if isinstance(expected, int) and question.index not in taken:
                     known.append((question, expected))
-            size = min(len(known), int(self.rates[kind] * n + 0.5))
+            left = int(self.rates[kind] * n + 0.5)
             stream = generator(self.seed, round, f"annotator/{kind}/{person}")
-            for place in _draw(len(known), size, stream):
+            for place in torch.randperm(len(known), generator=stream).tolist():
                 question, expected = known[place]
-                drawn.append((Question(**{**vars(question), "kind": kind, "round": round}), expected))
+                shows = {question.nearest["index"]} if question.nearest and with_prediction else set()
+                if left and question.index not in told and not shows & {q.index for q, _ in drawn}:
+                    drawn.append((Question(**{**vars(question), "kind": kind, "round": round}), expected))
+                    told, left = told | shows, left - 1
         return drawn
 
     def _earlier(self, like: Question, with_prediction: bool) -> list[tuple[Question, dict[str, Line]]]:
@@ -152,9 +167,16 @@ class People:
             said = self.said(round)
             for question in (Question(**question) for question in stage["questions"]):
                 lines = said.get((False, question.index), {})
-                if lines and not (with_prediction and like.probs is not None and question.probs is None):
+                if lines and not (with_prediction and _shows_less(question, like)):
                     found.append((question, lines))
         return found
+
+
+def _shows_less(question: Question, like: Question) -> bool:
+    """Whether `question` has less of the model to show than `like`, by which people could tell that it is another kind."""
+    return (question.probs is None and like.probs is not None) or (
+        question.nearest is None and like.nearest is not None
+    )
 
 
 def is_new(answer: Answer, said: Mapping[tuple[bool, int], Mapping[str, Line]]) -> bool:
@@ -164,30 +186,12 @@ def is_new(answer: Answer, said: Mapping[tuple[bool, int], Mapping[str, Line]]) 
     return line is None or (line["label"], line.get("answer", ""), line.get("text", "")) != given
 
 
-def accuracy(ledger: Sequence[Line]) -> dict[str, dict[str, tuple[int, int]]]:
-    """By person and kind of check (gold, repeat): how many of the last answers were the expected one, and of how many."""
-    last: dict[tuple[str, str, int, int], Line] = {
-        (line["annotator"], line["kind"], line["round"], line["index"]): line
-        for line in ledger
-        if line["kind"] in CHECKS
-    }
-    found: dict[str, dict[str, tuple[int, int]]] = {}
-    for (person, kind, _, _), line in last.items():
-        right, of = found.setdefault(person, {}).get(kind, (0, 0))
-        found[person][kind] = right + (line["label"] == line.get("expected")), of + 1
-    return found
-
-
 def original(data: Data, index: int) -> Path | None:
     """The file that image `index` of the pool came from, if it came from one that is still there."""
     if data.root is None or data.pool.names is None:
         return None
     file = Path(data.root) / data.pool.names[index]
     return file if file.is_file() else None
-
-
-def _draw(n: int, size: int, stream: torch.Generator) -> list[int]:
-    return torch.randperm(n, generator=stream)[:size].tolist()
 
 
 def predicted(question: Question, classes: Sequence[str]) -> Mapping[str, Any]:

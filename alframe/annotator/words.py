@@ -16,11 +16,12 @@ WORDS = {
     "bad": BAD_IMAGE,
 }
 NEW = "new:"
+LEAN = "unsure:"
 
 
 @dataclass(frozen=True)
 class Meaning:
-    """A class (`label`), or none, and then what was said instead."""
+    """A class (`label`), or none, and then what was said instead; `text` is the name of a new class, or of one that is likelier."""
 
     label: int | None
     answer: str = ""
@@ -28,7 +29,8 @@ class Meaning:
 
 
 def meaning_of(text: str, classes: Sequence[str]) -> Meaning:
-    """The meaning of a cell: the name of a class; unsure, skip or bad image; or `new: NAME`, a class that the config does not name.
+    """The meaning of a cell: the name of a class; unsure (`unsure: NAME` or `NAME?`, if a class is likelier), skip or bad image; or
+    `new: NAME`, a class that the config does not name.
 
     Case, and white space at the ends and doubled, do not count. A class that is called like one of the words goes first. A spreadsheet
     takes classes that are numbers for numbers: 1.0 and 1,0 are the class 1, and 7 is the class 007, where no other class is meant.
@@ -49,6 +51,8 @@ def meaning_of(text: str, classes: Sequence[str]) -> Meaning:
             )
     if wanted in WORDS:
         return Meaning(None, WORDS[wanted])
+    if wanted.startswith(LEAN) or (wanted.endswith("?") and _is_known(wanted[:-1], classes)):
+        return _lean(text.strip()[len(LEAN) :] if wanted.startswith(LEAN) else text.strip()[:-1], classes)
     if wanted.startswith(NEW):
         name = " ".join(text.strip()[len(NEW) :].split())
         if not name or _is_known(name, classes):
@@ -58,8 +62,18 @@ def meaning_of(text: str, classes: Sequence[str]) -> Meaning:
             raise DataError(f"Expected a name without punctuation for a new class, got {name!r}; choose another.")
         return Meaning(None, NEW_CLASS, name)
     allowed = [*classes, UNSURE, SKIP, "bad image"]
-    hint = did_you_mean(wanted, [same_name(name) for name in allowed], otherwise=".")
+    hint = did_you_mean(wanted, allowed, otherwise=".")
     raise DataError(f"Expected {', '.join(allowed)} or {NEW} NAME, got {text!r}{hint}")
+
+
+def _lean(name: str, classes: Sequence[str]) -> Meaning:
+    try:
+        label = meaning_of(name.strip(), classes).label
+    except DataError:
+        label = None
+    if label is None:
+        raise DataError(f"Expected the likelier of {', '.join(classes)} after {LEAN}, got {name.strip()!r}.")
+    return Meaning(None, UNSURE, classes[label])
 
 
 def _is_known(name: str, classes: Sequence[str]) -> bool:

@@ -1,6 +1,7 @@
 """What was labelled: a table, and a folder of images with a subfolder for each class."""
 
 import csv
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,14 +17,17 @@ from alframe.images import ImageSet
 from alframe.trainer.trainer import Examples
 
 COLUMNS = ("id", "name", "label", "annotator", "round", "kind")
-FILE = "file"
+FILE, SOFT = "file", "probabilities"
 UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*%]|^[. ]|[. ]$')
 """What no file system, or not every one, takes in the name of a folder; a leading dot would hide it."""
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """One labelled image: `index` in the pool, `label` as training takes it, and who gave it when."""
+    """One labelled image: `index` in the pool, `label` as training takes it, and who gave it when.
+
+    `soft` is the target that training takes instead where people were not sure, and `label` then UNKNOWN if they have no class.
+    """
 
     index: int
     id: str
@@ -32,6 +36,7 @@ class Labelled:
     annotator: str
     round: int
     kind: str
+    soft: tuple[float, ...] = ()
 
 
 def labelled(trained: Trained) -> list[Labelled]:
@@ -42,15 +47,17 @@ def labelled(trained: Trained) -> list[Labelled]:
         if line.get("label") is not None and line.get("kind") not in CHECKS:
             answers.setdefault(line["index"], []).append(line)
     found = []
-    for rows, labels in ((part.rows.tolist(), part.labels.tolist()) for part in everything(trained)):
-        for index, label in zip(rows, labels, strict=True):
-            lines = answers.get(index) or [line for line in trained.ledger if line.get("index") == index]
+    for part in everything(trained):
+        targets = [()] * len(part) if part.targets is None else part.targets.tolist()
+        for index, label, target in zip(part.rows.tolist(), part.labels.tolist(), targets, strict=True):
+            soft = tuple(target) if max(target, default=1) < 1 else ()
+            lines = [] if soft else answers.get(index, [])
+            lines = lines or [line for line in trained.ledger if line["index"] == index and line["kind"] not in CHECKS]
             who = dict.fromkeys(str(line.get("annotator", "")) for line in lines)
             first = lines[0]
             name = pool.names[index] if pool.names is not None else ""
-            found.append(
-                Labelled(index, pool.ids[index], name, label, "; ".join(who), int(first["round"]), str(first["kind"]))
-            )
+            said = "; ".join(who), int(first["round"]), str(first["kind"])
+            found.append(Labelled(index, pool.ids[index], name, label, *said, soft))
     return sorted(found, key=lambda one: one.round)
 
 
@@ -61,22 +68,36 @@ def everything(trained: Trained) -> tuple[Examples, Examples]:
 
 
 def write_table(path: Path, labels: Sequence[Labelled], classes: Sequence[str], files: Sequence[str] | None) -> None:
-    """`labels.csv`: a line a labelled image; `files`, where given, is the column of their copies."""
+    """`labels.csv`: a line a labelled image; `files`, where given, is the column of their copies.
+
+    If people were not sure of some there is a column of probabilities (JSON, by class), and no label where they have no class.
+    """
+    soft = any(one.soft for one in labels)
     with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*COLUMNS, *([FILE] if files is not None else [])])
+        writer.writerow([*COLUMNS, *([SOFT] if soft else []), *([FILE] if files is not None else [])])
         for place, one in enumerate(labels):
-            row = [one.id, one.name, classes[one.label], one.annotator, one.round, one.kind]
+            row = [one.id, one.name, classes[one.label] if one.label >= 0 else "", one.annotator, one.round, one.kind]
+            of_class = {name: round(p, 4) for name, p in zip(classes, one.soft, strict=False)}
+            row += [json.dumps(of_class, ensure_ascii=False) if one.soft else ""] if soft else []
             writer.writerow([*row, files[place]] if files is not None else row)
 
 
-def write_images(folder: Path, labels: Sequence[Labelled], images: ImageSet, show_progress: bool) -> list[str]:
-    """Each labelled image as the network sees it: `folder`/<class>/<id>.png. Gives the paths, from the parent of `folder` on."""
-    names = folder_names(images.classes)
+def write_images(
+    folder: Path, labels: Sequence[Labelled], images: ImageSet, classes: Sequence[str], show_progress: bool
+) -> list[str]:
+    """Each labelled image as the network sees it: `folder`/<class>/<id>.png. Gives the paths, from the parent of `folder` on.
+
+    None for an image without a class.
+    """
+    names = folder_names(classes)
     for name in names:
         (folder / name).mkdir(parents=True, exist_ok=True)
     files = []
     for one in progress(labels, "writing images", enabled=show_progress):
+        if one.label < 0:
+            files.append("")
+            continue
         path = folder / names[one.label] / f"{one.id}.png"
         _image(images.pixels[one.index]).save(path)
         files.append(path.relative_to(folder.parent).as_posix())

@@ -14,7 +14,7 @@ Comes from {dataset}, round {round}, {labels} labels, {state}; the run's folder 
 
 model.safetensors  all weights ({members}), with the description of the model in the header. To predict:
                      alframe-predict . PHOTOS --out predictions.csv
-{onnx}labels.csv         every labelled image: id, name, label, annotator, round, kind
+{onnx}labels.csv         every labelled image: id, name, label, annotator, round, kind; probabilities where people were not sure
 {images}manifest.json      all of this for programs, with SHA-256 of the files
 
 In Python, with alframe:

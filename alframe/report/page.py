@@ -12,6 +12,7 @@ from alframe.report import (
     calibration,
     contact_sheets,
     pairwise,
+    people,
     power,
     purchases,
     results,
@@ -35,6 +36,7 @@ TOPICS: tuple[Callable[[Section, Options], Chapter | None], ...] = (
     calibration.chapter,
     purchases.chapter,
     contact_sheets.chapter,
+    people.chapter,
     timing.chapter,
 )
 """The chapters of a comparison, in their order. A topic that has nothing to say of it answers None."""

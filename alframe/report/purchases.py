@@ -88,6 +88,8 @@ def _discovery(section: Section, bought: Bought) -> list[Block]:
     unusable_note = (
         "Every answer held a label." if nothing else "Answers without a label are bought but cannot be trained on."
     )
+    if any("target" in line for seeds in bought.values() for lines in seeds.values() for line in lines):
+        unusable_note += " Those that people were unsure of trained with a soft target all the same."
     note = f"Means over the seeds, the initial images included.{rarest} {unusable_note}"
     drawn = {name: thinned(curve, 60) for name, curve in curves.items()}
     picture = Picture(

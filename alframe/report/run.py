@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -58,7 +58,11 @@ class Run:
 
     @cached_property
     def ledger(self) -> list[dict[str, Any]]:
-        """The ledger's answers in the order they were asked for, read once and only when wanted; nothing where there is no ledger.
+        """What the ledger's answers come to, in the order they were asked for, read once and only when wanted."""
+        return sorted(self._settled(self.answers()), key=lambda line: (line["round"], line["rank"]))
+
+    def answers(self) -> list[dict[str, Any]]:
+        """Every answer of every person, as they came; nothing where there is no ledger.
 
         It ends before the first line that is not an answer: after that nothing is known to be whole.
         """
@@ -72,7 +76,7 @@ class Run:
             if not _is_answer(answer, len(self.answerable) if self.classes else MOST_CLASSES):
                 break
             lines.append(answer)
-        return sorted(self._settled(lines), key=lambda line: (line["round"], line["rank"]))
+        return lines
 
     @property
     def answerable(self) -> tuple[str, ...]:
@@ -83,8 +87,10 @@ class Run:
 
     def _settled(self, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """A line for each question that someone answered: the ledger holds every answer of every person."""
-        aggregate = flat({"annotator": self.config.get("annotator")}).get("annotator.aggregate", "majority")
-        rules = Rules(people=True, aggregate=aggregate, classes=self.answerable)
+        options = flat({"annotator": self.config.get("annotator")})
+        aggregate, unsure = options.get("annotator.aggregate", "majority"), options.get("annotator.unsure", "again")
+        soft: Literal["again", "soft"] = "soft" if unsure == "soft" and len(self.answerable) > 1 else "again"
+        rules = Rules(people=True, aggregate=aggregate, classes=self.answerable, unsure=soft)
         return [line for line in settle_all(by_question(lines), rules) if line.get("answer") != UNANSWERED]
 
     @cached_property

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state
 
+from alframe.errors import TrainingError
+
 
 class Together(nn.Module):
     """`networks` with their parameters and buffers stacked along a new first axis; each is fed its own part of the batch.
@@ -26,7 +28,10 @@ class Together(nn.Module):
             self.register_buffer(name.replace(".", "/"), value)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[members * b, ...] to logits [members * b, c]: the first b are the first network's."""
+        """[members * b, ...] to logits [members * b, c]: the first b are the first network's.
+
+        Raises `TrainingError` for an operation that torch.vmap cannot batch here, as batch normalization on CUDA (torch 2.11).
+        """
         pattern = self._pattern[0].train(self.training)
         parameters: dict[str, Tensor] = {self._names[name]: value for name, value in self.named_parameters()}
         buffers = {self._names[name]: value for name, value in self.named_buffers()}
@@ -34,7 +39,15 @@ class Together(nn.Module):
         def one(parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
             return functional_call(pattern, (parameters, buffers), (x,))
 
-        logits = torch.vmap(one, randomness="different")(parameters, buffers, x.unflatten(0, (self.members, -1)))
+        try:
+            logits = torch.vmap(one, randomness="different")(parameters, buffers, x.unflatten(0, (self.members, -1)))
+        except RuntimeError as error:
+            if "vmap" not in str(error):
+                raise
+            raise TrainingError(
+                f"Expected a network that torch.vmap can train {self.members} times at once on {x.device}, got: {str(error).splitlines()[0]}; "
+                "set uncertainty.method=one_by_one."
+            ) from error
         return logits.flatten(0, 1)
 
     @torch.no_grad()

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -26,13 +27,34 @@ Stream = Callable[[str], torch.Generator]
 
 @dataclass(frozen=True)
 class Examples:
-    """Rows of `Pixels` with their labels (int64, both on the CPU)."""
+    """Rows of `Pixels` with their labels (int64, both on the CPU).
+
+    `targets`, float32 [n, c], are there if some images have no class but a probability for each (their label is -1), or both: then
+    training is on these, where most rows have a single 1.
+    """
 
     rows: Tensor
     labels: Tensor
+    targets: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def truth(self) -> Tensor:
+        """What `cross_entropy` compares with: labels, or targets where there are some."""
+        return self.labels if self.targets is None else self.targets
+
+    @property
+    def certain(self) -> "Examples":
+        """Those that have a class, without targets: for all that counts in classes."""
+        known = self.labels >= 0
+        return self if self.targets is None else Examples(self.rows[known], self.labels[known])
+
+    @property
+    def n_soft(self) -> int:
+        """How many have a target that is not one class."""
+        return 0 if self.targets is None else int((self.targets.max(dim=1).values < 1).sum())
 
 
 @dataclass(frozen=True)
@@ -49,10 +71,12 @@ class Trainer:
     """Mini-batch training with a step budget that does not collapse when there are 100 labels.
 
     Steps = max(epochs x batches, min_steps), at most max_steps. A batch is `batch_size` images, or all of them when there are
-    fewer; the order is a stream of permutations, so every batch is full. `early_stop` is a patience in validations (one every
+    fewer; the order is a stream of permutations, so every batch is full. With `full_batches` it is always `batch_size`, for which
+    few images are repeated, each time with another augmentation. `early_stop` is a patience in validations (one every
     `validate_every` steps); `best_checkpoint` keeps the weights with the best validation accuracy (ties: lowest loss).
     `ema` is the decay, a step, of an exponential moving average of the weights, which is then what is validated and kept.
-    `precision` "auto" is bf16 on CUDA and fp32 elsewhere; `channels_last` null follows CUDA. Optimizers that have a fused
+    `precision` "auto" is bf16 on CUDA and fp32 elsewhere; `channels_last` null follows CUDA; it is for
+    networks trained alone, as stacked weights have no such layout. Optimizers that have a fused
     version run it on CUDA unless told otherwise.
     """
 
@@ -65,6 +89,7 @@ class Trainer:
         min_steps: int = 300,
         max_steps: int | None = None,
         batch_size: int = 64,
+        full_batches: bool = False,
         schedule: Literal["cosine", "one_cycle", "constant"] = "cosine",
         warmup: float = 0.1,
         label_smoothing: float = 0.0,
@@ -101,6 +126,7 @@ class Trainer:
         )
         self.optimizer, self.lr, self.schedule, self.warmup = optimizer, lr, schedule, warmup
         self.epochs, self.min_steps, self.max_steps, self.batch_size = epochs, min_steps, max_steps, batch_size
+        self.full_batches = full_batches
         self.label_smoothing, self.class_weighting, self.augment = label_smoothing, class_weighting, augment
         self.early_stop, self.best_checkpoint, self.validate_every = early_stop, best_checkpoint, validate_every
         self.warm_start, self.gradient_clip, self.ema = warm_start, gradient_clip, ema
@@ -201,19 +227,20 @@ class Trainer:
     ) -> list[FitReport]:
         """One fit of a network, or of several that are one module: then each stream is one member's."""
         device, members = pixels.device, len(streams)
-        if self.channels_last or (self.channels_last is None and device.type == "cuda"):
+        if members == 1 and (self.channels_last or (self.channels_last is None and device.type == "cuda")):
             network.to(memory_format=torch.channels_last)
         forward = torch.compile(network) if self.compile else network
-        steps, batch = max(self.n_steps(len(examples)), cycles), min(self.batch_size, len(examples))
+        steps = max(self.n_steps(len(examples)), cycles)
+        batch = self.batch_size if self.full_batches else min(self.batch_size, len(examples))
         optimizer = self._optimizer(network, device)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self._lr_factor(step, steps, cycles))
         average = Average(network, self.ema) if self.ema else None
-        weight = self._class_weight(examples.labels, n_classes, device)
+        weight = self._class_weight(examples, n_classes, device)
         dtype = self._dtype(device) if members == 1 else torch.float32
         scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
         order = torch.stack([_order(len(examples), steps * batch, stream("order")) for stream in streams])
         order, rows = order.to(pixels.place), examples.rows.to(pixels.place)
-        labels = examples.labels.to(pixels.place)
+        labels = examples.truth.to(pixels.place)
         shake = augment if self.augment else None
         draws = [stream("augment") for stream in streams]
         ends = {math.ceil(steps * cycle / cycles) for cycle in range(1, cycles + 1)}
@@ -288,18 +315,24 @@ class Trainer:
         return self.optimizer([weights for weights in network.parameters() if weights.requires_grad], **options)
 
     def _loss(self, logits: Tensor, labels: Tensor, weight: Tensor | None) -> Tensor:
-        return cross_entropy(logits, labels, weight=weight, label_smoothing=self.label_smoothing)
+        """Mean over the batch, weighted; `labels` int64 [b] or targets [b, c]. Targets of a single 1 give what labels give."""
+        loss = partial(cross_entropy, logits, labels, weight=weight, label_smoothing=self.label_smoothing)
+        if weight is None or not labels.is_floating_point():
+            return loss()
+        # torch divides by the weights of the images where they have labels, and by their number where they have targets
+        return loss(reduction="sum") / (labels @ weight).sum()
 
     def _dtype(self, device: torch.device) -> torch.dtype:
         auto = "bf16" if device.type == "cuda" else "fp32"
         name = auto if self.precision == "auto" else self.precision
         return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
 
-    def _class_weight(self, labels: Tensor, n_classes: int, device: torch.device) -> Tensor | None:
-        """Inverse class frequency with mean 1 over the images; classes not seen yet weigh nothing."""
+    def _class_weight(self, examples: Examples, n_classes: int, device: torch.device) -> Tensor | None:
+        """Inverse class frequency with mean 1 over the images; classes not seen yet weigh nothing. Targets count by their parts."""
         if self.class_weighting == "none":
             return None
-        counts = torch.bincount(labels, minlength=n_classes).float()
+        labels, targets = examples.labels, examples.targets
+        counts = torch.bincount(labels, minlength=n_classes).float() if targets is None else targets.sum(dim=0)
         weight = torch.where(counts > 0, len(labels) / ((counts > 0).sum() * counts.clamp_min(1)), 0.0)
         return weight.to(device)
 

@@ -32,7 +32,7 @@ class Task(Protocol):
         ...
 
     def training(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of the labelled images, normalised and not augmented, with their labels (int64)."""
+        """Batches of the labelled images, normalised and not augmented, with their labels (int64 [b]) or soft targets (float32 [b, c])."""
         ...
 
     def validation(self) -> Iterator[tuple[Tensor, View, Tensor]]:

@@ -32,6 +32,19 @@ def test_a_new_class_is_named():
     assert (meaning.label, meaning.answer, meaning.text) == (None, "new_class", "oil stain")
 
 
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [("unsure: good", "good"), ("Unsure:DEEP  scratch", "Deep Scratch"), ("good?", "good"), ("skip me ?", "skip me")],
+)
+def test_unsure_may_lean_to_a_class(text, name):
+    meaning = meaning_of(text, CLASSES)
+    assert (meaning.label, meaning.answer, meaning.text) == (None, "unsure", name)
+
+
+def test_a_class_that_is_called_like_a_lean_goes_first():
+    assert meaning_of("good?", ("good", "good?")).label == 1
+
+
 @pytest.mark.parametrize(("text", "label"), [("1.0", 0), ("1,0", 0), ("1", 0), ("7", 1), ("007", 1), ("1E+01", 2)])
 def test_classes_that_are_numbers_survive_a_spreadsheet(text, label):
     assert meaning_of(text, ("1", "007", "10")).label == label
@@ -54,6 +67,9 @@ def test_two_classes_that_differ_by_case_need_the_exact_name():
         ("new: Good", "which is a class already; write Good"),
         ("new:", "got none"),
         ("new: a,b", "without punctuation"),
+        ("unsure: dent", "the likelier of good, Deep Scratch, skip me after unsure:, got 'dent'"),
+        ("unsure: skip", "after unsure:, got 'skip'"),
+        ("dent?", "got 'dent\\?'"),
     ],
 )
 def test_anything_else_is_told_with_what_is_allowed(text, told):

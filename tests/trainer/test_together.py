@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from alframe.dataset.augment import Augmentation
+from alframe.errors import TrainingError
 from alframe.pixels import Normalizer, Pixels
 from alframe.rng import generator, scoped
 from alframe.trainer.together import Together
@@ -38,7 +39,14 @@ def data(make_images):
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"gradient_clip": 0.05}, {"class_weighting": "balanced"}, {"ema": 0.9}, {"label_smoothing": 0.1}],
+    [
+        {},
+        {"gradient_clip": 0.05},
+        {"class_weighting": "balanced"},
+        {"ema": 0.9},
+        {"label_smoothing": 0.1},
+        {"channels_last": True},
+    ],
     ids=str,
 )
 def test_members_come_out_as_if_trained_one_after_another(data, make_trainer, tiny_network, options):
@@ -82,3 +90,13 @@ def test_the_networks_are_untouched_until_they_are_released(data, tiny_network):
     for network, weights in zip(members, before, strict=True):
         for name, value in network.named_parameters():
             torch.testing.assert_close(value, weights[name] + 1.0)
+
+
+def test_a_network_that_vmap_cannot_batch_is_told_with_the_way_out(data, make_trainer, tiny_network):
+    class Reads(tiny_network):
+        def embed(self, x):
+            return super().embed(x) * (2.0 if x.mean().item() > 0 else 1.0)
+
+    images, rest = data
+    with pytest.raises(TrainingError, match=r"Expected a network that torch.vmap .*uncertainty.method=one_by_one"):
+        make_trainer().fit_together(networks(Reads, images), streams=streams(), **rest)

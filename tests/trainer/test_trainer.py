@@ -92,6 +92,18 @@ def test_every_image_is_seen_equally_often(problem, make_trainer, tiny_network):
     assert set(images.values()) == {8}
 
 
+def test_few_images_are_repeated_to_full_batches_where_that_is_asked_for(problem, make_trainer, tiny_network):
+    seen = []
+    problem.n = 10
+    trainer = make_trainer(epochs=0, min_steps=25, batch_size=16, full_batches=True)
+    problem.fit(trainer, tiny_network, augment=lambda x, g: seen.append(x) or x)
+    assert {len(batch) for batch in seen} == {16}
+    counts: dict[bytes, int] = {}
+    for image in torch.cat(seen):
+        counts[image.numpy().tobytes()] = counts.get(image.numpy().tobytes(), 0) + 1
+    assert sorted(counts.values()) == [40] * 10
+
+
 def test_augmentation_is_asked_for_each_batch_and_can_be_switched_off(problem, make_trainer, tiny_network):
     calls = []
     problem.fit(make_trainer(), tiny_network, augment=lambda x, g: calls.append(1) or x)
@@ -122,10 +134,75 @@ def test_early_stop_ends_before_the_last_step(problem, make_trainer, tiny_networ
 
 def test_balanced_weights_make_every_class_weigh_the_same(make_trainer):
     labels = torch.tensor([0] * 30 + [1] * 10)
-    weight = make_trainer(class_weighting="balanced")._class_weight(labels, 3, CPU)
+    weight = make_trainer(class_weighting="balanced")._class_weight(Examples(torch.arange(40), labels), 3, CPU)
     assert weight[labels].mean() == pytest.approx(1.0)
     assert 30 * weight[0] == pytest.approx(10 * float(weight[1]))
     assert weight[2] == 0
+
+
+def soft_rows(n, c):
+    targets = torch.rand(n, c, generator=generator(0, 0, "targets"))
+    return targets / targets.sum(dim=1, keepdim=True)
+
+
+def naive_loss(logits, targets, weight, smoothing):
+    """Every term in float64: the mean of the weighted cross-entropies, weighted by what the targets weigh."""
+    c, above, below = logits.shape[1], 0.0, 0.0
+    for row, target in zip(logits.double(), targets.double(), strict=True):
+        log_z = float(torch.log(torch.exp(row).sum()))
+        for k in range(c):
+            part = (1 - smoothing) * float(target[k]) + smoothing / c
+            above -= float(weight[k]) * part * (float(row[k]) - log_z)
+            below += float(weight[k]) * float(target[k])
+    return above / below
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_loss_of_soft_targets_is_the_one_written_out_and_of_a_single_1_that_of_labels(
+    make_trainer, smoothing, weighted
+):
+    trainer = make_trainer(label_smoothing=smoothing)
+    logits = torch.randn(9, 3, generator=generator(0, 0, "logits"))
+    labels = torch.tensor([0, 1, 2, 0, 0, 1, 0, 2, 0])
+    weight = torch.tensor([0.5, 2.0, 1.5]) if weighted else None
+    soft = soft_rows(9, 3)
+    expected = naive_loss(logits, soft, [0.5, 2.0, 1.5] if weighted else [1, 1, 1], smoothing)
+    assert float(trainer._loss(logits, soft, weight)) == pytest.approx(expected, rel=1e-6)
+    certain = nn.functional.one_hot(labels, 3).float()
+    torch.testing.assert_close(trainer._loss(logits, certain, weight), trainer._loss(logits, labels, weight))
+
+
+def test_targets_of_a_single_1_weigh_and_train_as_labels_do(problem, make_trainer, tiny_network):
+    trainer = make_trainer(class_weighting="balanced", min_steps=20)
+    by_labels, _ = problem.fit(trainer, tiny_network)
+    plain = problem.examples(0, problem.n)
+    certain = nn.functional.one_hot(plain.labels, problem.images.n_classes).float()
+    problem.examples = lambda start, stop: Examples(plain.rows, plain.labels, certain)
+    by_targets, _ = problem.fit(trainer, tiny_network)
+    torch.testing.assert_close(weights(by_targets), weights(by_labels), rtol=1e-3, atol=1e-4)
+
+
+def test_a_network_learns_the_probabilities_it_is_given(problem, make_trainer, tiny_network):
+    unknown, targets = torch.full((problem.n,), -1), torch.tensor([[0.7, 0.3]]).expand(problem.n, 2)
+    rows = torch.arange(problem.n)
+    problem.examples = lambda start, stop: Examples(rows, unknown, targets)
+    model, report = problem.fit(make_trainer(min_steps=200), tiny_network)
+    pixels, prepare = Pixels(problem.images.pixels, CPU, 0), Normalizer(problem.images.pixels, CPU)
+    with torch.no_grad():
+        probs = model(prepare(pixels.take(rows))).softmax(dim=1)
+    assert float(probs[:, 0].mean()) == pytest.approx(0.7, abs=0.05)
+    assert report.loss > 0.6  # no less than the entropy of the targets
+
+
+def test_what_has_a_class_is_told_from_what_has_a_target_alone():
+    targets = torch.tensor([[1.0, 0.0], [0.7, 0.3], [0.25, 0.75]])
+    examples = Examples(torch.tensor([4, 5, 6]), torch.tensor([0, -1, 1]), targets)
+    assert (examples.certain.rows.tolist(), examples.certain.labels.tolist()) == ([4, 6], [0, 1])
+    assert examples.certain.targets is None
+    assert (len(examples), examples.n_soft) == (3, 2)
+    plain = Examples(torch.tensor([4]), torch.tensor([0]))
+    assert (plain.certain is plain, plain.truth is plain.labels, plain.n_soft) == (True, True, 0)
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "one_cycle", "constant"])

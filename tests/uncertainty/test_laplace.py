@@ -60,6 +60,21 @@ def test_the_prior_precision_has_the_largest_marginal_likelihood():
     assert posterior.numbers == {"posterior/prior_precision": posterior.prior_precision}
 
 
+def test_soft_targets_give_the_expected_likelihood_and_a_single_1_that_of_the_label():
+    targets = torch.rand(N, C, generator=generator(0, 0, "targets"))
+    targets /= targets.sum(dim=1, keepdim=True)
+    model = linear_network()
+    posterior = fit(model=model)
+    log_probs = model(X).detach().double().log_softmax(dim=1)
+    for truth in (targets, nn.functional.one_hot(LABELS, C).float()):
+        gram, noise, log_likelihood = posterior._curvature([(X[:20], truth[:20]), (X[20:], truth[20:])])
+        assert log_likelihood == pytest.approx(float((truth.double() * log_probs).sum()), rel=1e-6)
+        for found, expected in zip((gram, noise), posterior._curvature(BATCHES)[:2], strict=True):
+            assert torch.equal(found, expected)
+    by_labels = posterior._curvature(BATCHES)[2]
+    assert log_likelihood == pytest.approx(by_labels)
+
+
 def test_each_draw_is_the_network_with_other_weights_in_its_last_layer():
     posterior = fit(draws=3)
     prediction = posterior.predict(X[:5])

@@ -123,6 +123,7 @@ def test_it_works_without_a_label(leaf, make_trainer):
 def test_features_point_prediction_and_head_come_from_the_first_network(leaf, temperature, make_trainer):
     learner = learner_for(build(leaf, temperature=temperature), small_cnn, make_trainer)
     prediction, posterior = predict(learner), learner.fitted
+    torch.testing.assert_close(torch.cat(list(learner.features(POOL, ROWS))), prediction.features)
     network = posterior.networks[0]
     x = learner.prepare(learner.pixels[POOL].take(ROWS))
     with torch.no_grad():

@@ -70,6 +70,7 @@ class LabelStudio(People):
         project: str | None = None,
         per_image: int = 1,
         aggregate: Literal["majority", "dawid_skene"] = "majority",
+        unsure: Literal["again", "soft"] = "again",
         ask_again: int = 1,
         quorum: float = 1.0,
         check_rate: float = 0.0,
@@ -93,6 +94,7 @@ class LabelStudio(People):
             quorum=quorum,
             gold_rate=check_rate,
             repeat_rate=0.0,
+            unsure=unsure,
         )
         expect(
             importlib.util.find_spec("httpx") is not None,
@@ -151,8 +153,7 @@ class LabelStudio(People):
     # -- the server ----------------------------------------------------------------------------------------------------
 
     def _open(self, client: "Client") -> Project:
-        options = {"per_image": self.rules.per_image, "show_prediction": self.show_prediction}
-        return open_project(client, self.folder, self.title, self.classes, self._count.say, **options)
+        return open_project(client, self.folder, self.title, self.classes, self.rules.per_image, self._count.say)
 
     def _prepare(self, questions: Sequence[Question]) -> None:
         """Once a launch and round: tasks of earlier rounds that nobody has begun are taken away, and late answers are told."""
@@ -201,9 +202,10 @@ class LabelStudio(People):
         self._count.say(f"round {shown[0].round}: {len(shown)} images {which}")
 
     def _task(self, question: Question, address: str) -> dict[str, Any]:
-        task: dict[str, Any] = {"data": {"image": address, "id": question.id, "round": question.round}}
+        shown = {"reason": question.reason if self.show_prediction else ""}
+        task: dict[str, Any] = {"data": {"image": address, "id": question.id, "round": question.round, **shown}}
         if self.show_prediction:
-            task["data"] |= {"reason": question.reason, "score": question.score}
+            task["data"]["score"] = question.score
             if question.probs is not None:
                 top = max(range(len(question.probs)), key=question.probs.__getitem__)
                 guess = {"model_version": MODEL, "score": question.probs[top], "result": prelabel(self.classes[top])}

@@ -17,14 +17,13 @@ KEYS = "1234567890acdfgijlstyz"
 ANSWER, NAME, IMAGE = "answer", "new_class_name", "image"
 
 
-def interface(classes: Sequence[str], *, with_reason: bool) -> str:
-    """The XML of the page: the reason (`with_reason`), a choice for each class and what else can be said, and below it the image.
+def interface(classes: Sequence[str]) -> str:
+    """The XML of the page: the reason, if a task has one, a choice for each class and what else can be said, and below it the image.
 
     A class that is called like one of the words goes first: the word is then not offered.
     """
     view = Element("View")
-    if with_reason:
-        SubElement(view, "Header", value="$reason", size="5")
+    SubElement(view, "Header", value="$reason", size="5")
     options = {"choice": "single-radio", "showInline": "true", "required": "true"}
     choices = SubElement(view, "Choices", {"name": ANSWER, "toName": IMAGE, **options})
     keys = dict(zip(classes, KEYS, strict=False)) | WORDS

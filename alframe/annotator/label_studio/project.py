@@ -100,8 +100,8 @@ def open_project(
 ) -> Project:
     """The project of the run in `folder`, made if there is none yet: it is known by a mark in its description, and by its number.
 
-    The mark is stored before anything is made, the number after, so that a kill in between loses neither. `options` are `per_image`
-    and `show_prediction`. Raises `ConfigError` where the project is gone, there are two, or its labelling interface lacks a class.
+    The mark is stored before anything is made, the number after, so that a kill in between loses neither. Raises
+    `ConfigError` where the project is gone, there are two, or its labelling interface lacks a class.
     """
     path = folder / "label_studio" / "project.json"
     known = read_json(path, ("mark",))
@@ -124,7 +124,7 @@ def open_project(
             f"Expected one project of this run on {client.url}, got {numbers} with the mark {known['mark']}; "
             "delete the one without answers, or take the mark out of its description."
         )
-    page = interface(classes, with_reason=options["show_prediction"])
+    page = interface(classes)
     if ours:
         project = Project(client, ours[0]["id"])
         known["interface"] = _mend_interface(project, ours[0]["label_config"], page, known.get("interface"), classes)
@@ -134,7 +134,7 @@ def open_project(
                     f"project {copy['id']} is a copy of this run's project {project.id}; answers given there are not read"
                 )
     else:
-        project = Project(client, _create(client, title, known["mark"], page, options["per_image"]))
+        project = Project(client, _create(client, title, known["mark"], page, per_image))
         known["interface"] = page
         say(f"project {title!r} made: {project.url}")
         if same := [str(p["id"]) for p in projects if p["title"] == title]:

@@ -21,7 +21,6 @@ from alframe.annotator.base import make_annotator
 from alframe.annotator.label_studio import LabelStudio, client
 from alframe.annotator.label_studio import project as on_server
 from alframe.annotator.oracle import Oracle
-from alframe.annotator.people import accuracy
 from alframe.budget import Budget
 from alframe.consensus import Rules
 from alframe.errors import ConfigError, PoolError, Waiting
@@ -31,6 +30,7 @@ from alframe.queue_cli import main as queue_command
 from alframe.record import Record
 from alframe.scores import entropy
 from alframe.strategy.top_score import TopScore
+from alframe.tally import accuracy
 from alframe.types import Question
 
 pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.xdist_group("label_studio")]
@@ -178,7 +178,8 @@ def test_a_prediction_can_be_hidden(desk, chief):
     with pytest.raises(Waiting):
         ask(desk.annotator, desk.pool, [question])
     task = chief.tasks(desk.project)[0]
-    assert set(task["data"]) == {"image", "id", "round"}
+    assert set(task["data"]) == {"image", "id", "round", "reason"}
+    assert task["data"]["reason"] == ""
     assert task["predictions"] == []
 
 
@@ -252,7 +253,7 @@ def test_a_new_class_is_told_and_offered_once_the_config_names_it(desk, team):
     tasks = anna.tasks(before.project)
     anna.answer(tasks[0]["id"], "new class", name="Oil stain")
     anna.answer(tasks[1]["id"], "class 0")
-    with pytest.raises(PoolError, match=r"annotator.new_classes=\[Oil stain\]"):
+    with pytest.raises(PoolError, match=r'annotator.new_classes=\["Oil stain"\]'):
         before.ask(range(2), done=True)
     after = desk(new_classes=["Oil stain"])
     after.ask([5], round=1)

@@ -15,14 +15,12 @@ def annotation(*choices, name=None, cancelled=False):
 
 
 def test_the_page_offers_every_class_and_word_once():
-    page = interface(CLASSES, with_reason=True)
+    page = interface(CLASSES)
     assert offered(page) == {*CLASSES, "unsure", "bad image", "new class"}
-    assert "$reason" in page
-    assert "$reason" not in interface(CLASSES, with_reason=False)
 
 
 def test_no_key_stands_for_two_choices():
-    page = interface([f"class {n}" for n in range(40)], with_reason=False)
+    page = interface([f"class {n}" for n in range(40)])
     keys = [part.split('"')[0] for part in page.split('hotkey="')[1:]]
     assert len(keys) == 25
     assert len(set(keys)) == len(keys)

@@ -1,0 +1,80 @@
+"""What each person did: how many images, how long each, how often right where the class was known, how often as the others say."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass
+
+from alframe.consensus import CHECKS, UNANSWERED, Line, Vote, vote
+
+
+@dataclass(frozen=True)
+class Work:
+    """Counts of one person, which add up over rounds and runs. Of an image that was answered twice the last answer counts."""
+
+    images: int = 0
+    timed: int = 0
+    time_s: float = 0.0
+    gold_right: int = 0
+    gold: int = 0
+    repeat_right: int = 0
+    repeat: int = 0
+    agreed: float = 0.0
+    shared: int = 0
+
+    def __add__(self, other: "Work") -> "Work":
+        return Work(*(mine + more for mine, more in zip(astuple(self), astuple(other), strict=True)))
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """What is known: `images` answered; `seconds` an image, checks too, where they were measured; and in [0, 1] the share of right
+        answers on hidden images whose class others had given (`gold`), and the person's own (`repeat`), and `agreement`, how much
+        of what others say of an image is the same, mean over the images that others voted on too.
+        """
+        rates = {
+            "seconds": (self.time_s, self.timed),
+            "gold": (self.gold_right, self.gold),
+            "repeat": (self.repeat_right, self.repeat),
+            "agreement": (self.agreed, self.shared),
+        }
+        return {"images": self.images} | {name: total / n for name, (total, n) in rates.items() if n}
+
+
+def tally(lines: Iterable[Line], classes: Sequence[str] = ()) -> dict[str, Work]:
+    """By person, in the order of their first answers: what they did in `lines` of one ledger."""
+    last: dict[tuple[str, bool, int, int], Line] = {}
+    for line in lines:
+        if line.get("answer") != UNANSWERED:
+            check = line["kind"] in CHECKS
+            last[str(line.get("annotator")), check, line["round"], line["index"]] = line
+    found: dict[str, Work] = {}
+    votes: dict[tuple[int, int], dict[str, Vote]] = {}
+    for (person, check, round, index), line in last.items():
+        given = line.get("time_s")
+        seconds = float(given) if isinstance(given, int | float) and given > 0 else 0.0
+        work = Work(timed=int(seconds > 0), time_s=seconds)
+        if check:
+            right = int(line["label"] == line.get("expected"))
+            gold = line["kind"] == "gold"
+            work += Work(gold_right=right * gold, gold=int(gold), repeat_right=right * (not gold), repeat=int(not gold))
+        else:
+            work += Work(images=1)
+            if (said := vote(line, classes)) is not None:
+                votes.setdefault((round, index), {})[person] = said
+        found[person] = found.get(person, Work()) + work
+    for item in votes.values():
+        for person, said in item.items() if len(item) > 1 else ():
+            same = sum(other == said for other in item.values()) - 1
+            found[person] += Work(agreed=same / (len(item) - 1), shared=1)
+    return found
+
+
+def accuracy(ledger: Iterable[Line]) -> dict[str, dict[str, tuple[int, int]]]:
+    """By person and kind of check (gold, repeat): how many of the last answers were the expected one, and of how many."""
+    counts = {
+        person: {"gold": (work.gold_right, work.gold), "repeat": (work.repeat_right, work.repeat)}
+        for person, work in tally(ledger).items()
+    }
+    return {
+        person: {kind: (right, of) for kind, (right, of) in kinds.items() if of}
+        for person, kinds in counts.items()
+        if any(of for _, of in kinds.values())
+    }

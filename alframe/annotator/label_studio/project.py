@@ -96,7 +96,7 @@ def _uploaded_as(file: str) -> str:
 
 
 def open_project(
-    client: "Client", folder: Path, title: str, classes: Sequence[str], say: Say, **options: Any
+    client: "Client", folder: Path, title: str, classes: Sequence[str], per_image: int, say: Say
 ) -> Project:
     """The project of the run in `folder`, made if there is none yet: it is known by a mark in its description, and by its number.
 

@@ -59,7 +59,7 @@ class Client:
         if not token:
             raise ConfigError(
                 f"Expected a token of Label Studio in the environment variable {TOKEN}, got none; make one in the browser under "
-                f"{url}/user/account (Access Token) and export {TOKEN}=..."
+                f"{url}/user/account/personal-access-token and export {TOKEN}=..."
             )
         self.url = url
         try:
@@ -136,7 +136,7 @@ class Client:
         if response.status_code in (401, 403):
             raise ConfigError(
                 f"Expected a token that {self.url} accepts in {TOKEN}, got one that it refuses ({words}): it is wrong, expired or "
-                f"withdrawn, or its user may not do this; make a new one under {self.url}/user/account."
+                f"withdrawn, or its user may not do this; make a new one under {self.url}/user/account/personal-access-token."
             )
         if response.status_code == 404:
             raise Gone(words)

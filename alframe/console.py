@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from alframe.area import area_under_curve
 
@@ -94,6 +101,48 @@ def progress(
                 shown = True
             bar.update(task, completed=done)
             yield item
+
+
+class LiveCount:
+    """How many of a number of answers are there while one waits for people: a bar on a terminal, elsewhere a line for every tenth.
+
+    On stderr, as are the lines that it says between. Used as a context; without one it only says.
+    """
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, highlight=False)
+        self._bar: Progress | None = None
+        self._shown = ""
+
+    def __enter__(self) -> "LiveCount":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        self._bar, self._shown = None, ""
+
+    def say(self, text: str) -> None:
+        """One line to a person, unwrapped."""
+        self._console.print(text, markup=False, soft_wrap=True)
+
+    def show(self, done: int, total: int, what: str) -> None:
+        """Tell that `done` of `total` are there."""
+        if self._console.is_terminal and not self._console.is_dumb_terminal:
+            if self._bar is None:
+                columns = (
+                    TextColumn("{task.description}", markup=False),
+                    BarColumn(),
+                    MofNCompleteColumn(),
+                    TimeElapsedColumn(),
+                )
+                self._bar = Progress(*columns, console=self._console, transient=True, refresh_per_second=2)
+                self._bar.add_task(what, total=total)
+                self._bar.start()
+            self._bar.update(self._bar.task_ids[0], completed=done, total=total)
+        elif (line := f"{what}: {10 * (10 * done // max(1, total))} % of {total}") != self._shown:
+            self._shown = line
+            self.say(line)
 
 
 def duration(seconds: int | float) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from alframe.annotator.label_studio import LabelStudio
 from alframe.annotator.queue import Queue
 from alframe.annotator.sheet import write_sheet
 from alframe.consensus import UNANSWERED, by_question
@@ -22,6 +23,10 @@ from alframe.storage import read_json, read_jsonl
 from alframe.tally import accuracy
 from alframe.types import Question
 
+KINDS: dict[str, type[Queue] | type[LabelStudio]] = {
+    "alframe.annotator.queue.Queue": Queue,
+    "alframe.annotator.label_studio.LabelStudio": LabelStudio,
+}
 LEDGER = ("id", "index", "kind", "label", "round", "rank")
 
 
@@ -46,10 +51,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="alframe-queue", description="What people are asked in a run with annotator=queue."
+        prog="alframe-queue",
+        description="What people are asked in a run with annotator=queue, and with label_studio how far they are.",
     )
     commands = parser.add_subparsers(required=True)
-    status = commands.add_parser("status", help="questions and answers by round and by person")
+    status = commands.add_parser(
+        "status", help="questions and answers by round and by person (of annotator=label_studio too)"
+    )
     export = commands.add_parser("export", help="write the open questions to a new file, CSV or JSON lines (.jsonl)")
     take = commands.add_parser("import", help="take the answers of a filled file into the ledger")
     for command, function in ((status, _status), (export, _export), (take, _import)):
@@ -82,9 +90,7 @@ def _status(options: argparse.Namespace) -> list[str]:
         parts = [f"{n} answers"] + ([f"{sum(seconds) / len(seconds):.1f} s each"] if seconds else [])
         parts += [f"{right} of {of} {kind} right" for kind, (right, of) in checked.get(person, {}).items()]
         lines.append(f"{person}: {', '.join(parts)}")
-    for person in run.queue.people if run.open else ():
-        if share := run.queue.missing(run.open, person):
-            lines.append(f"open: {len(share)} images, {run.queue.files(share[0].round)[person]}")
+    lines += [f"open: {n} images, {where}" for n, where in run.annotator.to_do(run.open)]
     return lines or ["Nothing was asked yet."]
 
 
@@ -140,14 +146,17 @@ class _Run:
         self.folder = folder
         self.config = _config(path)
         node = dict(self.config.get("annotator") or {})
-        if node.get("_target_") != f"{Queue.__module__}.{Queue.__name__}":
-            raise RunFolderError(f"Expected a run with annotator=queue, got {node.get('_target_')} in {folder}.")
+        kind = KINDS.get(str(node.get("_target_")))
+        if kind is None:
+            raise RunFolderError(
+                f"Expected a run with annotator=queue or label_studio, got {node.get('_target_')} in {folder}."
+            )
         provenance = read_json(folder / "provenance.json", ("classes",))
         if provenance is None:
             raise RunFolderError(f"Expected provenance.json in {folder}, got none; run its command, which writes it.")
         self.ledger = read_jsonl(folder / "ledger.jsonl", LEDGER, mend=False) if ledger is None else ledger
-        options = {key: node[key] for key in inspect.signature(Queue).parameters if key in node}
-        self.queue = Queue(
+        options = {key: node[key] for key in inspect.signature(kind).parameters if key in node}
+        self.annotator = kind(
             **options,
             classes=tuple(provenance["classes"]),
             seed=self.config.get("seed", 0),
@@ -156,11 +165,20 @@ class _Run:
         )
         done = len(read_jsonl(folder / "rounds.jsonl", ("round",), mend=False))
         self.questions = self._questions(f"round_{done:03d}") or ([] if done else self._questions("initial"))
-        self.open = self.queue.left(self.questions)
+        self.open = self.annotator.left(self.questions)
 
     def _questions(self, name: str) -> list[Question]:
         stage = read_json(self.folder / "queries" / f"{name}.json", ("questions",)) or {"questions": []}
         return [Question(**question) for question in stage["questions"]]
+
+    @property
+    def queue(self) -> Queue:
+        """The annotator of a run whose questions go out in files."""
+        if not isinstance(self.annotator, Queue):
+            raise RunFolderError(
+                f"Expected a run with annotator=queue, got one with {type(self.annotator).__name__}, whose answers come from the server."
+            )
+        return self.annotator
 
     def person(self, name: str | None) -> str:
         """`name`, or the only one there is."""

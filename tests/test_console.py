@@ -99,8 +99,20 @@ for _ in progress(range(4), "training", enabled=sys.argv[1] == "on"):
 """
 
 
-def on_a_terminal(*arguments: str, term: str = "xterm") -> str:
-    """What the program above writes to a stderr that is a terminal."""
+COUNT = """
+import time
+from alframe.console import LiveCount
+with LiveCount() as count:
+    for done in range(21):
+        count.show(done, 20, "answers")
+        if done == 10:
+            count.say("the server is away")
+    time.sleep(0.6)
+"""
+
+
+def on_a_terminal(*arguments: str, term: str = "xterm", program: str = PROGRAM) -> str:
+    """What a program writes to a stderr that is a terminal."""
     ours, theirs = pty.openpty()
     seen = bytearray()
 
@@ -114,7 +126,7 @@ def on_a_terminal(*arguments: str, term: str = "xterm") -> str:
     reader = threading.Thread(target=read)
     reader.start()
     environment = {**os.environ, "TERM": term, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    subprocess.run([sys.executable, "-c", PROGRAM, *arguments], stderr=theirs, check=True, env=environment, timeout=60)
+    subprocess.run([sys.executable, "-c", program, *arguments], stderr=theirs, check=True, env=environment, timeout=60)
     os.close(theirs)
     reader.join()
     os.close(ours)
@@ -132,3 +144,18 @@ def test_progress_draws_a_bar_on_a_terminal_once_the_loop_is_long():
 )
 def test_progress_is_silent_when_short_when_off_and_on_dumb_terminals(enabled, pause, term):
     assert on_a_terminal(enabled, pause, term=term) == ""
+
+
+def test_a_live_count_is_a_bar_on_a_terminal_with_lines_above_it():
+    text = on_a_terminal(program=COUNT)
+    assert "20/20" in text
+    assert text.count("the server is away") == 1
+
+
+def test_a_live_count_is_a_line_for_every_tenth_elsewhere(capsys):
+    exec(COUNT)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if line.startswith("answers")] == [
+        f"answers: {p} % of 20" for p in range(0, 101, 10)
+    ]
+    assert lines[6] == "the server is away"

@@ -8,6 +8,7 @@ import torch
 
 from alframe.consensus import CHECKS, GIVEN, UNANSWERED, Line, Rules, majority, same_name, vote
 from alframe.errors import expect
+from alframe.images import Data
 from alframe.rng import generator
 from alframe.storage import read_json
 from alframe.types import Answer, Question
@@ -18,11 +19,11 @@ NOBODY = "nobody"
 class People:
     """The bookkeeping of questions that people answer, over a ledger that others append to.
 
-    `people` are the names of those who are asked; none: whoever comes, one share of the work, under the name `name`. Each image is
-    given to `per_image` of them in turn. `quorum` in (0, 1] is the share of a round's images that must be answered before it is
-    closed; the others go back into the pool. `gold_rate` and `repeat_rate` in [0, 1]: how many images with a known answer are hidden
-    among each 1 that a person gets, from those that others answered (the majority of the others is
-    right) and from the person's own. `unsure` says what becomes of an
+    `people` are the names of those who are asked; empty: whoever comes, one share of the work, under the name `name`; None: whoever
+    comes, under names of their own. Each image is given to `per_image` of them in turn. `quorum` in (0, 1] is the share of a round's
+    images that must be answered before it is closed; the others go back into the pool. `gold_rate` and `repeat_rate` in [0, 1]: how
+    many images with a known answer are hidden among each 1 that a person gets, from those that others answered (the majority of the
+    others is right) and from the person's own. `unsure` says what becomes of an
     image that nobody was sure of: it goes back into the pool (again, `ask_again` times), or is learnt from with a soft target (soft),
     in which `lean` in [1 / classes, 1) is the probability of the class in `unsure: NAME`.
     """
@@ -35,7 +36,7 @@ class People:
         folder: Path,
         ledger: list[dict[str, Any]],
         new_classes: list[str],
-        people: list[str],
+        people: list[str] | None,
         per_image: int,
         aggregate: Literal["majority", "dawid_skene"],
         ask_again: int,
@@ -46,7 +47,8 @@ class People:
         unsure: Literal["again", "soft"] = "again",
         lean: float = 0.7,
     ) -> None:
-        n_people = max(1, len(people))
+        n_people = max(1, per_image if people is None else len(people))
+        people = people or []
         expect(
             0 < quorum <= 1, f"Expected annotator.quorum above 0 and at most 1, got {quorum}; 1 waits for every answer."
         )
@@ -105,9 +107,10 @@ class People:
     # -- when a round is complete --------------------------------------------------------------------------------------
 
     def left(self, questions: Sequence[Question]) -> list[Question]:
-        """Those of `questions` that fewer people have answered than an image needs."""
+        """Those of `questions` that fewer people have answered than an image needs, and that were not closed without."""
         said = self.said(questions[0].round) if questions else {}
-        return [q for q in questions if len(said.get((False, q.index), {})) < self.rules.per_image]
+        by = {q.index: said.get((False, q.index), {}) for q in questions}
+        return [q for q in questions if len(by[q.index]) < self.rules.per_image and NOBODY not in by[q.index]]
 
     def n_asked(self, questions: Sequence[Question]) -> int:
         """Images of the round of the open `questions`, those with all their answers too."""
@@ -181,6 +184,14 @@ def is_new(answer: Answer, said: Mapping[tuple[bool, int], Mapping[str, Line]]) 
     line = said.get((answer.about is not None, answer.index), {}).get(answer.annotator)
     given = (answer.label, answer.answer, answer.text)
     return line is None or (line["label"], line.get("answer", ""), line.get("text", "")) != given
+
+
+def original(data: Data, index: int) -> Path | None:
+    """The file that image `index` of the pool came from, if it came from one that is still there."""
+    if data.root is None or data.pool.names is None:
+        return None
+    file = Path(data.root) / data.pool.names[index]
+    return file if file.is_file() else None
 
 
 def predicted(question: Question, classes: Sequence[str]) -> Mapping[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 
-from alframe.annotator.people import People, is_new, predicted
+from alframe.annotator.people import People, is_new, original, predicted
 from alframe.annotator.sheet import SEPARATORS, Row, is_open, read_sheet, seconds_of, unknown_id, workbooks, write_sheet
 from alframe.annotator.words import LEAN, NEW, meaning_of
 from alframe.consensus import same_name
@@ -98,6 +98,12 @@ class Queue(People):
         """The file of each person; of people without a name there is one."""
         names = {p: f".{p}" if p != self.name or len(self.people) > 1 else "" for p in self.people}
         return {p: self.place / f"round_{round:03d}{name}.{self.format}" for p, name in names.items()}
+
+    def to_do(self, questions: Sequence[Question]) -> Iterator[tuple[int, str]]:
+        """How many images are open, and in which file, for each person who has some to do."""
+        for person in self.people if questions else ():
+            if share := self.missing(questions, person):
+                yield len(share), str(self.files(share[0].round)[person])
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
@@ -244,11 +250,9 @@ class Queue(People):
 
     def _picture(self, id: str, index: int) -> Path | None:
         assert self.data is not None
+        if (file := original(self.data, index)) is not None:
+            return file.resolve()
         images = self.data.pool
-        if self.data.root is not None and images.names is not None:
-            original = Path(self.data.root) / images.names[index]
-            if original.is_file():
-                return original.resolve()
         if len(images.shape) != 3:
             return None  # features: there is nothing to look at
         return self._export(id, index)
@@ -297,7 +301,7 @@ class Queue(People):
 def has_answers(folder: Path) -> bool:
     """Whether people have answered anything in a run's folder, taken over or not."""
     place, ledger = folder / "queue", folder / "ledger.jsonl"
-    if place.is_dir() and ledger.is_file() and ledger.stat().st_size:
+    if (place.is_dir() or (folder / "label_studio").is_dir()) and ledger.is_file() and ledger.stat().st_size:
         return True
     for path in place.glob("round_*"):
         try:

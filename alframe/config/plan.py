@@ -37,6 +37,10 @@ NO_RESULT = (
     "run",
     "query.max_bytes",
     "query.batch_size",
+    "annotator.url",
+    "annotator.project",
+    "annotator.wait",
+    "annotator.poll_s",
 )
 """Options that cannot change a result: kept out of the run's config, free to differ between launches."""
 CELL_LENGTH = 80
@@ -134,7 +138,8 @@ def _identity(
     absent = set(OPTIONAL_GROUPS) - set(groups)
     identity = {"choices": dict(choices), **{key: tree[key] for key in tree if key not in {*NO_RESULT, *absent}}}
     identity |= {group: {**_defaults(tree[group], group), **tree[group]} for group in groups}
-    identity["query"] = {key: value for key, value in tree["query"].items() if f"query.{key}" not in NO_RESULT}
+    for part in ("query", "annotator"):
+        identity[part] = {key: value for key, value in identity[part].items() if f"{part}.{key}" not in NO_RESULT}
     channels_last = device.type == "cuda" if trainer.channels_last is None else trainer.channels_last
     identity["resolved"] = {  # what follows the device, and changes results by more than rounding
         "precision": str(trainer._dtype(device)).removeprefix("torch."),

@@ -1,0 +1,154 @@
+"""A few calls of Label Studio's REST API, with every way in which they fail told in one line. Needs httpx, so it is imported late.
+
+It is no `label-studio-sdk`, whose tenth that we need is HTTP and JSON: the SDK pulls OpenCV, NLTK and a code generator into the
+environment of torch, caps numpy, and pins its own dependencies. httpx is what the SDK stands on.
+"""
+
+import os
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from typing import Any
+
+import httpx
+
+from alframe.annotator.label_studio.failures import Gone, Unreachable
+from alframe.errors import ConfigError, DataError
+
+TOKEN = "LABEL_STUDIO_API_KEY"
+"""The environment variable with the token, called as in Label Studio's own SDK. The token is written nowhere."""
+TIMEOUT = httpx.Timeout(60.0, connect=10.0)
+PAGE = 250  # tasks a request
+
+
+class TokenAuth(httpx.Auth):
+    """A personal access token is exchanged for a pass of five minutes, whenever there is none or it has run out; a legacy token goes as it is."""
+
+    requires_response_body = True
+
+    def __init__(self, url: str, token: str) -> None:
+        self._url, self._token, self._pass = url, token, ""
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        if self._token.count(".") != 2:
+            request.headers["Authorization"] = f"Token {self._token}"
+            yield request
+            return
+        for _ in range(2):
+            if not self._pass:
+                answer = yield httpx.Request("POST", f"{self._url}/api/token/refresh/", json={"refresh": self._token})
+                if answer.status_code >= 500:
+                    raise httpx.RemoteProtocolError(f"HTTP {answer.status_code}")
+                if answer.status_code != 200:
+                    return  # httpx then hands this answer on
+                self._pass = str(answer.json()["access"])
+            request.headers["Authorization"] = f"Bearer {self._pass}"
+            response = yield request
+            if response.status_code != 401:
+                return
+            self._pass = ""
+
+
+class Client:
+    """Label Studio at `url`, as the user whose token the environment holds.
+
+    Raises `ConfigError` without a token or with one that is refused, `Unreachable` where no answer comes, `Gone` for what is not
+    there, and `DataError` with the server's own words for what it does not accept.
+    """
+
+    def __init__(self, url: str) -> None:
+        token = os.environ.get(TOKEN, "").strip()
+        if not token:
+            raise ConfigError(
+                f"Expected a token of Label Studio in the environment variable {TOKEN}, got none; make one in the browser under "
+                f"{url}/user/account/personal-access-token and export {TOKEN}=..."
+            )
+        self.url = url
+        try:
+            self._http = httpx.Client(base_url=url, auth=TokenAuth(url, token), timeout=TIMEOUT)
+            token.encode("ascii")
+        except (httpx.InvalidURL, UnicodeEncodeError) as error:
+            what = "annotator.url to be an address such as http://localhost:8080"
+            if isinstance(error, UnicodeEncodeError):
+                raise ConfigError(f"Expected a token in {TOKEN}, got other text; copy it again.") from None
+            raise ConfigError(f"Expected {what}, got '{url}' ({error}).") from error
+
+    def get(self, path: str, **params: Any) -> Any:
+        return self._call("GET", path, params=params)
+
+    def post(self, path: str, json: Any, **params: Any) -> Any:
+        return self._call("POST", path, json=json, params=params)
+
+    def patch(self, path: str, json: Any) -> Any:
+        return self._call("PATCH", path, json=json)
+
+    def delete(self, path: str) -> None:
+        self._call("DELETE", path)
+
+    def upload(self, path: str, files: Sequence[tuple[str, bytes]], **params: Any) -> Any:
+        return self._call("POST", path, files=[(name, (name, content)) for name, content in files], params=params)
+
+    def pages(self, path: str, key: str, **params: Any) -> Iterator[dict[str, Any]]:
+        """The items under `key` of all pages."""
+        seen, total, page = 0, 1, 1
+        while seen < total:
+            try:
+                answer = self.get(path, page=page, page_size=PAGE, **params)
+            except Gone:
+                if page == 1:
+                    raise
+                return  # fewer than before: something was deleted in between
+            yield from answer[key]
+            seen, total, page = seen + len(answer[key]), answer.get("total", answer.get("count", 0)), page + 1
+            if not answer[key]:
+                return
+
+    def close(self) -> None:
+        self._http.close()
+
+    def _call(self, method: str, path: str, **options: Any) -> Any:
+        try:
+            response = self._http.request(method, path, **options)
+        except httpx.TimeoutException as error:
+            raise Unreachable(f"no answer within {TIMEOUT.read:.0f} s") from error
+        except httpx.UnsupportedProtocol as error:
+            raise ConfigError(
+                f"Expected annotator.url to be an address such as http://localhost:8080, got '{self.url}'."
+            ) from error
+        except (
+            httpx.TransportError,
+            ValueError,
+            KeyError,
+        ) as error:  # no connection, a broken one, or no sense in the answer
+            raise Unreachable(str(error) or type(error).__name__) from error
+        if response.status_code >= 500 or response.status_code == 429:
+            raise Unreachable(f"HTTP {response.status_code}")
+        if response.status_code == 204:
+            return None
+        try:
+            answer = response.json()
+        except ValueError:
+            raise ConfigError(
+                f"Expected Label Studio at {self.url}, got a page of something else (HTTP {response.status_code}, "
+                f"{response.headers.get('content-type', 'no type')}); correct annotator.url."
+            ) from None
+        if response.is_success:
+            return answer
+        words = _words(answer)
+        if response.status_code in (401, 403):
+            raise ConfigError(
+                f"Expected a token that {self.url} accepts in {TOKEN}, got one that it refuses ({words}): it is wrong, expired or "
+                f"withdrawn, or its user may not do this; make a new one under {self.url}/user/account/personal-access-token."
+            )
+        if response.status_code == 404:
+            raise Gone(words)
+        raise DataError(f"Expected {self.url} to accept {method} {path}, got HTTP {response.status_code}: {words}")
+
+
+def _words(answer: Any) -> str:
+    """The server's own words on what is wrong, in one line."""
+    if not isinstance(answer, Mapping):
+        return str(answer)[:300]
+    found = [str(answer.get("detail", ""))]
+    for field, problems in (answer.get("validation_errors") or {}).items():
+        told = "; ".join(map(str, problems)) if isinstance(problems, list) else str(problems)
+        found.append(told if field == "non_field_errors" else f"{field}: {told}")
+    return " ".join(" ".join(part.split()) for part in found if part)[:500]

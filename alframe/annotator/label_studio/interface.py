@@ -1,0 +1,91 @@
+"""The labelling page: which keys stand for what, and what an annotation made on it means."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from xml.etree import ElementTree
+from xml.etree.ElementTree import Element, SubElement
+
+from alframe.annotator.words import NEW, Meaning, meaning_of
+from alframe.consensus import SKIP, UNSURE, same_name
+from alframe.errors import DataError
+
+BAD, NEW_CLASS = "bad image", "new class"
+WORDS = {UNSURE: "q", BAD: "x", NEW_CLASS: "n"}
+"""What can be said instead of a class, and its key. Skipping is Label Studio's own button (ctrl+space)."""
+KEYS = "1234567890acdfgijlstyz"
+"""Keys of the classes in order, those that Label Studio's page has no use for; classes after the last have none."""
+ANSWER, NAME, IMAGE = "answer", "new_class_name", "image"
+
+
+def interface(classes: Sequence[str]) -> str:
+    """The XML of the page: the reason, if a task has one, a choice for each class and what else can be said, and below it the image.
+
+    A class that is called like one of the words goes first: the word is then not offered.
+    """
+    view = Element("View")
+    SubElement(view, "Header", value="$reason", size="5")
+    options = {"choice": "single-radio", "showInline": "true", "required": "true"}
+    choices = SubElement(view, "Choices", {"name": ANSWER, "toName": IMAGE, **options})
+    keys = dict(zip(classes, KEYS, strict=False)) | WORDS
+    for text in (*classes, *words(classes)):
+        SubElement(choices, "Choice", {"value": text, **({"hotkey": keys[text]} if text in keys else {})})
+    if NEW_CLASS in words(classes):
+        when = {"visibleWhen": "choice-selected", "whenTagName": ANSWER, "whenChoiceValue": NEW_CLASS}
+        asked = {"placeholder": "name of the class, then Enter", "maxSubmissions": "1", "required": "true"}
+        SubElement(SubElement(view, "View", when), "TextArea", {"name": NAME, "toName": IMAGE, **asked})
+    SubElement(view, "Image", name=IMAGE, value="$image", zoom="true", zoomControl="true")
+    return ElementTree.tostring(view, encoding="unicode")
+
+
+def words(classes: Sequence[str]) -> list[str]:
+    taken = {same_name(name) for name in classes}
+    return [word for word in WORDS if word not in taken]
+
+
+def offered(xml: str) -> set[str]:
+    """The choices that a labelling interface offers under the name `answer`; none where there is no such tag."""
+    try:
+        view = ElementTree.fromstring(xml)
+    except ElementTree.ParseError:
+        return set()
+    return {
+        str(choice.get("value"))
+        for tag in view.iter("Choices")
+        if tag.get("name") == ANSWER
+        for choice in tag.iter("Choice")
+    }
+
+
+def prelabel(name: str) -> list[dict[str, Any]]:
+    """The result of a prediction that chooses the class `name`."""
+    return [{"from_name": ANSWER, "to_name": IMAGE, "type": "choices", "value": {"choices": [name]}}]
+
+
+def meaning(annotation: Mapping[str, Any], classes: Sequence[str]) -> Meaning:
+    """What an annotation means: a class, one of the words, a skip, or a new class.
+
+    A choice that was added to the page by hand is a new class. Raises `DataError` for an annotation without a choice or with several,
+    and for a name that no class can have.
+    """
+    if annotation["was_cancelled"]:
+        return Meaning(None, SKIP)
+    chosen = [str(c) for part in _parts(annotation, ANSWER) for c in part.get("choices") or []]
+    if len(chosen) != 1:
+        raise DataError(f"Expected one choice, got {' and '.join(chosen) or 'none'}; choose one.")
+    choice = chosen[0]
+    if choice in classes:
+        return Meaning(classes.index(choice))
+    if choice in words(classes) and choice != NEW_CLASS:
+        return meaning_of(choice, ())
+    written = [str(t) for part in _parts(annotation, NAME) for t in _listed(part.get("text"))]
+    name = " ".join(written) if choice == NEW_CLASS else choice
+    same = [number for number, known in enumerate(classes) if same_name(known) == same_name(name)]
+    return Meaning(same[0]) if same else meaning_of(f"{NEW} {name}", classes)
+
+
+def _parts(annotation: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+    return [part.get("value") or {} for part in annotation.get("result") or [] if part.get("from_name") == name]
+
+
+def _listed(text: Any) -> list[Any]:
+    return text if isinstance(text, list) else [text] if text else []

@@ -1,0 +1,69 @@
+import pytest
+
+from alframe.annotator.label_studio.interface import interface, meaning, offered, words
+from alframe.annotator.words import Meaning
+from alframe.errors import DataError
+
+CLASSES = ("crack", "good & <ok>", "Öl")
+
+
+def annotation(*choices, name=None, cancelled=False):
+    result = [{"from_name": "answer", "type": "choices", "value": {"choices": list(choices)}}] if choices else []
+    if name is not None:
+        result.append({"from_name": "new_class_name", "type": "textarea", "value": {"text": [name]}})
+    return {"was_cancelled": cancelled, "result": result}
+
+
+def test_the_page_offers_every_class_and_word_once():
+    page = interface(CLASSES)
+    assert offered(page) == {*CLASSES, "unsure", "bad image", "new class"}
+
+
+def test_no_key_stands_for_two_choices():
+    page = interface([f"class {n}" for n in range(40)])
+    keys = [part.split('"')[0] for part in page.split('hotkey="')[1:]]
+    assert len(keys) == 25
+    assert len(set(keys)) == len(keys)
+
+
+def test_a_class_that_is_called_like_a_word_goes_first():
+    assert words(("Unsure", "good")) == ["bad image", "new class"]
+    assert meaning(annotation("Unsure"), ("Unsure", "good")) == Meaning(0)
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        (annotation("good & <ok>"), Meaning(1)),
+        (annotation("unsure"), Meaning(None, "unsure")),
+        (annotation("bad image"), Meaning(None, "bad_image")),
+        (annotation("crack", cancelled=True), Meaning(None, "skip")),
+        (annotation("new class", name=" oil  stain"), Meaning(None, "new_class", "oil stain")),
+        (annotation("new class", name="CRACK"), Meaning(0)),
+        (annotation("crack", name="dent"), Meaning(0)),
+        (annotation("dent"), Meaning(None, "new_class", "dent")),
+    ],
+    ids=str,
+)
+def test_an_annotation_means(given, meant):
+    assert meaning(given, CLASSES) == meant
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (annotation(), "one choice, got none"),
+        (annotation("crack", "unsure"), "got crack and unsure"),
+        (annotation("new class"), "name of a new class, got none"),
+        (annotation("new class", name="a,b"), "without punctuation"),
+    ],
+    ids=str,
+)
+def test_an_annotation_without_a_meaning_is_told(given, told):
+    with pytest.raises(DataError, match=told):
+        meaning(given, CLASSES)
+
+
+@pytest.mark.parametrize("page", ["", "<View>", "<View><Choices name='other'><Choice value='crack'/></Choices></View>"])
+def test_a_page_without_our_tag_offers_nothing(page):
+    assert offered(page) == set()

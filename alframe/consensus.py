@@ -7,6 +7,7 @@ but see `soft_target`.
 """
 
 import math
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -48,8 +49,8 @@ class Rules:
 
 
 def same_name(name: str) -> str:
-    """The form in which two spellings of a class are the same: case and white space do not count."""
-    return " ".join(name.split()).casefold()
+    """The form in which two spellings of a class are the same: case, white space, and how an ö is made up do not count."""
+    return " ".join(unicodedata.normalize("NFKC", name).split()).casefold()
 
 
 def vote(line: Line, classes: Sequence[str] = ()) -> Vote | None:
@@ -152,7 +153,7 @@ def _settle(lines: Sequence[Line], rules: Rules, posterior: Posterior | None) ->
     votes = [v for v in (vote(line, rules.classes) for line in lines) if v is not None]
     outcome = _kind(votes)
     if outcome == "class":
-        outcome = majority(v for v in votes if isinstance(v, int)) if posterior is None else int(posterior.argmax())
+        outcome = _class_of([v for v in votes if isinstance(v, int)], posterior)
     settled = {key: value for key, value in lines[0].items() if key not in ("label", "answer", "text")}
     settled["time_s"] = sum(line.get("time_s", 0.0) for line in lines)
     if isinstance(outcome, int):
@@ -189,7 +190,7 @@ def soft_target(lines: Sequence[Line], rules: Rules, posterior: Posterior | None
     if votes and _kind(votes) != "class":
         return None
     certain = [v for v in votes if isinstance(v, int)]
-    if not unsure and (posterior is not None or majority(certain) is not None or not certain):
+    if not unsure and (_class_of(certain, posterior) is not None or not certain):
         return None
     c = len(rules.classes)
     rows = [np.eye(c)[v] if posterior is None else posterior for v in certain]
@@ -200,6 +201,19 @@ def soft_target(lines: Sequence[Line], rules: Rules, posterior: Posterior | None
             row[number] = rules.lean
         rows.append(row)
     return [math.fsum(column) / len(rows) for column in zip(*rows, strict=True)]  # in whatever order people answered
+
+
+TIE = 1e-6
+"""Two classes whose probabilities differ by no more are equally likely: rounding is no vote."""
+
+
+def _class_of(said: Sequence[int], posterior: Posterior | None) -> Vote | None:
+    """The class that the `posterior` of Dawid-Skene finds likeliest, or without one that most say; None for a tie."""
+    if posterior is not None:
+        second, first = np.partition(posterior, -2)[-2:]
+        if first - second > TIE:
+            return int(posterior.argmax())
+    return majority(said)
 
 
 Question = tuple[int, int]

@@ -44,9 +44,10 @@ class Waiting(Exception):
 
 
 def did_you_mean(word: str, known: Iterable[str], *, otherwise: str = "") -> str:
-    """`; did you mean 'entropy'?`, or `otherwise` when nothing known is close to `word`."""
-    close = get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f"; did you mean '{close[0]}'?" if close else otherwise
+    """`; did you mean 'entropy'?`, or `otherwise` when nothing known is close to `word`, whatever their case."""
+    spelt = {name.casefold(): name for name in known}
+    close = get_close_matches(word.casefold(), list(spelt), n=1, cutoff=0.6)
+    return f"; did you mean '{spelt[close[0]]}'?" if close else otherwise
 
 
 def expect(condition: bool, message: str, error: type[AlframeError] = ConfigError) -> None:

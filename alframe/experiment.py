@@ -98,10 +98,10 @@ def with_annotator(e: Experiment, folder: Path, ledger: list[dict[str, Any]]) ->
     known = {"labels": pool.labels, "classes": pool.classes, "seed": e.seed, "data": e.data}
     annotator = make_annotator(e.annotator, **known, folder=folder, ledger=ledger)
     rules = getattr(annotator, "rules", Rules())
-    return _with_classes(e, rules.classes or pool.classes), annotator, rules
+    return with_classes(e, rules.classes or pool.classes), annotator, rules
 
 
-def _with_classes(e: Experiment, classes: tuple[str, ...]) -> Experiment:
+def with_classes(e: Experiment, classes: tuple[str, ...]) -> Experiment:
     """The experiment with `classes`, which begin with the dataset's: people found the others, and the config names them by now."""
     if classes == e.data.pool.classes:
         return e

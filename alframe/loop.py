@@ -1,6 +1,7 @@
 """The active-learning loop, on one screen: fit, evaluate, query, annotate, commit, until the budget is spent."""
 
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
@@ -113,9 +114,10 @@ def _check_named(pool: Pool, questions: list[Question]) -> None:
     unnamed = pool.unnamed(questions[0].round) if questions else {}
     if unnamed:
         told = ", ".join(f"{name!r} ({len(images)} images)" for name, images in unnamed.items())
+        names = ",".join(f'"{name}"' for name in (*pool.rules.new_classes, *unnamed))  # quoted: it may hold any letter
         raise PoolError(
             f"Expected answers of classes that the config names, got the new {told}; run the same command with "
-            f"'annotator.new_classes=[{','.join([*pool.rules.new_classes, *unnamed])}]' to train on them, or change the answers."
+            f"'annotator.new_classes=[{names}]' to train on them, or change the answers."
         )
 
 
@@ -149,10 +151,19 @@ def _initial(e: Experiment, record: Record) -> list[Question]:
 
 
 def _check_classes(pool: Pool, classes: tuple[str, ...], budget: Budget) -> None:
-    """A classifier needs two classes. An empty start is allowed: the first query is then made by an untrained network."""
+    """A classifier needs two classes. An empty start is allowed: the first query is then made by an untrained network. Of people's
+    answers nothing is thrown away: the next images may show another class.
+    """
     seen = pool.training().certain.labels.unique().tolist()
     if len(seen) < 2 and len(pool.ledger.lines) > 0:
         only = f"1 ({classes[seen[0]]})" if seen else "none"
+        if pool.rules.people:
+            warnings.warn(
+                f"{only} of at least 2 classes among the {pool.bought} labels so far: the network can tell nothing until the next "
+                "images show another; read nothing into its metrics.",
+                stacklevel=2,
+            )
+            return
         first = "budget.initial" if budget.initial else "budget.query_size"
         balanced = ", or set budget.initial_set=balanced" if budget.initial else ""
         raise PoolError(

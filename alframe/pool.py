@@ -129,7 +129,7 @@ class Pool:
 
     @property
     def usable(self) -> int:
-        return sum(line["label"] is not None or "target" in line for line in self.settled())
+        return len(self._labelled())
 
     def answered(self, round: int) -> set[int]:
         """Dataset indices that need no more answers in `round`: enough people gave one, and none is a class without a number."""
@@ -195,9 +195,7 @@ class Pool:
 
     def _examples(self, wanted: Any) -> Examples:
         """Usable answers in (round, rank) order, whatever the order in which they came."""
-        lines = [
-            line for line in self.settled() if wanted(line["kind"]) and (line["label"] is not None or "target" in line)
-        ]
+        lines = [line for line in self._labelled() if wanted(line["kind"])]
         rows = torch.tensor([line["index"] for line in lines], dtype=torch.int64)
         given = [UNKNOWN if line["label"] is None else line["label"] for line in lines]
         labels = torch.tensor(given, dtype=torch.int64)
@@ -207,6 +205,14 @@ class Pool:
         targets = one_hot(labels.clamp_min(0), self.n_classes).float()
         targets[list(soft)] = torch.tensor(list(soft.values()))
         return Examples(rows, labels, targets)
+
+    def _labelled(self) -> list[dict[str, Any]]:
+        """The settled lines with a label or a soft target. Of an image that was put back and labelled, and whose first answers come to a label by now
+        (Dawid-Skene knows people better with every round), the later one.
+        """
+        return list(
+            {line["index"]: line for line in self.settled() if line["label"] is not None or "target" in line}.values()
+        )
 
     def _note(self, line: dict[str, Any]) -> None:
         """The last answer of a person about a question is the one that counts."""

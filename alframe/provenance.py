@@ -35,9 +35,8 @@ def _git(source: Path) -> dict[str, Any] | None:
     """Commit, diff and untracked files of the checkout that alframe runs from; None when it was installed from a wheel."""
 
     def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(source), *arguments], capture_output=True, text=True, check=True, timeout=20
-        ).stdout
+        run = subprocess.run(["git", "-C", str(source), *arguments], capture_output=True, check=True, timeout=20)
+        return run.stdout.decode("utf-8", errors="replace")  # a diff may hold files of any encoding
 
     try:
         if Path(git("rev-parse", "--show-toplevel").strip()) != source.parent:

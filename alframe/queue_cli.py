@@ -14,7 +14,7 @@ import yaml
 
 from alframe.annotator.queue import Queue
 from alframe.annotator.sheet import write_sheet
-from alframe.consensus import CHECKS, UNANSWERED
+from alframe.consensus import UNANSWERED, by_question
 from alframe.errors import AlframeError, ConfigError, RunFolderError, expect
 from alframe.pool import Pool
 from alframe.record import Record
@@ -31,12 +31,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = _parser().parse_args(argv)
         for line in options.run_command(options):
             print(line)
-    except (AlframeError, OSError) as error:
+    except AlframeError as error:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
         return 1
-    except BrokenPipeError:
+    except BrokenPipeError:  # whoever read our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        print(f"error: Expected the disk and files to work, got: {error}; mend it and try again.", file=sys.stderr)
         return 1
     return 0
 
@@ -61,7 +64,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _status(options: argparse.Namespace) -> list[str]:
     run = _Run(options.run)
-    answers = [line for line in run.ledger if line["kind"] not in CHECKS and line.get("answer") != UNANSWERED]
+    last = [line for lines in by_question(run.ledger).values() for line in lines.values()]
+    answers = [line for line in last if line.get("answer") != UNANSWERED]
     lines = []
     for round in sorted({line["round"] for line in answers} | {q.round for q in run.questions}):
         of = [line for line in answers if line["round"] == round]
@@ -115,7 +119,8 @@ def _import(options: argparse.Namespace) -> list[str]:
         pool = Pool(run.ids(), record.ledger, len(run.queue.classes), rules=run.queue.rules)
         asked = {q.index: q for q in run.questions}
         taken = 0
-        for answer in run.queue.answers(options.file, run.open, run.person(options.annotator), whole=False):
+        person = run.person(options.annotator) if options.annotator or len(run.queue.people) == 1 else ""
+        for answer in run.queue.answers(options.file, run.open, person, whole=False):
             pool.add(answer.about or asked[answer.index], answer)
             taken += 1
         left = len(run.queue.left(run.open))
@@ -133,7 +138,7 @@ class _Run:
                 f"Expected the folder of a run (with config.yaml), got {folder}; it is named when a run starts."
             )
         self.folder = folder
-        self.config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        self.config = _config(path)
         node = dict(self.config.get("annotator") or {})
         if node.get("_target_") != f"{Queue.__module__}.{Queue.__name__}":
             raise RunFolderError(f"Expected a run with annotator=queue, got {node.get('_target_')} in {folder}.")
@@ -161,8 +166,6 @@ class _Run:
     def person(self, name: str | None) -> str:
         """`name`, or the only one there is."""
         people = self.queue.people
-        if name is None and len(people) > 1:
-            raise ConfigError(f"Expected --annotator with one of {', '.join(people)}, got none; say who answered.")
         if name is not None and len(people) > 1 and name not in people:
             raise ConfigError(f"Expected --annotator to be one of {', '.join(people)}, got '{name}'.")
         return name or people[0]
@@ -175,6 +178,16 @@ class _Run:
         for question in self.questions:
             ids[question.index] = question.id
         return ids
+
+
+def _config(path: Path) -> dict[str, Any]:
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        config = None
+    if not isinstance(config, dict):
+        raise RunFolderError(f"Expected the run's config in {path}, got a damaged file; restore it from a backup.")
+    return config
 
 
 if __name__ == "__main__":

@@ -17,12 +17,13 @@ import torch
 import yaml
 from filelock import FileLock, Timeout
 
+from alframe.annotator.queue import has_answers
 from alframe.board import Board
 from alframe.contact_sheet import write_contact_sheet
-from alframe.errors import RunFolderError
+from alframe.errors import RunFolderError, expect
 from alframe.pool import Ledger, n_bought
 from alframe.provenance import launch
-from alframe.storage import read_json, read_jsonl, write_atomically
+from alframe.storage import HOW_ASKED, read_json, read_jsonl, write_atomically
 
 
 class Record:
@@ -40,6 +41,12 @@ class Record:
         self.folder, self.config, self.keep_checkpoint = folder, config, keep_checkpoint
         self._lock = self._take(folder)
         try:
+            expect(
+                not (overwrite and has_answers(folder)),
+                f"Expected a run without answers of people to start again, since run.overwrite=true removes all of it, got {folder} with "
+                "some in queue/ or the ledger; use another run.name, or move the folder away.",
+                RunFolderError,
+            )
             _discard(folder, begin=overwrite)
             extends, changed = self._compare_config()
             self.rounds: list[dict[str, Any]] = read_jsonl(folder / "rounds.jsonl", ("round", "labels"))
@@ -194,7 +201,7 @@ class Record:
         return lock
 
     def _compare_config(self) -> tuple[bool, bool]:
-        """Compare with the stored config, if any: whether budget.rounds has grown, and whether anything has that may grow."""
+        """Compare with the stored config, if any: whether budget.rounds has grown, and whether anything has changed that may."""
         path = self.folder / "config.yaml"
         if not path.exists():
             return False, False
@@ -208,7 +215,7 @@ class Record:
             )
         old, new = _flat(stored), _flat(yaml.safe_load(_yaml(self.config)))
         differing = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
-        grown = [key for key in differing if _has_grown(key, old.get(key), new.get(key))]
+        grown = [key for key in differing if _may_change(key, old.get(key), new.get(key))]
         if differing == grown:
             return "budget.rounds" in grown, bool(grown)
         changes = ", ".join(f"{key} ({old.get(key)} -> {new.get(key)})" for key in differing)
@@ -241,11 +248,13 @@ class Record:
                 self.board.round(line, stage["evaluation"] if stage else None)
 
 
-def _has_grown(key: str, old: Any, new: Any) -> bool:
-    """Whether a run may go on with the new value: more rounds, or classes that people found, after those named before."""
-    if key == "budget.rounds":
-        return old is not None and new > old
-    return key == "annotator.new_classes" and isinstance(old, list) and isinstance(new, list) and new[: len(old)] == old
+def _may_change(key: str, old: Any, new: Any) -> bool:
+    """Whether a run may go on with the new value of an option: of `storage.GOES_ON`; rounds and classes may only be added."""
+    if key == "annotator.new_classes":
+        return isinstance(old, list) and isinstance(new, list) and new[: len(old)] == old
+    if old is None or new is None:
+        return False
+    return key in HOW_ASKED or (key == "budget.rounds" and new > old)
 
 
 def _yaml(config: dict[str, Any]) -> str:

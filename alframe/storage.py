@@ -7,16 +7,24 @@ from typing import Any
 
 from alframe.errors import RunFolderError
 
+HOW_ASKED = ("annotator.quorum", "annotator.separator", "annotator.show_prediction")
+GOES_ON = ("budget.rounds", "annotator.new_classes", *HOW_ASKED)
+"""Options that a run may be given other values of while it goes on: more rounds, classes that people found, how people are asked."""
+
 
 def write_atomically(path: Path, text: str) -> None:
     """The whole file or the old one: temporary file beside it, synced, then renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:  # a full disk is not filled further
+        temporary.unlink(missing_ok=True)
+        raise
     directory = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(directory)  # the new name is on the disk too, before anything is built on it

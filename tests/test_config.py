@@ -267,6 +267,7 @@ def test_a_cell_does_not_depend_on_the_order_of_overrides():
 
 
 def test_more_rounds_go_on_in_the_same_folder():
+    assert cell_name(CHOICES, ["annotator.separator=;", "annotator.quorum=0.9"]) == cell_name(CHOICES, [])
     assert cell_name(CHOICES, ["budget.rounds=1"]) == cell_name(CHOICES, ["budget.rounds=2"]) == cell_name(CHOICES, [])
 
 

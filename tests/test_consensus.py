@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from alframe.consensus import Rules, agreement, dawid_skene, majority, settle, settle_all, soft_target, vote
+from alframe.consensus import Rules, agreement, dawid_skene, majority, same_name, settle, settle_all, soft_target, vote
 
 CLASSES = ("good", "scratch")
 
@@ -147,6 +147,44 @@ def test_dawid_skene_equals_the_formulas_written_out():
     expected = naive_dawid_skene(items, people, labels, 3, 0.05, 7)
     assert np.allclose(posterior, expected[0], atol=1e-10)
     assert np.allclose(confusion, expected[1], atol=1e-10)
+
+
+ANAESTHETISTS = """
+1:111 1 1 1 1; 2:333 4 3 3 4; 3:112 2 1 2 2; 4:222 3 1 2 1; 5:222 3 2 2 2; 6:222 3 3 2 2; 7:122 2 1 1 1; 8:333 3 4 3 3; 9:222 2 2 2 3;
+10:232 2 2 2 3; 11:444 4 4 4 4; 12:222 3 3 4 3; 13:111 1 1 1 1; 14:222 3 2 1 2; 15:121 1 1 1 1; 16:111 2 1 1 1; 17:111 1 1 1 1;
+18:111 1 1 1 1; 19:222 2 2 2 1; 20:222 1 3 2 2; 21:222 2 2 2 2; 22:222 2 2 2 1; 23:222 3 2 2 2; 24:221 2 2 2 2; 25:111 1 1 1 1;
+26:111 1 1 1 1; 27:232 2 2 2 2; 28:111 1 1 1 1; 29:111 1 1 1 1; 30:112 1 1 2 1; 31:111 1 1 1 1; 32:333 3 2 3 3; 33:111 1 1 1 1;
+34:222 2 2 2 2; 35:222 3 2 3 2; 36:433 4 3 4 3; 37:221 2 2 3 2; 38:232 3 2 3 3; 39:333 3 4 3 2; 40:111 1 1 1 1; 41:111 1 1 1 1;
+42:121 2 1 1 1; 43:232 2 2 2 2; 44:121 1 1 1 1; 45:222 2 2 2 2"""
+
+
+def test_dawid_skene_gives_the_figures_of_its_paper():
+    """Five anaesthetists on 45 patients, the first of them three times; the shares of the grades and the first one's error rates."""
+    answers = [
+        (patient, person, int(said) - 1)
+        for patient, row in enumerate(ANAESTHETISTS.split(";"))
+        for person, times in enumerate(row.split(":")[1].split())
+        for said in times
+    ]
+    posterior, confusion = dawid_skene(*map(np.array, zip(*answers, strict=True)), 4, prior=1e-9)
+    assert np.allclose(posterior.mean(axis=0), [0.40, 0.42, 0.11, 0.07], atol=0.005)
+    expected = [[0.89, 0.11, 0, 0], [0.07, 0.88, 0.05, 0], [0, 0.34, 0.66, 0], [0, 0, 0.56, 0.44]]
+    assert np.allclose(confusion[0], expected, atol=0.006)
+
+
+def test_dawid_skene_decides_no_tie():
+    """Two people, two images, every answer contradicted: the first class is no likelier than the second."""
+    answers = {
+        (1, index): {"anna": line(index, index=index), "bob": line(1 - index, who="bob", index=index)}
+        for index in (0, 1)
+    }
+    settled = settle_all(answers, Rules(True, per_image=2, aggregate="dawid_skene", classes=CLASSES))
+    assert [(each["label"], each["answer"]) for each in settled] == [(None, "unsure")] * 2
+
+
+def test_two_spellings_of_a_letter_are_one_name():
+    """macOS writes the folder Öl with an O and a diaeresis; who types it writes one letter."""
+    assert same_name("O\u0308l") == same_name("\u00d6L")
 
 
 def test_dawid_skene_knows_who_is_right_where_a_majority_does_not():

@@ -7,6 +7,10 @@ def test_did_you_mean_names_the_closest_word():
     assert did_you_mean("entrpy", ["margin", "entropy"]) == "; did you mean 'entropy'?"
 
 
+def test_did_you_mean_finds_a_word_of_another_case_and_spells_it_as_it_is():
+    assert did_you_mean("mt_fre", ["MT_Free", "MT_Fray"]) == "; did you mean 'MT_Free'?"
+
+
 def test_did_you_mean_says_the_other_thing_when_nothing_is_close():
     assert did_you_mean("xyz", ["margin"], otherwise="; see --help") == "; see --help"
 

@@ -126,3 +126,23 @@ def test_a_second_answer_and_a_label_out_of_range_are_refused_before_they_are_wr
     with pytest.raises(RunFolderError, match="labels from 0 to 2"):
         pool.add(question(0), Answer(0, 3, "bob"))
     assert len(path.read_text().splitlines()) == 4
+
+
+def test_an_image_that_was_put_back_is_trained_on_once(opened):
+    """A tie puts image 0 back; once Dawid-Skene knows the two people apart, its first question has a label as well as its second."""
+    rules = Rules(True, per_image=2, ask_again=1, aggregate="dawid_skene", classes=("good", "bad"))
+    pool = Pool(IDS, opened(), 2, rules=rules)
+    for round, index, anna, bob in [(1, 0, 0, 1), (1, 1, 1, 0)]:
+        pool.add(question(index, round), Answer(index, anna, "anna"))
+        pool.add(question(index, round), Answer(index, bob, "bob"))
+    assert pool.usable == 0
+    assert pool.unasked().tolist() == list(range(10))
+    pool.add(question(0, 2, kind="validation"), Answer(0, 1, "anna"))
+    pool.add(question(0, 2, kind="validation"), Answer(0, 1, "bob"))
+    assert [(line["round"], line["index"], line["label"]) for line in pool.settled()] == [
+        (1, 0, 1),
+        (1, 1, 0),
+        (2, 0, 1),
+    ]
+    assert (pool.training().rows.tolist(), pool.validation().rows.tolist()) == ([1], [0])
+    assert pool.usable == 2

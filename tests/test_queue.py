@@ -5,19 +5,25 @@ import io
 import json
 import multiprocessing
 import os
+import re
 import signal
+from collections import Counter
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tests_support import die, die_after_half_a_line, on_call
 
 import alframe.annotator.queue
 from alframe.annotator.queue import Queue
 from alframe.budget import Budget
+from alframe.config import load
 from alframe.errors import ConfigError, DataError, PoolError, RunFolderError, Waiting
+from alframe.images import Data
 from alframe.loop import run
 from alframe.pool import Ledger
 from alframe.queue_cli import main as queue_command
@@ -30,6 +36,7 @@ from alframe.uncertainty.laplace import Laplace
 CPU = torch.device("cpu")
 BUDGET = Budget(initial=20, query_size=6, rounds=3)
 QUEUE = "alframe.annotator.queue.Queue"
+DEFAULTS = {"new_classes": [], "quorum": 1.0, "separator": ",", "show_prediction": True}
 
 
 @pytest.fixture
@@ -45,12 +52,20 @@ def config_of(experiment):
     return {
         "budget": {"rounds": experiment.budget.rounds},
         "seed": experiment.seed,
-        "annotator": {"_target_": QUEUE, "_partial_": True, "new_classes": [], **options},
+        "annotator": {"_target_": QUEUE, "_partial_": True, **DEFAULTS, **options},
     }
 
 
 def go(experiment, folder):
     """One launch; True when the run is finished, False when it waits for people."""
+    try:
+        launch_here(experiment, folder)
+    except Waiting:
+        return False
+    return True
+
+
+def launch_here(experiment, folder):
     record = Record(folder, config_of(experiment), tensorboard=False)
     data = experiment.data
     known = {
@@ -62,11 +77,8 @@ def go(experiment, folder):
     try:
         record.begin(known, CPU)
         run(experiment, record)
-    except Waiting:
-        return False
     finally:
         record.close()
-    return True
 
 
 def read_csv(path):
@@ -218,7 +230,8 @@ def test_all_mistakes_are_told_at_once_and_nothing_of_that_file_is_taken(make, t
     with pytest.raises(DataError) as told:
         go(experiment, tmp_path)
     lines = str(told.value).splitlines()
-    assert [line.split(": ")[1] for line in lines] == ["row 2", "row 4", "row 6", "row 8", "row 22"]
+    assert [line.split(": ")[1] for line in lines[:-1]] == ["row 2", "row 4", "row 6", "row 8", "row 22"]
+    assert lines[-1].endswith("correct it, save, and run the same command again.")
     assert "did you mean 'class 0'?" in lines[0]
     assert "class 0, class 1, unsure, skip, bad image or new: NAME" in lines[2]
     assert "the first is row 10" in lines[4]
@@ -229,6 +242,29 @@ def test_all_mistakes_are_told_at_once_and_nothing_of_that_file_is_taken(make, t
     save(path, rows)
     with pytest.raises(DataError, match="row 4: Expected an id, got an empty cell"):
         go(experiment, tmp_path)
+
+
+def test_answers_of_people_are_not_overwritten(make, tmp_path):
+    """Read or not; what nobody has filled may go."""
+
+    def start_again():
+        Record(tmp_path, config_of(experiment), overwrite=True, tensorboard=False).close()
+
+    experiment = make()
+    go(experiment, tmp_path)
+    start_again()
+    assert not (tmp_path / "queue").exists()
+    go(experiment, tmp_path)
+    path = sheets(tmp_path)[0]
+    empty = path.read_bytes()
+    fill(path, experiment.data, only=slice(0, 1))
+    with pytest.raises(RunFolderError, match="without answers of people"):
+        start_again()
+    go(experiment, tmp_path)
+    path.write_bytes(empty)
+    with pytest.raises(RunFolderError, match="use another run.name, or move the folder away"):
+        start_again()
+    assert len(ledger(tmp_path)) == 1
 
 
 def test_a_row_that_is_gone_is_told(make, tmp_path):
@@ -319,7 +355,7 @@ def test_a_new_class_stops_the_training_until_the_config_names_it(make, tmp_path
     experiment = make()
     go(experiment, tmp_path)
     fill(sheets(tmp_path)[-1], experiment.data, {3: "new: Dent", 9: "NEW: dent"})
-    with pytest.raises(PoolError, match=r"new 'Dent' \(2 images\).*annotator.new_classes=\[Dent\]"):
+    with pytest.raises(PoolError, match=r"new 'Dent' \(2 images\).*'annotator.new_classes=\[\"Dent\"\]'"):
         go(experiment, tmp_path)
     assert len(ledger(tmp_path)) == 20
     named = make(partial(Queue, new_classes=["Dent"]))
@@ -332,6 +368,17 @@ def test_a_new_class_stops_the_training_until_the_config_names_it(make, tmp_path
     assert rounds[-1]["usable"] == 38
     with pytest.raises(RunFolderError, match="annotator.new_classes"):
         go(experiment, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["Öl fleck", "7", "null", "50 % Grat"])
+def test_the_override_that_is_told_for_a_new_class_is_one(make, tmp_path, name):
+    experiment = make()
+    go(experiment, tmp_path)
+    fill(sheets(tmp_path)[-1], experiment.data, {3: f"new: {name}"})
+    with pytest.raises(PoolError) as told:
+        go(experiment, tmp_path)
+    (override,) = re.findall(r"'(annotator\.new_classes=.+)'", str(told.value))
+    assert load(["annotator=queue", override]).identity["annotator"]["new_classes"] == [name]
 
 
 def test_a_new_class_may_be_taken_back(make, tmp_path, by_oracle):
@@ -362,6 +409,34 @@ def test_a_quorum_closes_a_round_and_the_rest_goes_back(make, tmp_path):
     assert [line["labels"] for line in read(tmp_path)[1]] == [18, 24, 30, 36]
 
 
+def test_how_people_are_asked_may_change_while_a_run_goes_on(make, tmp_path):
+    go(make(), tmp_path)
+    experiment = make(partial(Queue, separator=";", quorum=0.5, show_prediction=False))
+    before = sheets(tmp_path)[0].read_bytes()
+    assert not go(experiment, tmp_path)
+    assert sheets(tmp_path)[0].read_bytes() == before
+    fill(sheets(tmp_path)[0], experiment.data, only=slice(0, 10))
+    assert not go(experiment, tmp_path)
+    assert len(ledger(tmp_path)) == 20
+    text = sheets(tmp_path)[1].read_text(encoding="utf-8-sig")
+    assert text.startswith("rank;id;image;")
+    assert "entropy" not in text
+    with pytest.raises(RunFolderError, match="annotator.people"):
+        go(make(partial(Queue, separator=";", quorum=0.5, show_prediction=False, people=["anna"])), tmp_path)
+
+
+@pytest.mark.parametrize(("word", "only"), [("class 0", r"1 \(class 0\)"), ("skip", "none")])
+def test_people_who_find_one_class_at_first_are_asked_on(make, tmp_path, word, only):
+    """Factory photos are good, nearly all of them: no answer is thrown away for a larger budget.initial."""
+    experiment = make()
+    go(experiment, tmp_path)
+    fill(sheets(tmp_path)[-1], experiment.data, dict.fromkeys(range(20), word))
+    with pytest.warns(UserWarning, match=f"^{only} of at least 2 classes among the 20 labels"):
+        assert not go(experiment, tmp_path)
+    drive(experiment, tmp_path)
+    assert [line["labels"] for line in read(tmp_path)[1]] == [20, 26, 32, 38]
+
+
 # -- several people ----------------------------------------------------------------------------------------------------
 
 
@@ -371,6 +446,10 @@ def test_people_share_the_work_in_files_of_their_own(make, tmp_path, by_oracle):
         for path in sheets(tmp_path)[-2:]:
             fill(path, experiment.data)
     assert sorted(path.name for path in sheets(tmp_path))[:2] == ["round_000.anna.csv", "round_000.bob.csv"]
+    with pytest.raises(
+        Waiting, match=rf"answer in round_000.anna.csv, round_000.bob.csv in {tmp_path / 'other/queue'} \("
+    ):
+        launch_here(experiment, tmp_path / "other")
     answers, rounds = read(tmp_path)
     assert rounds == by_oracle[1]
     assert sorted(map(str, answers)) == sorted(map(str, by_oracle[0]))
@@ -469,6 +548,78 @@ def test_impossible_options_are_refused(options, told):
         Queue(classes=("good", "bad"), seed=0, **options)
 
 
+def test_gold_is_what_the_others_said_and_no_row_comes_twice(make, tmp_path):
+    """Images that a tie put back are asked again, and then are no check in the same file."""
+    people = ["anna", "bob", "cora"]
+    experiment = make(partial(Queue, people=people, per_image=2, gold_rate=1.0, repeat_rate=1.0))
+    data = experiment.data
+    while not go(experiment, tmp_path):
+        for path in sheets(tmp_path)[-3:]:
+            fill(path, data, dict.fromkeys(range(0, 40, 2), "class 0"))
+    lines = ledger(tmp_path)
+    put_back = [index for index, n in Counter((q["index"]) for q in asked(tmp_path)).items() if n > 1]
+    assert put_back, "no tie was asked again"
+    for line in lines:
+        if line["kind"] == "gold":
+            others = {
+                other["label"]
+                for other in lines
+                if other["index"] == line["index"]
+                and other["round"] < line["round"]
+                and other["annotator"] != line["annotator"]
+            }
+            assert line["expected"] in others
+    for path in sheets(tmp_path):
+        ids = [row["id"] for row in read_csv(path)]
+        assert len(ids) == len(set(ids))
+
+
+def asked(folder):
+    """All questions of a run."""
+    files = sorted((folder / "queries").glob("*.json"))
+    return [question for path in files for question in json.loads(path.read_text())["questions"]]
+
+
+def test_an_annotator_who_is_none_of_the_people_is_told(make, tmp_path):
+    experiment = make(partial(Queue, people=["anna", "bob"]))
+    go(experiment, tmp_path)
+    path = sheets(tmp_path)[0]
+    fill(path, experiment.data)
+    rows = read_csv(path)
+    rows[0]["annotator"], rows[1]["annotator"], rows[2]["annotator"] = "Anna ", "ana", "BOB"
+    save(path, rows)
+    with pytest.raises(DataError, match="row 3: Expected anna or bob as the annotator, got 'ana'"):
+        go(experiment, tmp_path)
+    rows[1]["annotator"] = ""
+    save(path, rows)
+    assert not go(experiment, tmp_path)
+    assert [line["annotator"] for line in ledger(tmp_path)] == ["anna", "anna", "bob"] + ["anna"] * 7
+
+
+def test_a_workbook_beside_the_file_and_an_open_file_are_told(make, tmp_path):
+    experiment = make()
+    with pytest.raises(Waiting) as told:
+        launch_here(experiment, tmp_path)
+    assert str(told.value).endswith("run the same command again.")
+    path = sheets(tmp_path)[-1]
+    path.with_suffix(".xlsx").write_bytes(b"PK")
+    os.utime(path, (1, 1))
+    path.with_name(f".~lock.{path.name}#").touch()
+    with pytest.raises(Waiting) as told:
+        launch_here(experiment, tmp_path)
+    assert "round_000.csv is open in LibreOffice: save it there first." in str(told.value)
+    assert str(told.value).endswith("round_000.xlsx is not read: save it as round_000.csv.")
+
+
+def test_the_images_are_found_where_the_run_folder_is_a_link(make, tmp_path):
+    (tmp_path / "far/away").mkdir(parents=True)
+    (tmp_path / "run").symlink_to(tmp_path / "far/away")
+    experiment = make()
+    go(with_files(experiment, tmp_path), tmp_path / "run")
+    path = sheets(tmp_path / "run")[0]
+    assert all((path.parent / row["image"]).is_file() for row in read_csv(path))
+
+
 # -- the command -------------------------------------------------------------------------------------------------------
 
 
@@ -504,6 +655,54 @@ def test_status_export_and_import(make, tmp_path, capsys, by_oracle):
     assert read(folder)[1] == by_oracle[1]
     assert queue_command(["import", str(folder), str(out.with_suffix(".csv"))]) == 1
     assert "with none to give" in capsys.readouterr().err
+
+
+def test_export_and_import_for_several_people_at_once(make, tmp_path, capsys):
+    """One file for all, with the hidden checks of each; who answered is told by its column."""
+    experiment = make(partial(Queue, people=["anna", "bob"], gold_rate=0.5, repeat_rate=0.5, show_prediction=False))
+    folder, out = tmp_path / "run", tmp_path / "open.csv"
+    go(experiment, folder)
+    for path in sheets(folder):
+        fill(path, experiment.data)
+    go(experiment, folder)
+    assert queue_command(["export", str(folder), str(out)]) == 0
+    fill(out, experiment.data)
+    rows = read_csv(out)
+    save(out, [{**row, "annotator": ""} for row in rows])
+    assert queue_command(["import", str(folder), str(out)]) == 1
+    assert "row 2: Expected anna or bob as the annotator, got ''" in capsys.readouterr().err
+    save(out, rows)
+    assert queue_command(["import", str(folder), str(out)]) == 0
+    assert "the round is complete" in capsys.readouterr().out
+    kinds = Counter(line["kind"] for line in ledger(folder) if line["round"] == 1)
+    assert kinds["query"] == 6
+    assert kinds["gold"] > 0 < kinds["repeat"]
+    assert len(rows) == kinds.total()
+
+
+def test_a_changed_answer_is_one_answer_in_the_status(make, tmp_path, capsys):
+    experiment = make()
+    go(experiment, tmp_path)
+    for word in ("class 0", "class 1"):
+        fill(sheets(tmp_path)[0], experiment.data, {0: word}, only=slice(0, 1))
+        go(experiment, tmp_path)
+    assert len(ledger(tmp_path)) == 2
+    assert queue_command(["status", str(tmp_path)]) == 0
+    told = capsys.readouterr().out
+    assert "round 0: 1 of 20 images answered (1 a class)" in told
+    assert "person: 1 answers" in told
+
+
+def test_files_that_cannot_be_written_or_read_are_told_in_a_line(make, tmp_path, capsys):
+    go(make(), tmp_path / "run")
+    (tmp_path / "file").touch()
+    assert queue_command(["export", str(tmp_path / "run"), str(tmp_path / "file" / "open.csv")]) == 1
+    assert queue_command(["import", str(tmp_path / "run"), str(tmp_path / "none.csv")]) == 1
+    (tmp_path / "run/config.yaml").write_text("annotator: [")
+    assert queue_command(["status", str(tmp_path / "run")]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert [line[:16] for line in lines] == ["error: Expected ", "error: Expected ", "error: Expected "]
+    assert "none.csv" in lines[1]
 
 
 def test_import_waits_for_the_lock_and_knows_its_runs(make, tmp_path, capsys):
@@ -579,22 +778,19 @@ def test_killed_no_answer_is_lost_and_none_counts_twice(moment, make, tmp_path, 
     assert files == files_undisturbed
 
 
+def with_files(experiment, root):
+    """The experiment on images that are files in `root`."""
+    pool = experiment.data.pool
+    names = tuple(f"part {i:02d}.png" for i in range(len(pool)))
+    for name, pixels in zip(names, pool.pixels, strict=True):
+        Image.fromarray(pixels[0]).save(root / name)
+    return replace(experiment, data=Data("tiny", replace(pool, names=names), experiment.data.test, root=root))
+
+
 def test_files_of_the_dataset_are_shown_themselves(make, tmp_path):
-    from dataclasses import replace
-
-    from PIL import Image
-
-    from alframe.images import Data
-
-    experiment = make()
-    names = tuple(f"part {i:02d}.png" for i in range(len(experiment.data.pool)))
-    for name, pixels in zip(names, experiment.data.pool.pixels, strict=True):
-        Image.fromarray(pixels[0]).save(tmp_path / name)
-    data = Data("tiny", replace(experiment.data.pool, names=names), experiment.data.test, root=tmp_path)
-    go(replace(experiment, data=data), tmp_path / "run")
+    experiment = with_files(make(), tmp_path)
+    go(experiment, tmp_path / "run")
     rows = read_csv(sheets(tmp_path / "run")[0])
-    index = {id: i for i, id in enumerate(data.pool.ids)}
-    assert all(
-        (tmp_path / "run/queue" / Path(row["image"])).resolve() == tmp_path / names[index[row["id"]]] for row in rows
-    )
+    names = dict(zip(experiment.data.pool.ids, experiment.data.pool.names, strict=True))
+    assert all((tmp_path / "run/queue" / Path(row["image"])).resolve() == tmp_path / names[row["id"]] for row in rows)
     assert not (tmp_path / "run/queue/images").exists()

@@ -21,7 +21,8 @@ class People:
     `people` are the names of those who are asked; none: whoever comes, one share of the work, under the name `name`. Each image is
     given to `per_image` of them in turn. `quorum` in (0, 1] is the share of a round's images that must be answered before it is
     closed; the others go back into the pool. `gold_rate` and `repeat_rate` in [0, 1]: how many images with a known answer are hidden
-    among each 1 that a person gets, from those that others answered and from the person's own. `unsure` says what becomes of an
+    among each 1 that a person gets, from those that others answered (the majority of the others is
+    right) and from the person's own. `unsure` says what becomes of an
     image that nobody was sure of: it goes back into the pool (again, `ask_again` times), or is learnt from with a soft target (soft),
     in which `lean` in [1 / classes, 1) is the probability of the class in `unsure: NAME`.
     """
@@ -137,11 +138,12 @@ class People:
         drawn: list[tuple[Question, int]] = []
         for kind in CHECKS:
             known = []
+            taken = {q.index for q in (*questions, *(q for q, _ in drawn))}  # a file has one row for an image
             for question, lines in earlier:
-                own = vote(lines[person], self.classes) if person in lines else None
-                others = majority(v for v in (vote(line, self.classes) for line in lines.values()) if v is not None)
-                expected = own if kind == "repeat" else others
-                if isinstance(expected, int) and all(question.index != q.index for q, _ in drawn):
+                said = {name: vote(line, self.classes) for name, line in lines.items()}
+                others = majority(v for name, v in said.items() if name != person and v is not None)
+                expected = said.get(person) if kind == "repeat" else others
+                if isinstance(expected, int) and question.index not in taken:
                     known.append((question, expected))
             left = int(self.rates[kind] * n + 0.5)
             stream = generator(self.seed, round, f"annotator/{kind}/{person}")

@@ -9,8 +9,9 @@ from typing import Any, Literal
 import torch
 
 from alframe.annotator.people import People, is_new, predicted
-from alframe.annotator.sheet import SEPARATORS, Row, read_sheet, seconds_of, unknown_id, write_sheet
+from alframe.annotator.sheet import SEPARATORS, Row, is_open, read_sheet, seconds_of, unknown_id, workbooks, write_sheet
 from alframe.annotator.words import LEAN, NEW, meaning_of
+from alframe.consensus import same_name
 from alframe.contact_sheet import rgb
 from alframe.errors import DataError, Waiting, expect
 from alframe.images import Data
@@ -103,29 +104,30 @@ class Queue(People):
     def answers(
         self, path: Path, questions: Sequence[Question], person: str, *, whole: bool = True
     ) -> Iterator[Answer]:
-        """The answers in a file that the ledger does not hold yet. `person` gave those whose row names nobody.
+        """The answers in a file that the ledger does not hold yet. `person` gave those whose row names nobody; "": nobody did.
 
-        `whole`: every open question of the person must have a row, filled or not. Raises `DataError` with a line for each mistake
-        before anything is yielded.
+        `whole`: it is the person's own file, and every open question of theirs must have a row, filled or not. Raises `DataError`
+        with a line for each mistake before anything is yielded.
         """
-        if not path.exists() and not self.missing(questions, person):
+        if whole and not path.exists() and not self.missing(questions, person):
             return  # nothing to ask of this person, so nothing was written
         rows, mistakes = read_sheet(path)
         said = self.said(questions[0].round)
-        by_id, checks = self._ids(questions), self._checks(questions, person)
+        by_id, checks = self._ids(questions), {name: self._checks(questions, name) for name in self.people}
         found: list[Answer] = []
         seen: dict[tuple[str, str], int] = {}
         for row in rows:
-            who = row.annotator or person
-            first = seen.setdefault((row.id, who), row.number)
             try:
+                who = self._who(row.annotator or person)
+                first = seen.setdefault((row.id, who), row.number)
+                check = checks.get(who, {}).get(row.id)
                 if first != row.number:
                     raise DataError(
                         f"Expected one row for each image, got a second one for {row.id} (the first is row {first}); delete one."
                     )
-                if row.id not in by_id and row.id not in checks:
+                if row.id not in by_id and check is None:
                     raise DataError(unknown_id(row.id, by_id))
-                answer = self._answer(row, who, by_id.get(row.id, -1), checks.get(row.id))
+                answer = self._answer(row, who, by_id.get(row.id, -1), check)
             except DataError as error:
                 mistakes.append(f"row {row.number}: {error}")
                 continue
@@ -140,8 +142,18 @@ class Queue(People):
                     "put the rows back, or rename the file to have it written again with what is open."
                 )
         if mistakes:
+            mistakes.append("Nothing of this file was taken over; correct it, save, and run the same command again.")
             raise DataError("\n".join(f"{path.name}: {mistake}" for mistake in mistakes))
         yield from found
+
+    def _who(self, name: str) -> str:
+        """A person by the name that the config has; where it names nobody, whoever comes. Raises `DataError`."""
+        if self.people == (self.name,):
+            return name
+        known = {same_name(person): person for person in self.people}
+        if same_name(name) not in known:
+            raise DataError(f"Expected {' or '.join(self.people)} as the annotator, got {name!r}; say who answered.")
+        return known[same_name(name)]
 
     def _answer(self, row: Row, who: str, index: int, check: tuple[Question, int] | None) -> Answer | None:
         seconds = seconds_of(row.seconds)
@@ -206,7 +218,7 @@ class Queue(People):
                 shown.insert(int(torch.randint(len(shown) + 1, (1,), generator=stream)), check)
         nearest = [q.nearest for q in shown if q.nearest and self.show_prediction]
         pictures = self._pictures({q.id: q.index for q in shown} | {n["id"]: n["index"] for n in nearest})
-        paths = {id: os.path.relpath(path, relative_to) for id, path in pictures.items()}
+        paths = {id: os.path.relpath(path.resolve(), relative_to.resolve()) for id, path in pictures.items()}
         rows: list[Mapping[str, Any]] = []
         for rank, question in enumerate(shown, 1):
             row = {"rank": rank, "id": question.id, "image": paths.get(question.id, "")}
@@ -247,9 +259,26 @@ class Queue(People):
     def _what_to_do(self, questions: Sequence[Question], n_left: int) -> str:
         files = [path for person, path in self.files(questions[0].round).items() if self.missing(questions, person)]
         lean = f", {LEAN} NAME" if self.rules.unsure == "soft" else ""
-        is_open = any((path.parent / f".~lock.{path.name}#").exists() for path in files)
+        where = str(files[0]) if len(files) == 1 else f"{', '.join(path.name for path in files)} in {self.place}"
+        notes = [f" {path.name} is open in LibreOffice: save it there first." for path in files if is_open(path)]
+        notes += [f" {book.name} is not read: save it as {path.name}." for path in files for book in workbooks(path)]
         return (
             f"Waiting for {n_left} of {self.n_asked(questions)} answers of round {questions[0].round}: fill the column answer in "
-            f"{' and '.join(map(str, files))} ({', '.join(self.classes)}, unsure{lean}, skip, bad image, or {NEW} NAME), "
-            f"save{' it (it is open in LibreOffice)' if is_open else ''}, and run the same command again."
+            f"{where} ({', '.join(self.classes)}, unsure{lean}, skip, bad image, or {NEW} NAME), "
+            f"save, and run the same command again.{''.join(notes)}"
         )
+
+
+def has_answers(folder: Path) -> bool:
+    """Whether people have answered anything in a run's folder, taken over or not."""
+    place, ledger = folder / "queue", folder / "ledger.jsonl"
+    if place.is_dir() and ledger.is_file() and ledger.stat().st_size:
+        return True
+    for path in place.glob("round_*"):
+        try:
+            rows, mistakes = read_sheet(path)
+        except DataError:
+            return True  # whatever it is, we did not write it
+        if mistakes or any(row.answer for row in rows):
+            return True
+    return False

@@ -20,6 +20,9 @@ COLUMNS = (
 )  # fmt: skip
 NEEDED = ("id", "answer")
 SEPARATORS = (",", ";", "\t")
+TEXTS, NUMBERS = ("image", "prediction", "reason"), ("probability", "score")
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""What a spreadsheet takes for the beginning of a formula."""
 HOW = "save it as CSV (UTF-8) with the columns it had"
 
 
@@ -43,8 +46,26 @@ def write_sheet(path: Path, rows: Iterable[Mapping[str, Any]], separator: str = 
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, delimiter=separator, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(full)
+    writer.writerows({column: _cell(column, str(value), separator) for column, value in row.items()} for row in full)
     write_atomically(path, "\ufeff" + text.getvalue())  # the mark tells Excel that this is UTF-8
+
+
+def _cell(column: str, value: str, separator: str) -> str:
+    """A text that is no formula; a number as it is written where semicolons separate cells, and 0.369 would be read as 369."""
+    if column in TEXTS and value.startswith(FORMULA):
+        return f"./{value}" if column == "image" else f"'{value}"
+    return value.replace(".", ",") if column in NUMBERS and separator == ";" else value
+
+
+def is_open(path: Path) -> bool:
+    """Whether LibreOffice has the file open."""
+    return path.with_name(f".~lock.{path.name}#").exists()
+
+
+def workbooks(path: Path) -> list[Path]:
+    """What a spreadsheet saved in its own format, beside the table and after it."""
+    books = [path.with_suffix(ending) for ending in (".xlsx", ".xls", ".ods", ".numbers")]
+    return [book for book in books if book.is_file() and book.stat().st_mtime > path.stat().st_mtime]
 
 
 def read_sheet(path: Path) -> tuple[list[Row], list[str]]:
@@ -114,7 +135,7 @@ def _key(name: str) -> str:
 
 def _from_jsonl(text: str, path: Path) -> tuple[list[Row], list[str]]:
     rows, mistakes = [], []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):  # no other sign ends a line: U+2028 may stand in a name
         if not line.strip():
             continue
         try:

@@ -62,7 +62,7 @@ def meaning_of(text: str, classes: Sequence[str]) -> Meaning:
             raise DataError(f"Expected a name without punctuation for a new class, got {name!r}; choose another.")
         return Meaning(None, NEW_CLASS, name)
     allowed = [*classes, UNSURE, SKIP, "bad image"]
-    hint = did_you_mean(wanted, [same_name(name) for name in allowed], otherwise=".")
+    hint = did_you_mean(wanted, allowed, otherwise=".")
     raise DataError(f"Expected {', '.join(allowed)} or {NEW} NAME, got {text!r}{hint}")
 
 

@@ -61,7 +61,14 @@ def _parsed(overrides: Iterable[str], problems: list[str]) -> list[Override]:
         except HydraException as error:
             reason = str(error).splitlines()[0]
         if reason:
-            problems.append(f"Expected overrides like trainer.lr=0.1, got '{text}' ({reason}); mind quotes and spaces.")
+            letters = (
+                ""
+                if text.isascii()
+                else """ (other letters than a to z in quotes, as in 'annotator.people=["Jörg"]')"""
+            )
+            problems.append(
+                f"Expected overrides like trainer.lr=0.1, got '{text}' ({reason}); mind quotes and spaces{letters}."
+            )
         else:
             parsed.append(override)
     return parsed

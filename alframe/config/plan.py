@@ -23,6 +23,7 @@ from alframe.experiment import Experiment
 from alframe.images import Data
 from alframe.learner import POOL, TARGET, TEST
 from alframe.metrics import Costs
+from alframe.storage import GOES_ON
 from alframe.trainer.trainer import Trainer
 
 IN_EVERY_CELL = ("dataset", "model", "uncertainty", "strategy")
@@ -164,10 +165,10 @@ def _defaults(node: Mapping[str, Any], group: str) -> dict[str, Any]:
 def cell_name(choices: Mapping[str, Any], overrides: Iterable[str]) -> str:
     """A folder name for one cell of a study: the choices of the main groups, then every other override that can change a result.
 
-    `budget.rounds` and `annotator.new_classes` are left out: a run that is given more of them goes on in its folder.
+    What a run may be given other values of is left out (`storage.GOES_ON`): it goes on in its folder.
     """
     name = "-".join(str(choices[group]) for group in IN_EVERY_CELL)
-    quiet = (*NO_RESULT, "seed", "budget.rounds", "annotator.new_classes", "experiment", "hydra")
+    quiet = (*NO_RESULT, *GOES_ON, "seed", "experiment", "hydra")
     others = []
     for text in sorted(overrides):
         key = text.lstrip("+~").split("=", 1)[0]

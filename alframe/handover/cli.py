@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TextIO
@@ -131,7 +132,9 @@ def _guarded(work: Callable[[], int]) -> int:
     sys.path.append(os.getcwd())  # a user's own classes, named by _target_, lie in the folder they work in
     say = _line_to(sys.stderr)
     try:
-        return work()
+        with warnings.catch_warnings():  # of a photo of 90 megapixels, for instance: a line, not a line of PIL's source
+            warnings.showwarning = lambda message, *_: say(f"warning: {message}")
+            return work()
     except BrokenPipeError:  # whoever read our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except AlframeError as error:

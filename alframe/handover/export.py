@@ -109,8 +109,8 @@ def _write(
     checks = _write_onnx(folder / ONNX, predictor, test.pixels[:CHECKED], say) if with_onnx else {}
     found = labels.labelled(trained)
     show = trained.experiment.show_progress
-    files = labels.write_images(folder / IMAGES, found, pool, show) if images else None
-    labels.write_table(folder / LABELS, found, pool.classes, files)
+    files = labels.write_images(folder / IMAGES, found, pool, trained.classes, show) if images else None
+    labels.write_table(folder / LABELS, found, trained.classes, files)
     say(f"{LABELS}: {len(found)} labelled images{f', copied to {IMAGES}/' if images else ''}")
     (folder / README).write_text(readme(spec, predictor, checks, images=images), encoding="utf-8")
     manifest = {

@@ -83,12 +83,14 @@ def write_table(path: Path, labels: Sequence[Labelled], classes: Sequence[str], 
             writer.writerow([*row, files[place]] if files is not None else row)
 
 
-def write_images(folder: Path, labels: Sequence[Labelled], images: ImageSet, show_progress: bool) -> list[str]:
+def write_images(
+    folder: Path, labels: Sequence[Labelled], images: ImageSet, classes: Sequence[str], show_progress: bool
+) -> list[str]:
     """Each labelled image as the network sees it: `folder`/<class>/<id>.png. Gives the paths, from the parent of `folder` on.
 
     None for an image without a class.
     """
-    names = folder_names(images.classes)
+    names = folder_names(classes)
     for name in names:
         (folder / name).mkdir(parents=True, exist_ok=True)
     files = []

@@ -14,12 +14,13 @@ import torch
 from alframe.config import Plan, stored_plan
 from alframe.consensus import Rules
 from alframe.errors import DataError, RunFolderError
-from alframe.experiment import Experiment, goes_on, learner_of, with_annotator
+from alframe.experiment import Experiment, goes_on, learner_of, with_annotator, with_classes
 from alframe.handover.predictor import BATCH, Predictor, Tensors, flat
 from alframe.handover.spec import SAME, STRETCH, Spec, describe
 from alframe.learner import TEST, Learner
 from alframe.metrics import evaluate
 from alframe.pool import Ledger, Pool
+from alframe.storage import read_json
 from alframe.trainer.trainer import Examples
 
 TOLERANCE = 1e-3
@@ -34,7 +35,10 @@ Line = dict[str, Any]
 
 @dataclass(frozen=True)
 class Trained:
-    """A run's round `line`, with the `learner` that holds its posterior. `how` and `difference` say how far it is the same."""
+    """A run's round `line`, with the `learner` that holds its posterior. `how` and `difference` say how far it is the same.
+
+    `experiment` has the classes that the round was trained with; `classes` has those too that people have found since.
+    """
 
     folder: Path
     plan: Plan
@@ -50,6 +54,10 @@ class Trained:
     @property
     def round(self) -> int:
         return int(self.line["round"])
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.rules.classes or self.experiment.data.pool.classes
 
 
 def read_lines(path: Path) -> list[Line]:
@@ -89,6 +97,7 @@ def retrieve(folder: Path, *, device: str | None = None, progress: bool = True, 
     line = rounds[-1]
     ledger = read_lines(folder / "ledger.jsonl")
     experiment, _, rules = with_annotator(plan.experiment(plan.dataset.load(plan.cache)), folder, ledger)
+    experiment = _as_trained(experiment, folder, int(line["round"]))
     learner, how = _learner(experiment, folder, ledger, rules, int(line["round"]))
     trained = Trained(folder, plan, experiment, learner, line, bool(line.get("stopped")), ledger, rules, how, 0.0)
     difference, worst = _difference(trained)
@@ -98,6 +107,13 @@ def retrieve(folder: Path, *, device: str | None = None, progress: bool = True, 
             "versions and device of provenance.json, or take the model as it is by --accept-difference."
         )
     return replace(trained, difference=difference)
+
+
+def _as_trained(e: Experiment, folder: Path, round: int) -> Experiment:
+    """The experiment with as many classes as the networks of `round` have outputs: the config may have named others since."""
+    stage = read_json(folder / "queries" / f"round_{round:03d}.json", ("evaluation",))
+    n = len(stage["evaluation"]["classes"]) if stage else e.data.pool.n_classes
+    return with_classes(e, e.data.pool.classes[:n])
 
 
 def capture(trained: Trained) -> tuple[Spec, Tensors]:
@@ -176,7 +192,8 @@ def examples(e: Experiment, ledger: list[Line], rules: Rules, round: int) -> tup
         path = Path(scratch) / "ledger.jsonl"
         path.write_text("".join(json.dumps(line) + "\n" for line in ledger if line.get("round", 0) <= round))
         with closing(Ledger(path)) as copy:
-            pool = Pool(e.data.pool.ids, copy, e.data.pool.n_classes, e.budget.count_validation, rules)
+            n_classes = len(rules.classes) or e.data.pool.n_classes
+            pool = Pool(e.data.pool.ids, copy, n_classes, e.budget.count_validation, rules)
             return pool.training(), pool.validation()
 
 

@@ -1,8 +1,11 @@
 """What spreadsheets make of a CSV file, undone."""
 
+from pathlib import Path
+
 import pytest
 
 from alframe.annotator.sheet import COLUMNS, Row, read_sheet, seconds_of, write_sheet
+from alframe.annotator.words import meaning_of
 from alframe.errors import DataError
 
 ROWS = [
@@ -38,6 +41,21 @@ def saved(path, separator, newline, encoding, *, sep_line=False, extra=""):
 def test_separators_line_ends_and_encodings(path, separator, newline, encoding):
     saved(path, separator, newline, encoding)
     assert read_sheet(path) == (EXPECTED, [])
+
+
+@pytest.mark.parametrize("name", ["utf8", "german_cp1252", "utf16_tab"])
+def test_files_that_libreoffice_saved(name):
+    """LibreOffice 7.4: with quotes round every text; through a workbook in German, plain `7` for `007`; as UTF-16 with tabs."""
+    rows, mistakes = read_sheet(Path(__file__).parent / "data" / f"libreoffice_{name}.csv")
+    assert mistakes == []
+    assert [row.id for row in rows] == [
+        "1e50000000000000-0", "1234567890123456-0", "0000000000000012-0", "00e1230000000000-1", "dec2024000000000-0",
+    ]  # fmt: skip
+    meant = [meaning_of(row.answer, ("good", "Öl, Fleck", "007")) for row in rows]
+    assert [one.label for one in meant] == [0, 1, 2, None, None]
+    assert [one.answer or one.text for one in meant[3:]] == ["skip", "new_class"]
+    assert meant[4].text == "Grat"
+    assert [seconds_of(row.seconds) for row in rows] == [2.5, 0, 12, 0, 0.8]
 
 
 def test_empty_rows_and_columns_at_the_end_and_a_line_that_names_the_separator(path):
@@ -85,6 +103,33 @@ def test_more_cells_than_columns_are_a_mistake_by_row(path):
     rows, mistakes = read_sheet(path)
     assert rows == [Row(2, "ab-0", "good")]
     assert mistakes == ["row 3: Expected 2 cells, got 3; a cell that holds the separator needs quotes around it."]
+
+
+def test_no_cell_is_a_formula_and_numbers_have_the_comma_of_their_country(tmp_path):
+    rows = [
+        {
+            "id": "a-0",
+            "image": "=x.png",
+            "prediction": "=1+1",
+            "probability": "0.369",
+            "score": "-0.5",
+            "reason": "-, x",
+        }
+    ]
+    write_sheet(tmp_path / "a.csv", rows)
+    assert (tmp_path / "a.csv").read_text(encoding="utf-8-sig").splitlines()[1] == (
+        """,a-0,./=x.png,'=1+1,0.369,-0.5,"'-, x",,,,"""
+    )
+    write_sheet(tmp_path / "a.csv", rows, ";")
+    assert (tmp_path / "a.csv").read_text(encoding="utf-8-sig").splitlines()[1] == (
+        """;a-0;./=x.png;'=1+1;0,369;-0,5;'-, x;;;;"""
+    )
+
+
+def test_a_line_of_json_ends_at_a_line_feed_alone(tmp_path):
+    path = tmp_path / "round_001.jsonl"
+    write_sheet(path, [{"id": "a-0", "prediction": "a\u2028b", "answer": "a\u2028b"}])
+    assert read_sheet(path) == ([Row(1, "a-0", "a\u2028b")], [])
 
 
 def test_json_lines(tmp_path):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ from PIL import Image
 
 from alframe.cli import execute
 from alframe.config import load
-from alframe.errors import Waiting
+from alframe.errors import PoolError, Waiting
+from alframe.handover.export import export
 from alframe.handover.labels import folder_names, labelled, write_images, write_table
 from alframe.handover.trained import retrieve
 
@@ -50,7 +52,7 @@ def test_table_and_images_say_what_the_ledger_says(photos, workplace, tmp_path):
     ledger = [json.loads(text) for text in (plan.folder / "ledger.jsonl").read_text().splitlines()]
 
     found = labelled(trained)
-    files = write_images(tmp_path / "images", found, pool, False)
+    files = write_images(tmp_path / "images", found, pool, pool.classes, False)
     write_table(tmp_path / "labels.csv", found, pool.classes, files)
     with (tmp_path / "labels.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -66,6 +68,49 @@ def test_table_and_images_say_what_the_ledger_says(photos, workplace, tmp_path):
         assert (root / row["name"]).is_file()
         pixels = pool.pixels[pool.ids.index(row["id"])]
         assert np.array_equal(np.asarray(Image.open(tmp_path / row["file"])), pixels[0])
+
+
+@pytest.mark.parametrize("checkpoint", [True, False])
+def test_a_class_that_was_found_after_the_round_is_among_the_labels_but_not_in_the_model(
+    checkpoint, photos, workplace, tmp_path
+):
+    root = photos({"bad": 16, "good": 16})
+    options = [
+        "dataset=image_folder", f"dataset.root={root}", "dataset.size=16", "model.width=4", "trainer.min_steps=4",
+        "trainer.epochs=1", "uncertainty=point", "strategy=random", "budget.initial=8", "budget.query_size=4", "budget.rounds=3",
+        "run.tensorboard=false", f"run.root={tmp_path / 'runs'}", "threads=1", "annotator=queue", f"run.checkpoint={checkpoint}",
+    ]  # fmt: skip
+    plan, named = load(options), "annotator.new_classes=[scratch]"
+
+    def launch_and_answer(answer, *more):
+        with pytest.raises(Waiting):
+            execute(load([*options, *more]))
+        path = max((plan.folder / "queue").glob("round_*.csv"))
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file))
+        for row in rows:
+            row["answer"] = answer(row)
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+
+    launch_and_answer(lambda row: Path(row["image"]).parent.name)
+    launch_and_answer(lambda row: "new: scratch" if row["rank"] == "1" else "bad")
+    with pytest.raises(PoolError, match="scratch"):
+        execute(load(options))
+    launch_and_answer(lambda row: "good", named)
+    export(plan.folder, tmp_path / "out", images=True, with_onnx=False, progress=False, say=lambda _: None)
+    manifest = json.loads((tmp_path / "out/manifest.json").read_text())
+    assert manifest["model"]["run"]["round"] == 0
+    assert manifest["model"]["classes"] == ["bad", "good"]
+    with (tmp_path / "out/labels.csv").open(newline="") as file:
+        labels = [row["label"] for row in csv.DictReader(file)]
+    assert labels.count("scratch") == len(list((tmp_path / "out/images/scratch").iterdir())) == 1
+    with pytest.raises(Waiting):
+        execute(load([*options, named]))
+    trained = retrieve(plan.folder, progress=False)
+    assert (trained.round, trained.experiment.data.pool.n_classes) == (1, 3)
 
 
 def test_what_several_people_said_counts_as_it_did_in_training(photos, workplace, tmp_path):
@@ -129,8 +174,9 @@ def test_images_that_people_were_not_sure_of_have_probabilities_and_no_folder(ph
     trained = retrieve(plan.folder, progress=False)
     assert trained.difference == 0
     found = labelled(trained)
-    files = write_images(tmp_path / "images", found, trained.experiment.data.pool, False)
-    write_table(tmp_path / "labels.csv", found, trained.experiment.data.pool.classes, files)
+    pool = trained.experiment.data.pool
+    files = write_images(tmp_path / "images", found, pool, pool.classes, False)
+    write_table(tmp_path / "labels.csv", found, pool.classes, files)
     with (tmp_path / "labels.csv").open(encoding="utf-8", newline="") as file:
         written = {row["id"]: row for row in csv.DictReader(file)}
     assert [written[row["id"]]["label"] for row in rows if row["answer"] in ("good", "bad")] == [

@@ -251,3 +251,15 @@ def test_both_commands_explain_themselves(capsys):
             main(["--help"])
         assert stop.value.code == 0
         assert "RUN" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("always::PIL.Image.DecompressionBombWarning")
+def test_a_very_large_photo_is_predicted_with_a_warning_in_one_line(exported, tmp_path, capsys, monkeypatch):
+    export_folder, _ = exported
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    Image.new("L", (40, 30)).save(tmp_path / "large.png")
+    assert predict_main([str(export_folder), str(tmp_path / "large.png")]) == 0
+    told = capsys.readouterr()
+    assert len(told.out.splitlines()) == 2
+    (line,) = [line for line in told.err.splitlines() if "1200 pixels" in line]
+    assert line.startswith("warning: ")

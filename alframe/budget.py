@@ -14,7 +14,7 @@ from alframe.images import UNKNOWN
 
 @dataclass(frozen=True)
 class Budget:
-    """`initial` labels ("all": the whole pool, for the full-data reference), then `rounds` queries of `query_size` (a number grown by `growth` each round, or a list).
+    """`initial` labels ("all": the whole pool, for the full-data reference; labels that photos came with are a part of them), then `rounds` queries of `query_size` (a number grown by `growth` each round, or a list).
 
     `validation` is the share of every purchase that is drawn at random and kept for validation, or, from 2 on, a number of images
     drawn with the initial ones and never again: random, because images a strategy liked tell nothing true about the rest. These count as bought; with `count_validation: false` they come on top

@@ -13,18 +13,31 @@ FEW_VALIDATION = 50
 
 def look(e: Experiment) -> tuple[dict[str, Any], list[str]]:
     """For `provenance.json` what the data are; and in a line each what a person should know before the run begins."""
-    found = duplicates_of(e.data, e.cache)
+    begun = e.data.begun
+    found = duplicates_of(begun, e.cache)
     data = {
         "dataset": e.data.name,
         "classes": list(e.data.pool.classes),
         "n_pool": len(e.data.pool),
         "n_test": len(e.data.test),
         "data_hash": e.data_hash,
-        "pool_hash": e.data.pool.content_hash,
+        "pool_hash": begun.pool.content_hash,
         "test_hash": e.data.test.content_hash,
         "near_duplicates": None if found is None else asdict(found),
+        **({"grows": True} if e.data.grown else {}),
     }
-    return data, [*_shared(e, found), *_few_validation_images(e)]
+    return data, [*_shared(e, found), *_few_validation_images(e), *_no_test_images(e)]
+
+
+def _no_test_images(e: Experiment) -> list[str]:
+    if len(e.data.test):
+        return []
+    if e.budget.validation:
+        return ["no test images: the figures are those of the validation images, which people label as they come."]
+    return [
+        "no test images, so nothing is measured; set budget.validation=0.2, which has people label random images for that, or put "
+        "labelled photos into test/<class> and begin a new run."
+    ]
 
 
 def _shared(e: Experiment, found: Duplicates | None) -> list[str]:

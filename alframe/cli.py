@@ -21,6 +21,7 @@ from alframe.checks import look
 from alframe.config import COMPOSING, CONFIGS, NO_PRESET, Plan, build, check_overrides, composer, first_line, load
 from alframe.console import RoundTable
 from alframe.errors import AlframeError, Waiting
+from alframe.growth import check_people, photos_of
 from alframe.loop import run
 from alframe.profile import Profile
 from alframe.record import Record
@@ -128,17 +129,24 @@ def execute(plan: Plan) -> list[dict[str, object]]:
     profile = Profile(plan.folder if options["profile"] else None, plan.device)
     try:
         if record.finished:
-            say(f"{plan.folder}: finished already ({record.stopped}); nothing to do. run.overwrite=true starts again.")
+            say(
+                f"{plan.folder}: finished already ({record.stopped}); nothing to do. A higher budget.rounds goes on, run.overwrite=true starts again."
+            )
             _say_all(profile.report())
             return record.rounds
         say(f"{plan.folder}: {f'going on after {record.done} rounds' if record.done else 'starting'} on {plan.device}")
-        data = plan.dataset.load(plan.cache)
-        experiment = replace(plan.experiment(data), profile=profile)
+        photos = photos_of(plan.dataset, plan.folder)
+        if photos is not None:
+            check_people(plan.parts["annotator"])
+            photos.take_in(record.done, again=record.reopened)
+            _say_all(photos.told())
+        data = plan.dataset.load(plan.cache) if photos is None else photos.data()
+        experiment = replace(plan.experiment(data), profile=profile, photos=photos)
         known, cautions = look(experiment)
         for caution in cautions:
             say(f"warning: {caution}", error=True)
         record.begin(known, plan.device)
-        table = RoundTable(binary=data.pool.n_classes == 2)
+        table = RoundTable(binary=data.pool.n_classes == 2, of="test" if len(data.test) else "validation")
         lines = run(experiment, record, table)
         table.summary(lines, plan.folder)
         _say_all(profile.report())

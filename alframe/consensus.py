@@ -26,6 +26,9 @@ NO_LABEL = (UNSURE, SKIP, BAD_IMAGE, NEW_CLASS)
 CHECKS = ("gold", "repeat")
 """Kinds of ledger lines that test the annotator: the image has an answer already. They buy nothing and label nothing."""
 
+GIVEN = "given"
+"""The kind of lines that answer no question: the class folder in which a photo lies says what it is. They count as bought."""
+
 
 @dataclass(frozen=True)
 class Rules:

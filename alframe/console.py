@@ -39,13 +39,18 @@ BINARY_ONLY = "AUROC"
 class RoundTable:
     """A table printed line by line, so that it reads the same on a terminal and in a log file.
 
-    `binary` adds the AUROC. `fit s` and `query s` are the seconds of training and of scoring and choosing from the pool.
+    `binary` adds the AUROC; `of` says on which images, test or validation, the metrics are. `fit s` and `query s` are the seconds of training and of scoring and choosing from the pool.
     """
 
-    def __init__(self, binary: bool, console: Console | None = None) -> None:
+    def __init__(self, binary: bool, console: Console | None = None, of: str = "test") -> None:
         self._console = console or Console(highlight=False)
-        self._columns = {name: key for name, key in ALWAYS.items() if binary or name != BINARY_ONLY}
+        columns = {name: key.replace("test/", f"{of}/") for name, key in ALWAYS.items()}
+        self._columns = {name: key for name, key in columns.items() if binary or name != BINARY_ONLY}
         self._headed = False
+
+    def note(self, text: str) -> None:
+        """A line between the rounds."""
+        self._print(text, None)
 
     def row(self, line: dict[str, Any]) -> None:
         """Print the line of a round, and above the first one the header."""
@@ -60,8 +65,10 @@ class RoundTable:
     def summary(self, lines: list[dict[str, Any]], folder: Path) -> None:
         """One closing line for all rounds of the run, those before a resume too."""
         last = lines[-1]
-        name = "AUROC" if BINARY_ONLY in self._columns and last.get("test/auroc") is not None else "accuracy"
-        points = [(line["labels"], line[ALWAYS[name]]) for line in lines if line.get(ALWAYS[name]) is not None]
+        has_auroc = last.get(self._columns.get(BINARY_ONLY, "")) is not None
+        name = BINARY_ONLY if has_auroc else "accuracy"
+        key = self._columns[name]
+        points = [(line["labels"], line[key]) for line in lines if line.get(key) is not None]
         parts = [f"{last.get('stopped') or 'Paused'}: {len(lines)} rounds, {last['labels']:,} labels"]
         if points:
             area = area_under_curve(*map(list, zip(*points, strict=True)))

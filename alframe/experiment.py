@@ -3,9 +3,11 @@
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -13,8 +15,9 @@ from alframe.annotator.base import Annotator, make_annotator
 from alframe.budget import Budget
 from alframe.consensus import Rules
 from alframe.dataset.cache import default_cache
+from alframe.dataset.growing import Growing
 from alframe.errors import expect
-from alframe.images import Data, ImageSet
+from alframe.images import Data, FixedView, ImageSet
 from alframe.learner import POOL, TARGET, TEST, Learner, fixed_views
 from alframe.metrics import Costs
 from alframe.profile import Profile
@@ -27,7 +30,7 @@ from alframe.uncertainty.base import Uncertainty
 class Experiment:
     """Everything a run is made of, already built. `annotator(labels=..., classes=..., seed=...)` makes the annotator.
 
-    `target` is pool, test, or target, which stands for `target_images`.
+    `target` is pool, test, or target, which stands for `target_images`. `photos` is where more images come from between rounds.
     """
 
     data: Data
@@ -49,17 +52,23 @@ class Experiment:
     target_images: ImageSet | None = None
     show_progress: bool = False
     profile: Profile = field(default_factory=Profile)
+    photos: Growing | None = None
 
     @property
     def data_hash(self) -> str:
-        """SHA-256 of all images that can decide what is asked and measured."""
+        """SHA-256 of all images that can decide what is asked and measured; of a pool that grows, of those that it began with."""
+        content_hash = self.data.begun.content_hash
         if self.target_images is None:
-            return self.data.content_hash
-        return hashlib.sha256(f"{self.data.content_hash}{self.target_images.content_hash}".encode()).hexdigest()
+            return content_hash
+        return hashlib.sha256(f"{content_hash}{self.target_images.content_hash}".encode()).hexdigest()
 
     def check(self) -> None:
         """What can be known to be wrong before any image is looked at."""
         check_parts(self.strategy, self.uncertainty, self.trainer, self.budget)
+        expect(
+            self.target != TEST or len(self.data.test) > 0 or "target" not in self.strategy.needs,
+            "Expected test images with query.target=test, got none; use query.target=pool, or put labelled photos into test/<class>.",
+        )
 
 
 def check_parts(strategy: Schedule, uncertainty: Uncertainty, trainer: Trainer, budget: Budget) -> None:
@@ -141,11 +150,17 @@ def learner_of(e: Experiment, round: int, last: Learner | None = None) -> Learne
     if build != e.build_network:
         data = replace(data, normalization="none")
     elif prepare is not None:
-        pool, test = (prepare(images, e.cache, e.device) for images in (data.pool, data.test))
+
+        def features(images: ImageSet, *view: FixedView) -> ImageSet:
+            ends = data.grown if images is data.pool else ()
+            return _by_arrival(images, ends, lambda some: prepare(some, e.cache, e.device, *view))
+
+        pool = features(data.pool)
+        test = features(data.test) if len(data.test) else replace(data.test, pixels=pool.pixels[:0])
         fixed = fixed_views(data.augment, e.uncertainty.n_views)
         for name, images in ((POOL, data.pool), (TEST, data.test), (TARGET, target)):
-            if images is not None and fixed:
-                views[name] = [prepare(images, e.cache, e.device, view) for view in fixed]
+            if images is not None and len(images) and fixed:
+                views[name] = [features(images, view) for view in fixed]
         target = None if target is None else prepare(target, e.cache, e.device)
         data = replace(data, pool=pool, test=test, augment=None)
     learner = Learner(
@@ -163,3 +178,11 @@ def learner_of(e: Experiment, round: int, last: Learner | None = None) -> Learne
     )
     e.profile.watch(learner)
     return learner
+
+
+def _by_arrival(images: ImageSet, ends: tuple[int, ...], prepare: Callable[[ImageSet], ImageSet]) -> ImageSet:
+    """`prepare` of the images, of those that came together by themselves: what was computed for a smaller pool is found again."""
+    if len(ends) < 2:
+        return prepare(images)
+    parts = [prepare(images.rows(start, end)).pixels for start, end in pairwise((0, *ends))]
+    return replace(images, pixels=np.concatenate(parts))

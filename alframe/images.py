@@ -2,8 +2,8 @@
 
 import hashlib
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -49,6 +49,11 @@ class FixedView:
 def rows_at_once(array: np.ndarray, max_bytes: int = 1 << 25) -> int:
     """How many rows of `array` take about `max_bytes`: large sets are worked on so many at a time."""
     return max(1, max_bytes // max(1, int(np.prod(array.shape[1:])) * array.itemsize))
+
+
+def content_digest(sample: np.ndarray) -> str:
+    """The part of an image's id that its pixels decide, in hexadecimal."""
+    return hashlib.blake2b(np.ascontiguousarray(sample).tobytes(), digest_size=8).hexdigest()
 
 
 def reserve(file: Path) -> None:
@@ -102,7 +107,7 @@ class ImageSet:
         seen: dict[str, int] = {}
         ids = []
         for sample in self.pixels:
-            digest = hashlib.blake2b(np.ascontiguousarray(sample).tobytes(), digest_size=8).hexdigest()
+            digest = content_digest(sample)
             ordinal = seen.get(digest, 0)
             seen[digest] = ordinal + 1
             ids.append(f"{digest}-{ordinal}")
@@ -117,6 +122,16 @@ class ImageSet:
             digest.update(np.ascontiguousarray(self.pixels[start : start + step]).data)
         digest.update(np.ascontiguousarray(self.labels).tobytes())
         return digest.hexdigest()
+
+    def rows(self, start: int, end: int) -> "ImageSet":
+        """The images from `start` up to `end`, not copied."""
+        return replace(
+            self,
+            pixels=self.pixels[start:end],
+            labels=self.labels[start:end],
+            groups=None if self.groups is None else self.groups[start:end],
+            names=None if self.names is None else self.names[start:end],
+        )
 
     def take(self, indices: np.ndarray) -> "ImageSet":
         """The images at `indices`, in that order (a copy in memory)."""
@@ -137,6 +152,11 @@ class Data:
     `augment` keeps labels true for this dataset, or is None. `normalization` is "pool" (mean and deviation of the pool's pixels,
     for each channel), "image" (of each image by itself) or "none" (the network scales them). `root` is the folder that the
     images' names are paths in, where they are files.
+
+    Of a pool that grows: `grown` is how many images it had at first and after each arrival (empty: it stays as it is), `gone` the
+    indices of images whose files are there no more (nobody is asked about them), and `given` the classes that folders give to
+    images, with the round that knew them first. The labels of such a pool are unknown; the mean and deviation are those of its
+    first images.
     """
 
     name: str
@@ -145,6 +165,9 @@ class Data:
     augment: Augment | None = None
     normalization: str = "pool"
     root: Path | None = None
+    grown: tuple[int, ...] = ()
+    gone: frozenset[int] = frozenset()
+    given: Mapping[int, tuple[int, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.pool.shape != self.test.shape or self.pool.classes != self.test.classes:
@@ -152,6 +175,11 @@ class Data:
                 f"Expected pool and test images of one shape and the same classes, got {self.pool.shape} {self.pool.classes} "
                 f"and {self.test.shape} {self.test.classes}; load both with the same options."
             )
+
+    @property
+    def begun(self) -> "Data":
+        """With the pool as it was at first."""
+        return replace(self, pool=self.pool.rows(0, self.grown[0]), grown=()) if self.grown else self
 
     @property
     def n_shared(self) -> int:

@@ -62,7 +62,7 @@ class Learner:
             name: [Pixels(images.pixels, device, share) for images in sets] for name, sets in (views or {}).items()
         }
         self.fixed_views = [] if views else fixed_views(data.augment, uncertainty.n_views)
-        self.prepare = Normalizer(data.pool.pixels, device, data.normalization)
+        self.prepare = Normalizer(data.begun.pool.pixels, device, data.normalization)
         self.posterior: Posterior | None = None
         self._last_weights: list[dict[str, Tensor]] | None = None
 

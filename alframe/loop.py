@@ -13,10 +13,12 @@ from torch import Tensor
 
 from alframe.annotator.base import Annotator
 from alframe.board import MAX_PAIRS
-from alframe.budget import Budget, draw_initial
+from alframe.budget import draw_initial
 from alframe.console import RoundTable
+from alframe.dataset.growing import Growing
 from alframe.errors import PoolError
 from alframe.experiment import Experiment, goes_on, learner_of, with_annotator
+from alframe.growth import add_answers_of_folders, candidates, give, with_arrivals
 from alframe.images import Data
 from alframe.learner import POOL, TEST, Learner
 from alframe.memory import keep_freed_memory
@@ -38,23 +40,29 @@ def run(experiment: Experiment, record: Record, table: RoundTable | None = None)
     e, budget = experiment, experiment.budget
     e.check()
     keep_freed_memory()
-    budget.check(len(e.data.pool))
-    e, annotator, rules = with_annotator(e, record.folder, record.ledger.lines)
+    if not e.data.grown:
+        budget.check(len(e.data.pool))
+    e, annotator, rules = with_annotator(experiment, record.folder, record.ledger.lines)
     pool = Pool(e.data.pool.ids, record.ledger, e.data.pool.n_classes, budget.count_validation, rules)
-    learner = learner_of(e, record.done)
-    table = table or RoundTable(binary=e.data.pool.n_classes == 2)
+    give(e.data, pool)
+    learner: Learner | None = learner_of(e, record.done)
+    table = table or RoundTable(binary=e.data.pool.n_classes == 2, of="test" if len(e.data.test) else "validation")
     for line in record.rounds:
         table.row(line)
 
-    ask(annotator, pool, _initial(e, record))
+    ask(annotator, pool, _initial(e, pool, record), e.photos)
     for round in range(record.done):  # nothing to ask, unless the last line of the ledger was torn
-        ask(annotator, pool, questions_of(record.stage(f"round_{round:03d}")))
+        ask(annotator, pool, questions_of(record.stage(f"round_{round:03d}")), e.photos)
     record.check_books()
     for round in range(record.done, 0 if record.stopped else budget.rounds + 1):
         stage = record.stage(f"round_{round:03d}")
         with e.profile.round(round) if stage is None else nullcontext():  # half a round has no times to compare
             if stage is None:
-                _check_classes(pool, e.data.pool.classes, budget)
+                arrived = with_arrivals(experiment, pool, record.rounds, table.note)
+                if arrived is not experiment:
+                    experiment, learner = arrived, None
+                    e, annotator, _ = with_annotator(experiment, record.folder, record.ledger.lines)
+                _check_classes(pool, e)
                 learner = learner_of(e, round, learner)
                 if e.trainer.warm_start and learner.posterior is None and goes_on(e, round):
                     learner.load_warm_start(record.checkpoint(round - 1))
@@ -65,7 +73,7 @@ def run(experiment: Experiment, record: Record, table: RoundTable | None = None)
                     record.store_stage(f"round_{round:03d}", stage)
             line, questions = stage["line"], questions_of(stage)
             with e.profile.stage("annotate"):
-                line["annotate_s"] = ask(annotator, pool, questions)
+                line["annotate_s"] = ask(annotator, pool, questions, e.photos)
             with e.profile.stage("record"):
                 images, answers, nearest = _shown(e.data, pool, questions)
                 summary = final_numbers([*record.rounds, line]) if line["stopped"] else None
@@ -80,13 +88,14 @@ def questions_of(stage: Line | None) -> list[Question]:
     return [Question(**question) for question in stage["questions"]] if stage else []
 
 
-def ask(annotator: Annotator, pool: Pool, questions: list[Question]) -> float:
+def ask(annotator: Annotator, pool: Pool, questions: list[Question], photos: Growing | None = None) -> float:
     """Put the questions that have no answer yet; each answer is in the ledger before the next. Returns seconds.
 
     Raises `PoolError` when the annotator answers what was not asked, or leaves questions unanswered, and for classes that the
     config does not name; `Waiting` when people have not answered yet.
     """
     begin = time.perf_counter()
+    add_answers_of_folders(photos, pool, _open(pool, questions))
     asked = {question.index: question for question in questions}
     for answer in annotator.annotate(_open(pool, questions)):
         question = answer.about or asked.get(answer.index)
@@ -132,12 +141,16 @@ def final_numbers(lines: list[Line]) -> dict[str, float]:
     return numbers
 
 
-def _initial(e: Experiment, record: Record) -> list[Question]:
-    """The initial purchase, stored before anyone is asked. It depends on dataset, budget and seed only: compared runs share it."""
+def _initial(e: Experiment, pool: Pool, record: Record) -> list[Question]:
+    """The initial purchase, stored before anyone is asked. It depends on dataset, budget and seed only: compared runs share it.
+
+    Labels that a folder gives are a part of it.
+    """
     stage = record.stage("initial")
     if stage is None:
-        labels, everything = e.data.pool.labels, np.arange(len(e.data.pool))
+        labels, everything = e.data.pool.labels, candidates(e.data, pool)
         n_chosen, n_validation = e.budget.split(e.budget.initial_size(len(e.data.pool)), initial=True)
+        n_chosen, n_validation = _at_most(len(everything), max(0, n_chosen - pool.usable), n_validation)
         stream = generator(e.seed, 0, "initial")
         chosen = draw_initial(labels, everything, n_chosen, e.budget.initial_set, e.data.pool.n_classes, stream)
         rest = np.setdiff1d(everything, chosen)
@@ -150,11 +163,16 @@ def _initial(e: Experiment, record: Record) -> list[Question]:
     return questions_of(stage)
 
 
-def _check_classes(pool: Pool, classes: tuple[str, ...], budget: Budget) -> None:
+def _at_most(n: int, n_chosen: int, n_validation: int) -> tuple[int, int]:
+    """A purchase from a pool of `n` images: more may come later into one that grows."""
+    return min(n_chosen, n), min(n_validation, n - min(n_chosen, n))
+
+
+def _check_classes(pool: Pool, e: Experiment) -> None:
     """A classifier needs two classes. An empty start is allowed: the first query is then made by an untrained network. Of people's
     answers nothing is thrown away: the next images may show another class.
     """
-    seen = pool.training().certain.labels.unique().tolist()
+    seen, classes, budget = pool.training().certain.labels.unique().tolist(), e.data.pool.classes, e.budget
     if len(seen) < 2 and len(pool.ledger.lines) > 0:
         only = f"1 ({classes[seen[0]]})" if seen else "none"
         if pool.rules.people:
@@ -179,11 +197,15 @@ def _fit_evaluate_query(e: Experiment, learner: Learner, pool: Pool, round: int,
         fitted = learner.fit(training, validation, round)
     with e.profile.stage("evaluate"), _timed(seconds, "evaluate_s"):
         test_rows = torch.arange(len(e.data.test))
-        test = evaluate(
-            learner.mean_log_probs(TEST, test_rows, f"round {round}: test"),
-            torch.from_numpy(e.data.test.labels),
-            e.data.test.classes,
-            e.costs,
+        test = (
+            evaluate(
+                learner.mean_log_probs(TEST, test_rows, f"round {round}: test"),
+                torch.from_numpy(e.data.test.labels),
+                e.data.test.classes,
+                e.costs,
+            )
+            if len(test_rows)
+            else None
         )
         held_out = (
             evaluate(
@@ -199,7 +221,7 @@ def _fit_evaluate_query(e: Experiment, learner: Learner, pool: Pool, round: int,
         "train": len(training),
         "validation": len(validation),
         **({"soft": training.n_soft} if pool.rules.unsure == "soft" else {}),
-        **{f"test/{key}": value for key, value in test.metrics.items()},
+        **{f"test/{key}": value for key, value in (test.metrics if test else {}).items()},
         **{f"validation/{key}": value for key, value in held_out.items()},
         **pool.agreement(round),
         **pool.people(round),
@@ -211,18 +233,20 @@ def _fit_evaluate_query(e: Experiment, learner: Learner, pool: Pool, round: int,
         "round": round,
         "step": pool.bought,
         "line": line,
-        "evaluation": test.as_dict(),
+        "evaluation": test.as_dict() if test else None,
         "questions": [],
         "pool_scores": None,
     }
     if line["stopped"] is None:
-        candidates = torch.from_numpy(pool.unasked())
-        n_chosen, n_validation = e.budget.split(e.budget.size(round))
+        to_ask = torch.from_numpy(candidates(e.data, pool))
+        n_chosen, n_validation = _at_most(len(to_ask), *e.budget.split(e.budget.size(round)))
+        if not len(to_ask):
+            return stage
         strategy = e.strategy.at(round, pool.bought)
-        picked = _pick(e, strategy, learner, candidates, n_chosen, training, validation, round)
+        picked = _pick(e, strategy, learner, to_ask, n_chosen, training, validation, round)
         line |= picked.seconds
         with e.profile.stage("annotate"):
-            questions = _questions(e, learner, picked, candidates, n_validation, [training, validation], round)
+            questions = _questions(e, learner, picked, to_ask, n_validation, [training, validation], round)
         stage["questions"] = [asdict(question) for question in questions]
         stage["pool_scores"] = _histogram(picked.pool_scores)
     return stage

@@ -123,6 +123,11 @@ class Pool:
         self.ledger.append(line)
         self._note(line)
 
+    def grow(self, ids: list[str]) -> None:
+        """More images: `ids` begins with those known so far."""
+        self._asked = np.append(self._asked, np.zeros(len(ids) - len(self.ids), dtype=bool))
+        self.ids = ids
+
     @property
     def bought(self) -> int:
         return n_bought(self.ledger.lines, self.count_validation)

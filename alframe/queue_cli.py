@@ -151,10 +151,9 @@ class _Run:
             raise RunFolderError(
                 f"Expected a run with annotator=queue or label_studio, got {node.get('_target_')} in {folder}."
             )
-        provenance = read_json(folder / "provenance.json", ("classes", "n_pool"))
+        provenance = read_json(folder / "provenance.json", ("classes",))
         if provenance is None:
             raise RunFolderError(f"Expected provenance.json in {folder}, got none; run its command, which writes it.")
-        self.n_pool = provenance["n_pool"]
         self.ledger = read_jsonl(folder / "ledger.jsonl", LEDGER, mend=False) if ledger is None else ledger
         options = {key: node[key] for key in inspect.signature(kind).parameters if key in node}
         self.annotator = kind(
@@ -190,12 +189,8 @@ class _Run:
 
     def ids(self) -> list[str]:
         """The ids of the pool as far as they are known here: those of the images that were asked about."""
-        ids = [""] * self.n_pool
-        for line in self.ledger:
-            ids[line["index"]] = line["id"]
-        for question in self.questions:
-            ids[question.index] = question.id
-        return ids
+        known = {line["index"]: line["id"] for line in self.ledger} | {q.index: q.id for q in self.questions}
+        return [known.get(index, "") for index in range(max(known, default=-1) + 1)]
 
 
 def _config(path: Path) -> dict[str, Any]:

@@ -49,6 +49,7 @@ class Record:
             )
             _discard(folder, begin=overwrite)
             extends, changed = self._compare_config()
+            self.reopened = False
             self.rounds: list[dict[str, Any]] = read_jsonl(folder / "rounds.jsonl", ("round", "labels"))
             if extends:
                 self._reopen_last_round()
@@ -230,7 +231,9 @@ class Record:
         stage = self.stage(f"round_{last:03d}")
         if stage is not None and stage["line"].get("stopped"):
             (self.folder / "queries" / f"round_{last:03d}.json").unlink()
+            self.reopened = True
         if self.stopped:
+            self.reopened = True
             self.rounds.pop()
             write_atomically(self.folder / "rounds.jsonl", "".join(json.dumps(line) + "\n" for line in self.rounds))
 

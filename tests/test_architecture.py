@@ -30,6 +30,7 @@ TIERS = [
     {"profile"},
     {"query", "record", "reason"},
     {"experiment"},
+    {"growth"},
     {"loop", "checks"},
     {"config"},
     {"handover"},

@@ -29,6 +29,11 @@ class Annotator(Protocol):
         ...
 
 
+def knows_labels(factory: Callable[..., Annotator]) -> bool:
+    """Whether an annotator is told the pool's true labels, so that it can answer for those images only that have one."""
+    return "labels" in inspect.signature(factory).parameters
+
+
 def make_annotator(factory: Callable[..., Annotator], **available: Any) -> Annotator:
     """Call `factory` with those of `available` that it names: an annotator for people has no use for the labels."""
     named = inspect.signature(factory).parameters

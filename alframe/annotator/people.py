@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import torch
 
-from alframe.consensus import CHECKS, UNANSWERED, Line, Rules, majority, same_name, vote
+from alframe.consensus import CHECKS, GIVEN, UNANSWERED, Line, Rules, majority, same_name, vote
 from alframe.errors import expect
 from alframe.images import Data
 from alframe.rng import generator
@@ -86,10 +86,10 @@ class People:
     # -- what was said -------------------------------------------------------------------------------------------------
 
     def said(self, round: int) -> dict[tuple[bool, int], dict[str, Line]]:
-        """The last answer of each person in `round`, by (whether it is a check, index)."""
+        """The last answer of each person to a question of `round`, by (whether it is a check, index)."""
         found: dict[tuple[bool, int], dict[str, Line]] = {}
         for line in self.ledger:
-            if line["round"] == round:
+            if line["round"] == round and line["kind"] != GIVEN:
                 found.setdefault((line["kind"] in CHECKS, line["index"]), {})[line["annotator"]] = line
         return found
 

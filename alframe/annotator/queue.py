@@ -81,6 +81,7 @@ class Queue(People):
         if not questions:
             return
         self._write(questions)
+        self._replace_pictures(questions)
         mistakes, files = [], self.files(questions[0].round)
         for person, path in files.items():
             try:
@@ -254,10 +255,28 @@ class Queue(People):
         images = self.data.pool
         if len(images.shape) != 3:
             return None  # features: there is nothing to look at
-        path = self.place / "images" / f"{id}.png"
+        return self._export(id, index)
+
+    def _export(self, id: str, index: int) -> Path:
+        """Writes the image as the network sees it; gives the path from `place` on."""
+        assert self.data is not None
+        path = self._exported(id)
         path.parent.mkdir(parents=True, exist_ok=True)
-        rgb(images.pixels[index]).save(path)
+        rgb(self.data.pool.pixels[index]).save(path)
         return path.relative_to(self.place)
+
+    def _exported(self, id: str) -> Path:
+        return self.place / "images" / f"{id}.png"
+
+    def _replace_pictures(self, questions: Sequence[Question]) -> None:
+        """A photo that is gone from where the file of questions says, or has another name, is exported: the question stays."""
+        index = self.place / "images.json"
+        known: dict[str, str] = read_json(index, ()) or {}
+        lost = [q for q in questions if q.id in known and not (self.place / known[q.id]).is_file()]
+        if self.data is None or not lost:
+            return
+        known |= {question.id: str(self._export(question.id, question.index)) for question in lost}
+        write_atomically(index, json.dumps(known))
 
     def _what_to_do(self, questions: Sequence[Question], n_left: int) -> str:
         files = [path for person, path in self.files(questions[0].round).items() if self.missing(questions, person)]
@@ -268,8 +287,15 @@ class Queue(People):
         return (
             f"Waiting for {n_left} of {self.n_asked(questions)} answers of round {questions[0].round}: fill the column answer in "
             f"{where} ({', '.join(self.classes)}, unsure{lean}, skip, bad image, or {NEW} NAME), "
-            f"save, and run the same command again.{''.join(notes)}"
+            f"save, and run the same command again.{''.join(notes)}{self._where_gone(questions)}"
         )
+
+    def _where_gone(self, questions: Sequence[Question]) -> str:
+        """Where the photos are that the files of questions name and that lie elsewhere by now."""
+        if self.data is None or self.data.root is None:
+            return ""
+        n = sum(self._exported(question.id).is_file() for question in questions)
+        return f" Photos that are gone or renamed since ({n}): {self.place / 'images'}, by id." if n else ""
 
 
 def has_answers(folder: Path) -> bool:

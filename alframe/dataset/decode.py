@@ -66,20 +66,7 @@ def decode_files(
     None, for mixed sizes with `size` None, and if no file is readable.
     """
     broken: dict[int, str] = {}
-    if size is None or channels is None:
-        heads = _each(files, lambda i: read_head(files[i]), "reading headers", broken, skip_broken)
-        if size is None:
-            _expect_one(files, heads, lambda h: f"{h.height}x{h.width} pixels", "size", "dataset.size=64, for instance")
-        if channels is None:
-            advice = "dataset.channels=1 (all grey) or dataset.channels=3 (all colour)"
-            _expect_one(
-                files, heads, lambda h: f"{h.channels} channel{'s' * (h.channels > 1)}", "channel count", advice
-            )
-        head = next(iter(heads.values()))
-        shape = (channels or head.channels, size or head.height, size or head.width)
-    else:
-        shape = (channels, size, size)
-
+    shape = common_shape(files, size, channels, broken, skip_broken=skip_broken)
     readable = [i for i in range(len(files)) if i not in broken]
     pixels = (allocate or _in_memory)((len(readable), *shape))
 
@@ -94,6 +81,30 @@ def decode_files(
         pixels = pixels[: len(rows)]
     kept = np.array([readable[row] for row in rows], dtype=np.int64)
     return Decoded(pixels, kept, tuple(files[i] for i in sorted(set(range(len(files))) - set(kept))))
+
+
+def common_shape(
+    files: Sequence[Path],
+    size: int | None,
+    channels: Literal[1, 3] | None,
+    broken: dict[int, str],
+    *,
+    skip_broken: bool,
+) -> tuple[int, int, int]:
+    """(channels, height, width) of the decoded images; files are looked at only where an option leaves it to them.
+
+    Unreadable ones go to `broken`. Raises DataError as `decode_files` does.
+    """
+    if size is not None and channels is not None:
+        return channels, size, size
+    heads = _each(files, lambda i: read_head(files[i]), "reading headers", broken, skip_broken)
+    if size is None:
+        _expect_one(files, heads, lambda h: f"{h.height}x{h.width} pixels", "size", "dataset.size=64, for instance")
+    if channels is None:
+        advice = "dataset.channels=1 (all grey) or dataset.channels=3 (all colour)"
+        _expect_one(files, heads, lambda h: f"{h.channels} channel{'s' * (h.channels > 1)}", "channel count", advice)
+    head = next(iter(heads.values()))
+    return channels or head.channels, size or head.height, size or head.width
 
 
 def read_head(file: Path) -> Head:

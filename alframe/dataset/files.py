@@ -13,6 +13,8 @@ from alframe.dataset.decode import POLICY, decode_files
 from alframe.errors import DataError
 from alframe.images import ImageSet
 
+FOLDERS = {"train": 0, "val": 1, "valid": 1, "validation": 1, "test": 2}  # name: group
+TEST = 2
 NOT_IMAGES = {"thumbs.db", "desktop.ini"}  # left by file browsers; hidden files are passed over too
 
 

@@ -1,21 +1,27 @@
 """Any folder of images with a subfolder for each class."""
 
-from dataclasses import dataclass
+import logging
+import shutil
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from filelock import FileLock
 
 from alframe.dataset.augment import Augmentation
-from alframe.dataset.cache import part
-from alframe.dataset.files import Files, existing_folder, files_of_classes, list_classes
+from alframe.dataset.cache import cache_folder, part
+from alframe.dataset.decode import POLICY
+from alframe.dataset.files import FOLDERS, TEST, Files, existing_folder, files_of_classes, list_classes
+from alframe.dataset.growing import Growing
+from alframe.dataset.photos import PhotoFolder
 from alframe.dataset.split import check_sizes, divide, limit
-from alframe.errors import DataError, expect
+from alframe.errors import DataError, RunFolderError, expect
 from alframe.images import Augment, Data
 
 WHAT = "a folder with a subfolder of images for each class (or with train/<class> and test/<class>)"
-FOLDERS = {"train": 0, "val": 1, "valid": 1, "validation": 1, "test": 2}  # name: group
-TEST = 2
+LATER = ("root", "normalization", "augmentation", "how_to_get")
+"""Options that change no decoded image, and the root, which the cache's key has as the source."""
 AUGMENTATION = Augmentation(flip=True, vertical_flip=False, crop=8, brightness=0.1)
 
 
@@ -27,9 +33,14 @@ class ImageFolder:
     the images of train and of val (valid, validation) may be labelled, since validation labels are bought too; those of test are
     the test set, or `test_share` as above where there is no test folder. Groups: 0 train, 1 val, 2 test in that layout, else None.
     Files in deeper folders count; `pattern` chooses among them ("**/*.jpg"). `channels` null takes what all files have.
-    `skip_broken` leaves out files that cannot be read and says how many. How files become arrays is told in `decode.py`.
-    `how_to_get` ends the message about a missing root. Raises DataError for a missing root, class folders without an image,
-    fewer than two classes, classes that only the test folder has, and files that cannot be decoded to one shape.
+    `classes` gives the classes another order than by name. `skip_broken` leaves out files that cannot be read and says how many.
+    How files become arrays is told in `decode.py`. `how_to_get` ends the message about a missing root. Raises DataError for a
+    missing root, class folders without an image, fewer than two classes, classes that only the test folder has, and files that
+    cannot be decoded to one shape.
+
+    With `root`/`unlabelled`/... beside either layout those photos are asked about, and people label them. What lies in class folders
+    is labelled already: the test set (test/<class>, else `test_share` of them) and training images; there may be none, and class
+    folders may be empty, or missing where `classes` names them. A run looks at the folder again before every round (`growing.py`).
     """
 
     root: str | Path | None = None
@@ -37,6 +48,8 @@ class ImageFolder:
     size: int | None = 128
     channels: Literal[1, 3] | None = None
     pattern: str = "**/*"
+    classes: list[str] | None = None
+    unlabelled: str = "unlabelled"
     skip_broken: bool = False
     test_share: float = 0.25
     pool_size: int | None = None
@@ -52,10 +65,19 @@ class ImageFolder:
         expect(
             bool(self.pattern), "Expected dataset.pattern to be a pattern of paths such as **/*.jpg, got an empty one."
         )
+        expect(bool(self.unlabelled), "Expected dataset.unlabelled to be the name of a folder, got an empty one.")
+        expect(
+            self.classes is None or len(set(self.classes)) == len(self.classes),
+            f"Expected different names in dataset.classes, got {self.classes}.",
+        )
 
     def load(self, cache: Path) -> Data:
         root = existing_folder(self.root, WHAT, self.how_to_get).resolve()
-        files = _parted(root, self.pattern) if _is_parted(root) else _flat(root, self.pattern)
+        if self.grows:
+            return self._load_growing(cache)
+        files = (
+            _parted(root, self.pattern, self.classes) if _is_parted(root) else _flat(root, self.pattern, self.classes)
+        )
         images = files.load(cache, self.name, size=self.size, channels=self.channels, skip_broken=self.skip_broken)
         lost = sorted(set(np.unique(files.labels)) - set(np.unique(images.labels)))
         if lost:
@@ -81,22 +103,55 @@ class ImageFolder:
             )
         return Data(self.name, pool, test, self.augmentation, self.normalization, root)
 
+    @property
+    def grows(self) -> bool:
+        """Whether there is a folder of unlabelled photos, into which more may come."""
+        return self.root is not None and (Path(self.root).expanduser() / self.unlabelled).is_dir()
+
+    def growing(self, folder: Path, *, mend: bool = True) -> Growing:
+        """The history of the pool, kept in `folder`. Reads nothing of the photos. Raises ConfigError for options of a fixed pool."""
+        for option, value in (("pool_size", self.pool_size), ("test_size", self.test_size)):
+            expect(
+                value is None,
+                f"Expected dataset.{option}=null for a pool that photos come into, got {value}; take photos out of the folder instead.",
+            )
+        given = {f.name: getattr(self, f.name) for f in fields(PhotoFolder)}
+        classes = None if self.classes is None else tuple(self.classes)
+        return Growing(folder, PhotoFolder(**{**given, "classes": classes}), mend=mend)
+
+    def _load_growing(self, cache: Path) -> Data:
+        """The photos of now, and those that earlier calls found. A run has a history of its own, by rounds."""
+        parameters = {"policy": POLICY} | {f.name: getattr(self, f.name) for f in fields(self) if f.name not in LATER}
+        folder = cache_folder(cache, self.name, parameters, str(self.root))
+        cache.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            try:
+                growing = self.growing(folder)
+            except RunFolderError:  # damaged: anything in the cache may be built again
+                shutil.rmtree(folder)
+                growing = self.growing(folder)
+            growing.take_in(0, again=True)
+            for note in growing.told()[1:]:
+                logging.getLogger("alframe").warning("%s: %s", self.name, note)
+            return growing.data()
+
 
 def _is_parted(root: Path) -> bool:
     """Whether train/<class> is there; a folder `train` of images is the class of the trains."""
     return (root / "train").is_dir() and bool(list_classes(root / "train"))
 
 
-def _flat(root: Path, pattern: str) -> Files:
-    classes = _expect_two(list_classes(root), root)
+def _flat(root: Path, pattern: str, named: list[str] | None) -> Files:
+    classes = _expect_two(_named(list_classes(root), named, root), root)
     found = files_of_classes(root, classes, pattern)
     labels = np.array([classes.index(name) for _, name in found], dtype=np.int64)
     return Files(root, tuple(file for file, _ in found), labels, tuple(classes))
 
 
-def _parted(root: Path, pattern: str) -> Files:
+def _parted(root: Path, pattern: str, named: list[str] | None) -> Files:
     of_folder = {folder: list_classes(root / folder) for folder in FOLDERS if (root / folder).is_dir()}
-    classes = sorted({name for folder, names in of_folder.items() if FOLDERS[folder] != TEST for name in names})
+    found_classes = {name for folder, names in of_folder.items() if FOLDERS[folder] != TEST for name in names}
+    classes = _named(sorted(found_classes), named, root)
     _expect_two(classes, root / "train")
     foreign = sorted(set(of_folder.get("test", [])) - set(classes))
     if foreign:
@@ -111,6 +166,17 @@ def _parted(root: Path, pattern: str) -> Files:
     ]
     files, labels, groups = zip(*found, strict=True)
     return Files(root, files, np.array(labels, np.int64), tuple(classes), np.array(groups, np.int64))
+
+
+def _named(folders: list[str], named: list[str] | None, root: Path) -> list[str]:
+    """The classes in the order of `named`, if that is given; it must name each of the `folders` and no other."""
+    if named is not None and set(folders) != set(named):
+        apart = sorted(set(folders) ^ set(named))[0]
+        raise DataError(
+            f"Expected dataset.classes ({', '.join(named)}) to be the class folders of {root}, got {', '.join(folders) or 'none'}; "
+            f"add or remove {apart}."
+        )
+    return folders if named is None else list(named)
 
 
 def _expect_two(classes: list[str], root: Path) -> list[str]:

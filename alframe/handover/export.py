@@ -16,7 +16,7 @@ from alframe.handover import labels, onnx
 from alframe.handover.predictor import Predictor, Tensors, load, save
 from alframe.handover.readme import readme
 from alframe.handover.spec import Spec
-from alframe.handover.trained import CHECKED, Trained, capture, retrieve
+from alframe.handover.trained import Trained, capture, images_to_check, retrieve
 
 MODEL, ONNX, LABELS, IMAGES, MANIFEST, README = (
     "model.safetensors", "model.onnx", "labels.csv", "images", "manifest.json", "README.txt",
@@ -103,10 +103,10 @@ def _write(
     folder: Path, trained: Trained, spec: Spec, tensors: Tensors, images: bool, with_onnx: bool, say: Say
 ) -> dict[str, Any]:
     """All files of the export; the manifest last, for it holds the others' digests."""
-    pool, test = trained.experiment.data.pool, trained.experiment.data.test
+    pool = trained.experiment.data.pool
     save(folder / MODEL, spec, tensors)
     predictor = load(folder / MODEL, torch.device("cpu"))
-    checks = _write_onnx(folder / ONNX, predictor, test.pixels[:CHECKED], say) if with_onnx else {}
+    checks = _write_onnx(folder / ONNX, predictor, images_to_check(trained.experiment)[1], say) if with_onnx else {}
     found = labels.labelled(trained)
     show = trained.experiment.show_progress
     files = labels.write_images(folder / IMAGES, found, pool, trained.classes, show) if images else None
@@ -134,7 +134,7 @@ def _write_onnx(path: Path, predictor: Predictor, images: Any, say: Say) -> dict
     onnx.write(path, predictor)
     apart = onnx.difference(path, predictor, images)
     say(
-        f"{path.name}: probabilities within {apart:.1e} of PyTorch's on {len(images)} test images ({what_onnx_gives(predictor)})"
+        f"{path.name}: probabilities within {apart:.1e} of PyTorch's on {len(images)} images ({what_onnx_gives(predictor)})"
     )
     return {"onnx": {"max_abs_difference": apart, "images": len(images), "gives": what_onnx_gives(predictor)}}
 
@@ -151,7 +151,9 @@ def _told(trained: Trained) -> str:
     state = "" if trained.stopped else " of an unfinished run"
     apart = trained.difference
     same = "come out exactly" if apart == 0 else f"come out within {apart:.1g}"
-    return f"round {trained.round}{state}, {trained.line['labels']} labels; {trained.how}; its test metrics {same}"
+    of = next((of for of in ("test", "validation") if f"{of}/accuracy" in trained.line), None)
+    checked = f"its {of} metrics {same}" if of else "nothing was measured, so nothing is checked"
+    return f"round {trained.round}{state}, {trained.line['labels']} labels; {trained.how}; {checked}"
 
 
 def _numbers(tensor: torch.Tensor | None) -> list[float] | None:

@@ -58,7 +58,7 @@ def readme(spec: Spec, predictor: Predictor, checks: dict, *, images: bool) -> s
         labels=run["labels"],
         state="finished" if run["finished"] else "not finished",
         folder=run["folder"],
-        metrics=f"On its test images: {test}.",
+        metrics=f"On its test images: {test}." if test else "It had no test images.",
         members=f"{spec.members} network{'s' * (spec.members > 1)}, {predictor.uncertainty.n_draws} draws",
         onnx=ONNX.format(n=len(spec.classes), gives=onnx["gives"], apart=onnx["max_abs_difference"]) if onnx else "",
         onnx_python=ONNX_PYTHON if onnx else "",

@@ -9,15 +9,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from alframe.config import Plan, stored_plan
 from alframe.consensus import Rules
 from alframe.errors import DataError, RunFolderError
 from alframe.experiment import Experiment, goes_on, learner_of, with_annotator, with_classes
+from alframe.growth import photos_of
 from alframe.handover.predictor import BATCH, Predictor, Tensors, flat
 from alframe.handover.spec import SAME, STRETCH, Spec, describe
-from alframe.learner import TEST, Learner
+from alframe.learner import POOL, TEST, Learner
 from alframe.metrics import evaluate
 from alframe.pool import Ledger, Pool
 from alframe.storage import read_json
@@ -96,7 +98,9 @@ def retrieve(folder: Path, *, device: str | None = None, progress: bool = True, 
     torch.set_num_threads(int(launch.get("device", {}).get("threads", torch.get_num_threads())))
     line = rounds[-1]
     ledger = read_lines(folder / "ledger.jsonl")
-    experiment, _, rules = with_annotator(plan.experiment(plan.dataset.load(plan.cache)), folder, ledger)
+    photos = photos_of(plan.dataset, folder, mend=False)
+    data = plan.dataset.load(plan.cache) if photos is None else photos.data()
+    experiment, _, rules = with_annotator(plan.experiment(data), folder, ledger)
     experiment = _as_trained(experiment, folder, int(line["round"]))
     learner, how = _learner(experiment, folder, ledger, rules, int(line["round"]))
     trained = Trained(folder, plan, experiment, learner, line, bool(line.get("stopped")), ledger, rules, how, 0.0)
@@ -111,13 +115,14 @@ def retrieve(folder: Path, *, device: str | None = None, progress: bool = True, 
 
 def _as_trained(e: Experiment, folder: Path, round: int) -> Experiment:
     """The experiment with as many classes as the networks of `round` have outputs: the config may have named others since."""
-    stage = read_json(folder / "queries" / f"round_{round:03d}.json", ("evaluation",))
-    n = len(stage["evaluation"]["classes"]) if stage else e.data.pool.n_classes
-    return with_classes(e, e.data.pool.classes[:n])
+    stage = read_json(folder / "queries" / f"round_{round:03d}.json", ("evaluation", "questions")) or {}
+    asked = next((q["probs"] for q in stage.get("questions", ()) if q["probs"]), e.data.pool.classes)
+    measured = stage.get("evaluation") or {"classes": asked}  # without test images nothing is measured
+    return with_classes(e, e.data.pool.classes[: len(measured["classes"])])
 
 
 def capture(trained: Trained) -> tuple[Spec, Tensors]:
-    """All that predicts like the run's posterior on raw images, checked on its first test images. Raises `DataError` if it does not."""
+    """All that predicts like the run's posterior on raw images, checked on its first images. Raises `DataError` if it does not."""
     e, learner, config = trained.experiment, trained.learner, trained.plan.identity
     if len(e.data.pool.shape) != 3:
         raise DataError(
@@ -149,11 +154,17 @@ def capture(trained: Trained) -> tuple[Spec, Tensors]:
     return replace(spec, run={**spec.run, "predictions_differ_by": apart}), tensors
 
 
+def images_to_check(e: Experiment) -> tuple[str, np.ndarray]:
+    """The first test images, or of a run without any the first of the pool: which they are, and their pixels."""
+    which, images = (TEST, e.data.test) if len(e.data.test) else (POOL, e.data.pool)
+    return which, np.array(images.pixels[:CHECKED])
+
+
 def _check(trained: Trained, predictor: Predictor) -> float:
-    """The largest difference of a probability, what is handed over from the run's own networks, on test images."""
-    n = min(CHECKED, len(trained.experiment.data.test))
-    own = trained.learner.mean_log_probs(TEST, torch.arange(n)).exp()
-    images = torch.from_numpy(trained.experiment.data.test.pixels[:n].copy())
+    """The largest difference of a probability, what is handed over from the run's own networks, on images to check with."""
+    which, pixels = images_to_check(trained.experiment)
+    own = trained.learner.mean_log_probs(which, torch.arange(len(pixels))).exp()
+    images = torch.from_numpy(pixels)
     apart = max(
         float((predictor.predict(batch).mean_log_probs.exp().cpu() - reference).abs().max())
         for batch, reference in zip(images.split(BATCH), own.split(BATCH), strict=True)
@@ -198,20 +209,25 @@ def examples(e: Experiment, ledger: list[Line], rules: Rules, round: int) -> tup
 
 
 def _difference(trained: Trained) -> tuple[float, str]:
-    """The largest difference of a test metric from the stored one, and which it is."""
+    """The largest difference of a metric from the stored one, and which it is; 0 where the run measured nothing."""
     e, stored = trained.experiment, trained.line
-    rows = torch.arange(len(e.data.test))
-    log_probs = trained.learner.mean_log_probs(TEST, rows, f"round {trained.round}: test")
-    metrics = evaluate(log_probs, torch.from_numpy(e.data.test.labels), e.data.test.classes, e.costs).metrics
+    of, which, rows, labels = "test", TEST, torch.arange(len(e.data.test)), torch.from_numpy(e.data.test.labels)
+    if not len(rows):  # photos without a test set: what is known of the run's networks are their validation metrics
+        held_out = examples(e, trained.ledger, trained.rules, trained.round)[1]
+        of, which, rows, labels = "validation", POOL, held_out.rows, held_out.labels
+    if not len(rows):
+        return 0.0, "nothing that was measured"
+    log_probs = trained.learner.mean_log_probs(which, rows, f"round {trained.round}: {of}")
+    metrics = evaluate(log_probs, labels, e.data.pool.classes, e.costs).metrics
     apart = {
-        name: abs(value - stored[f"test/{name}"]) / max(1.0, abs(stored[f"test/{name}"]))
+        name: abs(value - stored[f"{of}/{name}"]) / max(1.0, abs(stored[f"{of}/{name}"]))
         for name, value in metrics.items()
-        if isinstance(stored.get(f"test/{name}"), int | float) and math.isfinite(stored[f"test/{name}"])
+        if isinstance(stored.get(f"{of}/{name}"), int | float) and math.isfinite(stored[f"{of}/{name}"])
     }
     if not apart:
         return math.nan, "none to compare with"
     worst = max(apart, key=lambda name: apart[name])
-    return apart[worst], f"{worst} {metrics[worst]:.4f} where rounds.jsonl has {stored[f'test/{worst}']:.4f}"
+    return apart[worst], f"{worst} {metrics[worst]:.4f} where rounds.jsonl has {stored[f'{of}/{worst}']:.4f}"
 
 
 def _origin(trained: Trained, config: dict[str, Any]) -> dict[str, Any]:

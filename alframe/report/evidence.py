@@ -27,6 +27,7 @@ class Evidence:
     n_test: int | None = None
     near_duplicates: dict[str, Any] | None = None
     looked_for_duplicates: bool = False
+    grows: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ def read_evidence(folder: Path) -> Evidence:
         n_test=n_test if isinstance(n_test, int) else None,
         near_duplicates=found if isinstance(found, dict) else None,
         looked_for_duplicates="near_duplicates" in provenance,
+        grows=provenance.get("grows") is True,
     )
 
 

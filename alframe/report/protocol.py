@@ -179,6 +179,17 @@ def _lacks(grid: Sequence[int], every: Sequence[int]) -> str:
     return f"not at {first(lacking)}" if lacking else f"at all {len(every)}"
 
 
+def _growing_pools(study: Study) -> Iterator[ProtocolWarning]:
+    for section in study.sections:
+        grows = [str(run.folder) for run in section.runs if study.of(run).grows]
+        if grows and len(section.runs) > 1:
+            yield ProtocolWarning(
+                "growing-pools",
+                f"{section.title}: photos could come into the pools of {counted(len(grows), 'run')} while they ran: {first(grows)}.",
+                "Compare on a folder that stays as it is: runs of different days had not the same photos to ask about.",
+            )
+
+
 def _left_out(study: Study) -> Iterator[ProtocolWarning]:
     used = {run.folder for section in study.sections for run in section.runs}
     left = [item for item in study.left if item.folder not in used]
@@ -223,6 +234,7 @@ CHECKS: dict[str, Callable[[Study], Iterable[ProtocolWarning]]] = {
     "too-few-seeds": _seeds,
     "unequal-seeds": _unequal_seeds,
     "unequal-label-grids": _label_grids,
+    "growing-pools": _growing_pools,
     "runs-left-out": _left_out,
     "missing-evidence": _missing_evidence,
 }

@@ -119,8 +119,10 @@ def metrics(runs: Iterable[Run]) -> list[str]:
 def _section(comparison: Comparison, metric: str | None, baseline: str) -> tuple[Section | None, list[LeftOut]]:
     runs = comparison.runs
     if metric is None:
-        binary = len(runs[0].classes) == 2 and BINARY_METRIC in metrics(runs)
-        metric = BINARY_METRIC if binary else MULTICLASS_METRIC
+        known = metrics(runs)
+        metric = BINARY_METRIC if len(runs[0].classes) == 2 and BINARY_METRIC in known else MULTICLASS_METRIC
+        if metric not in known and (instead := metric.replace("test/", "validation/")) in known:
+            metric = instead  # photos without a test set
     points, left = _points(comparison, metric)
     points, apart = _overlapping(points, comparison)
     left += apart

@@ -71,6 +71,7 @@ WRONG = {
     "different-devices": {"first": {"launches": [LAUNCH | {"device": {"type": "cuda", "name": "H100"}}]}},
     "near-duplicates": {"first": {"provenance": {"near_duplicates": {"exact": 1, "near": 30, "examples": []}}}},
     "unequal-label-grids": {"first": {"labels": [100, 110, 115]}},
+    "growing-pools": {"every": {"provenance": {"grows": True}}},
     "missing-evidence": {"first": {"launches": []}},
 }
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from alframe.dataset.base import Dataset
 from alframe.dataset.cache import IN_MEMORY_BYTES, Allocate, cached
+from alframe.errors import expect
 from alframe.images import Data, ImageSet
 
 
@@ -32,7 +33,9 @@ class Shifted:
     shift: Shift
 
     def load(self, cache: Path) -> Data:
+        """Raises ConfigError for a pool that photos come into."""
         data = self.dataset.load(cache)
+        expect(not data.grown, "Expected shift=none for unlabelled photos, got one; shifts are for studies.")
         return replace(data, name=f"{data.name} with {self.shift.title}", pool=self.shift.pool(data.pool, cache))
 
 

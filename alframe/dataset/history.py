@@ -1,0 +1,138 @@
+"""Every image that ever came into a pool, in the order of arrival, with its pixels: two files that only grow.
+
+`pool.jsonl` has a line an event, `pool.bin` the decoded images, test images first. What stands after the last line `settled` was never
+known to anyone, and is cut off.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from alframe.errors import RunFolderError
+from alframe.images import UNKNOWN, ImageSet
+from alframe.storage import read_jsonl, write_atomically
+
+HISTORY, PIXELS = "pool.jsonl", "pool.bin"
+BEGUN, ARRIVED, RENAMED, LABELLED, GONE, BACK, SETTLED = (
+    "begun", "arrived", "renamed", "labelled", "gone", "back", "settled",
+)  # fmt: skip
+
+Event = dict[str, Any]
+Stat = tuple[str, int, int]
+"""Name, size and time of a file: what is as it was need not be read again."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """An image that came in: where its file lies or lay, the class of its folder (or -1), and whether it is there no more."""
+
+    id: str
+    name: str
+    label: int
+    gone: bool = False
+
+
+class History:
+    """The files in `folder`. One process at a time may write; with `mend` false nothing is written. Raises RunFolderError for damage.
+
+    `rows` finds an image by its content and by the digest of a file that holds it, `seen` by what a file was when it was read last,
+    both as places among `images`. `given` has, by index in the pool, the class that a folder gave, and in which round.
+    """
+
+    def __init__(self, folder: Path, *, mend: bool) -> None:
+        self.folder, self.path = folder, folder / HISTORY
+        self.images: list[Kept] = []
+        self.n_test = 0
+        self.shape: tuple[int, ...] = ()
+        self.classes: tuple[str, ...] = ()
+        self.given: dict[int, tuple[int, int]] = {}
+        self.settled: list[tuple[int, int]] = []  # round, images
+        self.rows: dict[str, int] = {}
+        self.seen: dict[Stat, int] = {}
+        lines = read_jsonl(self.path, ("event", "round"), mend=mend)
+        whole = max((i for i, line in enumerate(lines, 1) if line["event"] == SETTLED), default=0)
+        if mend and whole < len(lines):
+            write_atomically(self.path, "".join(json.dumps(line) + "\n" for line in lines[:whole]))
+        for line in lines[:whole]:
+            self.happened(line)
+        pixels = folder / PIXELS
+        if self.images and (not pixels.is_file() or pixels.stat().st_size < self._n_bytes):
+            raise RunFolderError(
+                f"Expected {self._n_bytes} bytes of images in {pixels}, got fewer; restore the folder from a backup, or start again with run.overwrite=true."
+            )
+
+    @property
+    def last(self) -> int:
+        """The last round whose pool is settled; -1 before the first."""
+        return self.settled[-1][0] if self.settled else -1
+
+    def image_set(self) -> ImageSet:
+        """All images, test images first; pixels are mapped. Raises RunFolderError where they are not those that came in."""
+        pixels = np.memmap(self.folder / PIXELS, np.uint8, "r", shape=(len(self.images), *self.shape))
+        labels = np.array([image.label for image in self.images], dtype=np.int64)
+        whole = ImageSet(pixels, labels, self.classes, names=tuple(image.name for image in self.images))
+        if whole.ids != [image.id for image in self.images]:
+            raise RunFolderError(
+                f"Expected the images of {self.path} in {self.folder / PIXELS}, got others; restore the folder from a backup."
+            )
+        return whole
+
+    def open_pixels(self) -> BinaryIO:
+        """The file of pixels, to be written from the end of what is settled on."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / PIXELS
+        path.touch()
+        file = path.open("r+b")
+        file.truncate(self._n_bytes)
+        file.seek(self._n_bytes)
+        return file
+
+    @property
+    def _n_bytes(self) -> int:
+        return len(self.images) * int(np.prod(self.shape, dtype=np.int64)) if self.images else 0
+
+    def settle(self, round: int, events: Sequence[Event]) -> None:
+        """Write `events`, which happened already, and that `round` knows of no more. Their pixels are on the disk by now."""
+        last = self.happened({"round": round, "event": SETTLED, "images": len(self.images)})
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write("".join(json.dumps(event) + "\n" for event in [*events, last]))
+            file.flush()
+            os.fsync(file.fileno())
+
+    def happened(self, event: Event) -> Event:
+        """What an event does to what is known, the same when it happens and when it is read again."""
+        kind = event["event"]
+        if kind == BEGUN:
+            self.shape, self.classes = tuple(event["shape"]), tuple(event["classes"])
+        elif kind == SETTLED:
+            self.settled.append((event["round"], event["images"]))
+        elif kind == ARRIVED:
+            self._arrived(event)
+        else:
+            self._changed(event["index"], event)
+        return event
+
+    def _arrived(self, event: Event) -> None:
+        row, label = len(self.images), UNKNOWN if event["label"] is None else event["label"]
+        self.images.append(Kept(event["id"], event["name"], label))
+        self.n_test += event["test"]
+        self.rows[event["file"]] = self.rows[event["id"].rsplit("-", 1)[0]] = row
+        self.seen[event["name"], event["size"], event["mtime_ns"]] = row
+        if label != UNKNOWN and not event["test"]:
+            self.given[row - self.n_test] = (label, event["round"])
+
+    def _changed(self, index: int, event: Event) -> None:
+        row, kind = index + self.n_test, event["event"]
+        if kind == RENAMED:
+            self.images[row] = replace(self.images[row], name=event["name"])
+            self.seen[event["name"], event["size"], event["mtime_ns"]] = row
+        elif kind == LABELLED:
+            self.images[row] = replace(self.images[row], label=event["label"])
+            self.given[index] = (event["label"], event["round"])
+        else:
+            self.images[row] = replace(self.images[row], gone=kind == GONE)

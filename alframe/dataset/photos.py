@@ -1,0 +1,146 @@
+"""A folder into which photos come while a run goes on: what lies in it now, and what the folder says of each photo."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from alframe.console import progress
+from alframe.dataset.decode import PROGRESS_FROM, Head, attempts, common_shape, decode_file, read_head
+from alframe.dataset.files import FOLDERS, TEST, existing_folder, list_classes, list_files
+from alframe.errors import DataError
+from alframe.images import Augment
+
+WHAT = "a folder with unlabelled photos, and a subfolder for each class where some are labelled"
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A file: its `name` (the path from the root on), the class of its folder or None, and size and time, which tell a change."""
+
+    name: str
+    class_name: str | None
+    is_test: bool
+    size: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True)
+class PhotoFolder:
+    """`root`/`unlabelled`/** beside class folders, or beside train/<class>, val/<class> and test/<class>; see `ImageFolder`.
+
+    Files count whose name has the ending of an image. Nothing is read before a method is called.
+    """
+
+    root: str | Path | None
+    name: str
+    unlabelled: str
+    classes: tuple[str, ...] | None
+    size: int | None
+    channels: Literal[1, 3] | None
+    pattern: str
+    skip_broken: bool
+    test_share: float
+    split_seed: int
+    normalization: str
+    augmentation: Augment | None
+    how_to_get: str
+
+    @property
+    def path(self) -> Path:
+        """The root. Raises DataError if it is not there."""
+        return existing_folder(self.root, WHAT, self.how_to_get).resolve()
+
+    def places(self) -> list[tuple[Path, str | None, bool]]:
+        """(folder, its class or None, whether it is of the test set): class folders by name, the unlabelled one last."""
+        found: list[tuple[Path, str | None, bool]] = []
+        for name in list_classes(self.path):
+            folder, below = self.path / name, list_classes(self.path / name)
+            if name in FOLDERS and below and name not in (self.classes or ()):
+                found += [(folder / each, each, FOLDERS[name] == TEST) for each in below]
+            elif name != self.unlabelled:
+                found.append((folder, name, False))
+        return [*found, (self.path / self.unlabelled, None, False)]
+
+    def named_classes(self) -> tuple[str, ...]:
+        """`classes`, or else the names of the class folders, empty ones too, sorted.
+
+        Raises DataError for fewer than two, and for a class folder that is none of `classes`.
+        """
+        folders = sorted({name for _, name, _ in self.places() if name is not None})
+        classes = self.classes or tuple(folders)
+        if len(classes) < 2:
+            raise DataError(
+                f"Expected two or more classes for the photos in {self.path}, got {classes[0] if classes else 'none'}; make a folder for each "
+                f"beside {self.unlabelled}/ (it may be empty), or name them, as in 'dataset.classes=[good,defect]'."
+            )
+        foreign = [name for name in folders if name not in classes]
+        if foreign:
+            raise DataError(
+                f"Expected the class folders in {self.path} to be among dataset.classes ({', '.join(classes)}), got {foreign[0]}; "
+                "add it there, or rename the folder."
+            )
+        return classes
+
+    def listing(self) -> list[Photo]:
+        """Every photo that is there now, the labelled ones first, by path; a file that vanishes meanwhile is none."""
+        root, endings = self.path, Image.registered_extensions()
+        photos = []
+        for folder, class_name, is_test in self.places():
+            for file in list_files(folder, self.pattern):
+                if file.suffix.lower() not in endings:
+                    continue
+                try:
+                    stat = file.stat()
+                except FileNotFoundError:
+                    continue
+                name = file.relative_to(root).as_posix()
+                photos.append(Photo(name, class_name, is_test, stat.st_size, stat.st_mtime_ns))
+        return photos
+
+    def shape(self, photos: Sequence[Photo]) -> tuple[int, int, int]:
+        """(channels, height, width) of the arrays that all photos become. Raises DataError as `decode_files` does, but for broken files."""
+        return common_shape(self._files(photos), self.size, self.channels, {}, skip_broken=True)
+
+    def _files(self, photos: Sequence[Photo]) -> list[Path]:
+        root = self.path
+        return [root / photo.name for photo in photos]
+
+    def digests(self, photos: Sequence[Photo]) -> Iterator[tuple[Photo, str | None]]:
+        """Each with a hash of its file's bytes, or None where it cannot be read."""
+        files = self._files(photos)
+        outcomes = attempts(files, lambda i: file_digest(files[i]))
+        yield from zip(photos, (digest for digest, _ in outcomes), strict=True)
+
+    def decoded(
+        self, photos: Sequence[Photo], shape: tuple[int, int, int]
+    ) -> Iterator[tuple[Photo, tuple[np.ndarray, str] | None, str]]:
+        """Each with its pixels uint8 [c, h, w] and the hash of its file, or None and why it cannot be read."""
+        files = self._files(photos)
+
+        def work(i: int) -> tuple[np.ndarray, str]:
+            digest, head = file_digest(files[i]), read_head(files[i]) if self.size is None else None
+            if head is not None and (head.height, head.width) != shape[1:]:
+                raise ValueError(_other_size(head, shape))
+            pixels, stat = decode_file(files[i], shape), files[i].stat()
+            if (stat.st_size, stat.st_mtime_ns) != (photos[i].size, photos[i].mtime_ns):
+                raise ValueError("it is still being written")
+            return pixels, digest
+
+        outcomes = zip(photos, attempts(files, work), strict=True)
+        for photo, (result, why) in progress(outcomes, "decoding photos", len(files), len(files) > PROGRESS_FROM):
+            yield photo, result, why
+
+
+def file_digest(file: Path) -> str:
+    """A hash of the bytes of a file, in hexadecimal."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def _other_size(head: Head, shape: tuple[int, int, int]) -> str:
+    return f"{head.height}x{head.width} pixels, where the others have {shape[1]}x{shape[2]}; set dataset.size"

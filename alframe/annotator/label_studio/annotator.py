@@ -35,9 +35,10 @@ SHOWN_BY_BROWSERS = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp")
 
 @dataclass(frozen=True)
 class Given:
-    """What a person said of a task, and the seconds that it took."""
+    """What a person said of a task in the annotation of that number, and the seconds that it took."""
 
     task: Task
+    annotation: int
     who: str
     meaning: Meaning
     seconds: float
@@ -120,7 +121,7 @@ class LabelStudio(People):
         self.url, self.title, self.data = url.rstrip("/"), project or title_of(self.folder), data
         self.show_prediction, self.wait, self.poll_s = show_prediction, wait, poll_s
         self.place = self.folder / "label_studio"
-        self._names: dict[int, str] = {}
+        self._names: dict[int | None, str] = {}
         self._told: set[str] = set()
         self._count = LiveCount()
         self._server = Connection(self.url, self._open, self._count.say, patient=wait)
@@ -280,10 +281,10 @@ class LabelStudio(People):
             name, content = one.task.question, one.meaning
             if known.get((round, name, one.who)) == content or name not in {**checks, **asked}:
                 continue
-            about, extra = None, {}
+            about, extra = None, {"annotation": one.annotation}
             if name in checks:
                 about, expected = self._about(*checks[name][:2], one.who)
-                extra = {"expected": expected}
+                extra["expected"] = expected
             index = asked[name] if about is None else about.index
             yield Answer(index, content.label, one.who, one.seconds, extra, content.answer, content.text, about)
 
@@ -298,23 +299,29 @@ class LabelStudio(People):
 
     def _given(self, tasks: Sequence[Task], *, tell: bool = False) -> Iterator[Given]:
         """The newest annotation of each person about each task's question, oldest first. `tell`: what makes no sense is told."""
-        newest: dict[tuple[int, str, int], tuple[Task, Mapping[str, Any]]] = {}
+        newest: dict[tuple[int, str, str], tuple[Task, Mapping[str, Any]]] = {}
         pairs = [(task, annotation) for task in tasks for annotation in task.annotations]
+        seen = self._seen()
         for of, annotation in sorted(pairs, key=lambda pair: (pair[1]["updated_at"], pair[1]["id"])):
-            key = (of.round, of.question, annotation["completed_by"])
+            known = seen.get((of.round, of.question, annotation["id"]))
+            key = (of.round, of.question, known or self._name_of(annotation["completed_by"]))
             newest.pop(key, None)  # so that the newest stands last
             newest[key] = of, annotation
-        for task, annotation in newest.values():
-            who = self._name_of(annotation["completed_by"])
+        for (_, _, who), (task, annotation) in newest.items():
             try:
                 content = meaning(annotation, self.classes)
             except DataError as error:
                 if tell:
                     self._tell(f"{who} at {self._server.project.url}/data?task={task.id}: {error}")
                 continue
-            yield Given(task, who, content, max(0.0, float(annotation.get("lead_time") or 0.0)))
+            yield Given(task, annotation["id"], who, content, max(0.0, float(annotation.get("lead_time") or 0.0)))
 
-    def _name_of(self, user: int) -> str:
+    def _seen(self) -> dict[tuple[int, str, int], str]:
+        """Who gave the annotations that are in the ledger, by round, image and number: an account that is closed since has no name."""
+        lines = (line for line in self.ledger if "annotation" in line)
+        return {(line["round"], line["id"], line["annotation"]): line["annotator"] for line in lines}
+
+    def _name_of(self, user: int | None) -> str:
         if user not in self._names:
             self._names = {user: f"user {user}", **self._server.project.annotators()}
         return self._names[user]

@@ -329,6 +329,25 @@ def test_what_is_half_done_when_its_round_is_over_is_kept_and_shown_to_nobody_el
     assert bob.next(desk.project)["id"] == now[-1]["id"]
 
 
+def test_who_has_left_is_not_counted_twice(desk, server, chief, team):
+    left, deleted = (server.person(f"{name}@example.org") for name in ("dora", "emil"))
+    first = desk(per_image=4)
+    first.ask([0])
+    task = chief.tasks(first.project)[0]["id"]
+    for person in (left, deleted, team[0]):
+        person.answer(task, "class 0")
+    first.ask([0])
+    chief.call("DELETE", f"/api/organizations/1/memberships/{left.id}/")
+    chief.call("DELETE", f"/api/users/{deleted.id}/")
+    team[0].answer(task, "class 1")
+    desk(per_image=4).ask([0])
+    again = desk(per_image=4)
+    assert [line["annotator"] for line in again.ledger.lines] == [
+        *(person.email for person in (left, deleted, team[0])),
+        team[0].email,
+    ]
+
+
 # -- what goes wrong on the server -------------------------------------------------------------------------------------
 
 
@@ -501,7 +520,9 @@ def read(folder):
 
     def bare(line):
         return {
-            k: v for k, v in line.items() if not k.endswith("_s") and k != "annotator" and not k.startswith("people/")
+            k: v
+            for k, v in line.items()
+            if not k.endswith("_s") and k not in ("annotator", "annotation") and not k.startswith("people/")
         }
 
     return [[bare(line) for line in lines(folder, name)] for name in ("ledger.jsonl", "rounds.jsonl")]

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -136,12 +137,13 @@ class LabelStudio(People):
         with self._count, closing(self._server):
             self._server.do(lambda: self._prepare(questions))
             while True:
-                given = self._server.do(lambda: list(self._given(self._synchronize(questions), tell=True)))
+                tasks, given = self._server.do(lambda: self._look(questions))
                 yield from self._answers(given, questions)
                 yield from self.close(questions)
                 left, asked = len(self.left(questions)), self.n_asked(questions)
                 if not left:
                     return
+                self._server.do(partial(self._reopen, tasks, questions))
                 where = f"answers of round {questions[0].round}, at {self._server.project.url}"
                 if not self.wait:
                     raise Waiting(
@@ -194,6 +196,18 @@ class LabelStudio(People):
             if kept.setdefault(task.question, task) is not task and not task.touched:
                 self._server.project.remove(task)
         return tasks
+
+    def _look(self, questions: Sequence[Question]) -> tuple[list[Task], list[Given]]:
+        """The tasks of the round, and what people said of them."""
+        tasks = self._synchronize(questions)
+        return tasks, list(self._given(tasks, tell=True))
+
+    def _reopen(self, tasks: Sequence[Task], questions: Sequence[Question]) -> None:
+        """The server counts annotations, we people who said something: one who submits twice, or nothing, is one too few."""
+        left = {question.id for question in self.left(questions)}
+        for task in tasks:
+            if task.question in left:
+                self._server.project.reopen(task)
 
     # -- questions out -------------------------------------------------------------------------------------------------
 

@@ -68,9 +68,16 @@ class Project:
     def finish(self, task: Task) -> None:
         """Let a task be shown to nobody else."""
         if not task.finished:
-            enough = {"overlap": max(1, len(task.annotations)), "is_labeled": True}
-            with suppress(Gone):
-                self.client.patch(f"/api/tasks/{task.id}/", enough)
+            self._set(task, overlap=max(1, len(task.annotations)), is_labeled=True)
+
+    def reopen(self, task: Task) -> None:
+        """Let a task be shown to one more person."""
+        if task.finished:
+            self._set(task, overlap=len(task.annotations) + 1, is_labeled=False)
+
+    def _set(self, task: Task, **values: Any) -> None:
+        with suppress(Gone):
+            self.client.patch(f"/api/tasks/{task.id}/", values)
 
     def pictures(self) -> dict[str, str]:
         """The uploaded images: their addresses by the names under which they were uploaded."""
@@ -91,7 +98,7 @@ class Project:
         """Make tasks, shown in this order."""
         self.client.post(f"/api/projects/{self.id}/import", list(tasks))
 
-    def annotators(self) -> dict[int, str]:
+    def annotators(self) -> dict[int | None, str]:
         """The names (e-mail addresses) of the server's users by number."""
         users = self.client.get("/api/users/")
         return {user["id"]: user["email"] or user["username"] for user in users}
@@ -99,8 +106,8 @@ class Project:
 
 def _task(item: Mapping[str, Any]) -> Task:
     annotations = sorted(item["annotations"], key=lambda a: (a["updated_at"], a["id"]))
-    data = item["data"]
-    return Task(item["id"], str(data["id"]), data["round"], _touched(item), item["is_labeled"], annotations)
+    data, finished = item["data"], len(annotations) >= item["overlap"]
+    return Task(item["id"], str(data["id"]), data["round"], _touched(item), finished, annotations)
 
 
 def _touched(item: Mapping[str, Any]) -> bool:

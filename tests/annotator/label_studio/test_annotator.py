@@ -348,6 +348,24 @@ def test_who_has_left_is_not_counted_twice(desk, server, chief, team):
     ]
 
 
+def test_an_image_that_somebody_submits_twice_or_empty_is_still_shown_to_others(desk, team):
+    anna, bob, cora = team
+    desk = desk(per_image=2)
+    desk.ask([0])
+    task = anna.tasks(desk.project)[0]["id"]
+    for _ in range(2):
+        anna.answer(task, "class 0")
+    assert bob.next(desk.project) is None
+    desk.ask([0])
+    assert bob.next(desk.project)["id"] == task
+    bob.call("POST", f"/api/tasks/{task}/annotations/", json={"result": []})
+    desk.ask([0])
+    assert cora.next(desk.project)["id"] == task
+    cora.answer(task, "class 1")
+    desk.ask([0], done=True)
+    assert [line["annotator"] for line in desk.ledger.lines] == [anna.email, cora.email]
+
+
 # -- what goes wrong on the server -------------------------------------------------------------------------------------
 
 

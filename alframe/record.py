@@ -44,7 +44,7 @@ class Record:
             expect(
                 not (overwrite and has_answers(folder)),
                 f"Expected a run without answers of people to start again, since run.overwrite=true removes all of it, got {folder} with "
-                "some in queue/ or the ledger; use another run.name, or move the folder away.",
+                "some in queue/ or the ledger, or with a project in Label Studio, where some may be; use another run.name, or move the folder away.",
                 RunFolderError,
             )
             _discard(folder, begin=overwrite)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 
+from alframe.annotator.label_studio.project import stored_project
 from alframe.annotator.people import People, is_new, original, predicted
 from alframe.annotator.sheet import SEPARATORS, Row, is_open, read_sheet, seconds_of, unknown_id, workbooks, write_sheet
 from alframe.annotator.words import LEAN, NEW, meaning_of
@@ -300,9 +301,10 @@ class Queue(People):
 
 
 def has_answers(folder: Path) -> bool:
-    """Whether people have answered anything in a run's folder, taken over or not."""
+    """Whether people have answered anything in a run's folder, taken over or not, or may have on a server that is not asked here."""
     place, ledger = folder / "queue", folder / "ledger.jsonl"
-    if (place.is_dir() or (folder / "label_studio").is_dir()) and ledger.is_file() and ledger.stat().st_size:
+    of_people = place.is_dir() or (folder / "label_studio").is_dir()
+    if stored_project(folder) or (of_people and ledger.is_file() and ledger.stat().st_size):
         return True
     for path in place.glob("round_*"):
         try:

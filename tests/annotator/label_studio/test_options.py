@@ -7,7 +7,8 @@ import pytest
 from alframe.annotator.label_studio import LabelStudio
 from alframe.annotator.label_studio.annotator import title_of
 from alframe.config import load
-from alframe.errors import ConfigError
+from alframe.errors import ConfigError, RunFolderError
+from alframe.record import Record
 
 
 @pytest.mark.parametrize(
@@ -61,3 +62,16 @@ def test_where_the_server_is_does_not_belong_to_a_run(tmp_path):
     assert one.folder == other.folder
     assert one.identity == other.identity
     assert one.identity["annotator"]["per_image"] == 1
+
+
+def test_a_run_with_a_project_is_not_overwritten(tmp_path):
+    """Answers may be on the server that no launch has seen yet. A mark alone is no project."""
+    path = tmp_path / "label_studio" / "project.json"
+    path.parent.mkdir()
+    path.write_text('{"mark": "alframe-run-1"}')
+    Record(tmp_path, {"seed": 0}, overwrite=True, tensorboard=False).close()
+    path.parent.mkdir()
+    path.write_text('{"mark": "alframe-run-1", "project": 3, "url": "http://localhost:8080"}')
+    with pytest.raises(RunFolderError, match="a project in Label Studio, where some may be"):
+        Record(tmp_path, {"seed": 0}, overwrite=True, tensorboard=False)
+    assert path.is_file()

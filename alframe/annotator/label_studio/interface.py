@@ -13,7 +13,7 @@ BAD, NEW_CLASS = "bad image", "new class"
 WORDS = {UNSURE: "q", BAD: "x", NEW_CLASS: "n"}
 """What can be said instead of a class, and its key. Skipping is Label Studio's own button (ctrl+space)."""
 KEYS = "1234567890acdfgijlstyz"
-"""Keys of the classes in order, those that Label Studio's page has no use for; classes after the last have none."""
+"""Keys of the classes, those that Label Studio's page has no use for; classes after the last have none."""
 ANSWER, NAME, IMAGE = "answer", "new_class_name", "image"
 
 
@@ -26,7 +26,7 @@ def interface(classes: Sequence[str]) -> str:
     SubElement(view, "Header", value="$reason", size="5")
     options = {"choice": "single-radio", "showInline": "true", "required": "true"}
     choices = SubElement(view, "Choices", {"name": ANSWER, "toName": IMAGE, **options})
-    keys = dict(zip(classes, KEYS, strict=False)) | WORDS
+    keys = WORDS | keys_of(classes)
     for text in (*classes, *words(classes)):
         SubElement(choices, "Choice", {"value": text, **({"hotkey": keys[text]} if text in keys else {})})
     if NEW_CLASS in words(classes):
@@ -35,6 +35,16 @@ def interface(classes: Sequence[str]) -> str:
         SubElement(SubElement(view, "View", when), "TextArea", {"name": NAME, "toName": IMAGE, **asked})
     SubElement(view, "Image", name=IMAGE, value="$image", zoom="true", zoomControl="true")
     return ElementTree.tostring(view, encoding="unicode")
+
+
+def keys_of(classes: Sequence[str]) -> dict[str, str]:
+    """A key for each class in order: the one that it is called like (7), else the first that is free. One more class changes none."""
+    free, keys = list(KEYS), {}
+    for name in classes[: len(KEYS)]:
+        own = same_name(name)
+        keys[name] = own if own in free else free[0]
+        free.remove(keys[name])
+    return keys
 
 
 def words(classes: Sequence[str]) -> list[str]:

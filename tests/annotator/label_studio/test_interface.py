@@ -1,6 +1,6 @@
 import pytest
 
-from alframe.annotator.label_studio.interface import interface, meaning, offered, words
+from alframe.annotator.label_studio.interface import interface, keys_of, meaning, offered, words
 from alframe.annotator.words import Meaning
 from alframe.errors import DataError
 
@@ -24,6 +24,12 @@ def test_no_key_stands_for_two_choices():
     keys = [part.split('"')[0] for part in page.split('hotkey="')[1:]]
     assert len(keys) == 25
     assert len(set(keys)) == len(keys)
+
+
+def test_a_class_that_is_called_like_a_key_has_that_key():
+    digits = [str(n) for n in range(10)]
+    assert keys_of(digits) == dict(zip(digits, digits, strict=True))
+    assert keys_of(["crack", "A", "good", "1"]) == {"crack": "1", "A": "a", "good": "2", "1": "3"}
 
 
 def test_a_class_that_is_called_like_a_word_goes_first():

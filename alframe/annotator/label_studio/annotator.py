@@ -348,10 +348,10 @@ class LabelStudio(People):
 
 
 def title_of(folder: Path) -> str:
-    """The study, the cell and the seed of a run's folder; of a long cell its beginning."""
+    """The study, the cell and the seed of a run's folder; of a long cell its end, by which cells differ."""
     study, cell, seed = ("", "", *folder.resolve().parts)[-3:]
     room = LONGEST_TITLE - len(study) - len(seed) - 2
-    short = cell if len(cell) <= room else f"{cell[: max(0, room - 1)]}…"
+    short = cell if len(cell) <= room else f"…{cell[len(cell) - max(0, room - 1) :]}"
     return f"{study}/{short}/{seed}"[:LONGEST_TITLE]
 
 

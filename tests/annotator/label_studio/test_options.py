@@ -37,7 +37,7 @@ def test_as_many_people_as_wanted_may_label_an_image():
     ("folder", "title"),
     [
         ("runs/tiles/cell/seed=0", "tiles/cell/seed=0"),
-        ("runs/tiles/" + 60 * "c" + "/seed=0", "tiles/" + 36 * "c" + "…/seed=0"),
+        ("runs/tiles/" + 60 * "c" + "-entropy/seed=0", "tiles/…" + 28 * "c" + "-entropy/seed=0"),
         ("runs/" + 60 * "s" + "/cell/seed=0", 50 * "s"),
     ],
 )

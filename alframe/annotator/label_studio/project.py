@@ -56,7 +56,7 @@ class Project:
             of_round = {"filter": "filter:tasks:data.round", "operator": "equal", "type": "Number", "value": round}
             query["filters"] = {"conjunction": "and", "items": [of_round]}
         found = self.client.pages("/api/tasks/", "tasks", project=self.id, fields="all", query=json.dumps(query))
-        return [_task(item) for item in found if {"id", "round"} <= set(item["data"])]
+        return [_task(item) for item in found if "id" in item["data"] and isinstance(item["data"].get("round"), int)]
 
     def remove(self, task: Task) -> None:
         """Delete a task, unless someone has begun to work on it since it was looked at: an answer goes with its task."""

@@ -508,6 +508,23 @@ def test_an_answer_that_comes_late_makes_no_doubles(server, chief, open_desk, mo
     gate.close()
 
 
+def test_tasks_that_others_made_are_passed_over(desk, chief, team):
+    desk = desk()
+    desk.ask([0])
+    others = [
+        {"image": "/a.png"},
+        {"image": "/b.png", "id": "b", "round": "first"},
+        {"image": "/c.png", "id": "c", "round": 0},
+    ]
+    chief.call("POST", f"/api/projects/{desk.project}/import", json=[{"data": data} for data in others])
+    for task in chief.tasks(desk.project):
+        team[0].answer(task["id"], "class 1")
+    desk.ask([0], done=True)
+    desk.ask([1], round=1)
+    assert desk.said() == [(0, 1, "")]
+    assert len(chief.tasks(desk.project)) == 5
+
+
 # -- whole runs --------------------------------------------------------------------------------------------------------
 
 

@@ -112,7 +112,7 @@ def _task(item: Mapping[str, Any]) -> Task:
 
 def _touched(item: Mapping[str, Any]) -> bool:
     """Whether anyone has begun; of the drafts themselves one sees only one's own."""
-    return bool(item["annotations"] or item["draft_exists"])
+    return bool(item["annotations"] or item.get("draft_exists"))
 
 
 def _uploaded_as(file: str) -> str:
@@ -193,7 +193,7 @@ def _mend_interface(
     if written is not None and offered(there) != offered(written):
         raise ConfigError(
             f"Expected the labelling interface of {project.url}/settings/labeling to have a Choices tag named answer with all classes, got "
-            f"none for {', '.join(sorted(lacking))}; put back what was changed by hand."
+            f"none for {', '.join(sorted(lacking))}; put back what was changed by hand, or add there what lacks."
         )
     try:
         project.client.patch(f"/api/projects/{project.id}/", {"label_config": wanted})

@@ -172,7 +172,7 @@ def _settle(lines: Sequence[Line], rules: Rules, posterior: Posterior | None) ->
 
 
 def _kind(votes: Iterable[Vote]) -> Vote | None:
-    """ "class" if most votes are one, whichever; else what most say instead; None where there is no vote or two kinds lead."""
+    """What most votes are: "class", whichever it is, or what they say instead; None where there is no vote or two kinds lead."""
     return majority("class" if isinstance(v, int) else v for v in votes)
 
 

@@ -212,8 +212,10 @@ class Pool:
         return Examples(rows, labels, targets)
 
     def _labelled(self) -> list[dict[str, Any]]:
-        """The settled lines with a label or a soft target. Of an image that was put back and labelled, and whose first answers come to a label by now
-        (Dawid-Skene knows people better with every round), the later one.
+        """The settled lines with a label or a soft target.
+
+        Of an image that was put back and labelled, and whose first answers come to a label by now (Dawid-Skene knows people better
+        with every round), the later one.
         """
         return list(
             {line["index"]: line for line in self.settled() if line["label"] is not None or "target" in line}.values()

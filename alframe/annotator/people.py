@@ -23,9 +23,9 @@ class People:
     comes, under names of their own. Each image is given to `per_image` of them in turn. `quorum` in (0, 1] is the share of a round's
     images that must be answered before it is closed; the others go back into the pool. `gold_rate` and `repeat_rate` in [0, 1]: how
     many images with a known answer are hidden among each 1 that a person gets, from those that others answered (the majority of the
-    others is right) and from the person's own. `unsure` says what becomes of an
-    image that nobody was sure of: it goes back into the pool (again, `ask_again` times), or is learnt from with a soft target (soft),
-    in which `lean` in [1 / classes, 1) is the probability of the class in `unsure: NAME`.
+    others is right) and from the person's own. `unsure` says what becomes of an image that nobody was sure of: it
+    goes back into the pool (again, `ask_again` times), or is learnt from with a soft target (soft), in which `lean` in
+    [1 / classes, 1) is the probability of the class in `unsure: NAME`.
     """
 
     def __init__(

@@ -24,7 +24,8 @@ class Queue(People):
     """`RUN/queue/round_003.csv` (of several people one each, `round_003.anna.csv`): a row an image, with an empty column `answer`.
 
     A row shows the image's file (the dataset's own, else a PNG exported beside it) and, with `show_prediction`, what the model
-    thinks and the file of the labelled image that it finds nearest; without, people are not led by it. `format` csv or jsonl; `separator` of the CSV. The rest is told in `People`.
+    thinks and the file of the labelled image that it finds nearest; without, people are not led by it. `format` csv or jsonl;
+    `separator` of the CSV. The rest is told in `People`.
 
     A file that anyone has filled is never written again. With a mistake in a file nothing of it is taken over, since a mistake
     is often a shifted column, and all of its mistakes are told; the answers of a file without one are in the ledger at once, even

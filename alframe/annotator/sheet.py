@@ -20,7 +20,7 @@ COLUMNS = (
 )  # fmt: skip
 NEEDED = ("id", "answer")
 SEPARATORS = (",", ";", "\t")
-TEXTS, NUMBERS = ("image", "prediction", "reason"), ("probability", "score")
+PATHS, TEXTS, NUMBERS = ("image", "nearest"), ("prediction", "reason"), ("probability", "score")
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What a spreadsheet takes for the beginning of a formula."""
 HOW = "save it as CSV (UTF-8) with the columns it had"
@@ -52,8 +52,8 @@ def write_sheet(path: Path, rows: Iterable[Mapping[str, Any]], separator: str = 
 
 def _cell(column: str, value: str, separator: str) -> str:
     """A text that is no formula; a number as it is written where semicolons separate cells, and 0.369 would be read as 369."""
-    if column in TEXTS and value.startswith(FORMULA):
-        return f"./{value}" if column == "image" else f"'{value}"
+    if column in (*PATHS, *TEXTS) and value.startswith(FORMULA):
+        return f"./{value}" if column in PATHS else f"'{value}"
     return value.replace(".", ",") if column in NUMBERS and separator == ";" else value
 
 

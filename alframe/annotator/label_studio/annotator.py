@@ -81,6 +81,10 @@ class LabelStudio(People):
         expect(
             per_image >= 1, f"Expected annotator.per_image >= 1, got {per_image}; 2 has two people label each image."
         )
+        expect(
+            0 <= check_rate <= 1,
+            f"Expected annotator.check_rate in [0, 1], got {check_rate}; 0.1 adds one for each ten images.",
+        )
         super().__init__(
             classes=classes,
             seed=seed,

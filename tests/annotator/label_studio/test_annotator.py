@@ -33,7 +33,7 @@ from alframe.strategy.top_score import TopScore
 from alframe.tally import accuracy
 from alframe.types import Question
 
-pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.xdist_group("label_studio")]
+pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 BUDGET = Budget(initial=10, query_size=4, rounds=1)
 
@@ -471,11 +471,14 @@ def go(experiment, folder):
 
 
 def read(folder):
-    """Ledger and rounds as values, without seconds and names."""
-    return [
-        [{k: v for k, v in line.items() if not k.endswith("_s") and k != "annotator"} for line in lines(folder, name)]
-        for name in ("ledger.jsonl", "rounds.jsonl")
-    ]
+    """Ledger and rounds as values, without seconds and people."""
+
+    def bare(line):
+        return {
+            k: v for k, v in line.items() if not k.endswith("_s") and k != "annotator" and not k.startswith("people/")
+        }
+
+    return [[bare(line) for line in lines(folder, name)] for name in ("ledger.jsonl", "rounds.jsonl")]
 
 
 def lines(folder, name="ledger.jsonl"):
@@ -554,7 +557,6 @@ def test_known_images_are_hidden_and_tell_who_is_right(server, team, truth, tmp_
             assert "Expected a run with annotator=queue" in capsys.readouterr().err
     ledger = lines(folder)
     checks = [line for line in ledger if line["kind"] in ("gold", "repeat")]
-    assert len(checks) == 4  # of the third round: the first images came without a prediction
     assert {line["kind"] for line in checks} == {"gold", "repeat"}
     for line in checks:
         before = [e["label"] for e in ledger if e["index"] == line["index"] and e["round"] < line["round"]]

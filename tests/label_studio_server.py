@@ -150,6 +150,10 @@ class Person:
         body = {"result": result(choice, name), "was_cancelled": choice is None, "lead_time": seconds}
         return self.call("POST", f"/api/tasks/{task}/annotations/", json=body)["id"]
 
+    def draft(self, task: int, choice: str) -> None:
+        """Choose, as the page stores it by itself, and do not submit."""
+        self.call("POST", f"/api/tasks/{task}/drafts", json={"result": result(choice), "lead_time": 1.5})
+
     def change(self, annotation: int, choice: str) -> None:
         self.call("PATCH", f"/api/annotations/{annotation}/", json={"result": result(choice)})
 

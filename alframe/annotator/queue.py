@@ -11,12 +11,12 @@ import torch
 from alframe.annotator.people import People, is_new, original, predicted
 from alframe.annotator.sheet import SEPARATORS, Row, is_open, read_sheet, seconds_of, unknown_id, workbooks, write_sheet
 from alframe.annotator.words import LEAN, NEW, meaning_of
-from alframe.consensus import same_name
+from alframe.consensus import GIVEN, same_name
 from alframe.contact_sheet import rgb
-from alframe.errors import DataError, Waiting, expect
+from alframe.errors import DataError, RunFolderError, Waiting, expect
 from alframe.images import Data
 from alframe.rng import generator
-from alframe.storage import read_json, write_atomically
+from alframe.storage import read_json, read_jsonl, write_atomically
 from alframe.types import Answer, Question
 
 
@@ -300,9 +300,9 @@ class Queue(People):
 
 
 def has_answers(folder: Path) -> bool:
-    """Whether people have answered anything in a run's folder, taken over or not."""
-    place, ledger = folder / "queue", folder / "ledger.jsonl"
-    if (place.is_dir() or (folder / "label_studio").is_dir()) and ledger.is_file() and ledger.stat().st_size:
+    """Whether people have answered anything in a run's folder, taken over or not. What class folders say is still there."""
+    place = folder / "queue"
+    if (place.is_dir() or (folder / "label_studio").is_dir()) and _has_more_than_folders(folder / "ledger.jsonl"):
         return True
     for path in place.glob("round_*"):
         try:
@@ -312,3 +312,10 @@ def has_answers(folder: Path) -> bool:
         if mistakes or any(row.answer for row in rows):
             return True
     return False
+
+
+def _has_more_than_folders(ledger: Path) -> bool:
+    try:
+        return any(line["kind"] != GIVEN for line in read_jsonl(ledger, ("kind",), mend=False))
+    except RunFolderError:
+        return True  # damaged: nobody knows

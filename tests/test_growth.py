@@ -290,13 +290,16 @@ def test_a_folder_that_contradicts_people_is_told_and_does_not_count(factory, ca
 
 def test_a_photo_that_is_gone_while_it_is_asked_about_is_shown_from_the_run(factory):
     factory.launch()
-    first, second, *_ = (factory.run / "queue" / row["image"] for row in factory.rows())
+    first, second, third, *_ = (factory.run / "queue" / row["image"] for row in factory.rows())
     first.resolve().unlink()
+    Image.new("L", (8, 8)).save(third)  # the camera begins again at the same number
     second.resolve().rename(second.with_name("other name.png").resolve())
-    with pytest.raises(Waiting, match=r"gone or renamed since \(2\): .*queue/images, by id"):
+    with pytest.raises(Waiting, match=r"gone, renamed or overwritten since \(3\): .*queue/images, by id"):
         execute(factory.plan)
     shown = {path.stem for path in (factory.run / "queue" / "images").iterdir()}
-    assert shown == {row["id"] for row in factory.rows()[:2]}
+    assert shown == {row["id"] for row in factory.rows()[:3]}
+    overwritten = Image.open(factory.run / "queue" / "images" / f"{factory.rows()[2]['id']}.png")
+    assert np.asarray(overwritten).any()
     factory.answer()
     assert not factory.launch()
     assert factory.lines("rounds.jsonl")[0]["train"] == 6

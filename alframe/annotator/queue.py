@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 
-from alframe.annotator.people import People, is_new, original, predicted
+from alframe.annotator.people import People, is_new, original, predicted, shows
 from alframe.annotator.sheet import SEPARATORS, Row, is_open, read_sheet, seconds_of, unknown_id, workbooks, write_sheet
 from alframe.annotator.words import LEAN, NEW, meaning_of
 from alframe.consensus import GIVEN, same_name
@@ -270,11 +270,20 @@ class Queue(People):
         return self.place / "images" / f"{id}.png"
 
     def _replace_pictures(self, questions: Sequence[Question]) -> None:
-        """A photo that is gone from where the file of questions says, or has another name, is exported: the question stays."""
+        """A photo that is gone from where the file of questions says, or has another name, or whose name another one has by now, is
+        exported: the question stays.
+        """
         index = self.place / "images.json"
         known: dict[str, str] = read_json(index, ()) or {}
-        lost = [q for q in questions if q.id in known and not (self.place / known[q.id]).is_file()]
-        if self.data is None or not lost:
+        if self.data is None:
+            return
+        exported = {q.id for q in questions if self._exported(q.id).is_file()}
+        lost = [
+            q
+            for q in questions
+            if q.id in known and q.id not in exported and not shows(self.place / known[q.id], self.data, q.index)
+        ]
+        if not lost:
             return
         known |= {question.id: str(self._export(question.id, question.index)) for question in lost}
         write_atomically(index, json.dumps(known))
@@ -296,7 +305,7 @@ class Queue(People):
         if self.data is None or self.data.root is None:
             return ""
         n = sum(self._exported(question.id).is_file() for question in questions)
-        return f" Photos that are gone or renamed since ({n}): {self.place / 'images'}, by id." if n else ""
+        return f" Photos that are gone, renamed or overwritten since ({n}): {self.place / 'images'}, by id." if n else ""
 
 
 def has_answers(folder: Path) -> bool:

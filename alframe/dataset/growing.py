@@ -55,6 +55,7 @@ class Growing:
             grown=tuple(sorted({count - n for _, count in history.settled})),
             gone=frozenset(row - n for row, image in enumerate(history.images) if image.gone),
             given=dict(history.given),
+            files=tuple(image.file[1:] for image in history.images[n:]),
         )
 
     def take_in(self, round: int, *, again: bool = False) -> bool:

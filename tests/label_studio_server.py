@@ -187,7 +187,11 @@ class Gate:
             threading.Thread(target=self._connect, args=(outside,), daemon=True).start()
 
     def _connect(self, outside: socket.socket) -> None:
-        with outside, socket.create_connection(("127.0.0.1", self.target)) as inside:
+        with (
+            outside,
+            contextlib.suppress(ConnectionError),
+            socket.create_connection(("127.0.0.1", self.target)) as inside,
+        ):
             while self.is_open:
                 ready, _, _ = select.select([outside, inside], [], [], 0.05)
                 for here in ready:

@@ -155,6 +155,10 @@ class Person:
         body = {"result": result(choice, name), "was_cancelled": choice is None, "lead_time": seconds}
         return self.call("POST", f"/api/tasks/{task}/annotations/", json=body)["id"]
 
+    def draft(self, task: int, choice: str) -> None:
+        """Choose, as the page stores it by itself, and do not submit."""
+        self.call("POST", f"/api/tasks/{task}/drafts", json={"result": result(choice), "lead_time": 1.5})
+
     def change(self, annotation: int, choice: str) -> None:
         self.call("PATCH", f"/api/annotations/{annotation}/", json={"result": result(choice)})
 
@@ -188,7 +192,11 @@ class Gate:
             threading.Thread(target=self._connect, args=(outside,), daemon=True).start()
 
     def _connect(self, outside: socket.socket) -> None:
-        with outside, socket.create_connection(("127.0.0.1", self.target)) as inside:
+        with (
+            outside,
+            contextlib.suppress(ConnectionError),
+            socket.create_connection(("127.0.0.1", self.target)) as inside,
+        ):
             while self.is_open:
                 ready, _, _ = select.select([outside, inside], [], [], 0.05)
                 for here in ready:

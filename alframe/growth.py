@@ -32,7 +32,7 @@ def check_people(annotator: Callable[..., Annotator]) -> None:
     expect(
         not knows_labels(annotator),
         "Expected people to label unlabelled photos, got an annotator that answers with the dataset's own labels; "
-        "use annotator=queue, or take the folder of unlabelled photos away.",
+        "use annotator=queue or annotator=label_studio, or take the folder of unlabelled photos away.",
     )
 
 
@@ -62,13 +62,15 @@ def give(data: Data, pool: Pool) -> list[str]:
 
 
 def add_answers_of_folders(photos: Growing | None, pool: Pool, questions: Sequence[Question]) -> None:
-    """A photo that somebody moved to a class folder is an answer to the question about it."""
+    """A photo that somebody moved to a class folder is an answer to the question about it, which is recorded once."""
     if photos is None or not questions:
         return
     labels = photos.labels_now()
+    said = {(line["round"], line["index"]): line["label"] for line in pool.ledger.lines if line["annotator"] == FOLDER}
     for question in questions:
-        if question.index in labels:
-            pool.add(question, Answer(question.index, labels[question.index], FOLDER))
+        label = labels.get(question.index)
+        if label is not None and said.get((question.round, question.index)) != label:
+            pool.add(question, Answer(question.index, label, FOLDER))
 
 
 def with_arrivals(
@@ -91,6 +93,6 @@ def with_arrivals(
         if learned or len(candidates(e.data, pool)) or round >= e.budget.rounds:
             return e
     raise Waiting(
-        f"Waiting for photos: everybody was asked about all that are in {photos.photos.path}; put new ones into "
+        f"Waiting for photos: every one that is in {photos.photos.path} was asked about; put new ones into "
         f"{photos.photos.unlabelled}/ and run the same command again."
     )

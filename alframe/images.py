@@ -155,8 +155,8 @@ class Data:
 
     Of a pool that grows: `grown` is how many images it had at first and after each arrival (empty: it stays as it is), `gone` the
     indices of images whose files are there no more (nobody is asked about them), and `given` the classes that folders give to
-    images, with the round that knew them first. The labels of such a pool are unknown; the mean and deviation are those of its
-    first images.
+    images, with the round that knew them first; `files` has the size and the time (ns) of each image's file when it was read. The
+    labels of such a pool are unknown; the mean and deviation are those of its first images.
     """
 
     name: str
@@ -168,6 +168,7 @@ class Data:
     grown: tuple[int, ...] = ()
     gone: frozenset[int] = frozenset()
     given: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+    files: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
         if self.pool.shape != self.test.shape or self.pool.classes != self.test.classes:

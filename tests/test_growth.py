@@ -134,13 +134,14 @@ def bare(tmp_path):
     return bare
 
 
-def test_labels_of_folders_are_the_beginning_and_people_are_asked_for_the_rest(factory):
+def test_labels_of_folders_are_the_beginning_and_people_are_asked_for_the_rest(factory, capsys):
     factory.choose("budget.initial=10")
     with pytest.raises(Waiting, match=r"Waiting for 4 of 4 answers of round 0"):
         execute(factory.plan)
     given = factory.lines("ledger.jsonl")
     assert [(line["annotator"], line["kind"], line["round"]) for line in given] == [("folder", "given", 0)] * 6
     assert len(factory.rows()) == 4  # of budget.initial=10
+    assert "warning: 2 test images, whose accuracy is known to about 35 points" in capsys.readouterr().err
     for _ in range(2):
         factory.answer()
         assert not factory.launch()
@@ -241,6 +242,26 @@ def test_a_photo_that_is_moved_to_a_class_folder_answers_the_question_about_it(f
     assert sum(line["id"] == first["id"] for line in factory.lines("ledger.jsonl")) == 1
 
 
+def test_a_folder_is_one_of_the_people_whose_answers_an_image_needs_and_says_it_once(factory):
+    factory.choose("annotator.people=[anna,bob]", "annotator.per_image=2")
+    factory.launch()
+    path = (factory.run / "queue" / factory.rows()[0]["image"]).resolve()
+    path.rename(factory.root / "light" / path.name)
+    for _ in range(2):
+        factory.launch()
+    (line,) = (line for line in factory.lines("ledger.jsonl") if line["round"] == 1)
+    assert (line["annotator"], line["label"]) == ("folder", 1)
+
+
+def test_labels_of_folders_are_no_answers_that_overwriting_would_lose(factory):
+    factory.launch()
+    factory.choose("run.overwrite=true")
+    assert not factory.launch()
+    factory.answer()
+    with pytest.raises(RunFolderError, match="Expected a run without answers of people to start again"):
+        execute(factory.plan)
+
+
 def test_photos_moved_by_hand_are_labels_of_the_next_round(factory, capsys):
     factory.launch()
     asked = factory.asked()
@@ -270,13 +291,16 @@ def test_a_folder_that_contradicts_people_is_told_and_does_not_count(factory, ca
 
 def test_a_photo_that_is_gone_while_it_is_asked_about_is_shown_from_the_run(factory):
     factory.launch()
-    first, second, *_ = (factory.run / "queue" / row["image"] for row in factory.rows())
+    first, second, third, *_ = (factory.run / "queue" / row["image"] for row in factory.rows())
     first.resolve().unlink()
+    Image.new("L", (8, 8)).save(third)  # the camera begins again at the same number
     second.resolve().rename(second.with_name("other name.png").resolve())
-    with pytest.raises(Waiting, match=r"gone or renamed since \(2\): .*queue/images, by id"):
+    with pytest.raises(Waiting, match=r"gone, renamed or overwritten since \(3\): .*queue/images, by id"):
         execute(factory.plan)
     shown = {path.stem for path in (factory.run / "queue" / "images").iterdir()}
-    assert shown == {row["id"] for row in factory.rows()[:2]}
+    assert shown == {row["id"] for row in factory.rows()[:3]}
+    overwritten = Image.open(factory.run / "queue" / "images" / f"{factory.rows()[2]['id']}.png")
+    assert np.asarray(overwritten).any()
     factory.answer()
     assert not factory.launch()
     assert factory.lines("rounds.jsonl")[0]["train"] == 6

@@ -187,11 +187,19 @@ def is_new(answer: Answer, said: Mapping[tuple[bool, int], Mapping[str, Line]]) 
 
 
 def original(data: Data, index: int) -> Path | None:
-    """The file that image `index` of the pool came from, if it came from one that is still there."""
+    """The file that image `index` of the pool came from, if it came from one that is still there, and no other photo by its name."""
     if data.root is None or data.pool.names is None:
         return None
     file = Path(data.root) / data.pool.names[index]
-    return file if file.is_file() else None
+    return file if shows(file, data, index) else None
+
+
+def shows(file: Path, data: Data, index: int) -> bool:
+    """Whether `file` is there and, where photos come in, has the size and time with which image `index` of the pool was read."""
+    if not file.is_file() or not data.files:
+        return file.is_file()
+    stat = file.stat()
+    return (stat.st_size, stat.st_mtime_ns) == data.files[index]
 
 
 def predicted(question: Question, classes: Sequence[str]) -> Mapping[str, Any]:

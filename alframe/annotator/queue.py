@@ -9,15 +9,15 @@ from typing import Any, Literal
 import torch
 
 from alframe.annotator.label_studio.project import stored_project
-from alframe.annotator.people import People, is_new, original, predicted
+from alframe.annotator.people import People, is_new, original, predicted, shows
 from alframe.annotator.sheet import SEPARATORS, Row, is_open, read_sheet, seconds_of, unknown_id, workbooks, write_sheet
 from alframe.annotator.words import LEAN, NEW, meaning_of
-from alframe.consensus import same_name
+from alframe.consensus import GIVEN, same_name
 from alframe.contact_sheet import rgb
-from alframe.errors import DataError, Waiting, expect
+from alframe.errors import DataError, RunFolderError, Waiting, expect
 from alframe.images import Data
 from alframe.rng import generator
-from alframe.storage import read_json, write_atomically
+from alframe.storage import read_json, read_jsonl, write_atomically
 from alframe.types import Answer, Question
 
 
@@ -271,11 +271,20 @@ class Queue(People):
         return self.place / "images" / f"{id}.png"
 
     def _replace_pictures(self, questions: Sequence[Question]) -> None:
-        """A photo that is gone from where the file of questions says, or has another name, is exported: the question stays."""
+        """A photo that is gone from where the file of questions says, or has another name, or whose name another one has by now, is
+        exported: the question stays.
+        """
         index = self.place / "images.json"
         known: dict[str, str] = read_json(index, ()) or {}
-        lost = [q for q in questions if q.id in known and not (self.place / known[q.id]).is_file()]
-        if self.data is None or not lost:
+        if self.data is None:
+            return
+        exported = {q.id for q in questions if self._exported(q.id).is_file()}
+        lost = [
+            q
+            for q in questions
+            if q.id in known and q.id not in exported and not shows(self.place / known[q.id], self.data, q.index)
+        ]
+        if not lost:
             return
         known |= {question.id: str(self._export(question.id, question.index)) for question in lost}
         write_atomically(index, json.dumps(known))
@@ -297,14 +306,18 @@ class Queue(People):
         if self.data is None or self.data.root is None:
             return ""
         n = sum(self._exported(question.id).is_file() for question in questions)
-        return f" Photos that are gone or renamed since ({n}): {self.place / 'images'}, by id." if n else ""
+        return (
+            f" Photos that are gone, renamed or overwritten since ({n}): {self.place / 'images'}, by id." if n else ""
+        )
 
 
 def has_answers(folder: Path) -> bool:
-    """Whether people have answered anything in a run's folder, taken over or not, or may have on a server that is not asked here."""
-    place, ledger = folder / "queue", folder / "ledger.jsonl"
+    """Whether people have answered anything in a run's folder, taken over or not, or may have on a server that is not asked here. What
+    class folders say is still there.
+    """
+    place = folder / "queue"
     of_people = place.is_dir() or (folder / "label_studio").is_dir()
-    if stored_project(folder) or (of_people and ledger.is_file() and ledger.stat().st_size):
+    if stored_project(folder) or (of_people and _has_more_than_folders(folder / "ledger.jsonl")):
         return True
     for path in place.glob("round_*"):
         try:
@@ -314,3 +327,10 @@ def has_answers(folder: Path) -> bool:
         if mistakes or any(row.answer for row in rows):
             return True
     return False
+
+
+def _has_more_than_folders(ledger: Path) -> bool:
+    try:
+        return any(line["kind"] != GIVEN for line in read_jsonl(ledger, ("kind",), mend=False))
+    except RunFolderError:
+        return True  # damaged: nobody knows

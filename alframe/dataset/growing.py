@@ -55,6 +55,7 @@ class Growing:
             grown=tuple(sorted({count - n for _, count in history.settled})),
             gone=frozenset(row - n for row, image in enumerate(history.images) if image.gone),
             given=dict(history.given),
+            files=tuple(image.file[1:] for image in history.images[n:]),
         )
 
     def take_in(self, round: int, *, again: bool = False) -> bool:
@@ -107,8 +108,12 @@ class Growing:
 
     def _label_of(self, places: Iterable[Photo]) -> int:
         """The class that the folders of a photo's copies give it; -1 for none, or for two."""
-        names = {photo.class_name for photo in places if not photo.is_test and photo.class_name in self.history.classes}
-        return self.history.classes.index(str(names.pop())) if len(names) == 1 else UNKNOWN
+        names = self._classes_of(places)
+        return self.history.classes.index(names.pop()) if len(names) == 1 else UNKNOWN
+
+    def _classes_of(self, places: Iterable[Photo]) -> set[str]:
+        names = {str(photo.class_name) for photo in places if not photo.is_test}
+        return names & set(self.history.classes)
 
     def _changes(self, round: int, file: BinaryIO) -> list[Event]:
         """What is new, renamed, labelled, gone or back since the last time. Files that cannot be read are told, and looked at again."""
@@ -116,6 +121,11 @@ class Growing:
         if not listing:  # a drive that is not mounted, more likely than that every photo was deleted
             raise DataError(
                 f"Expected the photos in {self.photos.path} that were there before, got none at all; give the folder back, or put one photo there."
+            )
+        unlabelled = self.photos.path / self.photos.unlabelled
+        if not unlabelled.is_dir():
+            raise DataError(
+                f"Expected the folder {unlabelled}, which was there before, got none; give it back (it may be empty)."
             )
         known = {photo: photo.class_name is None or photo.class_name in self.history.classes for photo in listing}
         places, unknown = self._recognise([photo for photo in listing if known[photo]])
@@ -134,18 +144,23 @@ class Growing:
         self, round: int, photos: Sequence[Photo], file: BinaryIO, places: dict[int, list[Photo]]
     ) -> list[Event]:
         history, events, broken = self.history, [], []
+        found: dict[str, list[tuple[Photo, str]]] = {}  # by content, in the order of the pixels in `file`
         for photo, result, why in self.photos.decoded(photos, history.shape):  # type: ignore[arg-type]
             if result is None:
                 broken.append(f"{photo.name} ({why})")
                 continue
             pixels, digest = result
             content = content_digest(pixels)
-            if content not in history.rows:
+            if content not in history.rows and content not in found:
                 file.write(np.ascontiguousarray(pixels).tobytes())
-                label = self._label_of([photo])
+            found.setdefault(content, []).append((photo, digest))
+        for content, copies in found.items():
+            if content not in history.rows:
+                (photo, digest), label = copies[0], self._label_of([photo for photo, _ in copies])
                 events.append(history.happened(_arrived(round, photo, f"{content}-0", digest, label)))
-            history.seen[_stat(photo)] = history.rows[digest] = history.rows[content]
-            places.setdefault(history.rows[content], []).append(photo)
+            for photo, digest in copies:
+                history.seen[_stat(photo)] = history.rows[digest] = history.rows[content]
+                places.setdefault(history.rows[content], []).append(photo)
         if broken:
             self._notes.append(
                 f"skipped {_counted(len(broken), 'photo')} that cannot be read and may still be copied, the first is {broken[0]}; "
@@ -268,7 +283,13 @@ class Growing:
             if photo.name != self.history.images[row].name and not photo.is_test
         ]
         copies = [photo for row, of in places.items() if row >= n for photo in of[1:]]
+        torn = [
+            [photo for photo in of if photo.class_name][-1]
+            for row, of in places.items()
+            if row >= n and len(self._classes_of(of)) > 1
+        ]
         self._tell("that are test images too", tests, "nobody is asked about those")
+        self._tell("in folders of two classes", torn, "delete one of the two, until then they say nothing of it")
         self._tell("whose pixels another one has", copies, "each is in the pool once")
 
 

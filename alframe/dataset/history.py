@@ -29,12 +29,16 @@ Stat = tuple[str, int, int]
 
 @dataclass(frozen=True)
 class Kept:
-    """An image that came in: where its file lies or lay, the class of its folder (or -1), and whether it is there no more."""
+    """An image that came in: what its file is or was, the class of its folder (or -1), and whether it is there no more."""
 
     id: str
-    name: str
+    file: Stat
     label: int
     gone: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.file[0]
 
 
 class History:
@@ -119,20 +123,24 @@ class History:
 
     def _arrived(self, event: Event) -> None:
         row, label = len(self.images), UNKNOWN if event["label"] is None else event["label"]
-        self.images.append(Kept(event["id"], event["name"], label))
+        self.images.append(Kept(event["id"], _file(event), label))
         self.n_test += event["test"]
         self.rows[event["file"]] = self.rows[event["id"].rsplit("-", 1)[0]] = row
-        self.seen[event["name"], event["size"], event["mtime_ns"]] = row
+        self.seen[_file(event)] = row
         if label != UNKNOWN and not event["test"]:
             self.given[row - self.n_test] = (label, event["round"])
 
     def _changed(self, index: int, event: Event) -> None:
         row, kind = index + self.n_test, event["event"]
         if kind == RENAMED:
-            self.images[row] = replace(self.images[row], name=event["name"])
-            self.seen[event["name"], event["size"], event["mtime_ns"]] = row
+            self.images[row] = replace(self.images[row], file=_file(event))
+            self.seen[_file(event)] = row
         elif kind == LABELLED:
             self.images[row] = replace(self.images[row], label=event["label"])
             self.given[index] = (event["label"], event["round"])
         else:
             self.images[row] = replace(self.images[row], gone=kind == GONE)
+
+
+def _file(event: Event) -> Stat:
+    return event["name"], event["size"], event["mtime_ns"]

@@ -418,3 +418,30 @@ def test_a_folder_that_is_empty_all_at_once_is_an_error(begun, root):
     with pytest.raises(DataError, match=r"that were there before, got none at all; give the folder back"):
         begun.take_in(1)
     assert begun.history.path.read_bytes() == before
+
+
+def test_a_drive_that_holds_the_unlabelled_photos_alone_may_be_gone(begun, root):
+    before = begun.history.path.read_bytes()
+    shutil.rmtree(root / "unlabelled")
+    with pytest.raises(DataError, match=r"Expected the folder .*unlabelled, which was there before, got none"):
+        begun.take_in(1)
+    assert begun.history.path.read_bytes() == before
+    (root / "unlabelled").mkdir()
+    begun.take_in(1)
+    assert len(begun.data().gone) == 8
+
+
+def test_new_photos_that_come_into_two_class_folders_have_no_label(begun, root):
+    photo(root / "good" / "new.png", 100)
+    shutil.copy(root / "good" / "new.png", root / "scratch" / "too.png")
+    photo(root / "unlabelled" / "other.png", 101)
+    shutil.copy(root / "unlabelled" / "other.png", root / "scratch" / "sorted.png")
+    begun.take_in(1)
+    data = begun.data()
+    assert len(data.pool) == 18
+    assert index_of(data, "good/new.png") not in data.given
+    assert data.given[index_of(data, "scratch/sorted.png")] == (1, 1)
+    for pixels, name in zip(data.pool.pixels[16:], data.pool.names[16:], strict=True):
+        expected = np.asarray(Image.open(root / name).resize((8, 8), Image.Resampling.BILINEAR))
+        np.testing.assert_array_equal(pixels[0], expected)
+    assert "left out 1 photo in folders of two classes, the first is scratch/too.png" in " ".join(begun.told())

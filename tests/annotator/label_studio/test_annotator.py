@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import tiny_data, tiny_experiment
-from label_studio_server import Gate, Person, Server
+from label_studio_server import Gate, Person, Server, free_port
 from tests_support import die, die_after_half_a_line, on_call
 
 from alframe.annotator.base import make_annotator
@@ -469,10 +469,9 @@ def test_the_token_is_written_nowhere(desk, chief, capfd):
 
 
 def test_a_server_that_is_not_there_is_told_in_one_line(open_desk):
-    gate = Gate(1)
-    gate.close()
-    with pytest.raises(ConfigError, match=rf"Expected Label Studio at {gate.url}, got no answer") as told:
-        open_desk(gate.url, wait=True).ask([0], done=True)
+    url = f"http://127.0.0.1:{free_port()}"
+    with pytest.raises(ConfigError, match=rf"Expected Label Studio at {url}, got no answer") as told:
+        open_desk(url, wait=True).ask([0], done=True)
     assert len(str(told.value).splitlines()) == 1
 
 

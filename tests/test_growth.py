@@ -382,6 +382,23 @@ def test_a_run_goes_on_while_all_labels_are_one_class(bare):
     assert made.lines("rounds.jsonl")[-1]["train"] == 8
 
 
+def test_a_late_photo_that_is_nearly_a_test_image_is_told(factory, capsys):
+    """The same photo with the light turned up a little: the pixels are others, and it could be trained on."""
+    factory.launch()
+    factory.answer()
+    events = factory.lines("pool.jsonl")
+    test = next(event["name"] for event in events if event.get("test"))
+    assert "test images are in the pool too" not in capsys.readouterr().err
+    brighter = np.asarray(Image.open(factory.root / test)) + 2
+    Image.fromarray(brighter.astype(np.uint8)).save(factory.root / "unlabelled" / "again.png")
+    for _ in range(2):  # it comes in between the rounds of the first, and is told when the next begins
+        factory.launch()
+    told = " ".join(capsys.readouterr().err.split())
+    assert "0 test images are in the pool too, pixel by pixel, and 1 nearly" in told
+    assert f"(test and pool image {test} and unlabelled/again.png)" in told
+    assert json.loads((factory.run / "provenance.json").read_text())["near_duplicates"]["near"] == 1
+
+
 def test_a_broken_photo_does_not_stop_a_run(factory, capsys):
     factory.launch()
     factory.answer()

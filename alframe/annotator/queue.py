@@ -305,7 +305,9 @@ class Queue(People):
         if self.data is None or self.data.root is None:
             return ""
         n = sum(self._exported(question.id).is_file() for question in questions)
-        return f" Photos that are gone, renamed or overwritten since ({n}): {self.place / 'images'}, by id." if n else ""
+        return (
+            f" Photos that are gone, renamed or overwritten since ({n}): {self.place / 'images'}, by id." if n else ""
+        )
 
 
 def has_answers(folder: Path) -> bool:

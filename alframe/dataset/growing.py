@@ -274,15 +274,10 @@ class Growing:
             self._notes.append(f"left out {_counted(len(fresh), 'photo')} {what}, the first is {fresh[0]}; {then}")
 
     def _tell_copies(self, places: dict[int, list[Photo]]) -> None:
-        n = self.history.n_test
-        tests = [
-            photo
-            for row, of in places.items()
-            if row < n
-            for photo in of
-            if photo.name != self.history.images[row].name and not photo.is_test
-        ]
-        copies = [photo for row, of in places.items() if row >= n for photo in of[1:]]
+        n, images = self.history.n_test, self.history.images
+        twice = [(row, photo) for row, of in places.items() for photo in of if photo.name != images[row].name]
+        tests = [photo for row, photo in twice if row < n and not photo.is_test]
+        copies = [photo for row, photo in twice if row >= n]
         torn = [
             [photo for photo in of if photo.class_name][-1]
             for row, of in places.items()

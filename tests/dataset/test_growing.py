@@ -291,7 +291,9 @@ def test_train_and_test_folders_may_stand_beside_the_unlabelled_one(root, tmp_pa
     growing.take_in(1)
     assert growing.data().test.ids == data.test.ids
     assert growing.data().gone == {index_of(data, "unlabelled/0.png")}
-    assert "left out 1 photo that came into test/ late, the first is test/good/late.png" in growing.told()[1]
+    assert growing.told()[1:] == [
+        "left out 2 photos that came into test/ late, the first is test/good/late.png; the test set stays as it was when the run began"
+    ]
 
 
 def test_a_photo_in_two_places_that_contradict_is_an_error(open_, root):

@@ -306,6 +306,19 @@ def test_a_photo_that_is_gone_while_it_is_asked_about_is_shown_from_the_run(fact
     assert len(factory.lines("ledger.jsonl")) == 10
 
 
+def test_the_nearest_photo_is_shown_where_it_lies_by_now(factory):
+    """All were shown before, and then sorted by hand."""
+    factory.launch()
+    factory.answer()
+    index = factory.run / "queue" / "images.json"
+    arrived = [line["id"] for line in factory.lines("pool.jsonl") if line["event"] == "arrived"]
+    index.write_text(json.dumps(dict.fromkeys(arrived, "../where it lay.png")))
+    factory.launch()
+    shown = [factory.run / "queue" / row[column] for row in factory.rows() for column in ("image", "nearest")]
+    assert len(shown) == 8
+    assert all(path.is_file() for path in shown)
+
+
 def test_the_oracle_is_refused_before_a_photo_is_read(factory):
     factory.choose("annotator=oracle")
     with pytest.raises(ConfigError, match=r"Expected people to label unlabelled photos, .*annotator=queue"):

@@ -277,7 +277,8 @@ class Growing:
     def _tell_copies(self, places: dict[int, list[Photo]]) -> None:
         n, images = self.history.n_test, self.history.images
         twice = [(row, photo) for row, of in places.items() for photo in of if photo.name != images[row].name]
-        tests = [photo for row, photo in twice if row < n and not photo.is_test]
+        classes = self.history.classes
+        tests = [photo for row, photo in twice if row < n and photo.class_name != classes[images[row].label]]
         copies = [photo for row, photo in twice if row >= n and not photo.is_test]
         torn = [
             [photo for photo in of if photo.class_name][-1]

@@ -159,6 +159,7 @@ def test_copies_are_in_the_pool_once_and_test_images_never(begun, root):
     test = begun.data().test.names[0]
     shutil.copy(root / "unlabelled" / "0.png", root / "unlabelled" / "-copy.png")
     shutil.copy(root / test, root / "unlabelled" / "seen.png")
+    (root / test).rename((root / test).with_name("another name.png"))  # nothing to say of
     begun.take_in(1)
     assert len(begun.data().pool) == 16
     assert begun.told() == [

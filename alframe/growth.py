@@ -32,7 +32,7 @@ def check_people(annotator: Callable[..., Annotator]) -> None:
     expect(
         not knows_labels(annotator),
         "Expected people to label unlabelled photos, got an annotator that answers with the dataset's own labels; "
-        "use annotator=queue, or take the folder of unlabelled photos away.",
+        "use annotator=queue or annotator=label_studio, or take the folder of unlabelled photos away.",
     )
 
 

@@ -60,6 +60,13 @@ def _run(*command: object, **environment: object) -> None:
         raise RuntimeError(f"{' '.join(words)}: {done.stderr.strip()[-300:]}")
 
 
+def free_port() -> int:
+    """A port of this machine that nobody listens at."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
 class Server:
     """One server over one data folder; killed and started again it serves the same."""
 
@@ -67,9 +74,7 @@ class Server:
         self.program, empty = installed()
         self.folder = folder / "data"
         shutil.copytree(empty, self.folder)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -81,7 +86,7 @@ class Server:
         if wait:
             self.wait()
 
-    def wait(self, limit_s: float = 240.0) -> None:
+    def wait(self, limit_s: float = 600.0) -> None:
         until = time.monotonic() + limit_s
         while time.monotonic() < until and self.process is not None and self.process.poll() is None:
             try:
@@ -150,6 +155,10 @@ class Person:
         body = {"result": result(choice, name), "was_cancelled": choice is None, "lead_time": seconds}
         return self.call("POST", f"/api/tasks/{task}/annotations/", json=body)["id"]
 
+    def draft(self, task: int, choice: str) -> None:
+        """Choose, as the page stores it by itself, and do not submit."""
+        self.call("POST", f"/api/tasks/{task}/drafts", json={"result": result(choice), "lead_time": 1.5})
+
     def change(self, annotation: int, choice: str) -> None:
         self.call("PATCH", f"/api/annotations/{annotation}/", json={"result": result(choice)})
 
@@ -183,7 +192,11 @@ class Gate:
             threading.Thread(target=self._connect, args=(outside,), daemon=True).start()
 
     def _connect(self, outside: socket.socket) -> None:
-        with outside, socket.create_connection(("127.0.0.1", self.target)) as inside:
+        with (
+            outside,
+            contextlib.suppress(ConnectionError),
+            socket.create_connection(("127.0.0.1", self.target)) as inside,
+        ):
             while self.is_open:
                 ready, _, _ = select.select([outside, inside], [], [], 0.05)
                 for here in ready:

@@ -134,13 +134,14 @@ def bare(tmp_path):
     return bare
 
 
-def test_labels_of_folders_are_the_beginning_and_people_are_asked_for_the_rest(factory):
+def test_labels_of_folders_are_the_beginning_and_people_are_asked_for_the_rest(factory, capsys):
     factory.choose("budget.initial=10")
     with pytest.raises(Waiting, match=r"Waiting for 4 of 4 answers of round 0"):
         execute(factory.plan)
     given = factory.lines("ledger.jsonl")
     assert [(line["annotator"], line["kind"], line["round"]) for line in given] == [("folder", "given", 0)] * 6
     assert len(factory.rows()) == 4  # of budget.initial=10
+    assert "warning: 2 test images, whose accuracy is known to about 35 points" in capsys.readouterr().err
     for _ in range(2):
         factory.answer()
         assert not factory.launch()

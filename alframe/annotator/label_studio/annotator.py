@@ -160,11 +160,13 @@ class LabelStudio(People):
         return open_project(client, self.folder, self.title, self.classes, self.rules.per_image, self._count.say)
 
     def _prepare(self, questions: Sequence[Question]) -> None:
-        """Once a launch and round: tasks of earlier rounds that nobody has begun are taken away, and late answers are told."""
+        """Once a launch and round: of earlier rounds nobody is shown a task any more, and late answers are told."""
         self._draw_checks(questions)
         earlier = [task for task in self._server.project.tasks() if task.round < questions[0].round]
         for task in earlier:
-            if not task.touched:
+            if task.touched:
+                self._server.project.finish(task)
+            else:
                 self._server.project.remove(task)
         known = self._known()
         late = [

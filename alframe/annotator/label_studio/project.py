@@ -26,12 +26,15 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Task:
-    """What the server has of one image of a round. `annotations` oldest change first; `touched` where someone has begun to work on it."""
+    """What the server has of one image of a round. `annotations` oldest change first; `touched` where someone has begun to work on it,
+    `finished` where the server shows it to nobody else.
+    """
 
     id: int
     question: str
     round: int
     touched: bool
+    finished: bool
     annotations: list[Mapping[str, Any]] = field(default_factory=list)
 
 
@@ -56,8 +59,18 @@ class Project:
         return [_task(item) for item in found if {"id", "round"} <= set(item["data"])]
 
     def remove(self, task: Task) -> None:
+        """Delete a task, unless someone has begun to work on it since it was looked at: an answer goes with its task."""
+        path = f"/api/tasks/{task.id}/"
         with suppress(Gone):
-            self.client.delete(f"/api/tasks/{task.id}/")
+            if not _touched(self.client.get(path)):
+                self.client.delete(path)
+
+    def finish(self, task: Task) -> None:
+        """Let a task be shown to nobody else."""
+        if not task.finished:
+            enough = {"overlap": max(1, len(task.annotations)), "is_labeled": True}
+            with suppress(Gone):
+                self.client.patch(f"/api/tasks/{task.id}/", enough)
 
     def pictures(self) -> dict[str, str]:
         """The uploaded images: their addresses by the names under which they were uploaded."""
@@ -86,8 +99,13 @@ class Project:
 
 def _task(item: Mapping[str, Any]) -> Task:
     annotations = sorted(item["annotations"], key=lambda a: (a["updated_at"], a["id"]))
-    touched = bool(annotations or item.get("drafts"))
-    return Task(item["id"], str(item["data"]["id"]), item["data"]["round"], touched, annotations)
+    data = item["data"]
+    return Task(item["id"], str(data["id"]), data["round"], _touched(item), item["is_labeled"], annotations)
+
+
+def _touched(item: Mapping[str, Any]) -> bool:
+    """Whether anyone has begun; of the drafts themselves one sees only one's own."""
+    return bool(item["annotations"] or item["draft_exists"])
 
 
 def _uploaded_as(file: str) -> str:

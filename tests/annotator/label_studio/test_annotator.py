@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import tiny_data, tiny_experiment
-from label_studio_server import Gate, Person, Server
+from label_studio_server import Gate, Person, Server, free_port
 from tests_support import die, die_after_half_a_line, on_call
 
 from alframe.annotator.base import make_annotator
@@ -303,6 +303,32 @@ def test_a_quorum_closes_a_round_and_what_nobody_began_is_taken_away(desk, team)
     ]
 
 
+def test_what_is_half_done_when_its_round_is_over_is_kept_and_shown_to_nobody_else(desk, team, monkeypatch):
+    """Else Label Studio would show it first, and the answers would come too late."""
+    anna, bob, _ = team
+    desk = desk(per_image=2, quorum=0.25)
+    desk.ask(range(4))
+    tasks = anna.tasks(desk.project)
+    for person in (anna, bob):
+        person.answer(tasks[0]["id"], "class 0")
+    anna.answer(tasks[1]["id"], "class 0")
+    bob.draft(tasks[2]["id"], "class 0")
+    desk.ask(range(4), done=True)
+    look = on_server.Project.tasks
+
+    def last_moment(project, round=None):
+        found = look(project, round)
+        monkeypatch.setattr(on_server.Project, "tasks", look)
+        bob.answer(tasks[3]["id"], "class 1")
+        return found
+
+    monkeypatch.setattr(on_server.Project, "tasks", last_moment)
+    desk.ask([8], round=1)
+    now = bob.tasks(desk.project)
+    assert [(desk.index(task), len(task["annotations"])) for task in now] == [(0, 2), (1, 1), (2, 0), (3, 1), (8, 0)]
+    assert bob.next(desk.project)["id"] == now[-1]["id"]
+
+
 # -- what goes wrong on the server -------------------------------------------------------------------------------------
 
 
@@ -406,10 +432,9 @@ def test_the_token_is_written_nowhere(desk, chief, capfd):
 
 
 def test_a_server_that_is_not_there_is_told_in_one_line(open_desk):
-    gate = Gate(1)
-    gate.close()
-    with pytest.raises(ConfigError, match=rf"Expected Label Studio at {gate.url}, got no answer") as told:
-        open_desk(gate.url, wait=True).ask([0], done=True)
+    url = f"http://127.0.0.1:{free_port()}"
+    with pytest.raises(ConfigError, match=rf"Expected Label Studio at {url}, got no answer") as told:
+        open_desk(url, wait=True).ask([0], done=True)
     assert len(str(told.value).splitlines()) == 1
 
 

@@ -14,7 +14,7 @@ FEW_VALIDATION = 50
 def look(e: Experiment) -> tuple[dict[str, Any], list[str]]:
     """For `provenance.json` what the data are; and in a line each what a person should know before the run begins."""
     begun = e.data.begun
-    found = duplicates_of(begun, e.cache)
+    found = duplicates_of(e.data, e.cache)  # those that came later too
     data = {
         "dataset": e.data.name,
         "classes": list(e.data.pool.classes),

@@ -131,13 +131,15 @@ def _check_named(pool: Pool, questions: list[Question]) -> None:
 
 
 def final_numbers(lines: list[Line]) -> dict[str, float]:
-    """The last value and the normalised area under the budget curve of every test metric."""
+    """The last value and the normalised area under the budget curve of every test metric; without a test set, of the validation metrics."""
     numbers: dict[str, float] = {}
+    of = "test/" if any(key.startswith("test/") for key in lines[-1]) else "validation/"
     for key in lines[-1]:
-        if key.startswith("test/"):
+        if key.startswith(of):
             points = [(line["labels"], line[key]) for line in lines if key in line]
-            numbers[f"final/{key[5:]}"] = points[-1][1]
-            numbers[f"area/{key[5:]}"] = area_under_curve(*map(list, zip(*points, strict=True)))
+            name = key.removeprefix(of)
+            numbers[f"final/{name}"] = points[-1][1]
+            numbers[f"area/{name}"] = area_under_curve(*map(list, zip(*points, strict=True)))
     return numbers
 
 

@@ -307,6 +307,19 @@ def test_a_photo_that_is_gone_while_it_is_asked_about_is_shown_from_the_run(fact
     assert len(factory.lines("ledger.jsonl")) == 10
 
 
+def test_the_nearest_photo_is_shown_where_it_lies_by_now(factory):
+    """All were shown before, and then sorted by hand."""
+    factory.launch()
+    factory.answer()
+    index = factory.run / "queue" / "images.json"
+    arrived = [line["id"] for line in factory.lines("pool.jsonl") if line["event"] == "arrived"]
+    index.write_text(json.dumps(dict.fromkeys(arrived, "../where it lay.png")))
+    factory.launch()
+    shown = [factory.run / "queue" / row[column] for row in factory.rows() for column in ("image", "nearest")]
+    assert len(shown) == 8
+    assert all(path.is_file() for path in shown)
+
+
 def test_the_oracle_is_refused_before_a_photo_is_read(factory):
     factory.choose("annotator=oracle")
     with pytest.raises(ConfigError, match=r"Expected people to label unlabelled photos, .*annotator=queue"):
@@ -381,6 +394,23 @@ def test_a_run_goes_on_while_all_labels_are_one_class(bare):
     with pytest.warns(UserWarning, match=r"1 \(dark\) of at least 2 classes among the \d labels so far"):
         finish()
     assert made.lines("rounds.jsonl")[-1]["train"] == 8
+
+
+def test_a_late_photo_that_is_nearly_a_test_image_is_told(factory, capsys):
+    """The same photo with the light turned up a little: the pixels are others, and it could be trained on."""
+    factory.launch()
+    factory.answer()
+    events = factory.lines("pool.jsonl")
+    test = next(event["name"] for event in events if event.get("test"))
+    assert "test images are in the pool too" not in capsys.readouterr().err
+    brighter = np.asarray(Image.open(factory.root / test)) + 2
+    Image.fromarray(brighter.astype(np.uint8)).save(factory.root / "unlabelled" / "again.png")
+    for _ in range(2):  # it comes in between the rounds of the first, and is told when the next begins
+        factory.launch()
+    told = " ".join(capsys.readouterr().err.split())
+    assert "0 test images are in the pool too, pixel by pixel, and 1 nearly" in told
+    assert f"(test and pool image {test} and unlabelled/again.png)" in told
+    assert json.loads((factory.run / "provenance.json").read_text())["near_duplicates"]["near"] == 1
 
 
 def test_a_broken_photo_does_not_stop_a_run(factory, capsys):

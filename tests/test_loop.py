@@ -310,7 +310,12 @@ def test_final_numbers_hold_the_last_value_and_the_area():
         {"labels": 40, "test/accuracy": 0.8},
     ]
     numbers = final_numbers(lines)
-    assert numbers == {"final/accuracy": 0.8, "area/accuracy": pytest.approx((10 * 0.6 + 20 * 0.75) / 30)}
+    expected = {"final/accuracy": 0.8, "area/accuracy": pytest.approx((10 * 0.6 + 20 * 0.75) / 30)}
+    assert numbers == expected
+    guesses = [{**line, "validation/accuracy": 0.1} for line in lines]
+    assert final_numbers(guesses) == expected
+    without = [{key.replace("test/", "validation/"): value for key, value in line.items()} for line in lines]
+    assert final_numbers([{"labels": 0}, *without]) == expected
 
 
 # -- killed at any instant ---------------------------------------------------------------------------------------------

@@ -244,11 +244,17 @@ class Queue(People):
         index = self.place / "images.json"
         known: dict[str, str] = read_json(index, ()) or {}
         if self.data is not None:
-            fresh = {id: str(path) for id, at in images.items() if id not in known and (path := self._picture(id, at))}
+            lost = {id: at for id, at in images.items() if not self._is_there(known.get(id), id, at)}
+            fresh = {id: str(path) for id, at in lost.items() if (path := self._picture(id, at))}
             if fresh:
                 known |= fresh
                 write_atomically(index, json.dumps(known))
         return {id: self.place / known[id] for id in images if id in known}
+
+    def _is_there(self, known: str | None, id: str, index: int) -> bool:
+        """Whether an image can be looked at where it is `known` to be: there, or exported."""
+        assert self.data is not None
+        return known is not None and (self._exported(id).is_file() or shows(self.place / known, self.data, index))
 
     def _picture(self, id: str, index: int) -> Path | None:
         assert self.data is not None
@@ -278,12 +284,7 @@ class Queue(People):
         known: dict[str, str] = read_json(index, ()) or {}
         if self.data is None:
             return
-        exported = {q.id for q in questions if self._exported(q.id).is_file()}
-        lost = [
-            q
-            for q in questions
-            if q.id in known and q.id not in exported and not shows(self.place / known[q.id], self.data, q.index)
-        ]
+        lost = [q for q in questions if q.id in known and not self._is_there(known[q.id], q.id, q.index)]
         if not lost:
             return
         known |= {question.id: str(self._export(question.id, question.index)) for question in lost}

@@ -136,6 +136,7 @@ class Growing:
         foreign = [photo for photo in listing if not known[photo]]
         self._tell("in a folder of none of the run's classes", foreign, "nobody is asked about them")
         late = [photo for photo in unknown if photo.is_test]
+        late += [photo for row, of in places.items() for photo in of if photo.is_test and row >= self.history.n_test]
         self._tell("that came into test/ late", late, "the test set stays as it was when the run began")
         self._tell_copies(places)
         return events
@@ -274,15 +275,11 @@ class Growing:
             self._notes.append(f"left out {_counted(len(fresh), 'photo')} {what}, the first is {fresh[0]}; {then}")
 
     def _tell_copies(self, places: dict[int, list[Photo]]) -> None:
-        n = self.history.n_test
-        tests = [
-            photo
-            for row, of in places.items()
-            if row < n
-            for photo in of
-            if photo.name != self.history.images[row].name and not photo.is_test
-        ]
-        copies = [photo for row, of in places.items() if row >= n for photo in of[1:]]
+        n, images = self.history.n_test, self.history.images
+        twice = [(row, photo) for row, of in places.items() for photo in of if photo.name != images[row].name]
+        classes = self.history.classes
+        tests = [photo for row, photo in twice if row < n and photo.class_name != classes[images[row].label]]
+        copies = [photo for row, photo in twice if row >= n and not photo.is_test]
         torn = [
             [photo for photo in of if photo.class_name][-1]
             for row, of in places.items()

@@ -102,7 +102,10 @@ def retrieve(folder: Path, *, device: str | None = None, progress: bool = True, 
     data = plan.dataset.load(plan.cache) if photos is None else photos.data()
     experiment, _, rules = with_annotator(plan.experiment(data), folder, ledger)
     experiment = _as_trained(experiment, folder, int(line["round"]))
-    learner, how = _learner(experiment, folder, ledger, rules, int(line["round"]))
+    as_trained = replace(
+        rules, classes=experiment.data.pool.classes
+    )  # a soft target has a number for each class of then
+    learner, how = _learner(experiment, folder, ledger, as_trained, int(line["round"]))
     trained = Trained(folder, plan, experiment, learner, line, bool(line.get("stopped")), ledger, rules, how, 0.0)
     difference, worst = _difference(trained)
     if not difference <= TOLERANCE and not accept:

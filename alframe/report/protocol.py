@@ -190,6 +190,18 @@ def _growing_pools(study: Study) -> Iterator[ProtocolWarning]:
             )
 
 
+def _no_test_images(study: Study) -> Iterator[ProtocolWarning]:
+    for section in study.sections:
+        without = [str(run.folder) for run in section.runs if study.of(run).n_test == 0]
+        if without and len(section.runs) > 1:
+            yield ProtocolWarning(
+                "no-test-images",
+                f"{section.title}: {counted(len(without), 'run')} had no test images, and each was measured on validation images of its own, "
+                f"drawn from what its strategy had left: {first(without)}.",
+                "Put labelled photos into test/<class> and run again, for figures that can be compared.",
+            )
+
+
 def _left_out(study: Study) -> Iterator[ProtocolWarning]:
     used = {run.folder for section in study.sections for run in section.runs}
     left = [item for item in study.left if item.folder not in used]
@@ -235,6 +247,7 @@ CHECKS: dict[str, Callable[[Study], Iterable[ProtocolWarning]]] = {
     "unequal-seeds": _unequal_seeds,
     "unequal-label-grids": _label_grids,
     "growing-pools": _growing_pools,
+    "no-test-images": _no_test_images,
     "runs-left-out": _left_out,
     "missing-evidence": _missing_evidence,
 }

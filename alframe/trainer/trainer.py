@@ -328,7 +328,10 @@ class Trainer:
         return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
 
     def _class_weight(self, examples: Examples, n_classes: int, device: torch.device) -> Tensor | None:
-        """Inverse class frequency with mean 1 over the images; classes not seen yet weigh nothing. Targets count by their parts."""
+        """Inverse class frequency with mean 1 over the images; classes not seen yet weigh nothing.
+
+        Targets count by their parts; a class whose parts come to less than one image weighs as if it had one.
+        """
         if self.class_weighting == "none":
             return None
         labels, targets = examples.labels, examples.targets

@@ -157,14 +157,23 @@ def test_a_deleted_photo_keeps_its_pixels_and_may_come_back(begun, root):
 
 def test_copies_are_in_the_pool_once_and_test_images_never(begun, root):
     test = begun.data().test.names[0]
-    shutil.copy(root / "unlabelled" / "0.png", root / "unlabelled" / "copy.png")
+    shutil.copy(root / "unlabelled" / "0.png", root / "unlabelled" / "-copy.png")
     shutil.copy(root / test, root / "unlabelled" / "seen.png")
+    (root / test).rename((root / test).with_name("another name.png"))  # nothing to say of
     begun.take_in(1)
     assert len(begun.data().pool) == 16
     assert begun.told() == [
         "left out 1 photo that are test images too, the first is unlabelled/seen.png; nobody is asked about those",
-        "left out 1 photo whose pixels another one has, the first is unlabelled/copy.png; each is in the pool once",
+        "left out 1 photo whose pixels another one has, the first is unlabelled/-copy.png; each is in the pool once",
     ]
+
+
+def test_copies_of_labelled_photos_are_told_at_the_first_look(open_, root):
+    shutil.copy(root / "scratch" / "0.png", root / "unlabelled" / "copy.png")
+    growing = open_()
+    growing.take_in(0)
+    assert len(growing.data().pool) + len(growing.data().test) == 18
+    assert "the first is unlabelled/copy.png" in growing.told()[1]
 
 
 def test_a_photo_that_is_still_being_copied_is_skipped_and_looked_at_again(begun, root):
@@ -283,7 +292,9 @@ def test_train_and_test_folders_may_stand_beside_the_unlabelled_one(root, tmp_pa
     growing.take_in(1)
     assert growing.data().test.ids == data.test.ids
     assert growing.data().gone == {index_of(data, "unlabelled/0.png")}
-    assert "left out 1 photo that came into test/ late, the first is test/good/late.png" in growing.told()[1]
+    assert growing.told()[1:] == [
+        "left out 2 photos that came into test/ late, the first is test/good/late.png; the test set stays as it was when the run began"
+    ]
 
 
 def test_a_photo_in_two_places_that_contradict_is_an_error(open_, root):

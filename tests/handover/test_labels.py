@@ -79,6 +79,7 @@ def test_a_class_that_was_found_after_the_round_is_among_the_labels_but_not_in_t
         "dataset=image_folder", f"dataset.root={root}", "dataset.size=16", "model.width=4", "trainer.min_steps=4",
         "trainer.epochs=1", "uncertainty=point", "strategy=random", "budget.initial=8", "budget.query_size=4", "budget.rounds=3",
         "run.tensorboard=false", f"run.root={tmp_path / 'runs'}", "threads=1", "annotator=queue", f"run.checkpoint={checkpoint}",
+        "annotator.unsure=soft",
     ]  # fmt: skip
     plan, named = load(options), "annotator.new_classes=[scratch]"
 
@@ -95,7 +96,7 @@ def test_a_class_that_was_found_after_the_round_is_among_the_labels_but_not_in_t
             writer.writeheader()
             writer.writerows(rows)
 
-    launch_and_answer(lambda row: Path(row["image"]).parent.name)
+    launch_and_answer(lambda row: "good?" if row["rank"] == "1" else Path(row["image"]).parent.name)
     launch_and_answer(lambda row: "new: scratch" if row["rank"] == "1" else "bad")
     with pytest.raises(PoolError, match="scratch"):
         execute(load(options))

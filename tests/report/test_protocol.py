@@ -72,6 +72,7 @@ WRONG = {
     "near-duplicates": {"first": {"provenance": {"near_duplicates": {"exact": 1, "near": 30, "examples": []}}}},
     "unequal-label-grids": {"first": {"labels": [100, 110, 115]}},
     "growing-pools": {"every": {"provenance": {"grows": True}}},
+    "no-test-images": {"every": {"provenance": {"n_test": 0}}},
     "missing-evidence": {"first": {"launches": []}},
 }
 

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import multiprocessing
 import os
 import re
 import signal
@@ -16,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests_support import die, die_after_half_a_line, on_call
+from tests_support import die, die_after_half_a_line, in_a_process, on_call
 
 import alframe.annotator.queue
 from alframe.annotator.queue import Queue
@@ -734,20 +733,6 @@ KILLS = {  # in which launch, and where
 }
 
 
-def launch(experiment, folder, patch=None):
-    def child():
-        torch.set_num_threads(1)
-        if patch:
-            owner, name, wrap = patch
-            setattr(owner, name, wrap(getattr(owner, name)))
-        os._exit(0 if go(experiment, folder) else 75)
-
-    process = multiprocessing.get_context("fork").Process(target=child)
-    process.start()
-    process.join(120)
-    return process.exitcode
-
-
 @pytest.fixture(scope="module")
 def files_undisturbed(tmp_path_factory):
     from conftest import tiny_experiment
@@ -767,7 +752,7 @@ def test_killed_no_answer_is_lost_and_none_counts_twice(moment, make, tmp_path, 
     experiment, launches, files = make(), 0, {}
     code = 75
     while code != 0:
-        code = launch(experiment, tmp_path, patch if launches == number else None)
+        code = in_a_process(partial(go, experiment, tmp_path), patch if launches == number else None)
         assert (code == -signal.SIGKILL) == (launches == number), "the kill did not come, or came again"
         if sheets(tmp_path) and code == 75:
             files[sheets(tmp_path)[-1].name] = sheets(tmp_path)[-1].read_bytes()

@@ -1,10 +1,13 @@
 """What several test files share and no fixture can give: lists to parametrise over, a watch over memory, and kills."""
 
 import json
+import multiprocessing
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -99,3 +102,22 @@ def die_after_half_a_line(ledger, line):
     ledger._file.write(json.dumps(line)[:30])
     ledger._file.flush()
     die()
+
+
+def in_a_process(launch: Callable[[], bool], patch=None) -> int | None:
+    """The exit code of a `launch` in a process of its own, which may die there: 0 for a finished run, 75 for one that waits.
+
+    `patch` is an owner, the name of a function of it, and what wraps that.
+    """
+
+    def child() -> None:
+        torch.set_num_threads(1)
+        if patch:
+            owner, name, wrap = patch
+            setattr(owner, name, wrap(getattr(owner, name)))
+        os._exit(0 if launch() else 75)
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    process.join(120)
+    return process.exitcode

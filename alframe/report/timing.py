@@ -65,7 +65,7 @@ def _duration(seconds: float) -> str:
 def _figure(seconds: dict[str, np.ndarray]) -> Figure:
     columns = columns_of(len(seconds))
     rows = math.ceil(len(seconds) / columns)
-    width, height = max(4.6, columns * PANEL[0] + 0.6), rows * (PANEL[1] + 0.35) + 0.75
+    width, height = max(5.4, columns * PANEL[0] + 0.6), rows * (PANEL[1] + 0.35) + 0.75
     figure = Figure(figsize=(width, height), facecolor="white")
     highest = max(found.sum(axis=1).max() for found in seconds.values())
     for i, (name, found) in enumerate(seconds.items()):

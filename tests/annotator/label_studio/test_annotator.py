@@ -1,8 +1,6 @@
 """A real server, people with accounts on it, and what happens when either of them, or the loop, fails in the middle."""
 
 import json
-import multiprocessing
-import os
 import re
 import signal
 import threading
@@ -15,7 +13,7 @@ import pytest
 import torch
 from conftest import tiny_data, tiny_experiment
 from label_studio_server import Gate, Person, Server, free_port
-from tests_support import die, die_after_half_a_line, on_call
+from tests_support import die, die_after_half_a_line, in_a_process, on_call
 
 from alframe.annotator.base import make_annotator
 from alframe.annotator.label_studio import LabelStudio, client
@@ -663,28 +661,12 @@ KILLS = {  # in which launch, and where
 }
 
 
-def launch(experiment, folder, patch=None):
-    """A launch in a process of its own; its exit code."""
-
-    def child():
-        torch.set_num_threads(1)
-        if patch:
-            owner, name, wrap = patch
-            setattr(owner, name, wrap(getattr(owner, name)))
-        os._exit(0 if go(experiment, folder) else 75)
-
-    process = multiprocessing.get_context("fork").Process(target=child)
-    process.start()
-    process.join(120)
-    return process.exitcode
-
-
 @pytest.mark.parametrize("moment", KILLS)
 def test_killed_no_answer_is_lost_and_none_counts_twice(moment, server, chief, truth, tmp_path, by_oracle):
     number, patch = KILLS[moment]
     work, launches, code = experiment(url=server.url, wait=False), 0, 75
     while code != 0:
-        code = launch(work, tmp_path, patch if launches == number else None)
+        code = in_a_process(partial(go, work, tmp_path), patch if launches == number else None)
         assert (code == -signal.SIGKILL) == (launches == number), "the kill did not come, or came again"
         if code == 75:
             label_all(chief, tmp_path, truth)

@@ -75,9 +75,8 @@ class Trainer:
     few images are repeated, each time with another augmentation. `early_stop` is a patience in validations (one every
     `validate_every` steps); `best_checkpoint` keeps the weights with the best validation accuracy (ties: lowest loss).
     `ema` is the decay, a step, of an exponential moving average of the weights, which is then what is validated and kept.
-    `precision` "auto" is bf16 on CUDA and fp32 elsewhere; `channels_last` null follows CUDA; it is for
-    networks trained alone, as stacked weights have no such layout. Optimizers that have a fused
-    version run it on CUDA unless told otherwise.
+    `precision` "auto" is bf16 on CUDA and fp32 elsewhere; `channels_last` null follows CUDA, and is for networks trained alone, as
+    stacked weights have no such layout. Optimizers that have a fused version run it on CUDA unless told otherwise.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
 """alframe: deep active learning for images.
 
-From Python, without configs: build the parts, put them into an `Experiment`, and `run` it in a `Record`.
+From Python, without configs: put the parts into an `Experiment` and `run` it in a folder, or `fit` once (`alframe.api`).
 With configs, as on the command line: `launch("dataset=elpv", "strategy=margin")`.
 """
 
@@ -8,18 +8,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from alframe.api import fit, run
     from alframe.cli import launch
     from alframe.experiment import Experiment
-    from alframe.loop import run
-    from alframe.record import Record
 
 __version__ = "0.1.0"
-__all__ = ["Experiment", "Record", "launch", "run"]
+__all__ = ["Experiment", "fit", "launch", "run"]
 
 _HOMES = {
     "Experiment": "alframe.experiment",
-    "run": "alframe.loop",
-    "Record": "alframe.record",
+    "fit": "alframe.api",
+    "run": "alframe.api",
     "launch": "alframe.cli",
 }
 

@@ -1,19 +1,20 @@
 """How many labels are bought, when, and when to stop."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 
 from alframe.errors import PoolError, expect
 from alframe.images import UNKNOWN
+from alframe.part import Change, Part, greater
 
 
 @dataclass(frozen=True)
-class Budget:
+class Budget(Part):
     """`initial` labels ("all": the whole pool, for the full-data reference; labels that photos came with are a part of them), then `rounds` queries of `query_size` (a number grown by `growth` each round, or a list).
 
     `validation` is the share of every purchase that is drawn at random and kept for validation, or, from 2 on, a number of images
@@ -36,6 +37,8 @@ class Budget:
     plateau: int | None = None
     min_improvement: float = 0.0
     max_hours: float | None = None
+
+    changeable_on_resume: ClassVar[Mapping[str, Change]] = {"rounds": greater}
 
     def __post_init__(self) -> None:
         expect(self.initial == "all" or self.initial >= 0, f"Expected budget.initial >= 0, got {self.initial}.")

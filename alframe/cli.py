@@ -5,7 +5,8 @@ import sys
 import tempfile
 import traceback
 import warnings
-from dataclasses import dataclass, field, replace
+from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import hydra
@@ -17,14 +18,13 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from alframe import __version__
-from alframe.checks import look
+from alframe.clock import Clock
 from alframe.config import COMPOSING, CONFIGS, NO_PRESET, Plan, build, check_overrides, composer, first_line, load
 from alframe.console import RoundTable
-from alframe.errors import AlframeError, Waiting
-from alframe.growth import check_people, photos_of
+from alframe.dataset.base import history_of
+from alframe.errors import AlframeError, Waiting, expect
 from alframe.loop import run
-from alframe.profile import Profile
-from alframe.record import Record
+from alframe.record.record import Record
 
 WAITING = os.EX_TEMPFAIL
 """Exit code of a run that waits for people: not a success, so that a script stops there, and not a failure."""
@@ -122,37 +122,40 @@ def execute(plan: Plan) -> list[dict[str, object]]:
     record = Record(
         plan.folder,
         plan.identity,
+        plan.declared,
         overwrite=options["overwrite"],
         tensorboard=options["tensorboard"],
         keep_checkpoint=options["checkpoint"],
     )
-    profile = Profile(plan.folder if options["profile"] else None, plan.device)
-    try:
+    with closing(record):
+        if options["profile"]:
+            from alframe.record.profile import Profile
+        clock = Profile(record.layout.profile, plan.device) if options["profile"] else Clock()
         if record.finished:
             say(
                 f"{plan.folder}: finished already ({record.stopped}); nothing to do. A higher budget.rounds goes on, run.overwrite=true starts again."
             )
-            _say_all(profile.report())
+            _say_all(clock.report())
             return record.rounds
         say(f"{plan.folder}: {f'going on after {record.done} rounds' if record.done else 'starting'} on {plan.device}")
-        photos = photos_of(plan.dataset, plan.folder)
-        if photos is not None:
-            check_people(plan.parts["annotator"])
-            photos.take_in(record.done, again=record.reopened)
-            _say_all(photos.told())
-        data = plan.dataset.load(plan.cache) if photos is None else photos.data()
-        experiment = replace(plan.experiment(data), profile=profile, photos=photos)
-        known, cautions = look(experiment)
-        for caution in cautions:
-            say(f"warning: {caution}", error=True)
-        record.begin(known, plan.device)
+        photos = history_of(plan.dataset, plan.folder)
+        if photos is None:
+            data = plan.dataset.load(plan.cache)
+        else:
+            expect(
+                not plan.parts["annotator"].needs_labels,
+                "Expected people to label unlabelled photos, got an annotator that answers with the dataset's own labels; "
+                "use annotator=queue or annotator=label_studio, or take the folder of unlabelled photos away.",
+            )
+            photos.refresh(record.done, again=record.reopened)
+            _say_all(photos.notes())
+            data = photos.data()
+        experiment = plan.experiment(data, photos, clock)
         table = RoundTable(binary=data.pool.n_classes == 2, of="test" if len(data.test) else "validation")
         lines = run(experiment, record, table)
         table.summary(lines, plan.folder)
-        _say_all(profile.report())
+        _say_all(clock.report())
         return lines
-    finally:
-        record.close()
 
 
 def _compare(cells: list[Path]) -> None:

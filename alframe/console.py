@@ -52,6 +52,10 @@ class RoundTable:
         """A line between the rounds."""
         self._print(text, None)
 
+    def caution(self, text: str) -> None:
+        """A warning, on stderr."""
+        Console(stderr=True, highlight=False).print(f"warning: {text}", markup=False, soft_wrap=True, style="red")
+
     def row(self, line: dict[str, Any]) -> None:
         """Print the line of a round, and above the first one the header."""
         if not self._headed:

@@ -10,6 +10,8 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
+from PIL import Image
 from torch import Tensor
 
 from alframe.errors import DataError
@@ -61,6 +63,13 @@ def reserve(file: Path) -> None:
     if hasattr(os, "posix_fallocate"):
         with file.open("r+b") as handle:
             os.posix_fallocate(handle.fileno(), 0, file.stat().st_size)
+
+
+def rgb(image: UInt8[np.ndarray, "ch h w"]) -> Image.Image:
+    """The first three channels, or the only one three times."""
+    if image.shape[0] == 1:
+        return Image.fromarray(image[0]).convert("RGB")
+    return Image.fromarray(np.ascontiguousarray(image[:3].transpose(1, 2, 0)))
 
 
 @dataclass(frozen=True)
@@ -178,7 +187,26 @@ class Data:
             )
 
     @property
-    def begun(self) -> "Data":
+    def has_pictures(self) -> bool:
+        """Whether there is anything to look at: features cannot be shown."""
+        return len(self.pool.shape) == 3
+
+    def original(self, index: int) -> Path | None:
+        """The file that image `index` of the pool came from, if it is still there, and no other photo has its name by now."""
+        if self.root is None or self.pool.names is None:
+            return None
+        file = Path(self.root) / self.pool.names[index]
+        return file if self.shows(file, index) else None
+
+    def shows(self, file: Path, index: int) -> bool:
+        """Whether `file` is there and, where photos come in, has the size and time with which image `index` of the pool was read."""
+        if not file.is_file() or not self.files:
+            return file.is_file()
+        stat = file.stat()
+        return (stat.st_size, stat.st_mtime_ns) == self.files[index]
+
+    @property
+    def at_start(self) -> "Data":
         """With the pool as it was at first."""
         return replace(self, pool=self.pool.rows(0, self.grown[0]), grown=()) if self.grown else self
 

@@ -1,11 +1,11 @@
 """The network side of the loop: fit the posterior to the labelled images, read predictions off any images."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -13,56 +13,84 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from alframe.clock import Clock
 from alframe.console import progress
+from alframe.dataset.cache import default_cache
 from alframe.errors import ConfigError, RunFolderError, TrainingError
 from alframe.images import Data, FixedAugment, FixedView, ImageSet
+from alframe.model.base import Build, Model, model_of
 from alframe.pixels import Normalizer, Pixels
+from alframe.record.files import replacing
 from alframe.rng import generator, scoped
-from alframe.trainer.trainer import Examples, FitReport, Stream, Trainer
-from alframe.types import Prediction
+from alframe.trainer.trainer import Cycles, FitReport, Lesson, Stream, Trainer
+from alframe.types import Examples, Prediction
 from alframe.uncertainty.base import Method, Posterior, Uncertainty, View
 from alframe.uncertainty.tempered import Tempered
 
 POOL, TEST, TARGET = "pool", "test", "target"
 
 
-class Learner:
-    """Owns the device: images, networks, posterior. `build_network(shape, n_classes)` makes an untrained network.
+@dataclass(frozen=True)
+class Resources:
+    """What a run works with. None of it is meant to change a result (devices and numbers of threads round differently).
 
-    `target` are unlabelled images that some strategies ask about, where these are neither the pool nor the test set.
-    `views` are the images of "pool", "test" and "target" under each of `uncertainty.n_views` fixed transformations, where the
-    data are features; views of images are made when they are looked at. Raises ConfigError where they cannot be.
+    `cache`: where decoded images and features are kept. `batch_size`: images that a pass looks at together. `max_bytes`: extra
+    memory that a strategy may take. `resident_bytes`: image sets up to this size are kept on the device.
     """
+
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    cache: Path = field(default_factory=default_cache)
+    batch_size: int = 256
+    max_bytes: int = 1 << 30
+    resident_bytes: int = 4 << 30
+    show_progress: bool = False
+    clock: Clock = field(default_factory=Clock)
+
+
+@dataclass(frozen=True)
+class Sets:
+    """All that a learner looks at: pool and test images of `data`, and the unlabelled images of a `target` set of its own, if any.
+
+    `augmented` are the images of "pool", "test" and "target" under each of `uncertainty.n_views` fixed transformations, where the
+    data are features; transformed images are made when they are looked at.
+    """
+
+    data: Data
+    target: ImageSet | None = None
+    augmented: Mapping[str, Sequence[ImageSet]] = field(default_factory=dict)
+
+
+class Learner:
+    """Owns the device: images, networks, posterior. Raises ConfigError where fixed transformations cannot be made."""
 
     def __init__(
         self,
-        data: Data,
-        build_network: Callable[[tuple[int, ...], int], nn.Module],
+        sets: Sets,
+        model: Model | Build,
         trainer: Trainer,
         uncertainty: Uncertainty,
         *,
-        seed: int,
-        device: torch.device,
-        batch_size: int = 256,
-        resident_bytes: int = 4 << 30,
-        show_progress: bool = False,
-        target: ImageSet | None = None,
-        views: Mapping[str, Sequence[ImageSet]] | None = None,
+        seed: int = 0,
+        resources: Resources | None = None,
     ) -> None:
-        self.device, self.seed, self.batch_size, self.show_progress = device, seed, batch_size, show_progress
-        self.n_classes, self.shape, self.augment = data.pool.n_classes, data.pool.shape, data.augment
-        self.build_network, self.trainer, self.uncertainty = build_network, trainer, uncertainty
-        share = resident_bytes // (1 + uncertainty.n_views) if views else resident_bytes
-        self.pixels = {
-            name: Pixels(images.pixels, device, share)
-            for name, images in ((POOL, data.pool), (TEST, data.test), (TARGET, target))
-            if images is not None
-        }
-        self.views = {
-            name: [Pixels(images.pixels, device, share) for images in sets] for name, sets in (views or {}).items()
-        }
-        self.fixed_views = [] if views else fixed_views(data.augment, uncertainty.n_views)
-        self.prepare = Normalizer(data.begun.pool.pixels, device, data.normalization)
+        resources = resources or Resources()
+        data, clock, n_fixed = sets.data, resources.clock, uncertainty.n_views
+        self.resources, self.device, self.seed, self.round = resources, resources.device, seed, 0
+        self.model, self.trainer, self.uncertainty = model_of(model), trainer, uncertainty
+        self.n_classes, self.shape = data.pool.n_classes, data.pool.shape
+        share = resources.resident_bytes // (1 + n_fixed) if sets.augmented else resources.resident_bytes
+
+        def pixels(images: ImageSet) -> Pixels:
+            return Pixels(images.pixels, self.device, share, clock)
+
+        named = ((POOL, data.pool), (TEST, data.test), (TARGET, sets.target))
+        self.pixels = {name: pixels(images) for name, images in named if images is not None}
+        self.augmented = {name: [pixels(images) for images in of] for name, of in sets.augmented.items()}
+        fixed = [] if sets.augmented else fixed_views(data.augment, n_fixed)
+        self.fixed_views = [clock.preparing("augment", view) for view in fixed]
+        self.augment = None if data.augment is None else clock.preparing("augment", data.augment)
+        self.normalizer = Normalizer(data.at_start.pool.pixels, self.device, data.normalization)
+        self.prepare = clock.preparing("prepare", self.normalizer)
         self.posterior: Posterior | None = None
         self._last_weights: list[dict[str, Tensor]] | None = None
 
@@ -97,13 +125,15 @@ class Learner:
             ) from error
 
     def _posterior(self, task: "_Task") -> Posterior:
+        self.round = task.round
         posterior = self.uncertainty.fit(task, generator(self.seed, task.round, "posterior"))
         return Tempered.fit(posterior, task.validation()) if self.uncertainty.temperature else posterior
 
     def predictions(self, which: str, rows: Tensor, description: str = "") -> Iterator[Prediction]:
         """A `Prediction` for each batch of `rows` of the pool, the test or the target set, under the evaluation transform, in order."""
-        enabled = self.show_progress and bool(description)
-        for x, view in progress(self.batches(which, rows), description, -(-len(rows) // self.batch_size), enabled):
+        enabled = self.resources.show_progress and bool(description)
+        n_batches = math.ceil(len(rows) / self.resources.batch_size)
+        for x, view in progress(self.batches(which, rows), f"round {self.round}: {description}", n_batches, enabled):
             with torch.no_grad():
                 prediction = self.fitted.predict(x, view)
             yield prediction
@@ -117,13 +147,13 @@ class Learner:
 
     def batches(self, which: str, rows: Tensor) -> Iterator[tuple[Tensor, View]]:
         """Normalised batches of `rows` of the pool, the test or the target set, each with its views."""
-        split = rows.split(self.batch_size) if len(rows) else ()
+        split = rows.split(self.resources.batch_size) if len(rows) else ()
         for raw, batch in zip(self.pixels[which].stream(split), split, strict=True):
             yield self.prepare(raw), partial(self._view, which, batch, raw)
 
     def _view(self, which: str, rows: Tensor, raw: Tensor, j: int) -> Tensor:
-        if which in self.views:
-            return self.prepare(self.views[which][j].take(rows))
+        if which in self.augmented:
+            return self.prepare(self.augmented[which][j].take(rows))
         return self.prepare(self.fixed_views[j](raw))
 
     def mean_log_probs(self, which: str, rows: Tensor, description: str = "") -> Tensor:
@@ -144,16 +174,14 @@ class Learner:
         return self.posterior
 
     def save(self, path: Path) -> None:
-        """Weights of every network to one safetensors file (temporary file, then rename)."""
+        """Weights of every network to one safetensors file ."""
         tensors: dict[str, Tensor] = {}
         for member, network in enumerate(self.fitted.networks):
             tensors |= {
                 f"{member}.{key}": value.detach().cpu().contiguous() for key, value in network.state_dict().items()
             }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        save_file(tensors, temporary)
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            save_file(tensors, temporary)
 
     def load_warm_start(self, path: Path) -> None:
         """The weights that the next round starts from."""
@@ -185,9 +213,8 @@ class _Task:
         if not self._together(networks[0], method):
             return [self._train(member, network) for member, network in enumerate(networks)]
         if len(self.examples):
-            self.reports += self.learner.trainer.fit_together(
-                networks, streams=[self._stream(member) for member in range(members)], **self._data
-            )
+            streams = [self._stream(member) for member in range(members)]
+            self.reports += self.learner.trainer.fit_together(networks, self._lesson, streams)
         return networks
 
     def train_cycles(self, cycles: int) -> list[nn.Module]:
@@ -195,7 +222,7 @@ class _Task:
             return [self._network(member) for member in reversed(range(cycles))]  # stored with the last one first
         network = self._network(0)
         copies: list[nn.Module] = []
-        self._train(0, network, cycles=cycles, at_cycle_end=lambda: copies.append(deepcopy(network).eval()))
+        self._train(0, network, Cycles(cycles, lambda: copies.append(deepcopy(network).eval())))
         return copies or [deepcopy(network) for _ in range(cycles)]
 
     def training(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -211,17 +238,18 @@ class _Task:
             start += len(x)
 
     @property
-    def _data(self) -> dict[str, Any]:
-        """What every fit of this round is given."""
+    def _lesson(self) -> Lesson:
+        """What every fit of this round learns from."""
         learner = self.learner
-        return {
-            "pixels": learner.pixels[POOL],
-            "examples": self.examples,
-            "n_classes": learner.n_classes,
-            "prepare": learner.prepare,
-            "augment": learner.augment,
-            "description": f"round {self.round}: training" if learner.show_progress else "",
-        }
+        return Lesson(
+            learner.pixels[POOL],
+            self.examples,
+            learner.n_classes,
+            learner.prepare,
+            learner.augment,
+            self.held_out if len(self.held_out) else None,
+            f"round {self.round}: training" if learner.resources.show_progress else "",
+        )
 
     def _stream(self, member: int) -> Stream:
         return lambda purpose: generator(self.learner.seed, self.round, f"{purpose}/{member}")
@@ -230,24 +258,17 @@ class _Task:
         """Untrained, or with the weights of the last round, or trained already."""
         learner = self.learner
         with scoped(self._stream(member)("init")):
-            network = learner.build_network(learner.shape, learner.n_classes).to(learner.device)
+            network = learner.model(learner.shape, learner.n_classes).to(learner.device)
         if self.stored is not None:
             network.load_state_dict(self.stored[member])
         elif learner.trainer.warm_start and learner._last_weights is not None:
             network.load_state_dict(learner._last_weights[member])
         return network.eval()
 
-    def _train(self, member: int, network: nn.Module | None = None, **options: Any) -> nn.Module:
+    def _train(self, member: int, network: nn.Module | None = None, cycles: Cycles | None = None) -> nn.Module:
         network = network or self._network(member)
         if len(self.examples) and self.stored is None:
-            report = self.learner.trainer.fit(
-                network,
-                stream=self._stream(member),
-                validation=self.held_out if len(self.held_out) else None,
-                **self._data,
-                **options,
-            )
-            self.reports.append(report)
+            self.reports.append(self.learner.trainer.fit(network, self._lesson, self._stream(member), cycles))
         return network
 
     def _together(self, network: nn.Module, method: Method) -> bool:

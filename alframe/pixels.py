@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from alframe.clock import Clock
+
 Prepare = Callable[[Tensor], Tensor]
 """Raw samples (uint8 images or float32 features) to what a network reads: normalised float32."""
 WORKERS, AHEAD = 2, 4  # threads that read a set which is not resident, and how many batches they may be ahead
@@ -20,14 +22,17 @@ class Pixels:
     from their (memory-mapped) array for every batch, through pinned memory on CUDA.
     """
 
-    def __init__(self, array: np.ndarray, device: torch.device, resident_bytes: int) -> None:
-        self.device = device
+    def __init__(
+        self, array: np.ndarray, device: torch.device, resident_bytes: int, clock: Clock | None = None
+    ) -> None:
+        self.device, self._clock = device, clock or Clock()
         self.shape = tuple(array.shape[1:])
         self._array = array
         self._dtype = torch.from_numpy(np.empty(0, array.dtype)).dtype
         self._resident: Tensor | None = None
         if array.nbytes <= resident_bytes:
             self._resident = torch.from_numpy(np.array(array)).to(device)
+        self._timed_take = self._clock.reading(self._take)
 
     def __len__(self) -> int:
         return len(self._array)
@@ -39,6 +44,9 @@ class Pixels:
 
     def take(self, rows: Tensor) -> Tensor:
         """The samples at `rows` (int64), in that order, on the device."""
+        return self._timed_take(rows)
+
+    def _take(self, rows: Tensor) -> Tensor:
         if self._resident is not None:
             return self._resident[rows.to(self.device)]
         return self._read(rows.cpu()).to(self.device, non_blocking=True)
@@ -46,8 +54,10 @@ class Pixels:
     def stream(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
         """`take` of each batch of rows. A set that is not resident is read by threads, up to `AHEAD` batches before they are asked for."""
         if self._resident is not None:
-            yield from map(self.take, batches)
-            return
+            return map(self.take, batches)
+        return self._clock.streaming(self._read_ahead(batches))
+
+    def _read_ahead(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
         waiting: deque[Future[Tensor]] = deque()
         readers = ThreadPoolExecutor(WORKERS, thread_name_prefix="alframe-read")
         try:

@@ -1,6 +1,5 @@
 """The only loop over the pool: summarise every batch, select, check, and map positions to dataset indices."""
 
-import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,11 +7,21 @@ import torch
 from torch import Tensor
 
 from alframe.errors import StrategyError
+from alframe.images import ImageSet
 from alframe.learner import POOL, Learner
-from alframe.profile import Profile
 from alframe.strategy.base import Strategy
-from alframe.trainer.trainer import Examples
-from alframe.types import Selection, Summary, Views
+from alframe.types import Labelled, PoolView, Selection, Summary
+
+
+@dataclass(frozen=True)
+class TargetSet:
+    """The unlabelled images that some strategies ask about: at most `size` of those called `name` (pool, test, or target, which
+    stands for `images`).
+    """
+
+    name: str = POOL
+    size: int = 500
+    images: ImageSet | None = None
 
 
 @dataclass(frozen=True)
@@ -32,99 +41,75 @@ def query(
     candidates: Tensor,
     size: int,
     generator: torch.Generator,
-    *,
-    training: Examples,
-    validation: Examples,
-    target: str = POOL,
-    target_size: int = 500,
-    max_bytes: int = 1 << 30,
-    description: str = "",
-    profile: Profile | None = None,
+    labelled: Labelled,
+    target_set: TargetSet | None = None,
 ) -> Picked:
     """Pick `size` of `candidates` (dataset indices, int64 [n]). ONE pass over the pool, under the evaluation transform.
 
-    `target` names the images (pool, test or target) from which a strategy that asks about a target set gets `target_size`.
-    Labelled images of which only a soft target is known are none to a strategy: their class is not.
+    Labelled images of which only a soft label is known are none to a strategy: their class is not.
 
     Raises `StrategyError`, naming the strategy, when it does not answer with exactly `size` distinct positions in range and
     finite scores, or when a summary holds NaN.
     """
-    profile = profile or Profile()
-    begin = time.perf_counter()
-    with profile.stage("pool"):
-        narrowed = strategy.narrow(len(candidates), size, generator)
-        looked_at = candidates if narrowed is None else candidates[narrowed]
-        views = _views(
-            strategy,
-            learner,
-            looked_at,
-            candidates,
-            generator,
-            training,
-            validation,
-            target,
-            target_size,
-            max_bytes,
-            description,
-        )
-    passed = time.perf_counter()
-    with profile.stage("select"):
-        selection = strategy.select(views, size, generator)
-        _check(strategy, selection, size, views.n)
+    clock = learner.resources.clock
+    with clock.stage("pool") as passing:
+        subset = strategy.subset(len(candidates), size, generator)
+        rows = candidates if subset is None else candidates[subset]
+        pool = summarize(strategy, learner, POOL, rows, "pool") if strategy.needs_pool_pass else {}
+        device = next((tensor.device for tensor in pool.values()), learner.device)
+        needs = _needs(strategy, learner, candidates, generator, labelled, target_set or TargetSet(), device)
+        view = PoolView(len(rows), pool, learner.n_classes, max_bytes=learner.resources.max_bytes, **needs)
+    with clock.stage("select") as selecting:
+        selection = strategy.select(view, size, generator)
+        _check(strategy, selection, size, view.n)
     positions = selection.positions.cpu()
     return Picked(
-        indices=looked_at[positions].tolist(),
+        indices=rows[positions].tolist(),
         scores=[float(score) for score in selection.scores.cpu()],
         score_name=selection.score_name,
         pool_scores=None if selection.pool_scores is None else selection.pool_scores.float().cpu(),
-        seconds={"pool_s": passed - begin, "select_s": time.perf_counter() - passed},
+        seconds={"pool_s": passing.seconds, "select_s": selecting.seconds},
     )
 
 
-def _views(
+def _needs(
     strategy: Strategy,
     learner: Learner,
-    looked_at: Tensor,
     candidates: Tensor,
     generator: torch.Generator,
-    training: Examples,
-    validation: Examples,
-    target: str,
-    target_size: int,
-    max_bytes: int,
-    description: str,
-) -> Views:
-    """The pool's summary, and beside it, on the same device, exactly what the strategy says it needs."""
-    pool = summarize(strategy, learner, POOL, looked_at, max_bytes, description) if strategy.reads_pool else {}
-    device = next((tensor.device for tensor in pool.values()), learner.device)
+    labelled: Labelled,
+    target_set: TargetSet,
+    device: torch.device,
+) -> dict[str, Any]:
+    """What the strategy says it needs beside the pool, on the same device as the pool's summary."""
     needs: dict[str, Any] = {}
 
     def summary(which: str, rows: Tensor) -> Summary:
-        found = summarize(strategy, learner, which, rows, max_bytes)
+        found = summarize(strategy, learner, which, rows)
         return {name: tensor.to(device) for name, tensor in found.items()}
 
     if "labeled" in strategy.needs:
-        known = training.certain
+        known = labelled.training.certain
         needs |= {"labeled": summary(POOL, known.rows), "labels": known.labels.to(device)}
     if "held_out" in strategy.needs:
-        needs |= {"held_out": summary(POOL, validation.rows), "held_out_labels": validation.labels.to(device)}
+        held_out = labelled.validation
+        needs |= {"held_out": summary(POOL, held_out.rows), "held_out_labels": held_out.labels.to(device)}
     if "target" in strategy.needs:
-        rows = candidates if target == POOL else torch.arange(len(learner.pixels[target]))
-        rows = rows[torch.randperm(len(rows), generator=generator)[:target_size]].sort().values
-        needs["target"] = summary(target, rows)
+        rows = candidates if target_set.name == POOL else torch.arange(len(learner.pixels[target_set.name]))
+        rows = rows[torch.randperm(len(rows), generator=generator)[: target_set.size]].sort().values
+        needs["target"] = summary(target_set.name, rows)
     if "head" in strategy.needs:
         head = learner.fitted.head
         # Features may lie in host memory: they go through the last layer on the device, and its answer goes where they are.
         needs["head"] = lambda features: head(features.to(learner.device)).to(features.device)
-    return Views(n=len(looked_at), pool=pool, n_classes=learner.n_classes, max_bytes=max_bytes, **needs)
+    return needs
 
 
-def summarize(
-    strategy: Strategy, learner: Learner, which: str, rows: Tensor, max_bytes: int, description: str = ""
-) -> Summary:
+def summarize(strategy: Strategy, learner: Learner, which: str, rows: Tensor, description: str = "") -> Summary:
     """The strategy's summary of `rows`, filled batch by batch: on the device while it fits `max_bytes`, else in host memory."""
+    resources = learner.resources
     if not len(rows):  # no labels yet: an empty summary with the right axes, made from one image of the pool
-        one = summarize(strategy, learner, POOL, torch.zeros(1, dtype=torch.int64), max_bytes)
+        one = summarize(strategy, learner, POOL, torch.zeros(1, dtype=torch.int64))
         return {name: tensor[:0] for name, tensor in one.items()}
     whole: Summary = {}
     filled = 0
@@ -133,7 +118,7 @@ def summarize(
         size = len(prediction.features)
         if not whole:
             needed = sum(tensor[0].numel() * tensor.element_size() for tensor in part.values()) * len(rows)
-            place = learner.device if needed <= max_bytes else torch.device("cpu")
+            place = learner.device if needed <= resources.max_bytes else torch.device("cpu")
             whole = {
                 name: torch.empty((len(rows), *t.shape[1:]), dtype=t.dtype, device=place) for name, t in part.items()
             }
@@ -142,7 +127,7 @@ def summarize(
                 found = f"{len(tensor)} rows" if len(tensor) != size else "NaN"
                 raise StrategyError(
                     f"Expected '{name}' of {type(strategy).__name__}'s summary to hold {size} rows of numbers, got {found} "
-                    f"in batch {filled // learner.batch_size} ({which} images); lower trainer.lr if training diverged."
+                    f"in batch {filled // resources.batch_size} ({which} images); lower trainer.lr if training diverged."
                 )
             whole[name][filled : filled + size] = tensor
         filled += size

@@ -17,6 +17,46 @@ Summary = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
+class Examples:
+    """Rows of `Pixels` with their labels (int64, both on the CPU).
+
+    `targets`, float32 [n, c], are there if some images have no class but a probability for each (their label is -1), or both: then
+    training is on these, where most rows have a single 1.
+    """
+
+    rows: Tensor
+    labels: Tensor
+    targets: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def truth(self) -> Tensor:
+        """What `cross_entropy` compares with: labels, or targets where there are some."""
+        return self.labels if self.targets is None else self.targets
+
+    @property
+    def certain(self) -> "Examples":
+        """Those that have a class, without targets: for all that counts in classes."""
+        known = self.labels >= 0
+        return self if self.targets is None else Examples(self.rows[known], self.labels[known])
+
+    @property
+    def n_soft(self) -> int:
+        """How many have a target that is not one class."""
+        return 0 if self.targets is None else int((self.targets.max(dim=1).values < 1).sum())
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """What is labelled by now: the images that are trained on, and those that are kept for validation."""
+
+    training: Examples
+    validation: Examples
+
+
+@dataclass(frozen=True)
 class Prediction:
     """What a posterior says of a batch. Log-probabilities are float32 in nats and normalised over the last axis.
 
@@ -35,7 +75,7 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class Views:
+class PoolView:
     """All that `Strategy.select` may look at. It never sees a label of the pool, a loader or a config.
 
     `pool` is the summary of the `n` unlabelled images (empty when the strategy does not read the pool). The rest is there

@@ -25,7 +25,7 @@ from torch import Tensor
 from alframe.config import composer
 from alframe.config.schema import CONFIGS
 from alframe.strategy.base import Strategy
-from alframe.types import Prediction, Summary, Views
+from alframe.types import PoolView, Prediction, Summary
 
 SIZES = (10_000, 50_000, 200_000, 1_000_000)
 D, C, K, Q = 128, 10, 10, 100
@@ -83,10 +83,14 @@ def measure(name: str, n: int) -> tuple[float, int]:
     with composer() as compose:
         strategy = instantiate(compose([f"strategy={name}"]).strategy).at(0, 0)
     of = problem()
-    narrowed = strategy.narrow(n, Q, seeded(0))
-    pool = of.summary(strategy, of.features(n if narrowed is None else len(narrowed), 4)) if strategy.reads_pool else {}
+    narrowed = strategy.subset(n, Q, seeded(0))
+    pool = (
+        of.summary(strategy, of.features(n if narrowed is None else len(narrowed), 4))
+        if strategy.needs_pool_pass
+        else {}
+    )
     labeled = of.features(N_LABELED, 5)
-    views = Views(
+    views = PoolView(
         n=n if narrowed is None else len(narrowed),
         pool=pool,
         n_classes=C,

@@ -114,7 +114,7 @@ def by_alframe(task: Task, data: Data, seed: int, tensorboard: bool) -> Result:
     """Through the Python API, with what a run writes: ledger, queries, provenance, rounds, and TensorBoard if wanted."""
     experiment = Experiment(
         data=data,
-        build_network=ExampleCNN,
+        model=ExampleCNN,
         trainer=Trainer(
             optimizer=torch.optim.Adam,
             lr=task.lr,
@@ -126,7 +126,7 @@ def by_alframe(task: Task, data: Data, seed: int, tensorboard: bool) -> Result:
         ),
         uncertainty=MCDropout(draws=task.draws, stratified=task.stratified),
         strategy=TopScore(scores.bald, min_draws=2),
-        annotator=Oracle,
+        annotator=Oracle(),
         budget=Budget(initial=task.initial, query_size=task.query_size, rounds=task.rounds),
         seed=seed,
     )

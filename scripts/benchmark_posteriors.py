@@ -26,7 +26,7 @@ from alframe.images import Data, ImageSet
 from alframe.learner import POOL, TARGET, TEST, Learner
 from alframe.metrics import evaluate
 from alframe.scores import bald, entropy
-from alframe.trainer.trainer import Examples
+from alframe.types import Examples
 from alframe.uncertainty.tempered import Tempered
 
 POSTERIORS = ("point", "mc_dropout", "ensemble", "laplace", "snapshot", "tta")
@@ -103,7 +103,7 @@ def in_shape_of(images: ImageSet, foreign: Sequence[ImageSet]) -> ImageSet:
 def measure(case: Case, data: Data, outside: ImageSet, overrides: Sequence[str], seed: int) -> list[float]:
     """One fit, and all that is measured on it, in the order of `COLUMNS`."""
     e = load([*overrides, f"seed={seed}"]).experiment(data)
-    learner = Learner(data, e.build_network, e.trainer, e.uncertainty, seed=seed, device=e.device, target=outside)
+    learner = Learner(data, e.model, e.trainer, e.uncertainty, seed=seed, device=e.device, target=outside)
     order = torch.from_numpy(np.random.default_rng(seed).permutation(len(data.pool))[: case.labels * 6 // 5])
     labels = torch.from_numpy(data.pool.labels)
     training, validation = (Examples(rows, labels[rows]) for rows in order.split(case.labels))

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from alframe.contact_sheet import write_contact_sheet
+from alframe.record.contact_sheet import write_contact_sheet
 
 DATASETS = {
     "defects": ("good", "defective"),

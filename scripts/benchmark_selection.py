@@ -34,7 +34,7 @@ from alframe.strategy.prob_cover import ProbCover
 from alframe.strategy.top_score import TopScore
 from alframe.strategy.typiclust import TypiClust
 from alframe.strategy.uherding import UHerding
-from alframe.types import Prediction, Views
+from alframe.types import PoolView, Prediction
 
 DATA = ("gaussian", "clustered", "low_rank")
 SCORES = (
@@ -65,9 +65,9 @@ class Case:
     name: str
     size: str
     strategy: Strategy
-    views: Callable[[], Views]
+    views: Callable[[], PoolView]
     q: int
-    plain: Callable[[Views, int], object] | None = None
+    plain: Callable[[PoolView, int], object] | None = None
     rivals: tuple[Rival, ...] = ()
 
 
@@ -87,11 +87,11 @@ def predictions(n: int, k: int, c: int, scale: float = 1.0) -> Tensor:
     return logits.sub_(logits.logsumexp(dim=-1, keepdim=True))
 
 
-def covering(strategy: Strategy, kind: str, n: int = 50_000, d: int = 512, n_labeled: int = 1000) -> Views:
+def covering(strategy: Strategy, kind: str, n: int = 50_000, d: int = 512, n_labeled: int = 1000) -> PoolView:
     """Features of a pool and of labelled images, and ten classes' probabilities."""
     pool, labeled = features(kind, n + n_labeled, d).split([n, n_labeled])
     log_probs = predictions(n + n_labeled, 1, 10, scale=3)
-    return Views(
+    return PoolView(
         n=n,
         pool=strategy.summarize(Prediction(log_probs[:n], pool, log_probs[:n, 0])),
         n_classes=10,
@@ -101,19 +101,21 @@ def covering(strategy: Strategy, kind: str, n: int = 50_000, d: int = 512, n_lab
     )
 
 
-def badge_views(kind: str, n: int = 20_000, d: int = 512, c: int = 10) -> Views:
+def badge_views(kind: str, n: int = 20_000, d: int = 512, c: int = 10) -> PoolView:
     log_probs = predictions(n, 1, c, scale=3)
-    return Views(n=n, pool=Badge().summarize(Prediction(log_probs, features(kind, n, d), log_probs[:, 0])), n_classes=c)
+    return PoolView(
+        n=n, pool=Badge().summarize(Prediction(log_probs, features(kind, n, d), log_probs[:, 0])), n_classes=c
+    )
 
 
-def draws_views(strategy: Strategy, n: int, k: int, c: int, scale: float = 1.0) -> Views:
+def draws_views(strategy: Strategy, n: int, k: int, c: int, scale: float = 1.0) -> PoolView:
     """Predictions that share their mean over the draws in part, so that BALD varies from image to image."""
     log_probs = (predictions(n, 1, c, scale) + predictions(n, k, c, scale / 2)).log_softmax(dim=-1)
     pool = strategy.summarize(Prediction(log_probs, log_probs[:, 0, :1], log_probs[:, 0]))
-    return Views(n=n, pool=pool, n_classes=c)
+    return PoolView(n=n, pool=pool, n_classes=c)
 
 
-def plain_core_set(views: Views, size: int) -> list[int]:
+def plain_core_set(views: PoolView, size: int) -> list[int]:
     """One matrix-vector product a pick, float32, on a transposed copy (row-major, such a product runs on one thread)."""
     assert views.labeled is not None
     pool, picked = views.pool["features"], []
@@ -130,7 +132,7 @@ def plain_core_set(views: Views, size: int) -> list[int]:
     return picked
 
 
-def plain_badge(views: Views, size: int) -> list[int]:
+def plain_badge(views: PoolView, size: int) -> list[int]:
     """k-means++ with factored gradients, two matrix-vector products a pick, float32."""
     gradient, embedding = views.pool["gradient"], views.pool["features"]
     generator = torch.Generator().manual_seed(0)
@@ -145,7 +147,7 @@ def plain_badge(views: Views, size: int) -> list[int]:
     return picked
 
 
-def arrays(views: Views, rule: str) -> dict[str, np.ndarray]:
+def arrays(views: PoolView, rule: str) -> dict[str, np.ndarray]:
     """What a peer is told: the case's features and probabilities as plain arrays."""
     if rule == "batch_bald":
         return {"log_probs": views.pool["log_probs"].numpy()}
@@ -169,7 +171,7 @@ def arrays(views: Views, rule: str) -> dict[str, np.ndarray]:
     }
 
 
-def select(case: Case, views: Views) -> object:
+def select(case: Case, views: PoolView) -> object:
     return case.strategy.select(views, case.q, torch.Generator().manual_seed(0))
 
 
@@ -260,7 +262,7 @@ def measure_memory(name: str, q: int) -> int:
     return extra_bytes(lambda: select(case, views))
 
 
-def ask(rival: Rival, case: Case, views: Views, options: argparse.Namespace) -> tuple[str, float | None]:
+def ask(rival: Rival, case: Case, views: PoolView, options: argparse.Namespace) -> tuple[str, float | None]:
     """A line about a rival, and its median seconds."""
     try:
         with Peer(rival.package, limit_s=options.limit, address_space=int(options.memory * 1e9)) as peer:

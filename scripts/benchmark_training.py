@@ -33,7 +33,8 @@ from alframe.model.resnet import ResNet18
 from alframe.model.small_cnn import SmallCNN
 from alframe.pixels import Normalizer, Pixels
 from alframe.rng import generator, scoped
-from alframe.trainer.trainer import Examples, Trainer
+from alframe.trainer.trainer import Trainer
+from alframe.types import Examples
 
 SHAPE, N_CLASSES, N_FEATURES = (3, 32, 32), 10, 1280
 NETWORKS: dict[str, Callable[[], nn.Module]] = {

@@ -37,7 +37,16 @@ FACTORY = (
 
 def alframe(folder: Path, *overrides: str) -> bool:
     """One launch; whether it ended well (False: it waits for people)."""
-    command = [sys.executable, "-m", "alframe", f"run.root={folder / 'runs'}", "threads=1", "device=cpu", "progress=false", *overrides]
+    command = [
+        sys.executable,
+        "-m",
+        "alframe",
+        f"run.root={folder / 'runs'}",
+        "threads=1",
+        "device=cpu",
+        "progress=false",
+        *overrides,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
     if done.returncode not in (0, WAITS):
         raise SystemExit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
@@ -132,7 +141,14 @@ def fingerprint(folder: Path) -> dict[str, str]:
 
 def machine() -> dict[str, str]:
     """What the hashes hold for."""
-    cpu = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "")
+    cpu = next(
+        (
+            line.split(":")[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        "",
+    )
     return {"processor": cpu or platform.processor(), "torch": torch.__version__}
 
 

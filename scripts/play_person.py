@@ -27,8 +27,8 @@ from typing import Any
 from alframe.annotator.sheet import SEPARATORS
 from alframe.annotator.words import meaning_of
 from alframe.config import stored_plan
-from alframe.config.stored import read_config
 from alframe.errors import AlframeError, DataError, RunFolderError
+from alframe.record.read import read_config
 
 NO_CLASS = ("unsure", "skip", "bad image")
 NEWLINES = {"unix": "\n", "windows": "\r\n"}

@@ -1,6 +1,7 @@
 """Fixtures shared by the suite: a tiny image problem and a tiny network, both real and quick."""
 
 import os
+import tempfile
 from functools import partial
 from pathlib import Path
 
@@ -15,12 +16,15 @@ from alframe.annotator.oracle import Oracle
 from alframe.budget import Budget
 from alframe.experiment import Experiment
 from alframe.images import Data, ImageSet
+from alframe.learner import Resources
 from alframe.model.base import Network
 from alframe.strategy.random import Random
 from alframe.trainer.trainer import Trainer
 from alframe.uncertainty.point import Point
 
 torch.set_num_threads(1)
+CACHE = tempfile.TemporaryDirectory()
+"""Of tiny experiments; the datasets of the suite are kept where the user's are."""
 REPOSITORY = Path(__file__).parent.parent
 
 
@@ -75,12 +79,13 @@ def tiny_trainer(**options: object) -> Trainer:
 def tiny_experiment(**options: object) -> Experiment:
     defaults: dict[str, object] = {
         "data": tiny_data(),
-        "build_network": TinyNetwork,
+        "model": TinyNetwork,
         "trainer": tiny_trainer(),
         "uncertainty": Point(),
         "strategy": Random(),
-        "annotator": Oracle,
+        "annotator": Oracle(),
         "budget": Budget(initial=20, query_size=5, rounds=3),
+        "resources": Resources(cache=Path(CACHE.name)),
     }
     return Experiment(**{**defaults, **options})  # type: ignore[arg-type]
 

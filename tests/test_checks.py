@@ -8,36 +8,41 @@ import pytest
 import torch
 
 from alframe.budget import Budget
-from alframe.checks import look
+from alframe.checks import inspect_data
 from alframe.images import Data, ImageSet
-from alframe.record import Record
+from alframe.learner import Resources
+from alframe.record.record import Record
 
 
 def test_provenance_says_what_the_data_are(make_experiment, tmp_path):
-    e = make_experiment(cache=tmp_path)
-    known, cautions = look(e)
+    e = make_experiment(resources=Resources(cache=tmp_path))
+    known, cautions = inspect_data(e)
     assert cautions == []
     assert known["pool_hash"] == e.data.pool.content_hash
     assert known["test_hash"] == e.data.test.content_hash
     assert (known["n_pool"], known["n_test"]) == (80, 40)
     assert known["near_duplicates"] == {"exact": 0, "near": 0, "looked_at": 40, "examples": []}
     record = Record(tmp_path / "run", {"seed": 0}, tensorboard=False)
-    record.begin(known, torch.device("cpu"))
+    record.at_start(known, torch.device("cpu"))
     record.close()
     assert json.loads((tmp_path / "run/provenance.json").read_text())["near_duplicates"]["looked_at"] == 40
 
 
 def test_shared_images_are_told_in_one_line(make_experiment, data, tmp_path):
     twice = replace(data.test, pixels=np.concatenate([data.pool.pixels[:3], data.test.pixels[3:]]))
-    known, (caution,) = look(make_experiment(data=replace(data, test=twice), cache=tmp_path))
+    known, (caution,) = inspect_data(
+        make_experiment(data=replace(data, test=twice), resources=Resources(cache=tmp_path))
+    )
     assert known["near_duplicates"]["exact"] == 3
     assert caution.startswith("3 test images are in the pool too, pixel by pixel, and 0 nearly; test figures")
 
 
 def test_features_are_compared_exactly(make_experiment, tmp_path):
     features = ImageSet(np.eye(40, dtype=np.float32), np.zeros(40, dtype=np.int64), ("a", "b"))
-    known, (caution,) = look(
-        make_experiment(data=Data("features", features, features.take(np.arange(4))), cache=tmp_path)
+    known, (caution,) = inspect_data(
+        make_experiment(
+            data=Data("features", features, features.take(np.arange(4))), resources=Resources(cache=tmp_path)
+        )
     )
     assert known["near_duplicates"] is None
     assert caution.startswith("4 test images are in the pool too, feature by feature")
@@ -55,6 +60,8 @@ def test_features_are_compared_exactly(make_experiment, tmp_path):
 )  # fmt: skip
 def test_rules_on_a_handful_of_validation_images(make_experiment, make_trainer, tmp_path, trainer, budget, words):
     budget = Budget(initial=20, query_size=5, rounds=1, **budget)
-    _, cautions = look(make_experiment(trainer=make_trainer(**trainer), budget=budget, cache=tmp_path))
+    _, cautions = inspect_data(
+        make_experiment(trainer=make_trainer(**trainer), budget=budget, resources=Resources(cache=tmp_path))
+    )
     assert len(cautions) == (words is not None)
     assert not words or words in cautions[0]

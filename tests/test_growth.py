@@ -15,20 +15,20 @@ import torch
 from PIL import Image
 from tests_support import die, die_after_half_a_line, on_call
 
-import alframe.loop
-from alframe.annotator.queue import Queue
+from alframe.annotator.cli import main as queue_command
+from alframe.annotator.queue import Sheets
 from alframe.cli import execute
 from alframe.config import load
 from alframe.dataset.growing import Growing
 from alframe.dataset.image_folder import ImageFolder
 from alframe.errors import ConfigError, DataError, RunFolderError, Waiting
-from alframe.experiment import learner_of
 from alframe.handover.cli import export_main, predict_main
+from alframe.labels.ledger import Ledger
+from alframe.model.base import Model
 from alframe.model.frozen import FeatureHead
-from alframe.pool import Ledger
-from alframe.queue_cli import main as queue_command
-from alframe.record import Record
+from alframe.record.record import Record
 from alframe.report.cli import main as report_command
+from alframe.session import Session
 
 OPTIONS = [
     "annotator=queue", "dataset=image_folder", "dataset.size=8", "dataset.normalization=pool", "dataset.augmentation=null",
@@ -444,22 +444,24 @@ def test_a_run_that_began_without_unlabelled_photos_stays_so(factory):
 
 def test_mean_and_deviation_are_those_of_the_first_photos(factory):
     photos = ImageFolder(factory.root, size=8).growing(factory.folder / "alone")
-    photos.take_in(0)
+    photos.refresh(0)
     experiment = factory.plan.experiment(photos.data())
-    before = learner_of(experiment, 0).prepare
+    before = experiment.learner(0).normalizer
     factory.photos(9)
-    photos.take_in(1)
+    photos.refresh(1)
     grown = replace(experiment, data=photos.data())
     assert len(grown.data.pool) == 35
-    after = learner_of(grown, 1).prepare
+    after = grown.learner(1).normalizer
     assert torch.equal(before.mean, after.mean)
     assert torch.equal(before.deviation, after.deviation)
     assert grown.data_hash == experiment.data_hash
 
 
 def test_features_are_computed_for_the_new_photos_alone(factory):
-    class Flattened:
+    class Flattened(Model):
         """A frozen trunk that notes what it is asked to map."""
+
+        on_features = True
 
         def __init__(self):
             self.mapped = []
@@ -467,22 +469,22 @@ def test_features_are_computed_for_the_new_photos_alone(factory):
         def __call__(self, shape, n_classes):
             return FeatureHead(shape, n_classes, dropout=0.0)
 
-        def prepare(self, images, cache, device, view=None):
+        def prepare(self, images, cache, device, transform=None):
             self.mapped.append(images.names)
             return replace(images, pixels=images.pixels.reshape(len(images), -1).astype(np.float32))
 
     photos = ImageFolder(factory.root, size=8).growing(factory.folder / "alone")
-    photos.take_in(0)
+    photos.refresh(0)
     model = Flattened()
-    experiment = replace(factory.plan.experiment(photos.data()), build_network=model)
-    learner_of(experiment, 0)
+    experiment = replace(factory.plan.experiment(photos.data()), model=model)
+    experiment.learner(0)
     factory.photos(2)
-    photos.take_in(1)
-    photos.take_in(2)
+    photos.refresh(1)
+    photos.refresh(2)
     factory.photos(3)
-    photos.take_in(3)
+    photos.refresh(3)
     data = photos.data()
-    learner = learner_of(replace(experiment, data=data), 3)
+    learner = replace(experiment, data=data).learner(3)
     first, test, *later = model.mapped
     assert later == [first, data.pool.names[26:28], data.pool.names[28:], test]
     assert torch.equal(
@@ -545,14 +547,14 @@ def then_die(function):
 
 
 KILLS = {
-    "before photos are taken in": (alframe.loop, "with_arrivals", lambda _: die),
+    "before photos are taken in": (Session, "_refresh", lambda _: die),
     "pixels are written, and not the history": (Growing, "_changes", then_die),
     "the history is written": (Growing, "_note", lambda _: die),
     "an answer is torn": (Ledger, "append", on_call(3, die_after_half_a_line)),
     "a label of a folder is torn": (Ledger, "append", on_call(6, die_after_half_a_line)),
     "answers are in the ledger": (Record, "commit", lambda _: die),
-    "before the query is stored": (Record, "store_stage", lambda _: die),
-    "the query is stored, and nobody was asked": (Queue, "_write", on_call(2, die)),
+    "before the query is stored": (Record, "store", lambda _: die),
+    "the query is stored, and nobody was asked": (Sheets, "_write", on_call(2, die)),
 }
 SETTLED = (
     "the history is written",

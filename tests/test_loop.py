@@ -5,6 +5,7 @@ import math
 import multiprocessing
 import os
 import signal
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -16,18 +17,20 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests_support import die, die_after_half_a_line, leaves, on_call
 
 import alframe.loop
-import alframe.record
+import alframe.record.record
 from alframe.annotator.noisy import Noisy
 from alframe.annotator.oracle import Oracle
-from alframe.board import Board
 from alframe.budget import Budget
 from alframe.config import composer
+from alframe.console import RoundTable
 from alframe.dataset.augment import Augmentation
 from alframe.errors import ConfigError, PoolError, RunFolderError
-from alframe.loop import final_numbers, run
+from alframe.labels.ledger import Ledger
+from alframe.loop import run
+from alframe.model.base import Model
 from alframe.model.frozen import FeatureHead
-from alframe.pool import Ledger
-from alframe.record import Record
+from alframe.record.record import Record
+from alframe.record.tensorboard import Board, final_numbers
 from alframe.scores import bald, entropy
 from alframe.strategy.candidates import Candidates
 from alframe.strategy.core_set import CoreSet
@@ -41,26 +44,12 @@ from alframe.uncertainty.point import Point
 from alframe.uncertainty.snapshot import Snapshot
 from alframe.uncertainty.tta import TTA
 
-CPU = torch.device("cpu")
-
 
 def go(experiment, folder, config=None, **options):
     """One launch: open the folder, run, close."""
-    record = Record(folder, config or {"budget": {"rounds": experiment.budget.rounds}}, **options)
-    try:
-        if not record.stopped:
-            record.begin(
-                {
-                    "dataset": "tiny",
-                    "classes": list(experiment.data.pool.classes),
-                    "data_hash": experiment.data.content_hash,
-                },
-                CPU,
-            )
-            run(experiment, record)
-        return record.rounds
-    finally:
-        record.close()
+    config, options = config or {"budget": {"rounds": experiment.budget.rounds}}, {"tensorboard": False, **options}
+    with closing(Record(folder, config, experiment.declared, **options)) as record:
+        return record.rounds if record.stopped else run(experiment, record)
 
 
 def read(folder):
@@ -76,7 +65,9 @@ def read(folder):
 
 @pytest.fixture
 def experiment(make_experiment):
-    return make_experiment(uncertainty=MCDropout(draws=4), strategy=TopScore(score=bald, min_draws=2), annotator=Noisy)
+    return make_experiment(
+        uncertainty=MCDropout(draws=4), strategy=TopScore(score=bald, min_draws=2), annotator=Noisy()
+    )
 
 
 def test_a_run_buys_what_the_budget_says_and_measures_every_round(experiment, tmp_path):
@@ -111,14 +102,16 @@ def test_every_query_leaves_a_contact_sheet(experiment, tmp_path):
 def test_features_of_images_leave_a_contact_sheet_of_the_images(make_experiment, tmp_path):
     """A frozen trunk learns from features, but the pictures are those of the dataset."""
 
-    class Flattened:
+    class Flattened(Model):
+        on_features = True
+
         def __call__(self, shape, n_classes):
             return FeatureHead(shape, n_classes, dropout=0.0)
 
-        def prepare(self, images, cache, device, view=None):
+        def prepare(self, images, cache, device, transform=None):
             return replace(images, pixels=images.pixels.reshape(len(images), -1).astype(np.float32))
 
-    e = make_experiment(build_network=Flattened())
+    e = make_experiment(model=Flattened())
     go(e, tmp_path)
     with Image.open(tmp_path / "queries" / "round_000.jpg") as sheet:
         assert sheet.width == 8 * 8 * math.ceil(min(64, e.data.pool.shape[-1]) / 8)
@@ -163,7 +156,8 @@ def test_the_same_experiment_gives_the_same_ledger_and_metrics(experiment, tmp_p
 
 def test_streamed_images_give_the_same_run_as_resident_ones(experiment, tmp_path):
     go(experiment, tmp_path / "a")
-    go(replace(experiment, resident_bytes=0, max_bytes=1 << 20), tmp_path / "b")
+    streamed = replace(experiment.resources, resident_bytes=0, max_bytes=1 << 20)
+    go(replace(experiment, resources=streamed), tmp_path / "b")
     assert read(tmp_path / "a") == read(tmp_path / "b")
 
 
@@ -273,12 +267,7 @@ def test_the_line_of_a_round_holds_what_the_posterior_settled_on(make_experiment
 
 
 def test_skipped_images_are_bought_but_not_trained_on(make_experiment, tmp_path):
-    class Skips(Oracle):
-        def annotate(self, questions):
-            for answer in super().annotate(questions):
-                yield replace(answer, label=None) if answer.index % 4 == 0 else answer
-
-    go(make_experiment(annotator=Skips), tmp_path)
+    go(make_experiment(annotator=SKIPS), tmp_path)
     ledger, rounds = read(tmp_path)
     usable = sum(line["label"] is not None for line in ledger)
     assert rounds[-1]["labels"] == 35 > usable == rounds[-1]["usable"] == rounds[-1]["train"]
@@ -329,10 +318,10 @@ KILLS = {
     "in the initial answers": [(Ledger, "append", on_call(8, die))],
     "between two answers of a query": [(Ledger, "append", on_call(28, die))],
     "in the middle of a ledger line": [(Ledger, "append", on_call(23, die_after_half_a_line))],
-    "before a query is stored": [(Record, "store_stage", on_call(3, die))],
+    "before a query is stored": [(Record, "store", on_call(3, die))],
     "while TensorBoard is written": [(Board, "query", on_call(2, die))],
     "before the commit": [(Record, "commit", on_call(2, die))],
-    "after the commit": [(alframe.loop.RoundTable, "row", on_call(2, die))],
+    "after the commit": [(RoundTable, "row", on_call(2, die))],
     "before the last commit": [(Record, "commit", on_call(4, die))],
     "while the final numbers are written": [(Board, "finish", on_call(1, die))],
 }
@@ -359,7 +348,7 @@ def undisturbed(tmp_path_factory):
     from conftest import tiny_experiment
 
     experiment = tiny_experiment(
-        uncertainty=MCDropout(draws=4), strategy=TopScore(score=bald, min_draws=2), annotator=Noisy
+        uncertainty=MCDropout(draws=4), strategy=TopScore(score=bald, min_draws=2), annotator=Noisy()
     )
     folder = tmp_path_factory.mktemp("undisturbed")
     assert launch(experiment, folder) == 0
@@ -405,8 +394,8 @@ def test_killed_in_every_launch_it_still_arrives(undisturbed, tmp_path):
 
 EXTENSION_KILLS = {
     "before the last round is undone": [(Record, "_reopen_last_round", on_call(1, die))],
-    "while the last round is undone": [(alframe.record, "write_atomically", on_call(1, die))],
-    "before the new config is stored": [(alframe.record, "write_atomically", on_call(2, die))],
+    "while the last round is undone": [(alframe.record.record, "write_atomically", on_call(1, die))],
+    "before the new config is stored": [(alframe.record.record, "write_atomically", on_call(2, die))],
     "in the first fit": [(torch.optim.SGD, "step", on_call(5, die))],
 }
 
@@ -439,7 +428,6 @@ def test_a_torn_last_line_of_a_committed_round_is_asked_again(undisturbed, tmp_p
     record = Record(tmp_path, {"budget": {"rounds": 3}})
     assert record.stopped
     assert not record.finished
-    record.begin({"dataset": "tiny", "classes": [], "data_hash": experiment.data.content_hash}, CPU)
     run(experiment, record)
     assert record.finished
     record.close()
@@ -477,32 +465,27 @@ def test_an_emptied_ledger_is_filled_again_from_the_stored_queries(make_experime
     assert rounds[:3] == before[1][:3]
 
 
-class Half(Oracle):
-    def annotate(self, questions):
-        yield from list(super().annotate(questions))[: len(questions) // 2]
+class Changed(Oracle):
+    """The oracle's answers to the questions of a round, changed."""
+
+    def __init__(self, change):
+        object.__setattr__(self, "change", change)
+
+    def start(self, job):
+        annotate = super().start(job)
+        return lambda questions: iter(self.change(list(annotate(questions))))
 
 
-class Elsewhere(Oracle):
-    def annotate(self, questions):
-        for answer in super().annotate(questions):
-            yield replace(answer, index=79 if answer.index != 79 else 78)
-
-
-class Vague(Oracle):
-    def annotate(self, questions):
-        for answer in super().annotate(questions):
-            yield replace(answer, label=0.5)
-
-
-class Numpy(Oracle):
-    def annotate(self, questions):
-        for answer in super().annotate(questions):
-            yield replace(answer, label=np.int64(answer.label))
+HALF = Changed(lambda answers: answers[: len(answers) // 2])
+ELSEWHERE = Changed(lambda answers: [replace(one, index=79 if one.index != 79 else 78) for one in answers])
+VAGUE = Changed(lambda answers: [replace(one, label=0.5) for one in answers])
+NUMPY = Changed(lambda answers: [replace(one, label=np.int64(one.label)) for one in answers])
+SKIPS = Changed(lambda answers: [replace(one, label=None) if one.index % 4 == 0 else one for one in answers])
 
 
 @pytest.mark.parametrize(
     ("annotator", "told"),
-    [(Half, "got none about 10 images"), (Elsewhere, "got one about image"), (Vague, "got 0.5 for image")],
+    [(HALF, "got none about 10 images"), (ELSEWHERE, "got one about image"), (VAGUE, "got 0.5 for image")],
 )
 def test_an_annotator_that_breaks_its_contract_is_told(make_experiment, tmp_path, annotator, told):
     with pytest.raises((PoolError, RunFolderError), match=told):
@@ -510,7 +493,7 @@ def test_an_annotator_that_breaks_its_contract_is_told(make_experiment, tmp_path
 
 
 def test_whole_numbers_of_any_library_are_labels(make_experiment, tmp_path):
-    go(make_experiment(annotator=Numpy), tmp_path / "a")
+    go(make_experiment(annotator=NUMPY), tmp_path / "a")
     go(make_experiment(), tmp_path / "b")
     assert [line["label"] for line in read(tmp_path / "a")[0]] == [line["label"] for line in read(tmp_path / "b")[0]]
 

@@ -5,12 +5,11 @@ import pytest
 import torch
 
 from alframe.errors import StrategyError
-from alframe.learner import POOL, TARGET, Learner
-from alframe.query import query, summarize
+from alframe.learner import POOL, TARGET, Learner, Resources, Sets
+from alframe.query import TargetSet, query, summarize
 from alframe.rng import generator
 from alframe.strategy.base import Strategy
-from alframe.trainer.trainer import Examples
-from alframe.types import Prediction, Selection, Summary, Views
+from alframe.types import Examples, Labelled, PoolView, Prediction, Selection, Summary
 from alframe.uncertainty.mc_dropout import MCDropout
 
 SIZE = 4
@@ -23,14 +22,14 @@ class Answers(Strategy):
 
     positions: list[int] = field(default_factory=lambda: [3, 0, 2, 1])
     scores: list[float] = field(default_factory=lambda: [1.0] * SIZE)
-    seen: list[Views] = field(default_factory=list)
+    seen: list[PoolView] = field(default_factory=list)
     spoil: bool = False
 
     def summarize(self, prediction: Prediction) -> Summary:
         top = prediction.mean_log_probs.max(dim=1).values
         return {"top": top * float("nan") if self.spoil else top, "features": prediction.features}
 
-    def select(self, views: Views, size: int, generator: torch.Generator) -> Selection:
+    def select(self, views: PoolView, size: int, generator: torch.Generator) -> Selection:
         self.seen.append(views)
         return Selection(torch.tensor(self.positions, dtype=torch.int64), torch.tensor(self.scores), "told")
 
@@ -40,14 +39,12 @@ class Needy(Answers):
 
 
 class Blind(Answers):
-    reads_pool: ClassVar[bool] = False
+    needs_pool_pass: ClassVar[bool] = False
 
 
 @pytest.fixture
 def learner(data, make_trainer, tiny_network):
-    learner = Learner(
-        data, tiny_network, make_trainer(), MCDropout(draws=3), seed=0, device=torch.device("cpu"), batch_size=7
-    )
+    learner = Learner(Sets(data), tiny_network, make_trainer(), MCDropout(draws=3), resources=Resources(batch_size=7))
     rows = torch.arange(20)
     learner.fit(Examples(rows, torch.from_numpy(data.pool.labels[:20])), NOTHING, 0)
     return learner
@@ -60,8 +57,7 @@ def ask(learner, strategy, training=NOTHING, validation=NOTHING, size=SIZE):
         torch.arange(20, 80),
         size,
         generator(0, 0, "query"),
-        training=training,
-        validation=validation,
+        Labelled(training, validation),
     )
 
 
@@ -109,16 +105,14 @@ def test_a_strategy_gets_what_it_needs_and_nothing_else(learner, data):
 
 def test_the_target_set_may_be_images_that_are_neither_pool_nor_test(data, make_trainer, make_images, tiny_network):
     line = make_images(25, seed=9)
-    learner = Learner(
-        data, tiny_network, make_trainer(), MCDropout(draws=3), seed=0, device=torch.device("cpu"), target=line
-    )
+    learner = Learner(Sets(data, line), tiny_network, make_trainer(), MCDropout(draws=3))
     rows = torch.arange(20)
     learner.fit(Examples(rows, torch.from_numpy(data.pool.labels[:20])), NOTHING, 0)
     needy = Needy()
-    options = {"training": NOTHING, "validation": NOTHING, "target": TARGET, "target_size": 10}
-    query(needy, learner, torch.arange(20, 80), SIZE, generator(0, 0, "query"), **options)
+    known, target_set = Labelled(NOTHING, NOTHING), TargetSet(TARGET, 10)
+    query(needy, learner, torch.arange(20, 80), SIZE, generator(0, 0, "query"), known, target_set)
     shown = needy.seen[0].target["features"]
-    expected = summarize(Answers(), learner, TARGET, torch.arange(25), 1 << 30)["features"]
+    expected = summarize(Answers(), learner, TARGET, torch.arange(25))["features"]
     assert len(shown) == 10
     assert all(torch.isclose(expected, row, atol=1e-6).all(dim=1).any() for row in shown)
 
@@ -141,22 +135,22 @@ def test_no_label_yet_gives_an_empty_summary_of_the_right_width(learner):
 
 def test_the_summary_does_not_depend_on_the_batch_size(learner):
     rows = torch.arange(80)
-    first = summarize(Answers(), learner, POOL, rows, 1 << 30)
-    learner.batch_size = 80
-    again = summarize(Answers(), learner, POOL, rows, 1 << 30)
+    first = summarize(Answers(), learner, POOL, rows)
+    learner.resources = Resources(batch_size=80)
+    again = summarize(Answers(), learner, POOL, rows)
     assert all(torch.allclose(first[name], again[name], atol=1e-6) for name in first)
 
 
 def test_the_pool_is_seen_without_augmentation(learner):
     learner.augment = lambda x, g: (_ for _ in ()).throw(AssertionError("augmented a pool image"))
-    assert len(summarize(Answers(), learner, POOL, torch.arange(80), 1 << 30)["top"]) == 80
+    assert len(summarize(Answers(), learner, POOL, torch.arange(80))["top"]) == 80
 
 
 def test_what_is_beside_the_pool_lies_on_its_device(learner, monkeypatch):
     """A pool too large for the device is kept in host memory; a small labelled set would stay on the device ("meta" stands for one)."""
 
-    def placed(strategy, learner, which, rows, max_bytes, description=""):
-        found = summarize(strategy, learner, which, rows, max_bytes, description)
+    def placed(strategy, learner, which, rows, description=""):
+        found = summarize(strategy, learner, which, rows, description)
         return {name: tensor.to("meta") if len(rows) == 60 else tensor for name, tensor in found.items()}
 
     monkeypatch.setattr("alframe.query.summarize", placed)

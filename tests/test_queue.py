@@ -7,6 +7,7 @@ import os
 import re
 import signal
 from collections import Counter
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,41 +19,30 @@ from PIL import Image
 from tests_support import die, die_after_half_a_line, in_a_process, on_call
 
 import alframe.annotator.queue
-from alframe.annotator.queue import Queue
+from alframe.annotator.cli import main as queue_command
+from alframe.annotator.queue import Queue, Sheets
 from alframe.budget import Budget
 from alframe.config import load
 from alframe.errors import ConfigError, DataError, PoolError, RunFolderError, Waiting
 from alframe.images import Data
+from alframe.labels.ledger import Ledger
+from alframe.labels.tally import accuracy
 from alframe.loop import run
-from alframe.pool import Ledger
-from alframe.queue_cli import main as queue_command
-from alframe.record import Record
+from alframe.record.record import Record
 from alframe.scores import entropy
 from alframe.strategy.top_score import TopScore
-from alframe.tally import accuracy
 from alframe.uncertainty.laplace import Laplace
 
-CPU = torch.device("cpu")
 BUDGET = Budget(initial=20, query_size=6, rounds=3)
-QUEUE = "alframe.annotator.queue.Queue"
-DEFAULTS = {"new_classes": [], "quorum": 1.0, "separator": ",", "show_prediction": True}
 
 
 @pytest.fixture
 def make(make_experiment):
-    def make(annotator=Queue, budget=BUDGET, **options):
+    def make(annotator=None, budget=BUDGET, **options):
+        annotator = annotator or Queue()
         return make_experiment(strategy=TopScore(score=entropy), annotator=annotator, budget=budget, **options)
 
     return make
-
-
-def config_of(experiment):
-    options = getattr(experiment.annotator, "keywords", {})
-    return {
-        "budget": {"rounds": experiment.budget.rounds},
-        "seed": experiment.seed,
-        "annotator": {"_target_": QUEUE, "_partial_": True, **DEFAULTS, **options},
-    }
 
 
 def go(experiment, folder):
@@ -65,19 +55,8 @@ def go(experiment, folder):
 
 
 def launch_here(experiment, folder):
-    record = Record(folder, config_of(experiment), tensorboard=False)
-    data = experiment.data
-    known = {
-        "dataset": "tiny",
-        "classes": list(data.pool.classes),
-        "data_hash": data.content_hash,
-        "n_pool": len(data.pool),
-    }
-    try:
-        record.begin(known, CPU)
+    with closing(Record(folder, experiment.describe(), experiment.declared, tensorboard=False)) as record:
         run(experiment, record)
-    finally:
-        record.close()
 
 
 def read_csv(path):
@@ -164,7 +143,7 @@ def test_people_who_answer_as_the_oracle_give_the_same_run(make, tmp_path, by_or
 
 
 def test_json_lines_do_too(make, tmp_path, by_oracle):
-    experiment = make(partial(Queue, format="jsonl"))
+    experiment = make(Queue(format="jsonl"))
     labels = dict(zip(experiment.data.pool.ids, experiment.data.pool.labels, strict=True))
     while not go(experiment, tmp_path):
         path = sheets(tmp_path)[-1]
@@ -208,7 +187,7 @@ def test_a_row_names_the_labelled_image_that_is_nearest_and_where_to_look_at_it(
 
 
 def test_predictions_can_be_hidden(make, tmp_path):
-    experiment = make(partial(Queue, show_prediction=False))
+    experiment = make(Queue(show_prediction=False))
     go(experiment, tmp_path)
     fill(sheets(tmp_path)[-1], experiment.data)
     go(experiment, tmp_path)
@@ -247,7 +226,7 @@ def test_answers_of_people_are_not_overwritten(make, tmp_path):
     """Read or not; what nobody has filled may go."""
 
     def start_again():
-        Record(tmp_path, config_of(experiment), overwrite=True, tensorboard=False).close()
+        Record(tmp_path, experiment.describe(), experiment.declared, overwrite=True, tensorboard=False).close()
 
     experiment = make()
     go(experiment, tmp_path)
@@ -307,7 +286,7 @@ def test_an_answer_may_be_changed_until_the_round_is_complete(make, tmp_path, by
 
 
 def test_unsure_is_learnt_from_by_policy_and_not_asked_again(make, tmp_path):
-    experiment = make(partial(Queue, unsure="soft", lean=0.9), uncertainty=Laplace(draws=4))
+    experiment = make(Queue(unsure="soft", lean=0.9), uncertainty=Laplace(draws=4))
     drive(experiment, tmp_path, {0: "unsure: class 1", 1: "class 0?", 2: "unsure", 3: "skip"})
     lines, rounds = read(tmp_path)
     assert len({line["index"] for line in lines}) == len(lines)
@@ -318,7 +297,7 @@ def test_unsure_is_learnt_from_by_policy_and_not_asked_again(make, tmp_path):
 
 
 def test_the_policy_changes_nothing_while_nobody_is_unsure(make, tmp_path, by_oracle):
-    drive(make(partial(Queue, unsure="soft")), tmp_path)
+    drive(make(Queue(unsure="soft")), tmp_path)
     lines, rounds = read(tmp_path)
     assert [line.pop("soft") for line in rounds] == [0, 0, 0, 0]
     assert [lines, rounds] == by_oracle
@@ -339,7 +318,7 @@ def test_unsure_goes_back_once_bad_images_and_skipped_ones_do_not(make, tmp_path
 def test_what_nobody_is_sure_of_can_be_kept_out(make, tmp_path):
     def repeated(ask_again, folder):
         drive(
-            make(partial(Queue, ask_again=ask_again), Budget(initial=40, query_size=13, rounds=3)),
+            make(Queue(ask_again=ask_again), Budget(initial=40, query_size=13, rounds=3)),
             folder,
             dict.fromkeys(range(2, 13), "unsure"),
         )
@@ -357,7 +336,7 @@ def test_a_new_class_stops_the_training_until_the_config_names_it(make, tmp_path
     with pytest.raises(PoolError, match=r"new 'Dent' \(2 images\).*'annotator.new_classes=\[\"Dent\"\]'"):
         go(experiment, tmp_path)
     assert len(ledger(tmp_path)) == 20
-    named = make(partial(Queue, new_classes=["Dent"]))
+    named = make(Queue(new_classes=["Dent"]))
     assert not go(named, tmp_path)
     line = read(tmp_path)[1]
     assert line == []
@@ -393,7 +372,7 @@ def test_a_new_class_may_be_taken_back(make, tmp_path, by_oracle):
 
 
 def test_a_quorum_closes_a_round_and_the_rest_goes_back(make, tmp_path):
-    experiment = make(partial(Queue, quorum=0.9))
+    experiment = make(Queue(quorum=0.9))
     go(experiment, tmp_path)
     fill(sheets(tmp_path)[-1], experiment.data, only=slice(0, 17))
     assert not go(experiment, tmp_path)
@@ -410,7 +389,7 @@ def test_a_quorum_closes_a_round_and_the_rest_goes_back(make, tmp_path):
 
 def test_how_people_are_asked_may_change_while_a_run_goes_on(make, tmp_path):
     go(make(), tmp_path)
-    experiment = make(partial(Queue, separator=";", quorum=0.5, show_prediction=False))
+    experiment = make(Queue(separator=";", quorum=0.5, show_prediction=False))
     before = sheets(tmp_path)[0].read_bytes()
     assert not go(experiment, tmp_path)
     assert sheets(tmp_path)[0].read_bytes() == before
@@ -421,7 +400,7 @@ def test_how_people_are_asked_may_change_while_a_run_goes_on(make, tmp_path):
     assert text.startswith("rank;id;image;")
     assert "entropy" not in text
     with pytest.raises(RunFolderError, match="annotator.people"):
-        go(make(partial(Queue, separator=";", quorum=0.5, show_prediction=False, people=["anna"])), tmp_path)
+        go(make(Queue(separator=";", quorum=0.5, show_prediction=False, people=["anna"])), tmp_path)
 
 
 @pytest.mark.parametrize(("word", "only"), [("class 0", r"1 \(class 0\)"), ("skip", "none")])
@@ -440,7 +419,7 @@ def test_people_who_find_one_class_at_first_are_asked_on(make, tmp_path, word, o
 
 
 def test_people_share_the_work_in_files_of_their_own(make, tmp_path, by_oracle):
-    experiment = make(partial(Queue, people=["anna", "bob"]))
+    experiment = make(Queue(people=["anna", "bob"]))
     while not go(experiment, tmp_path):
         for path in sheets(tmp_path)[-2:]:
             fill(path, experiment.data)
@@ -456,7 +435,7 @@ def test_people_share_the_work_in_files_of_their_own(make, tmp_path, by_oracle):
 
 
 def test_several_answers_an_image_are_all_kept_and_the_majority_counts(make, tmp_path):
-    experiment = make(partial(Queue, people=["anna", "bob", "cora"], per_image=3))
+    experiment = make(Queue(people=["anna", "bob", "cora"], per_image=3))
     data, wrong = experiment.data, {}
     while not go(experiment, tmp_path):
         anna, bob, cora = sheets(tmp_path)[-3:]
@@ -476,7 +455,7 @@ def test_several_answers_an_image_are_all_kept_and_the_majority_counts(make, tmp
 
 
 def test_known_images_are_hidden_and_tell_who_is_right(make, tmp_path):
-    experiment = make(partial(Queue, people=["anna", "bob"], gold_rate=0.5, repeat_rate=0.5, show_prediction=False))
+    experiment = make(Queue(people=["anna", "bob"], gold_rate=0.5, repeat_rate=0.5, show_prediction=False))
     while not go(experiment, tmp_path):
         for path in sheets(tmp_path)[-2:]:
             if "anna" in path.name:
@@ -508,7 +487,7 @@ def test_known_images_are_hidden_and_tell_who_is_right(make, tmp_path):
 
 
 def test_no_known_image_is_shown_with_its_class_as_nearest_to_another(make, tmp_path):
-    experiment = make(partial(Queue, people=["anna", "bob"], gold_rate=0.3, repeat_rate=0.3))
+    experiment = make(Queue(people=["anna", "bob"], gold_rate=0.3, repeat_rate=0.3))
     while not go(experiment, tmp_path):
         for path in sheets(tmp_path)[-2:]:
             fill(path, experiment.data)
@@ -544,13 +523,13 @@ def test_no_known_image_is_shown_with_its_class_as_nearest_to_another(make, tmp_
 )
 def test_impossible_options_are_refused(options, told):
     with pytest.raises(ConfigError, match=told):
-        Queue(classes=("good", "bad"), seed=0, **options)
+        Queue(**options).rules(("good", "bad"))
 
 
 def test_gold_is_what_the_others_said_and_no_row_comes_twice(make, tmp_path):
     """Images that a tie put back are asked again, and then are no check in the same file."""
     people = ["anna", "bob", "cora"]
-    experiment = make(partial(Queue, people=people, per_image=2, gold_rate=1.0, repeat_rate=1.0))
+    experiment = make(Queue(people=people, per_image=2, gold_rate=1.0, repeat_rate=1.0))
     data = experiment.data
     while not go(experiment, tmp_path):
         for path in sheets(tmp_path)[-3:]:
@@ -580,7 +559,7 @@ def asked(folder):
 
 
 def test_an_annotator_who_is_none_of_the_people_is_told(make, tmp_path):
-    experiment = make(partial(Queue, people=["anna", "bob"]))
+    experiment = make(Queue(people=["anna", "bob"]))
     go(experiment, tmp_path)
     path = sheets(tmp_path)[0]
     fill(path, experiment.data)
@@ -658,7 +637,7 @@ def test_status_export_and_import(make, tmp_path, capsys, by_oracle):
 
 def test_export_and_import_for_several_people_at_once(make, tmp_path, capsys):
     """One file for all, with the hidden checks of each; who answered is told by its column."""
-    experiment = make(partial(Queue, people=["anna", "bob"], gold_rate=0.5, repeat_rate=0.5, show_prediction=False))
+    experiment = make(Queue(people=["anna", "bob"], gold_rate=0.5, repeat_rate=0.5, show_prediction=False))
     folder, out = tmp_path / "run", tmp_path / "open.csv"
     go(experiment, folder)
     for path in sheets(folder):
@@ -707,7 +686,7 @@ def test_files_that_cannot_be_written_or_read_are_told_in_a_line(make, tmp_path,
 def test_import_waits_for_the_lock_and_knows_its_runs(make, tmp_path, capsys):
     experiment = make()
     go(experiment, tmp_path)
-    record = Record(tmp_path, config_of(experiment), tensorboard=False)
+    record = Record(tmp_path, experiment.describe(), tensorboard=False)
     assert queue_command(["import", str(tmp_path), str(sheets(tmp_path)[0])]) == 1
     assert "another process" in capsys.readouterr().err
     assert queue_command(["status", str(tmp_path)]) == 0
@@ -721,11 +700,11 @@ def test_import_waits_for_the_lock_and_knows_its_runs(make, tmp_path, capsys):
 
 KILLS = {  # in which launch, and where
     "before the first file": (0, (alframe.annotator.queue, "write_sheet", on_call(1, die))),
-    "between the pictures": (0, (Queue, "_picture", on_call(9, die))),
+    "between the pictures": (0, (Sheets, "_picture", on_call(9, die))),
     "before the first answer": (1, (Ledger, "append", on_call(1, die))),
     "between two answers": (1, (Ledger, "append", on_call(8, die))),
     "in the middle of a ledger line": (1, (Ledger, "append", on_call(9, die_after_half_a_line))),
-    "after the last answer": (1, (Record, "store_stage", on_call(1, die))),
+    "after the last answer": (1, (Record, "store", on_call(1, die))),
     "before the second file": (1, (alframe.annotator.queue, "write_sheet", on_call(1, die))),
     "between two answers of a query": (2, (Ledger, "append", on_call(3, die))),
     "before the commit": (2, (Record, "commit", on_call(1, die))),
@@ -738,7 +717,7 @@ def files_undisturbed(tmp_path_factory):
     from conftest import tiny_experiment
 
     folder = tmp_path_factory.mktemp("queue")
-    experiment = tiny_experiment(strategy=TopScore(score=entropy), annotator=Queue, budget=BUDGET)
+    experiment = tiny_experiment(strategy=TopScore(score=entropy), annotator=Queue(), budget=BUDGET)
     files = {}
     while not go(experiment, folder):
         files[sheets(folder)[-1].name] = sheets(folder)[-1].read_bytes()

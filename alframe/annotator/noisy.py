@@ -1,57 +1,63 @@
 """An annotator who errs at a known rate, for studies of label noise."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
-import numpy as np
 import torch
+from torch import Tensor
 
+from alframe.annotator.base import Annotate, Annotator, Job
 from alframe.annotator.oracle import true_label
 from alframe.errors import expect
 from alframe.rng import generator
 from alframe.types import Answer, Question
 
 
-class Noisy:
+@dataclass(frozen=True)
+class Noisy(Annotator):
     """Answers y with probability T[true, y]; an image that shows none of the classes is recognised as such and gets no label.
 
     T is `confusion` (rows sum to 1), or symmetric: 1 - `rate` on the diagonal and `rate` spread evenly over the other classes.
     The draw depends on (seed, round, image) alone, so an interrupted round is answered the same again.
     """
 
-    def __init__(
-        self,
-        *,
-        labels: np.ndarray,
-        classes: tuple[str, ...],
-        seed: int,
-        rate: float = 0.1,
-        confusion: list[list[float]] | None = None,
-    ) -> None:
-        c = len(classes)
-        expect(0 <= rate <= 1, f"Expected annotator.rate in [0, 1], got {rate}.")
-        spread = rate / max(c - 1, 1)
-        matrix = torch.full((c, c), spread, dtype=torch.float64)
-        matrix.fill_diagonal_(1 - rate)
-        if confusion is not None:
-            shape = [len(row) for row in confusion]
-            expect(
-                shape == [c] * c,
-                f"Expected annotator.confusion with {c} rows of {c} numbers (the classes are {', '.join(classes)}), got rows of {shape}.",
-            )
-            matrix = torch.tensor(confusion, dtype=torch.float64)
-            sums = matrix.sum(dim=1)
-            expect(
-                bool((matrix >= 0).all() and (sums - 1).abs().max() < 1e-6),
-                f"Expected every row of annotator.confusion to be probabilities that sum to 1, got sums {[round(s, 4) for s in sums.tolist()]}.",
-            )
-        self.labels, self.seed, self.transition = labels, seed, matrix
+    rate: float = 0.1
+    confusion: list[list[float]] | None = None
 
-    def annotate(self, questions: Sequence[Question]) -> Iterator[Answer]:
-        for question in questions:
-            label = true_label(self.labels, question.index)
-            if label is None:
-                yield Answer(question.index, None, "noisy")
-                continue
-            row = self.transition[label]
-            stream = generator(self.seed, question.round, f"annotator/{question.index}")
-            yield Answer(question.index, int(torch.multinomial(row, 1, generator=stream)), "noisy")
+    needs_labels: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        expect(0 <= self.rate <= 1, f"Expected annotator.rate in [0, 1], got {self.rate}.")
+
+    def start(self, job: Job) -> Annotate:
+        labels, transition = job.images.pool.labels, self.transition(job.classes)
+
+        def annotate(questions: Sequence[Question]) -> Iterator[Answer]:
+            for question in questions:
+                label = true_label(labels, question.index)
+                if label is not None:
+                    stream = generator(job.seed, question.round, f"annotator/{question.index}")
+                    label = int(torch.multinomial(transition[label], 1, generator=stream))
+                yield Answer(question.index, label, "noisy")
+
+        return annotate
+
+    def transition(self, classes: tuple[str, ...]) -> Tensor:
+        """T, float64 [c, c]. Raises `ConfigError` for a confusion that is none of these classes."""
+        c = len(classes)
+        if self.confusion is None:
+            matrix = torch.full((c, c), self.rate / max(c - 1, 1), dtype=torch.float64)
+            return matrix.fill_diagonal_(1 - self.rate)
+        shape = [len(row) for row in self.confusion]
+        expect(
+            shape == [c] * c,
+            f"Expected annotator.confusion with {c} rows of {c} numbers (the classes are {', '.join(classes)}), got rows of {shape}.",
+        )
+        matrix = torch.tensor(self.confusion, dtype=torch.float64)
+        sums = matrix.sum(dim=1)
+        expect(
+            bool((matrix >= 0).all() and (sums - 1).abs().max() < 1e-6),
+            f"Expected every row of annotator.confusion to be probabilities that sum to 1, got sums {[round(s, 4) for s in sums.tolist()]}.",
+        )
+        return matrix

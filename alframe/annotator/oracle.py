@@ -1,27 +1,34 @@
 """The annotator of a study: it knows every label."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
+from alframe.annotator.base import Annotate, Annotator, Job
 from alframe.errors import PoolError
 from alframe.images import NO_CLASS
 from alframe.types import Answer, Question
 
 
-class Oracle:
-    """Answers with the dataset's own labels (`labels`: int64 [n])."""
+@dataclass(frozen=True)
+class Oracle(Annotator):
+    """Answers with the dataset's own labels, in order; no label for an image that shows none of the classes.
 
-    def __init__(self, *, labels: np.ndarray) -> None:
-        self.labels = labels
+    Raises `PoolError` for an image whose label nobody knows.
+    """
 
-    def annotate(self, questions: Sequence[Question]) -> Iterator[Answer]:
-        """Yields an answer to each question, in order; no label for an image that shows none of the classes.
+    needs_labels: ClassVar[bool] = True
 
-        Raises `PoolError` for an image whose label nobody knows.
-        """
-        for question in questions:
-            yield Answer(question.index, true_label(self.labels, question.index), "oracle")
+    def start(self, job: Job) -> Annotate:
+        labels = job.images.pool.labels
+
+        def annotate(questions: Sequence[Question]) -> Iterator[Answer]:
+            for question in questions:
+                yield Answer(question.index, true_label(labels, question.index), "oracle")
+
+        return annotate
 
 
 def true_label(labels: np.ndarray, index: int) -> int | None:

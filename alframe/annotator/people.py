@@ -1,87 +1,127 @@
 """What every annotator that is people has in common: who is asked what, what they said so far, and when a round is complete."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 
-from alframe.consensus import CHECKS, GIVEN, UNANSWERED, Line, Rules, majority, same_name, vote
-from alframe.errors import expect
-from alframe.images import Data
+from alframe.annotator.base import Annotate, Annotator, Job
+from alframe.errors import RunFolderError, expect
+from alframe.labels.consensus import CHECKS, GIVEN, UNANSWERED, Line, Rules, majority, same_name, vote
+from alframe.part import Change, anything, extended
+from alframe.record.layout import Layout
+from alframe.record.read import read_ledger, read_planned
 from alframe.rng import generator
-from alframe.storage import read_json
 from alframe.types import Answer, Question
 
 NOBODY = "nobody"
 
 
-class People:
-    """The bookkeeping of questions that people answer, over a ledger that others append to.
+@dataclass(frozen=True, kw_only=True)
+class AsksPeople(Annotator):
+    """Options of every annotator that is people; a new one adds its own, a `place` in the run folder, and a `desk`.
 
-    `people` are the names of those who are asked; empty: whoever comes, one share of the work, under the name `name`; None: whoever
-    comes, under names of their own. Each image is given to `per_image` of them in turn. `quorum` in (0, 1] is the share of a round's
-    images that must be answered before it is closed; the others go back into the pool. `gold_rate` and `repeat_rate` in [0, 1]: how
-    many images with a known answer are hidden among each 1 that a person gets, from those that others answered (the majority of the
-    others is right) and from the person's own. `unsure` says what becomes of an image that nobody was sure of: it
-    goes back into the pool (again, `ask_again` times), or is learnt from with a soft target (soft), in which `lean` in
-    [1 / classes, 1) is the probability of the class in `unsure: NAME`.
+    Each image is given to `per_image` people, whose answers are combined as `aggregate` says. `quorum` in (0, 1] is the share of a
+    round's images that must be answered before it is closed; the others go back into the pool. `unsure` says what becomes of an
+    image that nobody was sure of: it goes back into the pool (again, `ask_again` times), or is learnt from with a soft label
+    (soft). `new_classes` are classes that people found. Without `show_prediction` people are not led by the model.
     """
 
-    def __init__(
-        self,
-        *,
-        classes: tuple[str, ...],
-        seed: int,
-        folder: Path,
-        ledger: list[dict[str, Any]],
-        new_classes: list[str],
-        people: list[str] | None,
-        per_image: int,
-        aggregate: Literal["majority", "dawid_skene"],
-        ask_again: int,
-        quorum: float,
-        gold_rate: float,
-        repeat_rate: float,
-        name: str = "person",
-        unsure: Literal["again", "soft"] = "again",
-        lean: float = 0.7,
-    ) -> None:
-        n_people = max(1, per_image if people is None else len(people))
-        people = people or []
+    per_image: int = 1
+    aggregate: Literal["majority", "dawid_skene"] = "majority"
+    unsure: Literal["again", "soft"] = "again"
+    ask_again: int = 1
+    new_classes: list[str] = field(default_factory=list)
+    quorum: float = 1.0
+    show_prediction: bool = True
+
+    place: ClassVar[str]
+    """The name of its subfolder of a run."""
+    changeable_on_resume: ClassVar[Mapping[str, Change]] = {
+        "new_classes": extended,
+        "quorum": anything,
+        "show_prediction": anything,
+    }
+    added_options: ClassVar[Mapping[str, Any]] = {"unsure": "again"}
+
+    def __post_init__(self) -> None:
         expect(
-            0 < quorum <= 1, f"Expected annotator.quorum above 0 and at most 1, got {quorum}; 1 waits for every answer."
+            0 < self.quorum <= 1,
+            f"Expected annotator.quorum above 0 and at most 1, got {self.quorum}; 1 waits for every answer.",
         )
         expect(
-            ask_again >= 0, f"Expected annotator.ask_again >= 0, got {ask_again}; 0 leaves out what nobody was sure of."
+            self.ask_again >= 0,
+            f"Expected annotator.ask_again >= 0, got {self.ask_again}; 0 leaves out what nobody was sure of.",
         )
         expect(
-            1 <= per_image <= n_people,
-            f"Expected annotator.per_image from 1 to the number of annotator.people ({n_people}), got {per_image}; "
-            "name as many people as an image needs, as in annotator.people=[anna,bob].",
+            self.per_image >= 1,
+            f"Expected annotator.per_image >= 1, got {self.per_image}; 2 has two people label each image.",
         )
-        expect(
-            len({same_name(p) for p in people}) == len(people)
-            and all(p.strip() == p and p.isprintable() and p and "/" not in p for p in people),
-            f"Expected different names in annotator.people, without '/' and blanks at the ends, got {people}.",
-        )
-        for key, rate in (("gold_rate", gold_rate), ("repeat_rate", repeat_rate)):
-            expect(0 <= rate <= 1, f"Expected annotator.{key} in [0, 1], got {rate}; 0.1 adds one for each ten images.")
-        known = [same_name(c) for c in (*classes, *new_classes)]
-        twice = sorted({c for c in new_classes if known.count(same_name(c)) > 1})
+
+    def names(self) -> tuple[str, ...]:
+        """Who is asked, each for a share of the images; empty: whoever comes."""
+        return ()
+
+    def check_rates(self) -> Mapping[str, float]:
+        """How many images with a known answer (gold: others gave it, repeat: the person) are hidden among each 1 that a person gets."""
+        return {}
+
+    def leaning(self) -> float:
+        """Of unsure=soft: the probability of the class in `unsure: NAME`; the other classes share the rest."""
+        return 0.7
+
+    @abstractmethod
+    def desk(self, job: Job) -> "People":
+        """Where the questions of a run lie until they are answered."""
+
+    def start(self, job: Job) -> Annotate:
+        return self.desk(job).annotate
+
+    def rules(self, classes: tuple[str, ...]) -> Rules:
+        every = (*classes, *self.new_classes)
+        known = [same_name(name) for name in every]
+        twice = sorted({name for name in self.new_classes if known.count(same_name(name)) > 1})
         expect(
             not twice,
             f"Expected classes in annotator.new_classes that the dataset has not, each once, got {', '.join(twice)}.",
         )
-        self.classes = (*classes, *new_classes)
+        lean, found = self.leaning(), tuple(self.new_classes)
         expect(
-            unsure == "again" or 1 <= lean * len(self.classes) < len(self.classes),
-            f"Expected annotator.lean from 1 / {len(self.classes)}, by the number of classes, to below 1, got {lean}; 0.7 is the default.",
+            self.unsure == "again" or 1 <= lean * len(every) < len(every),
+            f"Expected annotator.lean from 1 / {len(every)}, by the number of classes, to below 1, got {lean}; 0.7 is the default.",
         )
-        self.rules = Rules(True, per_image, ask_again, aggregate, self.classes, tuple(new_classes), unsure, lean)
-        self.people, self.name, self.quorum = tuple(people) or (name,), name, quorum
-        self.rates = {"gold": gold_rate, "repeat": repeat_rate}
-        self.seed, self.folder, self.ledger = seed, folder, ledger
+        return Rules(True, self.per_image, self.ask_again, self.aggregate, every, found, self.unsure, lean)
+
+    def has_answers(self, folder: Path) -> bool:
+        """Whether the ledger holds more than class folders say: those are still there."""
+        try:
+            return any(line["kind"] != GIVEN for line in read_ledger(folder))
+        except RunFolderError:
+            return True  # damaged: nobody knows
+
+
+class People(ABC):
+    """The bookkeeping of questions that people answer, over a ledger that others append to."""
+
+    def __init__(self, options: AsksPeople, job: Job, anyone: str = "person") -> None:
+        """`anyone`: under which name answers stand where no names are known."""
+        self.rules = options.rules(job.classes)
+        self.classes = self.rules.classes
+        self.people, self.anyone, self.quorum = options.names() or (anyone,), anyone, options.quorum
+        self.show_prediction, self.rates = options.show_prediction, options.check_rates()
+        self.seed, self.folder, self.ledger, self.data = job.seed, job.folder, job.ledger, job.data
+        self.place = Layout(job.folder).place(options.place)
+
+    @abstractmethod
+    def annotate(self, questions: Sequence[Question]) -> Iterator[Answer]:
+        """The answers that are there and not in the ledger yet. Raises `Waiting` for the rest."""
+
+    @abstractmethod
+    def to_do(self, questions: Sequence[Question]) -> Iterator[tuple[int, str]]:
+        """How many images are open, and where people find them."""
 
     # -- what was said -------------------------------------------------------------------------------------------------
 
@@ -126,18 +166,16 @@ class People:
 
     # -- questions with a known answer ---------------------------------------------------------------------------------
 
-    def checks(
-        self, questions: Sequence[Question], person: str, n: int, *, with_prediction: bool
-    ) -> list[tuple[Question, int]]:
+    def checks(self, questions: Sequence[Question], person: str, n: int) -> list[tuple[Question, int]]:
         """Questions of kind gold and repeat for `person`, who gets `n` images this round, each with the class that is known.
 
-        They depend on the seed, on earlier rounds and on what `questions` show. `with_prediction`: where the new ones come with one
-        and with a nearest image, so must these; and none is an image that is shown as nearest to another, which tells its class.
+        They depend on the seed, on earlier rounds and on what `questions` show. With `show_prediction`, where the new ones come with
+        one and with a nearest image, so must these; and none is an image that is shown as nearest to another, which tells its class.
         """
         if not questions or not any(self.rates.values()):
             return []
-        round, earlier = questions[0].round, self._earlier(questions[0], with_prediction)
-        told = {q.nearest["index"] for q in questions if q.nearest and with_prediction}
+        round, earlier = questions[0].round, self._earlier(questions[0])
+        told = {q.nearest["index"] for q in questions if q.nearest and self.show_prediction}
         drawn: list[tuple[Question, int]] = []
         for kind in CHECKS:
             known = []
@@ -152,22 +190,21 @@ class People:
             stream = generator(self.seed, round, f"annotator/{kind}/{person}")
             for place in torch.randperm(len(known), generator=stream).tolist():
                 question, expected = known[place]
-                shows = {question.nearest["index"]} if question.nearest and with_prediction else set()
+                shows = {question.nearest["index"]} if question.nearest and self.show_prediction else set()
                 if left and question.index not in told and not shows & {q.index for q, _ in drawn}:
                     drawn.append((Question(**{**vars(question), "kind": kind, "round": round}), expected))
                     told, left = told | shows, left - 1
         return drawn
 
-    def _earlier(self, like: Question, with_prediction: bool) -> list[tuple[Question, dict[str, Line]]]:
+    def _earlier(self, like: Question) -> list[tuple[Question, dict[str, Line]]]:
         """The answered questions of earlier rounds with what was said of them."""
         found = []
         for round in range(like.round):
-            name = f"round_{round - 1:03d}" if round else "initial"
-            stage = read_json(self.folder / "queries" / f"{name}.json", ("questions",)) or {"questions": []}
+            planned = read_planned(self.folder, round - 1 if round else None) or {"questions": []}
             said = self.said(round)
-            for question in (Question(**question) for question in stage["questions"]):
+            for question in (Question(**question) for question in planned["questions"]):
                 lines = said.get((False, question.index), {})
-                if lines and not (with_prediction and _shows_less(question, like)):
+                if lines and not (self.show_prediction and _shows_less(question, like)):
                     found.append((question, lines))
         return found
 
@@ -184,22 +221,6 @@ def is_new(answer: Answer, said: Mapping[tuple[bool, int], Mapping[str, Line]]) 
     line = said.get((answer.about is not None, answer.index), {}).get(answer.annotator)
     given = (answer.label, answer.answer, answer.text)
     return line is None or (line["label"], line.get("answer", ""), line.get("text", "")) != given
-
-
-def original(data: Data, index: int) -> Path | None:
-    """The file that image `index` of the pool came from, if it came from one that is still there, and no other photo by its name."""
-    if data.root is None or data.pool.names is None:
-        return None
-    file = Path(data.root) / data.pool.names[index]
-    return file if shows(file, data, index) else None
-
-
-def shows(file: Path, data: Data, index: int) -> bool:
-    """Whether `file` is there and, where photos come in, has the size and time with which image `index` of the pool was read."""
-    if not file.is_file() or not data.files:
-        return file.is_file()
-    stat = file.stat()
-    return (stat.st_size, stat.st_mtime_ns) == data.files[index]
 
 
 def predicted(question: Question, classes: Sequence[str]) -> Mapping[str, Any]:

@@ -3,80 +3,107 @@
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 
-from alframe.annotator.label_studio.project import stored_project
-from alframe.annotator.people import People, is_new, original, predicted, shows
+from alframe.annotator.base import Job
+from alframe.annotator.people import AsksPeople, People, is_new, predicted
 from alframe.annotator.sheet import SEPARATORS, Row, is_open, read_sheet, seconds_of, unknown_id, workbooks, write_sheet
 from alframe.annotator.words import LEAN, NEW, meaning_of
-from alframe.consensus import GIVEN, same_name
-from alframe.contact_sheet import rgb
-from alframe.errors import DataError, RunFolderError, Waiting, expect
-from alframe.images import Data
+from alframe.errors import DataError, Waiting, expect
+from alframe.images import rgb
+from alframe.labels.consensus import same_name
+from alframe.part import Change, anything
+from alframe.record.files import read_json, write_atomically
+from alframe.record.layout import Layout, round_name
 from alframe.rng import generator
-from alframe.storage import read_json, read_jsonl, write_atomically
 from alframe.types import Answer, Question
 
 
-class Queue(People):
-    """`RUN/queue/round_003.csv` (of several people one each, `round_003.anna.csv`): a row an image, with an empty column `answer`.
+@dataclass(frozen=True, kw_only=True)
+class Queue(AsksPeople):
+    """`RUN/queue/round_003.csv` (of several people one each, `round_003.anna.csv`): one row per image, with an empty column `answer`.
 
-    A row shows the image's file (the dataset's own, else a PNG exported beside it) and, with `show_prediction`, what the model
-    thinks and the file of the labelled image that it finds nearest; without, people are not led by it. `format` csv or jsonl;
-    `separator` of the CSV. The rest is told in `People`.
-
-    A file that anyone has filled is never written again. With a mistake in a file nothing of it is taken over, since a mistake
-    is often a shifted column, and all of its mistakes are told; the answers of a file without one are in the ledger at once, even
-    if rows are still empty. Until its round is complete an answer may be changed: both stay in the ledger, and the last counts.
+    `people` are the names of those who are asked; without names there is one file. `gold_rate` and `repeat_rate` in [0, 1]: how many
+    images with a known answer are hidden among each 1 that a person gets, from those that others answered (the majority of the
+    others is right) and from the person's own. `lean` in [1 / classes, 1) is the probability of the class in `unsure: NAME`.
+    `format` csv or jsonl; `separator` of the CSV. The rest is described in `AsksPeople`.
     """
 
-    def __init__(
-        self,
-        *,
-        classes: tuple[str, ...],
-        seed: int,
-        folder: Path | None = None,
-        ledger: list[dict[str, Any]] | None = None,
-        data: Data | None = None,
-        new_classes: list[str] | None = None,
-        people: list[str] | None = None,
-        per_image: int = 1,
-        aggregate: Literal["majority", "dawid_skene"] = "majority",
-        ask_again: int = 1,
-        quorum: float = 1.0,
-        gold_rate: float = 0.0,
-        repeat_rate: float = 0.0,
-        show_prediction: bool = True,
-        format: Literal["csv", "jsonl"] = "csv",
-        separator: str = ",",
-        unsure: Literal["again", "soft"] = "again",
-        lean: float = 0.7,
-    ) -> None:
-        super().__init__(
-            classes=classes,
-            seed=seed,
-            folder=folder or Path(),
-            ledger=[] if ledger is None else ledger,
-            new_classes=new_classes or [],
-            people=people or [],
-            per_image=per_image,
-            aggregate=aggregate,
-            ask_again=ask_again,
-            quorum=quorum,
-            gold_rate=gold_rate,
-            repeat_rate=repeat_rate,
-            unsure=unsure,
-            lean=lean,
+    people: list[str] = field(default_factory=list)
+    lean: float = 0.7
+    gold_rate: float = 0.0
+    repeat_rate: float = 0.0
+    format: Literal["csv", "jsonl"] = "csv"
+    separator: str = ","
+
+    place: ClassVar[str] = "queue"
+    changeable_on_resume: ClassVar[Mapping[str, Change]] = {**AsksPeople.changeable_on_resume, "separator": anything}
+    added_options: ClassVar[Mapping[str, Any]] = {**AsksPeople.added_options, "lean": 0.7}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        n_people = max(1, len(self.people))
+        expect(
+            self.per_image <= n_people,
+            f"Expected annotator.per_image from 1 to the number of annotator.people ({n_people}), got {self.per_image}; "
+            "name as many people as an image needs, as in annotator.people=[anna,bob].",
         )
         expect(
-            separator in SEPARATORS,
-            f"Expected annotator.separator to be a comma, a semicolon or a tab, got {separator!r}.",
+            len({same_name(name) for name in self.people}) == len(self.people)
+            and all(name.strip() == name and name.isprintable() and name and "/" not in name for name in self.people),
+            f"Expected different names in annotator.people, without '/' and blanks at the ends, got {self.people}.",
         )
-        self.data, self.show_prediction, self.format, self.separator = data, show_prediction, format, separator
-        self.place = self.folder / "queue"
+        for key, rate in (("gold_rate", self.gold_rate), ("repeat_rate", self.repeat_rate)):
+            expect(0 <= rate <= 1, f"Expected annotator.{key} in [0, 1], got {rate}; 0.1 adds one for each ten images.")
+        expect(
+            self.separator in SEPARATORS,
+            f"Expected annotator.separator to be a comma, a semicolon or a tab, got {self.separator!r}.",
+        )
+
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.people)
+
+    def check_rates(self) -> Mapping[str, float]:
+        return {"gold": self.gold_rate, "repeat": self.repeat_rate}
+
+    def leaning(self) -> float:
+        return self.lean
+
+    def desk(self, job: Job) -> "Sheets":
+        return Sheets(self, job)
+
+    def has_answers(self, folder: Path) -> bool:
+        place = Layout(folder).place(self.place)
+        if place.is_dir() and super().has_answers(folder):
+            return True
+        for path in place.glob("round_*"):
+            try:
+                rows, mistakes = read_sheet(path)
+            except DataError:
+                return True  # whatever it is, we did not write it
+            if mistakes or any(row.answer for row in rows):
+                return True
+        return False
+
+
+class Sheets(People):
+    """The files of a run with annotator=queue.
+
+    A row shows the image's file (the dataset's own, else a PNG exported beside it) and, with `show_prediction`, what the model
+    thinks and the file of the labelled image that it finds nearest.
+
+    A file that anyone has filled is never written again. A file with any mistake is rejected as a whole, since a mistake is often a
+    shifted column, and all of its mistakes are reported; the answers of a file without one are in the ledger at once, even if rows
+    are still empty. Until its round is complete an answer may be changed: both stay in the ledger, and the last counts.
+    """
+
+    def __init__(self, options: Queue, job: Job) -> None:
+        super().__init__(options, job)
+        self.format, self.separator = options.format, options.separator
 
     def annotate(self, questions: Sequence[Question]) -> Iterator[Answer]:
         """The answers that people have filled in. Raises `DataError` with every mistake in their files, `Waiting` for the rest."""
@@ -98,8 +125,8 @@ class Queue(People):
 
     def files(self, round: int) -> dict[str, Path]:
         """The file of each person; of people without a name there is one."""
-        names = {p: f".{p}" if p != self.name or len(self.people) > 1 else "" for p in self.people}
-        return {p: self.place / f"round_{round:03d}{name}.{self.format}" for p, name in names.items()}
+        names = {p: f".{p}" if p != self.anyone or len(self.people) > 1 else "" for p in self.people}
+        return {p: self.place / f"{round_name(round)}{name}.{self.format}" for p, name in names.items()}
 
     def to_do(self, questions: Sequence[Question]) -> Iterator[tuple[int, str]]:
         """How many images are open, and in which file, for each person who has some to do."""
@@ -156,7 +183,7 @@ class Queue(People):
 
     def _who(self, name: str) -> str:
         """A person by the name that the config has; where it names nobody, whoever comes. Raises `DataError`."""
-        if self.people == (self.name,):
+        if self.people == (self.anyone,):
             return name
         known = {same_name(person): person for person in self.people}
         if same_name(name) not in known:
@@ -196,7 +223,7 @@ class Queue(People):
         return {q["id"]: (Question(**q), expected) for q, expected in stored.get(person, [])}
 
     def _hidden(self, round: int) -> Path:
-        return self.place / f".round_{round:03d}.json"
+        return self.place / f".{round_name(round)}.json"
 
     # -- writing -------------------------------------------------------------------------------------------------------
 
@@ -210,7 +237,7 @@ class Queue(People):
         hidden = read_json(self._hidden(round), ()) or {}
         for person, share in shares.items():
             if person not in hidden:
-                drawn = self.checks(questions, person, len(share), with_prediction=self.show_prediction)
+                drawn = self.checks(questions, person, len(share))
                 hidden[person] = [[vars(q), expected] for q, expected in drawn]
         write_atomically(self._hidden(round), json.dumps(hidden))
         for person, share in shares.items():
@@ -254,16 +281,13 @@ class Queue(People):
     def _is_there(self, known: str | None, id: str, index: int) -> bool:
         """Whether an image can be looked at where it is `known` to be: there, or exported."""
         assert self.data is not None
-        return known is not None and (self._exported(id).is_file() or shows(self.place / known, self.data, index))
+        return known is not None and (self._exported(id).is_file() or self.data.shows(self.place / known, index))
 
     def _picture(self, id: str, index: int) -> Path | None:
         assert self.data is not None
-        if (file := original(self.data, index)) is not None:
+        if (file := self.data.original(index)) is not None:
             return file.resolve()
-        images = self.data.pool
-        if len(images.shape) != 3:
-            return None  # features: there is nothing to look at
-        return self._export(id, index)
+        return self._export(id, index) if self.data.has_pictures else None
 
     def _export(self, id: str, index: int) -> Path:
         """Writes the image as the network sees it; gives the path from `place` on."""
@@ -310,28 +334,3 @@ class Queue(People):
         return (
             f" Photos that are gone, renamed or overwritten since ({n}): {self.place / 'images'}, by id." if n else ""
         )
-
-
-def has_answers(folder: Path) -> bool:
-    """Whether people have answered anything in a run's folder, taken over or not, or may have on a server that is not asked here. What
-    class folders say is still there.
-    """
-    place = folder / "queue"
-    of_people = place.is_dir() or (folder / "label_studio").is_dir()
-    if stored_project(folder) or (of_people and _has_more_than_folders(folder / "ledger.jsonl")):
-        return True
-    for path in place.glob("round_*"):
-        try:
-            rows, mistakes = read_sheet(path)
-        except DataError:
-            return True  # whatever it is, we did not write it
-        if mistakes or any(row.answer for row in rows):
-            return True
-    return False
-
-
-def _has_more_than_folders(ledger: Path) -> bool:
-    try:
-        return any(line["kind"] != GIVEN for line in read_jsonl(ledger, ("kind",), mend=False))
-    except RunFolderError:
-        return True  # damaged: nobody knows

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from alframe.errors import DataError, did_you_mean
-from alframe.storage import write_atomically
+from alframe.record.files import write_atomically
 
 COLUMNS = (
     "rank", "id", "image", "prediction", "probability", "score", "reason", "nearest", "answer", "annotator", "seconds",

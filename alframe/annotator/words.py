@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from alframe.consensus import BAD_IMAGE, NEW_CLASS, SKIP, UNSURE, same_name
 from alframe.errors import DataError, did_you_mean
+from alframe.labels.consensus import BAD_IMAGE, NEW_CLASS, SKIP, UNSURE, same_name
 
 WORDS = {
     UNSURE: UNSURE,

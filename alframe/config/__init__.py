@@ -5,9 +5,9 @@ All mistakes are reported together, before any data is read. Nothing below this 
 
 from alframe.config.overrides import check_overrides
 from alframe.config.parts import assemble, pick_device
-from alframe.config.plan import Plan, build, cell_name, load
+from alframe.config.plan import Plan, build, cell_name, load, stored_annotator
 from alframe.config.schema import COMPOSING, CONFIGS, NO_PRESET, composer, first_line
-from alframe.config.stored import read_config, stored_plan
+from alframe.config.stored import stored_plan
 
 __all__ = [
     "COMPOSING",
@@ -22,6 +22,6 @@ __all__ = [
     "first_line",
     "load",
     "pick_device",
-    "read_config",
+    "stored_annotator",
     "stored_plan",
 ]

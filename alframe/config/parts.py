@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import hydra
-import numpy as np
 import torch
 from beartype import BeartypeConf, FrozenDict
 from beartype.door import is_bearable
@@ -21,7 +20,7 @@ from hydra.errors import InstantiationException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from alframe.annotator.base import make_annotator
+from alframe.annotator.base import Annotator
 from alframe.budget import Budget
 from alframe.config.schema import GROUPS, OPTIONAL_GROUPS, RESERVED, Schema, first_line, groups_of, plain
 from alframe.dataset.base import Dataset
@@ -39,12 +38,12 @@ TYPES = {
     "uncertainty": Uncertainty,
     "strategy": Schedule,
     "budget": Budget,
+    "annotator": Annotator,
     "shift": Shift,
 }
-"""What the parts must be; a model and an annotator are made later, so theirs is anything that can be called."""
+"""What the parts must be; a model makes networks later, so it is anything that can be called."""
 INJECTED = {
     "model": {"shape", "n_classes"},
-    "annotator": {"labels", "classes", "seed", "data", "folder", "ledger"},
     "trainer.optimizer": {"params", "lr"},
 }
 """What the loop hands to a part beside the values of its YAML."""
@@ -275,11 +274,6 @@ def _probe(parts: Mapping[str, Any], tree: Mapping[str, Any]) -> Iterator[str]:
             parts["budget"].n_images(0)
         except Exception as error:
             yield _not_built("budget", error)
-    if _is_ours(parts.get("annotator")) and tree["annotator"].get("confusion") is None:
-        try:
-            make_annotator(parts["annotator"], labels=np.zeros(2, dtype=np.int64), classes=("a", "b"), seed=0)
-        except AlframeError as error:
-            yield str(error)
     if _is_ours(parts.get("model")) and "weights" not in tree["model"]:  # weights may have to be downloaded
         try:
             with torch.device("meta"):

@@ -7,23 +7,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hydra
 import torch
 from hydra._internal.utils import _locate
+from hydra.errors import InstantiationException
 from omegaconf import DictConfig
 
+from alframe.annotator.base import Annotator
+from alframe.clock import Clock
 from alframe.config.overrides import check_overrides
 from alframe.config.parts import INJECTED, assemble, pick_device
 from alframe.config.schema import NO_PRESET, OPTIONAL_GROUPS, composer, groups_of, plain, without_hydra
 from alframe.dataset.base import Dataset
 from alframe.dataset.cache import default_cache
 from alframe.dataset.files import load_unlabelled
+from alframe.dataset.growing import Growing
 from alframe.dataset.shift import Shifted
-from alframe.errors import ConfigError
+from alframe.errors import ConfigError, RunFolderError
 from alframe.experiment import Experiment
 from alframe.images import Data
-from alframe.learner import POOL, TARGET, TEST
+from alframe.learner import POOL, TARGET, TEST, Resources
 from alframe.metrics import Costs
-from alframe.storage import GOES_ON
+from alframe.part import Declared, declared, part_class
+from alframe.query import TargetSet
+from alframe.record.layout import CONFIG, Layout
+from alframe.record.read import read_config
 from alframe.trainer.trainer import Trainer
 
 IN_EVERY_CELL = ("dataset", "model", "uncertainty", "strategy")
@@ -37,10 +45,6 @@ NO_RESULT = (
     "run",
     "query.max_bytes",
     "query.batch_size",
-    "annotator.url",
-    "annotator.project",
-    "annotator.wait",
-    "annotator.poll_s",
 )
 """Options that cannot change a result: kept out of the run's config, free to differ between launches."""
 CELL_LENGTH = 80
@@ -61,33 +65,58 @@ class Plan:
     seed: int
     options: dict[str, Any]
 
-    def experiment(self, data: Data) -> Experiment:
+    @property
+    def declared(self) -> Declared:
+        """What the parts declare about options, and whether people answered in the run that is in the folder already."""
+        count_validation = self.parts["budget"].count_validation
+        return declared(self.parts, count_validation=count_validation, has_answers=people_answered)
+
+    def experiment(self, data: Data, photos: Growing | None = None, clock: Clock | None = None) -> Experiment:
         query = self.options["query"]
-        target, images = query["target"], None
-        if target not in (POOL, TEST):  # a folder, which is read only for a strategy that asks about it
-            folder, target = Path(target).expanduser().resolve(), TARGET
+        name, images = query["target"], None
+        if name not in (POOL, TEST):  # a folder, which is read only for a strategy that asks about it
+            folder, name = Path(name).expanduser().resolve(), TARGET
             if "target" in self.parts["strategy"].needs:
                 images = load_unlabelled(folder, data.pool, self.cache)
+        resources = Resources(
+            self.device,
+            self.cache,
+            query["batch_size"],
+            query["max_bytes"],
+            self.options["resident_bytes"],
+            self.options["progress"],
+            clock or Clock(),
+        )
+        parts = {name: part for name, part in self.parts.items() if name not in ("dataset", "shift")}
         return Experiment(
-            data=data,
-            build_network=self.parts["model"],
-            trainer=self.parts["trainer"],
-            uncertainty=self.parts["uncertainty"],
-            strategy=self.parts["strategy"],
-            annotator=self.parts["annotator"],
-            budget=self.parts["budget"],
+            data,
+            **parts,
             costs=Costs(**self.options["costs"]),
             seed=self.seed,
-            device=self.device,
-            cache=self.cache,
-            batch_size=query["batch_size"],
-            max_bytes=query["max_bytes"],
-            target=target,
-            target_images=images,
-            target_size=query["target_size"],
-            resident_bytes=self.options["resident_bytes"],
-            show_progress=self.options["progress"],
+            target_set=TargetSet(name, query["target_size"], images),
+            resources=resources,
+            photos=photos,
         )
+
+
+def stored_annotator(config: Mapping[str, Any]) -> Annotator:
+    """The annotator of a stored config. Raises `RunFolderError` where it cannot be built."""
+    node = config.get("annotator")
+    try:
+        annotator = hydra.utils.instantiate(node, _convert_="all") if isinstance(node, Mapping) else node
+    except InstantiationException as error:
+        raise RunFolderError(f"Expected an annotator in the run's config, got {node}; restore its {CONFIG}.") from error
+    if not isinstance(annotator, Annotator):
+        raise RunFolderError(f"Expected an annotator in the run's config, got {node}; restore its {CONFIG}.")
+    return annotator
+
+
+def people_answered(folder: Path) -> bool:
+    """Whether people have answered anything in a run's folder. Of a folder that says no more who was asked, whether anyone was."""
+    try:
+        return stored_annotator(read_config(folder)).has_answers(folder)
+    except RunFolderError:
+        return bool(Layout(folder).places())
 
 
 def load(overrides: Iterable[str] = (), config_dir: str | None = None) -> Plan:
@@ -138,8 +167,10 @@ def _identity(
     absent = set(OPTIONAL_GROUPS) - set(groups)
     identity = {"choices": dict(choices), **{key: tree[key] for key in tree if key not in {*NO_RESULT, *absent}}}
     identity |= {group: {**_defaults(tree[group], group), **tree[group]} for group in groups}
-    for part in ("query", "annotator"):
-        identity[part] = {key: value for key, value in identity[part].items() if f"{part}.{key}" not in NO_RESULT}
+    identity["query"] = {key: value for key, value in identity["query"].items() if f"query.{key}" not in NO_RESULT}
+    for group in groups:
+        left_out = part_class(_locate(tree[group]["_target_"])).not_in_identity
+        identity[group] = {key: value for key, value in identity[group].items() if key not in left_out}
     channels_last = device.type == "cuda" if trainer.channels_last is None else trainer.channels_last
     identity["resolved"] = {  # what follows the device, and changes results by more than rounding
         "precision": str(trainer._dtype(device)).removeprefix("torch."),
@@ -173,7 +204,17 @@ def cell_name(choices: Mapping[str, Any], overrides: Iterable[str]) -> str:
     What a run may be given other values of is left out (`storage.GOES_ON`): it goes on in its folder.
     """
     name = "-".join(str(choices[group]) for group in IN_EVERY_CELL)
-    quiet = (*NO_RESULT, *GOES_ON, "seed", "experiment", "hydra")
+    quiet = (
+        *NO_RESULT,
+        "budget.rounds",
+        "annotator.new_classes",
+        "annotator.quorum",
+        "annotator.separator",
+        "annotator.show_prediction",
+        "seed",
+        "experiment",
+        "hydra",
+    )
     others = []
     for text in sorted(overrides):
         key = text.lstrip("+~").split("=", 1)[0]

@@ -4,12 +4,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import OmegaConf
 
 from alframe.config.plan import Plan, build
 from alframe.config.schema import Schema
-from alframe.errors import RunFolderError
+from alframe.record.read import read_config
 
 DERIVED = ("choices", "resolved")
 """What a run's config says of how it came about: no options."""
@@ -25,17 +24,3 @@ def stored_plan(folder: Path, **options: Any) -> Plan:
     tree = {**asdict(Schema()), **{key: value for key, value in identity.items() if key not in DERIVED}, **options}
     tree["query"] = {**asdict(Schema())["query"], **(identity.get("query") or {}), "target": "pool"}
     return replace(build(OmegaConf.create(tree), identity.get("choices") or {}, []), folder=folder)
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """All that can change the result of the run in `folder`, as plain values. Raises `RunFolderError`."""
-    path = folder / "config.yaml"
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RunFolderError(
-            f"Expected a run's config in {path}, got {type(error).__name__}; name a folder such as runs/<study>/<cell>/seed=0."
-        ) from error
-    if not isinstance(config, dict) or "dataset" not in config:
-        raise RunFolderError(f"Expected a run's config in {path}, got something else; restore the file.")
-    return config

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 from alframe.dataset.augment import Augmentation
+from alframe.dataset.base import Dataset
 from alframe.dataset.cache import Allocate, cached, fingerprint
 from alframe.dataset.split import check_sizes, divide, limit
 from alframe.errors import DataError
@@ -25,7 +26,7 @@ UNREADABLE = (OSError, ValueError, EOFError, KeyError, AttributeError, zipfile.B
 
 
 @dataclass(frozen=True)
-class Arrays:
+class Arrays(Dataset):
     """Arrays `images` and `labels` (optional: `test_images` with `test_labels`, `classes`) as uint8 [n, c, h, w], c = 1 or 3.
 
     Images: uint8, uint16 (scaled by 255 / 65535) or float in [0, 1] (scaled by 255), laid out as `layout`: nhw, nhwc, nchw, or

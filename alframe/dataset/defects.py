@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from alframe.dataset.augment import SURFACE
+from alframe.dataset.base import Dataset
 from alframe.dataset.cache import Allocate, cached
 from alframe.dataset.surfaces import DRAWING, KINDS, draw
 from alframe.errors import expect
@@ -20,7 +21,7 @@ CHUNK = 100  # images drawn at once, from a stream of their own, so that a large
 
 
 @dataclass(frozen=True)
-class Defects:
+class Defects(Dataset):
     """Procedurally drawn RGB surfaces, uint8 [n, 3, size, size]: brushed, turned, cast and painted metal and cloth, unevenly lit.
 
     `pool_size` images that may be labelled and `test_size` others are drawn from separate streams of `seed`. The share

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from alframe.dataset.augment import SURFACE
+from alframe.dataset.base import Dataset
 from alframe.dataset.files import Files
 from alframe.dataset.split import check_sizes, divide
 from alframe.errors import ConfigError, DataError, expect
@@ -19,7 +20,7 @@ CELL_TYPES = ("mono", "poly")
 
 
 @dataclass(frozen=True)
-class Elpv:
+class Elpv(Dataset):
     """2,624 grey photos of solar cells (300x300 at the source), uint8 [n, 1, size, size], with graded defect probability.
 
     `task`: "binary" (good; defective from probability `threshold` on) or "grades" (0, 1/3, 2/3, 1). The test set is `test_share`

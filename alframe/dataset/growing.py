@@ -15,8 +15,8 @@ import numpy as np
 
 from alframe.dataset.history import (
     ARRIVED,
+    AT_START,
     BACK,
-    BEGUN,
     GONE,
     LABELLED,
     RENAMED,
@@ -31,7 +31,7 @@ from alframe.images import UNKNOWN, Data, content_digest
 
 
 class Growing:
-    """The pool that `photos` come into, with its history in `folder`. One process at a time may call `take_in`.
+    """The pool that `photos` come into, with its history in `folder`. One process at a time may call `refresh`.
 
     Raises RunFolderError for a damaged history. With `mend` false nothing is written, and what was not settled is passed over.
     """
@@ -58,10 +58,10 @@ class Growing:
             files=tuple(image.file[1:] for image in history.images[n:]),
         )
 
-    def take_in(self, round: int, *, again: bool = False) -> bool:
+    def refresh(self, round: int, *, again: bool = False) -> bool:
         """Look at the folder for what `round` is to know, unless that is settled already (or `again`); whether anything changed.
 
-        `told` then says in words what did. Raises DataError for a folder that no run can begin with, and for one without a photo.
+        `notes` then says in words what did. Raises DataError for a folder that no run can begin with, and for one without a photo.
         """
         history = self.history
         if round <= history.last and not again:
@@ -75,7 +75,7 @@ class Growing:
         self._note(events)
         return bool(events)
 
-    def told(self) -> list[str]:
+    def notes(self) -> list[str]:
         """What there is to say since the last call, a line each."""
         notes, self._notes = self._notes, []
         return notes
@@ -195,7 +195,7 @@ class Growing:
                 f"Expected photos in {self.photos.path / self.photos.unlabelled} or in class folders beside it, got none; put some there."
             )
         shape = self.photos.shape(listing)
-        events = [history.happened({"round": round, "event": BEGUN, "shape": list(shape), "classes": list(classes)})]
+        events = [history.happened({"round": round, "event": AT_START, "shape": list(shape), "classes": list(classes)})]
         kept, pixels = self._labelled([p for p in listing if p.class_name is not None])
         for number in np.argsort([not photo.is_test for photo, _, _ in kept], kind="stable"):
             photo, content, digest = kept[number]
@@ -250,7 +250,7 @@ class Growing:
 
     def _note(self, events: Sequence[Event]) -> None:
         """What happened, in a line."""
-        first = bool(events) and events[0]["event"] == BEGUN
+        first = bool(events) and events[0]["event"] == AT_START
         words = {
             ARRIVED: "photos" if first else "new",
             LABELLED: "labelled by their folder",

@@ -1,11 +1,10 @@
 """Every image that ever came into a pool, in the order of arrival, with its pixels: two files that only grow.
 
-`pool.jsonl` has a line an event, `pool.bin` the decoded images, test images first. What stands after the last line `settled` was never
+The history has a line per event; beside it lie the decoded images, test images first. What stands after the last line `settled` was never
 known to anyone, and is cut off.
 """
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,10 +14,10 @@ import numpy as np
 
 from alframe.errors import RunFolderError
 from alframe.images import UNKNOWN, ImageSet
-from alframe.storage import read_jsonl, write_atomically
+from alframe.record.files import append_synced, read_jsonl, write_atomically
+from alframe.record.layout import Layout
 
-HISTORY, PIXELS = "pool.jsonl", "pool.bin"
-BEGUN, ARRIVED, RENAMED, LABELLED, GONE, BACK, SETTLED = (
+AT_START, ARRIVED, RENAMED, LABELLED, GONE, BACK, SETTLED = (
     "begun", "arrived", "renamed", "labelled", "gone", "back", "settled",
 )  # fmt: skip
 
@@ -49,7 +48,7 @@ class History:
     """
 
     def __init__(self, folder: Path, *, mend: bool) -> None:
-        self.folder, self.path = folder, folder / HISTORY
+        self.folder, self.path, self.pixels = folder, Layout(folder).history, Layout(folder).pixels
         self.images: list[Kept] = []
         self.n_test = 0
         self.shape: tuple[int, ...] = ()
@@ -64,10 +63,9 @@ class History:
             write_atomically(self.path, "".join(json.dumps(line) + "\n" for line in lines[:whole]))
         for line in lines[:whole]:
             self.happened(line)
-        pixels = folder / PIXELS
-        if self.images and (not pixels.is_file() or pixels.stat().st_size < self._n_bytes):
+        if self.images and (not self.pixels.is_file() or self.pixels.stat().st_size < self._n_bytes):
             raise RunFolderError(
-                f"Expected {self._n_bytes} bytes of images in {pixels}, got fewer; restore the folder from a backup, or start again with run.overwrite=true."
+                f"Expected {self._n_bytes} bytes of images in {self.pixels}, got fewer; restore the folder from a backup, or start again with run.overwrite=true."
             )
 
     @property
@@ -77,21 +75,20 @@ class History:
 
     def image_set(self) -> ImageSet:
         """All images, test images first; pixels are mapped. Raises RunFolderError where they are not those that came in."""
-        pixels = np.memmap(self.folder / PIXELS, np.uint8, "r", shape=(len(self.images), *self.shape))
+        pixels = np.memmap(self.pixels, np.uint8, "r", shape=(len(self.images), *self.shape))
         labels = np.array([image.label for image in self.images], dtype=np.int64)
         whole = ImageSet(pixels, labels, self.classes, names=tuple(image.name for image in self.images))
         if whole.ids != [image.id for image in self.images]:
             raise RunFolderError(
-                f"Expected the images of {self.path} in {self.folder / PIXELS}, got others; restore the folder from a backup."
+                f"Expected the images of {self.path} in {self.pixels}, got others; restore the folder from a backup."
             )
         return whole
 
     def open_pixels(self) -> BinaryIO:
         """The file of pixels, to be written from the end of what is settled on."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / PIXELS
-        path.touch()
-        file = path.open("r+b")
+        self.pixels.touch()
+        file = self.pixels.open("r+b")
         file.truncate(self._n_bytes)
         file.seek(self._n_bytes)
         return file
@@ -103,15 +100,12 @@ class History:
     def settle(self, round: int, events: Sequence[Event]) -> None:
         """Write `events`, which happened already, and that `round` knows of no more. Their pixels are on the disk by now."""
         last = self.happened({"round": round, "event": SETTLED, "images": len(self.images)})
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write("".join(json.dumps(event) + "\n" for event in [*events, last]))
-            file.flush()
-            os.fsync(file.fileno())
+        append_synced(self.path, "".join(json.dumps(event) + "\n" for event in [*events, last]))
 
     def happened(self, event: Event) -> Event:
         """What an event does to what is known, the same when it happens and when it is read again."""
         kind = event["event"]
-        if kind == BEGUN:
+        if kind == AT_START:
             self.shape, self.classes = tuple(event["shape"]), tuple(event["classes"])
         elif kind == SETTLED:
             self.settled.append((event["round"], event["images"]))

@@ -10,6 +10,7 @@ import numpy as np
 from filelock import FileLock
 
 from alframe.dataset.augment import Augmentation
+from alframe.dataset.base import Dataset
 from alframe.dataset.cache import cache_folder, part
 from alframe.dataset.decode import POLICY
 from alframe.dataset.files import FOLDERS, TEST, Files, existing_folder, files_of_classes, list_classes
@@ -26,7 +27,7 @@ AUGMENTATION = Augmentation(flip=True, vertical_flip=False, crop=8, brightness=0
 
 
 @dataclass(frozen=True)
-class ImageFolder:
+class ImageFolder(Dataset):
     """Image files of any size, one subfolder a class, as uint8 [n, c, size, size]; classes are sorted by name.
 
     Two layouts. `root`/<class>/...: `test_share` of each class is the test set, fixed by `split_seed`. `root`/train/<class>/...:
@@ -130,8 +131,8 @@ class ImageFolder:
             except RunFolderError:  # damaged: anything in the cache may be built again
                 shutil.rmtree(folder)
                 growing = self.growing(folder)
-            growing.take_in(0, again=True)
-            for note in growing.told()[1:]:
+            growing.refresh(0, again=True)
+            for note in growing.notes()[1:]:
                 logging.getLogger("alframe").warning("%s: %s", self.name, note)
             return growing.data()
 

@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 
 from alframe.dataset.augment import Augmentation
+from alframe.dataset.base import Dataset
 from alframe.dataset.files import Files, existing_folder, files_of_classes, list_classes
 from alframe.dataset.split import check_sizes, divide
 from alframe.errors import DataError
@@ -23,7 +24,7 @@ AUGMENTATION = Augmentation(flip=True, vertical_flip=True, crop=8, brightness=0.
 
 
 @dataclass(frozen=True)
-class MvtecAd:
+class MvtecAd(Dataset):
     """Grey or RGB photos of one product, uint8 [n, c, size, size]: good, or with one of several defects.
 
     `task`: "binary" (good, defective) or "defect_type" (good, and each defect folder). The folders train and test are put

@@ -1,6 +1,6 @@
 """The field's benchmark sets, read by torchvision once and from the cache ever after."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from alframe.dataset.augment import DIGIT, PHOTO, Augmentation
+from alframe.dataset.base import Dataset
 from alframe.dataset.cache import Allocate, cached
 from alframe.dataset.split import check_sizes, limit
 from alframe.errors import DataError
@@ -40,7 +41,7 @@ def cached_split(cache: Path, name: str, split: Literal["train", "test"], read: 
 
 
 @dataclass(frozen=True)
-class TorchvisionSet(ABC):
+class TorchvisionSet(Dataset):
     """A published division: torchvision's train split is the pool, its test split the test set, both at their own size.
 
     `root`: the folder that torchvision reads from and downloads to (null: `raw` in the cache). Images that are in the cache

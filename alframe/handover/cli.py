@@ -3,13 +3,12 @@
 import argparse
 import os
 import sys
-import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TextIO
 
-from alframe.errors import AlframeError, RunFolderError
+from alframe.errors import AlframeError, RunFolderError, expect
 
 DEVICE = "cpu, cuda or auto (default: what the run ran on, where there is one)"
 
@@ -91,21 +90,24 @@ def predict_parser() -> argparse.ArgumentParser:
 
 
 def _to_file(path: Path, write: Callable[[TextIO], int]) -> int:
-    """The whole file or none: written beside it, then renamed."""
+    """The whole file or none."""
+    from alframe.record.files import replacing
+
+    expect(
+        path.parent.is_dir(),
+        f"Expected a file to write to, got {path} in a folder that is not there; choose another by --out.",
+        RunFolderError,
+    )
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        with (
+            replacing(path) as temporary,
+            temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream,
+        ):
+            return write(stream)
     except OSError as error:
         raise RunFolderError(
             f"Expected a file to write to, got {path} ({error.strerror}); choose another by --out."
         ) from error
-    try:
-        with open(handle, "w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
-            broken = write(stream)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-        return broken
-    finally:
-        Path(name).unlink(missing_ok=True)
 
 
 def _utf8(stream: TextIO) -> TextIO:

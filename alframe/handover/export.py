@@ -108,7 +108,7 @@ def _write(
     predictor = load(folder / MODEL, torch.device("cpu"))
     checks = _write_onnx(folder / ONNX, predictor, images_to_check(trained.experiment)[1], say) if with_onnx else {}
     found = labels.labelled(trained)
-    show = trained.experiment.show_progress
+    show = trained.experiment.resources.show_progress
     files = labels.write_images(folder / IMAGES, found, pool, trained.classes, show) if images else None
     labels.write_table(folder / LABELS, found, trained.classes, files)
     say(f"{LABELS}: {len(found)} labelled images{f', copied to {IMAGES}/' if images else ''}")

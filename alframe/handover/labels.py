@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from alframe.consensus import CHECKS
 from alframe.console import progress
-from alframe.handover.trained import Line, Trained, examples
+from alframe.handover.trained import Line, Trained
 from alframe.images import ImageSet
-from alframe.trainer.trainer import Examples
+from alframe.labels.consensus import CHECKS
+from alframe.restore import labelled_at
+from alframe.types import Examples
 
 COLUMNS = ("id", "name", "label", "annotator", "round", "kind")
 FILE, SOFT = "file", "probabilities"
@@ -64,7 +65,8 @@ def labelled(trained: Trained) -> list[Labelled]:
 def everything(trained: Trained) -> tuple[Examples, Examples]:
     """Training and validation images of the whole ledger."""
     last = max((line.get("round", 0) for line in trained.ledger), default=0)
-    return examples(trained.experiment, trained.ledger, trained.rules, last)
+    known = labelled_at(trained.experiment, trained.ledger, trained.rules, last)
+    return known.training, known.validation
 
 
 def write_table(path: Path, labels: Sequence[Labelled], classes: Sequence[str], files: Sequence[str] | None) -> None:

@@ -19,6 +19,7 @@ from alframe.handover.export import MANIFEST, MODEL, sha256
 from alframe.handover.predictor import BATCH, Predictor, load
 from alframe.handover.spec import SAME
 from alframe.handover.trained import capture, retrieve
+from alframe.record.layout import Layout, runs_below
 from alframe.scores import bald, entropy
 from alframe.types import Prediction
 
@@ -35,14 +36,12 @@ def predictor_of(
     if (source / MODEL).is_file() or (source / MANIFEST).is_file():
         _check_digest(source)
         return load(source / MODEL, pick_device(device or "auto"))
-    if (source / "config.yaml").is_file():
+    if Layout(source).config.is_file():
         trained = retrieve(source, device=device, progress=progress, accept=accept)
         say(f"{source}: round {trained.round}, {trained.how}; alframe-export keeps it for the next time")
         spec, tensors = capture(trained)
         return Predictor(spec, tensors, trained.learner.device)
-    below = sorted(path.parent for path in source.glob("*/*/config.yaml")) or sorted(
-        path.parent for path in source.glob("*/config.yaml")
-    )
+    below = runs_below(source)
     hint = (
         f"it holds runs, as {below[0]}"
         if below

@@ -14,6 +14,7 @@ from alframe.errors import AlframeError, DataError
 from alframe.handover.spec import Spec, located
 from alframe.images import FixedAugment
 from alframe.learner import fixed_views
+from alframe.model.base import Network
 from alframe.model.frozen import Frozen
 from alframe.pixels import normalize
 from alframe.rng import generator, scoped
@@ -123,7 +124,8 @@ class Predictor:
         if isinstance(model, Frozen):
             return model.unfrozen(shape, n_classes, trained=False)
         kind, options = model
-        return getattr(kind, "untrained", kind)(shape, n_classes, **options)
+        make = kind.untrained if issubclass(kind, Network) else kind
+        return make(shape, n_classes, **options)
 
 
 def save(path: Path, spec: Spec, tensors: Tensors) -> None:

@@ -1,8 +1,21 @@
-"""What a network is: `embed`, then `head`. A new one is a file with such a class and a YAML with `_partial_: true`."""
+"""What a network is: `embed`, then `head`; and what makes one. A new network is a file with such a class and a YAML with `_partial_: true`."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
+import torch
 from torch import Tensor, nn
+
+from alframe.images import ImageSet
+from alframe.part import Part
+
+Transform = Callable[[Tensor], Tensor]
+"""A transformation of uint8 images [b, c, h, w]."""
+Build = Callable[[tuple[int, ...], int], nn.Module]
+"""`build(shape, n_classes)`: an untrained network."""
 
 
 class Network(nn.Module, ABC):
@@ -21,3 +34,46 @@ class Network(nn.Module, ABC):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.embed(x))
+
+    @classmethod
+    def untrained(cls, shape: tuple[int, ...], n_classes: int, **options: Any) -> Self:
+        """The network for a state dict that brings all weights: none are read or downloaded."""
+        return cls(shape, n_classes, **options)
+
+
+class Model(Part, ABC):
+    """What makes the networks of a run. A class of networks is one by itself (`model_of`)."""
+
+    on_features: ClassVar[bool] = False
+    """Whether networks learn from what `prepare` makes of the images, once, and not from the images."""
+    scales_images: ClassVar[bool] = False
+    """Whether networks take pixels from 0 to 255 and normalise them by themselves."""
+
+    @abstractmethod
+    def __call__(self, shape: tuple[int, ...], n_classes: int) -> nn.Module:
+        """An untrained network for samples of `shape`."""
+
+    def at(self, round: int) -> "Model":
+        """The model that `round` trains."""
+        return self
+
+    def prepare(
+        self, images: ImageSet, cache: Path, device: torch.device, transform: Transform | None = None
+    ) -> ImageSet:
+        """The images as `on_features` networks see them, after a `transform` of the pixels if one is given."""
+        return images
+
+
+@dataclass(frozen=True)
+class Plain(Model):
+    """Networks of one class or function, in every round, on images."""
+
+    build: Build
+
+    def __call__(self, shape: tuple[int, ...], n_classes: int) -> nn.Module:
+        return self.build(shape, n_classes)
+
+
+def model_of(build: "Model | Build") -> Model:
+    """What a config or a user names as the model, as one."""
+    return build if isinstance(build, Model) else Plain(build)

@@ -2,11 +2,10 @@
 
 import hashlib
 import json
-import os
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -17,10 +16,11 @@ from torch import Tensor, nn
 from alframe.console import progress
 from alframe.errors import DataError, expect
 from alframe.images import ImageSet, reserve
-from alframe.model.base import Network
+from alframe.model.base import Model, Network, Transform
 from alframe.model.checks import check_images, check_rate, check_width
 from alframe.model.torchvision_model import WEIGHT_FILES, check_name, weights_entry
 from alframe.model.trunk import LITE0, check_layer, lite0_weights, load_trunk, modules_before
+from alframe.record.files import replacing, write_atomically
 from alframe.rng import scoped
 
 FEATURES = 1  # part of the cache's key: raise it with every change that moves a feature
@@ -28,7 +28,7 @@ PROBE = 64  # images whose transformation tells views apart
 
 
 @dataclass(frozen=True)
-class Frozen:
+class Frozen(Model):
     """Features of a pretrained trunk as a dataset of their own (`prepare`), a head on them (call), and both as one (`unfrozen`).
 
     `trunk` is efficientnet_lite0, whose ImageNet weights a Python package carries, or a torchvision classification model
@@ -48,6 +48,9 @@ class Frozen:
     dropout: float = 0.5
     batch_size: int = 32
     freeze_until: int | str | None = None
+
+    on_features: ClassVar[bool] = True
+    added_options: ClassVar[Mapping[str, Any]] = {"freeze_until": None}
 
     def __post_init__(self) -> None:
         check_name(self.trunk, also=(LITE0,))
@@ -74,9 +77,10 @@ class Frozen:
     def __call__(self, shape: tuple[int, ...], n_classes: int) -> "FeatureHead":
         return FeatureHead(shape, n_classes, hidden=self.hidden, dropout=self.dropout)
 
-    def on_features(self, round: int) -> bool:
-        """Whether `round` trains the head on features; if not, it trains the `unfrozen` network on images."""
-        return self.freeze_until is None or (isinstance(self.freeze_until, int) and round < self.freeze_until)
+    def at(self, round: int) -> Model:
+        """Itself while the head is trained on features, from then on trunk and head as one."""
+        frozen = self.freeze_until is None or (isinstance(self.freeze_until, int) and round < self.freeze_until)
+        return self if frozen else FineTuned(self)
 
     def unfrozen(self, shape: tuple[int, ...], n_classes: int, trained: bool = True) -> "Unfrozen":
         """Trunk and head as one network on images, the trunk with its pretrained weights. Raises what `prepare` does.
@@ -92,12 +96,12 @@ class Frozen:
         return Embedder(trunk.to(memory_format=torch.channels_last), self.input_size)
 
     def prepare(
-        self, images: ImageSet, cache: Path, device: torch.device, view: Callable[[Tensor], Tensor] | None = None
+        self, images: ImageSet, cache: Path, device: torch.device, transform: Transform | None = None
     ) -> ImageSet:
         """`images` with float32 features [n, d] in place of pixels, computed on `device` once and mapped from `cache` ever after.
 
-        `view` is a transformation of uint8 images that comes first. Kept by content hash, trunk, weights, input size and what the
-        view makes of the first images, with a digest: a damaged file is computed again. Raises
+        Kept by content hash, trunk, weights, input size and what the
+        transform makes of the first images, with a digest: a damaged file is computed again. Raises
         DataError for images that are features already, ConfigError where a package is missing, and what `Torchvision` does.
         """
         expect(
@@ -114,8 +118,8 @@ class Frozen:
             "resize": "stretch, bilinear, antialias",
             "content_hash": images.content_hash,
         }
-        if view is not None:
-            manifest["view"] = _hash(view(_pixels(images, 0, PROBE)).numpy())
+        if transform is not None:
+            manifest["view"] = _hash(transform(_pixels(images, 0, PROBE)).numpy())
         key = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()[:20]
         path = cache / f"features-{self.trunk}-{key}.npy"
         features = _open(path, manifest)
@@ -124,7 +128,7 @@ class Frozen:
             with FileLock(path.with_suffix(".lock")):  # the cells of a sweep that start together compute it once
                 features = _open(path, manifest)
                 if features is None:
-                    self._compute(images, path, manifest, device, view)
+                    self._compute(images, path, manifest, device, transform)
                     features = _open(path, manifest)
         if features is None:
             raise DataError(
@@ -151,16 +155,15 @@ class Frozen:
         path: Path,
         manifest: dict[str, object],
         device: torch.device,
-        view: Callable[[Tensor], Tensor] | None,
+        transform: Transform | None,
     ) -> None:
-        """Run the trunk over all images. A temporary file takes its name when complete, and the manifest only after it."""
+        """Run the trunk over all images. The file takes its name when it is complete, and the manifest only after it."""
         embedder = self.embedder().to(device)
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
         features: np.ndarray | None = None
-        try:
+        with replacing(path) as temporary:
             for start in progress(range(0, len(images), self.batch_size), f"features of {self.trunk}"):
                 pixels = _pixels(images, start, self.batch_size).to(device)
-                batch = embedder(pixels if view is None else view(pixels)).cpu().numpy()
+                batch = embedder(pixels if transform is None else transform(pixels)).cpu().numpy()
                 if features is None:
                     features = np.lib.format.open_memmap(temporary, "w+", np.float32, (len(images), batch.shape[1]))
                     reserve(temporary)
@@ -172,12 +175,19 @@ class Frozen:
                 DataError,
             )
             features.flush()
-            digest = _hash(features)
-            temporary.replace(path)
-            temporary.write_text(json.dumps(manifest | {"digest": digest}, indent=2))
-            temporary.replace(path.with_suffix(".json"))
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_atomically(path.with_suffix(".json"), json.dumps(manifest | {"digest": _hash(features)}, indent=2))
+
+
+@dataclass(frozen=True)
+class FineTuned(Model):
+    """Trunk and head of `frozen` as one network on images."""
+
+    frozen: Frozen
+
+    scales_images: ClassVar[bool] = True
+
+    def __call__(self, shape: tuple[int, ...], n_classes: int) -> nn.Module:
+        return self.frozen.unfrozen(shape, n_classes)
 
 
 class Embedder(nn.Module):

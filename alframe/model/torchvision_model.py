@@ -38,12 +38,9 @@ class Torchvision(Network):
         check_size(self, name, shape)
 
     @classmethod
-    def untrained(
-        cls, shape: tuple[int, ...], n_classes: int, *, name: str, weights: str | None = None, dropout: float = 0.5
-    ) -> Self:
-        """The same network for a state dict that brings all its weights: none are read or downloaded."""
-        network = cls(shape, n_classes, name=name, dropout=dropout)
-        scale_as_published(network.trunk, weights)
+    def untrained(cls, shape: tuple[int, ...], n_classes: int, **options: Any) -> Self:
+        network = cls(shape, n_classes, **{**options, "weights": None})
+        scale_as_published(network.trunk, options.get("weights"))
         return network
 
     def embed(self, x: Tensor) -> Tensor:

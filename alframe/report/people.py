@@ -1,10 +1,10 @@
 """Who labelled: how much, how fast, and how far each can be relied upon."""
 
-from alframe.consensus import agreement, by_question, vote
+from alframe.labels.consensus import agreement, by_question, vote
+from alframe.labels.tally import Work, tally
 from alframe.report.blocks import Block, Chapter, Options, Paragraph, Table
 from alframe.report.run import Run
 from alframe.report.summary import Section
-from alframe.tally import Work, tally
 
 COLUMNS = {
     "images": "images",

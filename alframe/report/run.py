@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import yaml
 
-from alframe.consensus import UNANSWERED, Rules, by_question, settle_all
+from alframe.labels.consensus import UNANSWERED, Rules, by_question, settle_all
 
 CONFIG, ROUNDS, PROVENANCE, LEDGER = "config.yaml", "rounds.jsonl", "provenance.json", "ledger.jsonl"
 CELL_GROUPS = ("strategy", "model", "trainer", "uncertainty", "annotator")

@@ -13,7 +13,7 @@ from alframe.engine.distances import expect_finite, full_precision, rows_within
 from alframe.engine.representatives import representatives
 from alframe.errors import expect
 from alframe.strategy.base import Strategy, expect_at_least
-from alframe.types import Prediction, Selection, Summary, Views
+from alframe.types import PoolView, Prediction, Selection, Summary
 
 _CHUNK_BYTES = 1 << 23  # larger chunks leave the cache and are no faster
 
@@ -52,7 +52,7 @@ class AlfaMix(Strategy):
     def summarize(self, prediction: Prediction) -> Summary:
         return {"features": prediction.features}
 
-    def select(self, views: Views, size: int, generator: torch.Generator) -> Selection:
+    def select(self, views: PoolView, size: int, generator: torch.Generator) -> Selection:
         assert views.labeled is not None
         assert views.labels is not None
         assert views.head is not None

@@ -11,7 +11,7 @@ from alframe.engine.gradients import last_layer_gradients
 from alframe.engine.nearest_centre import NearestCentre
 from alframe.engine.ties import fill_at_random
 from alframe.strategy.base import Strategy
-from alframe.types import Prediction, Selection, Summary, Views
+from alframe.types import PoolView, Prediction, Selection, Summary
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Badge(Strategy):
     def summarize(self, prediction: Prediction) -> Summary:
         return last_layer_gradients(prediction)
 
-    def select(self, views: Views, size: int, generator: torch.Generator) -> Selection:
+    def select(self, views: PoolView, size: int, generator: torch.Generator) -> Selection:
         nearest = NearestCentre([views.pool["gradient"], views.pool["features"]], views.max_bytes)
         lengths = norms(nearest.factors)
         highest = lengths == lengths.max() if self.first == "norm" else torch.ones_like(lengths, dtype=torch.bool)

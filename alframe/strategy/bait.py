@@ -12,7 +12,7 @@ from alframe.engine.fisher import Design, Roots, binary_roots, fisher_informatio
 from alframe.engine.ties import fill_at_random, highest_of_equals, random_order
 from alframe.errors import StrategyError, expect
 from alframe.strategy.base import Strategy
-from alframe.types import Prediction, Selection, Summary, Views
+from alframe.types import PoolView, Prediction, Selection, Summary
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Bait(Strategy):
         wrong = probs.scatter(1, probs.argmax(dim=1, keepdim=True), 0).sum(dim=1).clamp_max(1)
         return {"features": prediction.features, "weight": wrong * (1 - wrong)}
 
-    def select(self, views: Views, size: int, generator: torch.Generator) -> Selection:
+    def select(self, views: PoolView, size: int, generator: torch.Generator) -> Selection:
         roots = full_roots if self.fisher == "full" else binary_roots
         order = random_order(views.n, generator, views.pool["features"].device)
         design = self._start(views, roots)
@@ -73,7 +73,7 @@ class Bait(Strategy):
         values = [scores[i] for i in kept] + [0.0] * (size - len(kept))
         return Selection(torch.tensor(positions), torch.tensor(values), "trace_decrease")
 
-    def _start(self, views: Views, roots: Roots) -> Design:
+    def _start(self, views: PoolView, roots: Roots) -> Design:
         """The design before the first pick: what is labelled, and the pool to be told about."""
         features = views.pool["features"]
         expect_finite(features)
@@ -91,7 +91,7 @@ class Bait(Strategy):
         return Design(views.pool, roots, information, target, views.max_bytes)
 
 
-def _expect_room(c: int, d: int, views: Views) -> None:
+def _expect_room(c: int, d: int, views: PoolView) -> None:
     needed = 8 * (8 * (c * d) ** 2 + views.n * (2 * c * c + 8))
     expect(
         needed <= views.max_bytes,

@@ -9,13 +9,14 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from alframe.errors import expect
-from alframe.types import Prediction, Selection, Summary, Views
+from alframe.part import Part
+from alframe.types import PoolView, Prediction, Selection, Summary
 
 
-class Schedule(ABC):
+class Schedule(Part, ABC):
     """Says which strategy asks in a round. A strategy is the schedule that always answers with itself.
 
-    `needs` names what `Views` must hold beside the pool: "labeled", "target", "held_out", "head". `min_draws` is the least
+    `needs` names what `PoolView` must hold beside the pool: "labeled", "target", "held_out", "head". `min_draws` is the least
     number of posterior draws that the rule makes sense with. Both hold for every round, and are checked before any data is read.
     """
 
@@ -30,15 +31,15 @@ class Schedule(ABC):
 class Strategy(Schedule):
     """A rule that picks what to label next. Leaves are frozen dataclasses whose fields are their YAML keys.
 
-    `reads_pool = False` spares the pool pass altogether.
+    `needs_pool_pass = False` spares the pool pass altogether.
     """
 
-    reads_pool: ClassVar[bool] = True
+    needs_pool_pass: ClassVar[bool] = True
 
     def at(self, round: int, n_labels: int) -> "Strategy":
         return self
 
-    def narrow(self, n: int, size: int, generator: torch.Generator) -> Int[Tensor, " m"] | None:
+    def subset(self, n: int, size: int, generator: torch.Generator) -> Int[Tensor, " m"] | None:
         """Asked before the pool pass: sorted positions of the only images to look at (at least `size` of `n`), or None for all."""
         return None
 
@@ -47,7 +48,7 @@ class Strategy(Schedule):
         """What to keep of a batch: named tensors with axis 0 = sample, as small as the rule allows."""
 
     @abstractmethod
-    def select(self, views: Views, size: int, generator: torch.Generator) -> Selection:
+    def select(self, views: PoolView, size: int, generator: torch.Generator) -> Selection:
         """`size` distinct positions of the pool (1 <= size <= views.n), the most wanted first; randomness from `generator` only."""
 
 

@@ -15,7 +15,7 @@ from alframe.errors import expect
 from alframe.scores import bald
 from alframe.strategy.base import Strategy
 from alframe.strategy.stochastic import sample
-from alframe.types import Prediction, Selection, Summary, Views
+from alframe.types import PoolView, Prediction, Selection, Summary
 
 _ROWS = 1024  # configurations multiplied at once: the products stay in the cache
 _PRODUCT_BYTES = 1 << 23
@@ -52,7 +52,7 @@ class BatchBald(Strategy):
     def summarize(self, prediction: Prediction) -> Summary:
         return {"log_probs": prediction.log_probs}
 
-    def select(self, views: Views, size: int, generator: torch.Generator) -> Selection:
+    def select(self, views: PoolView, size: int, generator: torch.Generator) -> Selection:
         log_probs = views.pool["log_probs"]
         joint = _Joint(log_probs, self.max_configurations, views.max_bytes, generator)
         scores = bald(log_probs)

@@ -9,7 +9,7 @@ from torch import Tensor
 from alframe.engine.sub_pool import sub_pool
 from alframe.errors import expect
 from alframe.strategy.base import Schedule, Strategy, declare_for, expect_at_least
-from alframe.types import Prediction, Selection, Summary, Views
+from alframe.types import PoolView, Prediction, Selection, Summary
 
 
 @dataclass(frozen=True)
@@ -31,20 +31,20 @@ class Candidates(Strategy):
         )
         expect_at_least(self, size=1)
         declare_for(self, self.strategy)
-        object.__setattr__(self, "reads_pool", self._inner.reads_pool)
+        object.__setattr__(self, "needs_pool_pass", self._inner.needs_pool_pass)
 
     @property
     def _inner(self) -> Strategy:
         assert isinstance(self.strategy, Strategy)
         return self.strategy
 
-    def narrow(self, n: int, size: int, generator: torch.Generator) -> Int[Tensor, " m"] | None:
+    def subset(self, n: int, size: int, generator: torch.Generator) -> Int[Tensor, " m"] | None:
         mine = sub_pool(n, self.size, size, generator)
-        inner = self._inner.narrow(n if mine is None else len(mine), size, generator)
+        inner = self._inner.subset(n if mine is None else len(mine), size, generator)
         return inner if mine is None else mine if inner is None else mine[inner]
 
     def summarize(self, prediction: Prediction) -> Summary:
         return self._inner.summarize(prediction)
 
-    def select(self, views: Views, size: int, generator: torch.Generator) -> Selection:
+    def select(self, views: PoolView, size: int, generator: torch.Generator) -> Selection:
         return self._inner.select(views, size, generator)

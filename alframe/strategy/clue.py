@@ -7,7 +7,7 @@ import torch
 from alframe.engine.k_means import k_means
 from alframe.errors import expect
 from alframe.strategy.base import Strategy, expect_at_least, features_of
-from alframe.types import Prediction, Selection, Summary, Views
+from alframe.types import PoolView, Prediction, Selection, Summary
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Clue(Strategy):
         features = features_of(prediction, self.normalize)
         return {"features": features, "entropy": torch.special.entr(probs).sum(dim=-1)}
 
-    def select(self, views: Views, size: int, generator: torch.Generator) -> Selection:
+    def select(self, views: PoolView, size: int, generator: torch.Generator) -> Selection:
         clusters = k_means(
             views.pool["features"],
             size,

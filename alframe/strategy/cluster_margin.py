@@ -14,7 +14,7 @@ from alframe.engine.k_means import k_means
 from alframe.scores import margin
 from alframe.strategy.base import Strategy, expect_at_least, features_of
 from alframe.strategy.top_score import highest, read_scores
-from alframe.types import Prediction, Selection, Summary, Views
+from alframe.types import PoolView, Prediction, Selection, Summary
 
 # Images a micro-cluster learns from, and for how long: they only need to be small.
 _PER_MICRO_CLUSTER, _MICRO_ITERATIONS = 4, 2
@@ -45,7 +45,7 @@ class ClusterMargin(Strategy):
         features = features_of(prediction, self.normalize)
         return {"features": features, "score": margin(prediction.log_probs)}
 
-    def select(self, views: Views, size: int, generator: torch.Generator) -> Selection:
+    def select(self, views: PoolView, size: int, generator: torch.Generator) -> Selection:
         scores = read_scores(margin, views)
         n_candidates = min(views.n, max(size, round(self.ratio * size)))
         candidates = highest(scores, n_candidates, generator).cpu()

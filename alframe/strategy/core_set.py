@@ -8,7 +8,7 @@ import torch
 from alframe.engine.nearest_centre import NearestCentre, farthest
 from alframe.errors import expect
 from alframe.strategy.base import Strategy, features_of
-from alframe.types import Prediction, Selection, Summary, Views
+from alframe.types import PoolView, Prediction, Selection, Summary
 
 _SPARE = 1024  # candidates looked at beside the quantile's; it changes the speed only
 
@@ -41,7 +41,7 @@ class CoreSet(Strategy):
     def summarize(self, prediction: Prediction) -> Summary:
         return {"features": features_of(prediction, self.normalize)}
 
-    def select(self, views: Views, size: int, generator: torch.Generator) -> Selection:
+    def select(self, views: PoolView, size: int, generator: torch.Generator) -> Selection:
         features = views.pool["features"]
         nearest = NearestCentre([features], views.max_bytes)
         scores: list[float] = []
@@ -58,7 +58,7 @@ class CoreSet(Strategy):
         )
 
 
-def _start_in_the_middle(nearest: NearestCentre, views: Views) -> float:
+def _start_in_the_middle(nearest: NearestCentre, views: PoolView) -> float:
     """Make the point nearest to the mean the first centre; its squared distance to the farthest point."""
     to_mean = NearestCentre(nearest.factors, views.max_bytes)
     to_mean.cover([nearest.factors[0].mean(dim=0, keepdim=True)])

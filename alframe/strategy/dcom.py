@@ -16,7 +16,7 @@ from alframe.errors import expect
 from alframe.scores import margin
 from alframe.strategy.base import Strategy, expect_at_least, features_of
 from alframe.strategy.prob_cover import ProbCover
-from alframe.types import Prediction, Selection, Summary, Views
+from alframe.types import PoolView, Prediction, Selection, Summary
 
 _HALVINGS = 10  # of the interval in which a ball's radius is looked for
 
@@ -66,7 +66,7 @@ class DCoM(Strategy):
             "uncertainty": margin(log_probs[:, None]),
         }
 
-    def select(self, views: Views, size: int, generator: torch.Generator) -> Selection:
+    def select(self, views: PoolView, size: int, generator: torch.Generator) -> Selection:
         pool, labeled, labels = views.pool, views.labeled, views.labels
         if labeled is None or labels is None or len(labels) == 0:
             rule = ProbCover(radius=self.radius, normalize=self.normalize, max_points=self.max_points)

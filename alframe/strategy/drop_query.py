@@ -13,7 +13,7 @@ from alframe.engine.representatives import representatives
 from alframe.errors import expect
 from alframe.strategy.base import Strategy, expect_at_least
 from alframe.strategy.top_score import highest
-from alframe.types import Prediction, Selection, Summary, Views
+from alframe.types import PoolView, Prediction, Selection, Summary
 
 _BLOCK = 1 << 18  # numbers drawn together: fixed, so that the masks of an image do not follow `max_bytes`
 
@@ -47,7 +47,7 @@ class DropQuery(Strategy):
     def summarize(self, prediction: Prediction) -> Summary:
         return {"features": prediction.features}
 
-    def select(self, views: Views, size: int, generator: torch.Generator) -> Selection:
+    def select(self, views: PoolView, size: int, generator: torch.Generator) -> Selection:
         assert views.head is not None
         features = views.pool["features"]
         expect_finite(features)

@@ -11,7 +11,7 @@ from alframe.engine.distances import full_precision, rows_within
 from alframe.errors import StrategyError, expect
 from alframe.strategy.base import Strategy
 from alframe.strategy.top_score import highest
-from alframe.types import Prediction, Selection, Summary, Views
+from alframe.types import PoolView, Prediction, Selection, Summary
 
 _TILE_BYTES = 1 << 23  # joint probabilities worked on at once: more would leave the cache
 _BLOCK = 512  # images whose information is worked out together
@@ -35,7 +35,7 @@ class Epig(Strategy):
     def summarize(self, prediction: Prediction) -> Summary:
         return {"log_probs": prediction.log_probs}
 
-    def select(self, views: Views, size: int, generator: torch.Generator) -> Selection:
+    def select(self, views: PoolView, size: int, generator: torch.Generator) -> Selection:
         log_probs = views.pool["log_probs"]
         targets = _Targets(log_probs, views)
         with full_precision():
@@ -60,7 +60,7 @@ class Epig(Strategy):
 class _Targets:
     """What the targets say of the draws, as ratios p_k(y*|x*) / p̄(y*|x*) with the weight p̄(y*|x*) / m of each."""
 
-    def __init__(self, pool: Float[Tensor, "n k c"], views: Views) -> None:
+    def __init__(self, pool: Float[Tensor, "n k c"], views: PoolView) -> None:
         target = None if views.target is None else views.target["log_probs"]
         expect(
             target is not None and len(target) > 0 and target.shape[1] == pool.shape[1],

@@ -9,7 +9,7 @@ from torch import Tensor
 from alframe.errors import expect
 from alframe.scores import margin
 from alframe.strategy.base import Strategy
-from alframe.types import Prediction, Selection, Summary, Views
+from alframe.types import PoolView, Prediction, Selection, Summary
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Falcun(Strategy):
         log_probs = prediction.point_log_probs
         return {"probs": log_probs.exp(), "margin": margin(log_probs[:, None])}
 
-    def select(self, views: Views, size: int, generator: torch.Generator) -> Selection:
+    def select(self, views: PoolView, size: int, generator: torch.Generator) -> Selection:
         probs, uncertainty = views.pool["probs"], views.pool["margin"].double()
         distance = uncertainty.clone()
         left = torch.ones(views.n, dtype=torch.bool, device=probs.device)

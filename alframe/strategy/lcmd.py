@@ -14,7 +14,7 @@ from alframe.engine.gradients import last_layer_gradients
 from alframe.engine.ties import fill_at_random, highest_of_equals, random_order
 from alframe.errors import StrategyError, expect
 from alframe.strategy.base import Strategy
-from alframe.types import Prediction, Selection, Summary, Views
+from alframe.types import PoolView, Prediction, Selection, Summary
 
 # A new centre takes a point over when its squared distance is below this share: rounding takes none.
 _NEARER = 1 - 1e-10
@@ -47,7 +47,7 @@ class Lcmd(Strategy):
     def summarize(self, prediction: Prediction) -> Summary:
         return last_layer_gradients(prediction)
 
-    def select(self, views: Views, size: int, generator: torch.Generator) -> Selection:
+    def select(self, views: PoolView, size: int, generator: torch.Generator) -> Selection:
         order = random_order(views.n, generator, views.pool["features"].device)
         pool, labeled = _factors(views.pool), _factors(views.labeled) if views.labeled else []
         expect_finite(*pool)

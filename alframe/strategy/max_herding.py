@@ -11,7 +11,7 @@ from alframe.engine.coverage import Coverage
 from alframe.engine.ties import fill_at_random
 from alframe.errors import expect
 from alframe.strategy.base import Strategy, expect_at_least, features_of
-from alframe.types import Prediction, Selection, Summary, Views
+from alframe.types import PoolView, Prediction, Selection, Summary
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,12 @@ class MaxHerding(Strategy):
     def summarize(self, prediction: Prediction) -> Summary:
         return {"features": features_of(prediction, self.normalize)}
 
-    def select(self, views: Views, size: int, generator: torch.Generator) -> Selection:
+    def select(self, views: PoolView, size: int, generator: torch.Generator) -> Selection:
         return herd(views, self.radius, None, self.max_points, size, generator)
 
 
 def herd(
-    views: Views,
+    views: PoolView,
     radius: float,
     weights: Float[Tensor, " n"] | None,
     max_points: int,

@@ -9,7 +9,7 @@ from alframe.engine.coverage import Coverage, pure_radius
 from alframe.engine.nearest_centre import NearestCentre, farthest
 from alframe.errors import expect
 from alframe.strategy.base import Strategy, expect_at_least, features_of
-from alframe.types import Prediction, Selection, Summary, Views
+from alframe.types import PoolView, Prediction, Selection, Summary
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class ProbCover(Strategy):
     def summarize(self, prediction: Prediction) -> Summary:
         return {"features": features_of(prediction, self.normalize)}
 
-    def select(self, views: Views, size: int, generator: torch.Generator) -> Selection:
+    def select(self, views: PoolView, size: int, generator: torch.Generator) -> Selection:
         features = views.pool["features"]
         radius = self.radius
         if radius is None:
@@ -60,7 +60,7 @@ class ProbCover(Strategy):
         return Selection(torch.tensor(picked), scores, "newly_covered")
 
 
-def _farthest_first(picked: list[int], views: Views, size: int) -> list[int]:
+def _farthest_first(picked: list[int], views: PoolView, size: int) -> list[int]:
     """`picked`, and up to `size` the images farthest from all that is labelled or picked, one after another."""
     nearest = NearestCentre([views.pool["features"]], views.max_bytes)
     if views.labeled is not None and len(views.labeled["features"]):

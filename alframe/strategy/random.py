@@ -6,19 +6,19 @@ import torch
 
 from alframe.strategy.base import Strategy
 from alframe.strategy.top_score import highest
-from alframe.types import Prediction, Selection, Summary, Views
+from alframe.types import PoolView, Prediction, Selection, Summary
 
 
 @dataclass(frozen=True)
 class Random(Strategy):
     """Uniform without replacement; the score is the image's own uniform draw, in [0, 1), and says nothing about the image."""
 
-    reads_pool = False
+    needs_pool_pass = False
 
     def summarize(self, prediction: Prediction) -> Summary:
         return {}
 
-    def select(self, views: Views, size: int, generator: torch.Generator) -> Selection:
+    def select(self, views: PoolView, size: int, generator: torch.Generator) -> Selection:
         draws = torch.rand(views.n, generator=generator)
         picked = highest(draws, size, generator)
         return Selection(picked, draws[picked], "random")

@@ -12,7 +12,7 @@ from alframe.errors import expect
 from alframe.scores import Score
 from alframe.strategy.base import Strategy
 from alframe.strategy.top_score import expect_draws, highest, name_of, read_scores, summarize_score
-from alframe.types import Prediction, Selection, Summary, Views
+from alframe.types import PoolView, Prediction, Selection, Summary
 
 Method = Literal["power", "softmax", "softrank"]
 
@@ -70,7 +70,7 @@ class Stochastic(Strategy):
     def summarize(self, prediction: Prediction) -> Summary:
         return summarize_score(self.score, prediction)
 
-    def select(self, views: Views, size: int, generator: torch.Generator) -> Selection:
+    def select(self, views: PoolView, size: int, generator: torch.Generator) -> Selection:
         scores = read_scores(self.score, views)
         picked = sample(scores, size, self.method, self.beta, generator)
         return Selection(picked.cpu(), scores[picked].cpu(), name_of(self.score), pool_scores=scores.cpu())

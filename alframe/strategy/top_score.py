@@ -10,7 +10,7 @@ from torch import Tensor
 from alframe.errors import StrategyError, expect
 from alframe.scores import Score
 from alframe.strategy.base import Strategy
-from alframe.types import Prediction, Selection, Summary, Views
+from alframe.types import PoolView, Prediction, Selection, Summary
 
 
 def highest(scores: Float[Tensor, " n"], size: int, generator: torch.Generator) -> Int[Tensor, " q"]:
@@ -40,7 +40,7 @@ def summarize_score(score: Score, prediction: Prediction) -> Summary:
     return {"score": scores}
 
 
-def read_scores(score: Score, views: Views) -> Float[Tensor, " n"]:
+def read_scores(score: Score, views: PoolView) -> Float[Tensor, " n"]:
     """The pool's scores out of its summary. Raises `StrategyError` when there is NaN among them."""
     scores = views.pool["score"]
     missing = scores.isnan().nonzero().squeeze(1)
@@ -80,7 +80,7 @@ class TopScore(Strategy):
     def summarize(self, prediction: Prediction) -> Summary:
         return summarize_score(self.score, prediction)
 
-    def select(self, views: Views, size: int, generator: torch.Generator) -> Selection:
+    def select(self, views: PoolView, size: int, generator: torch.Generator) -> Selection:
         scores = read_scores(self.score, views)
         picked = highest(scores, size, generator)
         return Selection(picked.cpu(), scores[picked].cpu(), self.score_name, pool_scores=scores.cpu())

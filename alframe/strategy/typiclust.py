@@ -13,7 +13,7 @@ from alframe.engine.neighbours import nearest_distances
 from alframe.engine.sub_pool import sub_pool
 from alframe.strategy.base import Strategy, expect_at_least, features_of
 from alframe.strategy.top_score import highest
-from alframe.types import Prediction, Selection, Summary, Views
+from alframe.types import PoolView, Prediction, Selection, Summary
 
 _PER_CLUSTER = 256  # points a cluster that k-means learns its centres from, as faiss does
 _CLOSEST = 1e-6  # a mean distance below this counts as this, so that the typicality of duplicates is finite
@@ -46,7 +46,7 @@ class TypiClust(Strategy):
     def summarize(self, prediction: Prediction) -> Summary:
         return {"features": features_of(prediction, self.normalize)}
 
-    def select(self, views: Views, size: int, generator: torch.Generator) -> Selection:
+    def select(self, views: PoolView, size: int, generator: torch.Generator) -> Selection:
         pool = views.pool["features"]
         kept = sub_pool(views.n, self.max_points, size, generator)
         features = pool if kept is None else pool[kept.to(pool.device)]

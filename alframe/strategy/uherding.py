@@ -12,7 +12,7 @@ from alframe.engine.distances import full_precision, mean_of, quick_squared_dist
 from alframe.scores import margin
 from alframe.strategy.base import Strategy, expect_at_least, features_of
 from alframe.strategy.max_herding import herd
-from alframe.types import Prediction, Selection, Summary, Views
+from alframe.types import PoolView, Prediction, Selection, Summary
 
 _TEMPERATURES = torch.logspace(-1, 1, 49, dtype=torch.float64)  # 1 is the one in the middle
 _BINS = 15
@@ -46,7 +46,7 @@ class UHerding(Strategy):
         features = features_of(prediction, self.normalize)
         return {"features": features, "log_probs": prediction.point_log_probs}
 
-    def select(self, views: Views, size: int, generator: torch.Generator) -> Selection:
+    def select(self, views: PoolView, size: int, generator: torch.Generator) -> Selection:
         radius, weights = 1.0, None
         if views.labeled is not None and len(views.labeled["features"]):
             temperature = 1.0

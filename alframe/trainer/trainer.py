@@ -2,11 +2,11 @@
 
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,46 +15,17 @@ from torch.nn.functional import cross_entropy
 from alframe.console import progress
 from alframe.errors import TrainingError, expect
 from alframe.images import Augment
+from alframe.part import Part
 from alframe.pixels import Pixels, Prepare
 from alframe.rng import scoped
 from alframe.trainer.kept import Average, Best
 from alframe.trainer.together import Together
+from alframe.types import Examples
 
+NESTEROV = partial(torch.optim.SGD, momentum=0.9, nesterov=True, weight_decay=0.0005)
 LOSS_CHECK_STEPS = 50  # reading the loss waits for the device, so it is read seldom
 Stream = Callable[[str], torch.Generator]
 """`stream(purpose)`: the random streams of one network's fit."""
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Rows of `Pixels` with their labels (int64, both on the CPU).
-
-    `targets`, float32 [n, c], are there if some images have no class but a probability for each (their label is -1), or both: then
-    training is on these, where most rows have a single 1.
-    """
-
-    rows: Tensor
-    labels: Tensor
-    targets: Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    @property
-    def truth(self) -> Tensor:
-        """What `cross_entropy` compares with: labels, or targets where there are some."""
-        return self.labels if self.targets is None else self.targets
-
-    @property
-    def certain(self) -> "Examples":
-        """Those that have a class, without targets: for all that counts in classes."""
-        known = self.labels >= 0
-        return self if self.targets is None else Examples(self.rows[known], self.labels[known])
-
-    @property
-    def n_soft(self) -> int:
-        """How many have a target that is not one class."""
-        return 0 if self.targets is None else int((self.targets.max(dim=1).values < 1).sum())
 
 
 @dataclass(frozen=True)
@@ -67,7 +38,31 @@ class FitReport:
     validation_accuracy: float | None = None
 
 
-class Trainer:
+@dataclass(frozen=True)
+class Lesson:
+    """What one fit learns from: `examples` of `pixels`, which `prepare` makes ready for a network after `augment`, if there is one.
+
+    `validation` is there for a trainer that needs it; with a `description`, a progress bar is shown.
+    """
+
+    pixels: Pixels
+    examples: Examples
+    n_classes: int
+    prepare: Prepare
+    augment: Augment | None = None
+    validation: Examples | None = None
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class Cycles:
+    """The schedule of the learning rate starts again `count` times; `at_end` is called after the last step of each."""
+
+    count: int = 1
+    at_end: Callable[[], None] = lambda: None
+
+
+class Trainer(Part):
     """Mini-batch training with a step budget that does not collapse when there are 100 labels.
 
     Steps = max(epochs x batches, min_steps), at most max_steps. A batch is `batch_size` images, or all of them when there are
@@ -79,10 +74,12 @@ class Trainer:
     stacked weights have no such layout. Optimizers that have a fused version run it on CUDA unless told otherwise.
     """
 
+    added_options: ClassVar[Mapping[str, Any]] = {"full_batches": False, "ema": None}
+
     def __init__(
         self,
         *,
-        optimizer: Callable[..., torch.optim.Optimizer],
+        optimizer: Callable[..., torch.optim.Optimizer] = NESTEROV,
         lr: float = 0.05,
         epochs: int = 30,
         min_steps: int = 300,
@@ -140,53 +137,15 @@ class Trainer:
         steps = max(self.epochs * math.ceil(n / self.batch_size), self.min_steps)
         return min(steps, self.max_steps or steps)
 
-    def fit(
-        self,
-        network: nn.Module,
-        pixels: Pixels,
-        examples: Examples,
-        *,
-        n_classes: int,
-        prepare: Prepare,
-        stream: Stream,
-        augment: Augment | None = None,
-        validation: Examples | None = None,
-        description: str = "",
-        cycles: int = 1,
-        at_cycle_end: Callable[[], None] = lambda: None,
-    ) -> FitReport:
-        """Train `network` in place and leave it in eval mode; with a `description`, a progress bar is shown.
+    def fit(self, network: nn.Module, lesson: Lesson, stream: Stream, cycles: Cycles | None = None) -> FitReport:
+        """Train `network` in place and leave it in eval mode.
 
-        The schedule of the learning rate starts again `cycles` times within the same number of steps (at least one step
-        each, beyond max_steps if need be); `at_cycle_end` is called after the last step of each. Raises `TrainingError` when the loss is not finite.
+        Cycles share the number of steps (at least one step each, beyond max_steps if need be). Raises `TrainingError` when the
+        loss is not finite.
         """
-        reports = self._fit(
-            network,
-            pixels,
-            examples,
-            [stream],
-            n_classes=n_classes,
-            prepare=prepare,
-            augment=augment,
-            validation=validation if self.needs_validation else None,
-            description=description,
-            cycles=cycles,
-            at_cycle_end=at_cycle_end,
-        )
-        return reports[0]
+        return self._fit(network, lesson, [stream], cycles or Cycles())[0]
 
-    def fit_together(
-        self,
-        networks: Sequence[nn.Module],
-        pixels: Pixels,
-        examples: Examples,
-        *,
-        n_classes: int,
-        prepare: Prepare,
-        streams: Sequence[Stream],
-        augment: Augment | None = None,
-        description: str = "",
-    ) -> list[FitReport]:
+    def fit_together(self, networks: Sequence[nn.Module], lesson: Lesson, streams: Sequence[Stream]) -> list[FitReport]:
         """Train several networks of one architecture in the same steps, each on its own batches, and leave them in eval mode.
 
         The same as one `fit` after another up to rounding where nothing drops out (masks are drawn for all at once), and in
@@ -194,65 +153,46 @@ class Trainer:
         Raises `TrainingError` as `fit` does. Validation is not for them: see `needs_validation`.
         """
         together = Together(networks)
-        reports = self._fit(
-            together,
-            pixels,
-            examples,
-            streams,
-            n_classes=n_classes,
-            prepare=prepare,
-            augment=augment,
-            description=description,
-        )
+        reports = self._fit(together, replace(lesson, validation=None), streams, Cycles())
         together.release(networks)
         for network in networks:
             network.eval()
         return reports
 
-    def _fit(
-        self,
-        network: nn.Module,
-        pixels: Pixels,
-        examples: Examples,
-        streams: Sequence[Stream],
-        *,
-        n_classes: int,
-        prepare: Prepare,
-        augment: Augment | None,
-        validation: Examples | None = None,
-        description: str = "",
-        cycles: int = 1,
-        at_cycle_end: Callable[[], None] = lambda: None,
-    ) -> list[FitReport]:
+    def _fit(self, network: nn.Module, lesson: Lesson, streams: Sequence[Stream], cycles: Cycles) -> list[FitReport]:
         """One fit of a network, or of several that are one module: then each stream is one member's."""
+        pixels, examples, prepare = lesson.pixels, lesson.examples, lesson.prepare
+        validation = lesson.validation if self.needs_validation else None
         device, members = pixels.device, len(streams)
         if members == 1 and (self.channels_last or (self.channels_last is None and device.type == "cuda")):
             network.to(memory_format=torch.channels_last)
         forward = torch.compile(network) if self.compile else network
-        steps = max(self.n_steps(len(examples)), cycles)
+        steps = max(self.n_steps(len(examples)), cycles.count)
         batch = self.batch_size if self.full_batches else min(self.batch_size, len(examples))
         optimizer = self._optimizer(network, device)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self._lr_factor(step, steps, cycles))
+        scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: self._lr_factor(step, steps, cycles.count)
+        )
         average = Average(network, self.ema) if self.ema else None
-        weight = self._class_weight(examples, n_classes, device)
+        weight = self._class_weight(examples, lesson.n_classes, device)
         dtype = self._dtype(device) if members == 1 else torch.float32
         scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
         order = torch.stack([_order(len(examples), steps * batch, stream("order")) for stream in streams])
         order, rows = order.to(pixels.place), examples.rows.to(pixels.place)
         labels = examples.truth.to(pixels.place)
-        shake = augment if self.augment else None
+        augment = lesson.augment if self.augment else None
         draws = [stream("augment") for stream in streams]
-        ends = {math.ceil(steps * cycle / cycles) for cycle in range(1, cycles + 1)}
+        ends = {math.ceil(steps * cycle / cycles.count) for cycle in range(1, cycles.count + 1)}
         best = Best()
         recent: list[Tensor] = []
 
         network.train()
         samples = pixels.stream(rows[order[:, at : at + batch].flatten()] for at in range(0, steps * batch, batch))
         with scoped(streams[0]("dropout")):
-            for step in progress(range(1, steps + 1), description, enabled=bool(description)):
+            for step in progress(range(1, steps + 1), lesson.description, enabled=bool(lesson.description)):
                 raw = next(samples)
-                if shake:
-                    raw = torch.cat([shake(part, draw) for part, draw in zip(raw.split(batch), draws, strict=True)])
+                if augment:
+                    raw = torch.cat([augment(part, draw) for part, draw in zip(raw.split(batch), draws, strict=True)])
                 y = labels[order[:, (step - 1) * batch : step * batch]].to(device, non_blocking=True)
                 with _autocast(device, dtype):
                     logits = forward(prepare(raw)).float().unflatten(0, (members, batch))
@@ -272,7 +212,7 @@ class Trainer:
                     mean_losses = _finite_means(recent, step, self.lr)
                     recent.clear()
                 if step in ends:
-                    at_cycle_end()
+                    cycles.at_end()
                 if validation is not None and (step % self.validate_every == 0 or step == steps):
                     candidate = network if average is None else average.network
                     best.update(step, *self.validate(candidate, pixels, validation, prepare), candidate)

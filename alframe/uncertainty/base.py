@@ -3,12 +3,13 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from alframe.errors import ConfigError, expect
+from alframe.part import Part
 from alframe.types import Prediction
 
 Method = Literal["auto", "together", "one_by_one"]
@@ -80,7 +81,7 @@ def expect_spread(**counts: int) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Uncertainty(ABC):
+class Uncertainty(Part, ABC):
     """How predictions get their spread. `n_draws` is known before any data is read.
 
     `temperature`: the learner divides all logits by one number that it fits on the validation images (`Tempered`).
@@ -88,6 +89,7 @@ class Uncertainty(ABC):
 
     temperature: bool = False
 
+    added_options: ClassVar[Mapping[str, Any]] = {"temperature": False}
     n_views: ClassVar[int] = 0
     """How many fixed augmentations of each image `Posterior.predict` looks at, beside the image itself."""
     restarts: ClassVar[bool] = False

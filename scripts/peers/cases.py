@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from alframe.strategy.base import Strategy
-from alframe.types import Prediction, Selection, Views
+from alframe.types import PoolView, Prediction, Selection
 
 KINDS = ("gaussian", "duplicates", "ties", "zeros", "one_hot")
 _N_TARGETS = 16
@@ -110,7 +110,7 @@ def blobs(sizes: tuple[int, ...], n_labeled: int, c: int, seed: int, d: int = 8)
     }
 
 
-def views(strategy: Strategy, case: Mapping[str, np.ndarray]) -> Views:
+def views(strategy: Strategy, case: Mapping[str, np.ndarray]) -> PoolView:
     """What `strategy` may look at."""
     weight, bias = torch.from_numpy(case["weight"]), torch.from_numpy(case["bias"])
 
@@ -121,7 +121,7 @@ def views(strategy: Strategy, case: Mapping[str, np.ndarray]) -> Views:
         names = ("log_probs", "features", "point_log_probs")
         return strategy.summarize(Prediction(*(torch.from_numpy(case[prefix + name]) for name in names)))
 
-    return Views(
+    return PoolView(
         n=len(case["features"]),
         pool=summary(""),
         n_classes=len(bias),

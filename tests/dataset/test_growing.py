@@ -48,8 +48,8 @@ def open_(root, tmp_path):
 @pytest.fixture
 def begun(open_):
     growing = open_()
-    growing.take_in(0)
-    growing.told()
+    growing.refresh(0)
+    growing.notes()
     return growing
 
 
@@ -59,7 +59,7 @@ def index_of(data, name):
 
 def test_the_first_look_finds_labelled_test_and_unlabelled_photos(open_, root):
     growing = open_()
-    assert growing.take_in(0)
+    assert growing.refresh(0)
     data = growing.data()
     assert data.pool.classes == ("good", "scratch")
     assert len(data.test) == 2  # a quarter of the ten in class folders
@@ -74,23 +74,23 @@ def test_the_first_look_finds_labelled_test_and_unlabelled_photos(open_, root):
         for pixels, name in zip(images.pixels, images.names, strict=True):
             expected = np.asarray(Image.open(root / name).resize((8, 8), Image.Resampling.BILINEAR))
             np.testing.assert_array_equal(pixels[0], expected)
-    assert growing.told() == [f"{root}: 18 photos, 10 of them in class folders, 2 of these the test set"]
+    assert growing.notes() == [f"{root}: 18 photos, 10 of them in class folders, 2 of these the test set"]
 
 
 def test_new_photos_come_behind_the_others_and_are_read_once(begun, open_, root, monkeypatch):
     before = begun.data().pool.ids
     photo(root / "unlabelled" / "000.png", 100)
     photo(root / "scratch" / "late.png", 101)
-    assert begun.take_in(1)
-    assert begun.told() == [f"{root}: 2 new"]
+    assert begun.refresh(1)
+    assert begun.notes() == [f"{root}: 2 new"]
     data = begun.data()
     assert data.pool.ids[:16] == before
     assert data.grown == (16, 18)
     assert data.given[index_of(data, "scratch/late.png")] == (1, 1)
     monkeypatch.setattr(alframe.dataset.photos, "file_digest", lambda file: pytest.fail(f"{file} was read again"))
     again = open_()
-    assert not again.take_in(1)
-    assert not again.take_in(2)
+    assert not again.refresh(1)
+    assert not again.refresh(2)
     assert again.data().pool.ids == data.pool.ids
     assert again.data().pool.names == data.pool.names
 
@@ -98,9 +98,9 @@ def test_new_photos_come_behind_the_others_and_are_read_once(begun, open_, root,
 def test_a_round_that_is_settled_knows_no_later_photos(begun, open_, root):
     photo(root / "unlabelled" / "new.png", 100)
     again = open_()
-    assert not again.take_in(0)
+    assert not again.refresh(0)
     assert len(again.data().pool) == 16
-    assert again.take_in(0, again=True)
+    assert again.refresh(0, again=True)
     assert len(again.data().pool) == 17
 
 
@@ -110,19 +110,19 @@ def test_a_renamed_or_moved_photo_is_the_same_one(begun, root):
     (root / "unlabelled" / "deep").mkdir()
     (root / "unlabelled" / "0.png").rename(root / "unlabelled" / "deep" / "again.png")
     (root / "unlabelled" / "1.png").rename(root / "scratch" / "moved.png")
-    begun.take_in(1)
+    begun.refresh(1)
     now = begun.data()
     assert now.pool.ids == data.pool.ids
     assert now.pool.names[old] == "unlabelled/deep/again.png"
     assert now.given[index_of(now, "scratch/moved.png")] == (1, 1)
     assert not now.gone
-    assert begun.told() == [f"{root}: 1 labelled by their folder, 2 renamed"]
+    assert begun.notes() == [f"{root}: 1 labelled by their folder, 2 renamed"]
 
 
 def test_the_same_pixels_in_another_file_are_the_same_photo(begun, root):
     Image.open(root / "unlabelled" / "0.png").save(root / "unlabelled" / "0.bmp")
     (root / "unlabelled" / "0.png").unlink()
-    begun.take_in(1)
+    begun.refresh(1)
     data = begun.data()
     assert "unlabelled/0.bmp" in data.pool.names
     assert not data.gone
@@ -132,7 +132,7 @@ def test_the_same_pixels_in_another_file_are_the_same_photo(begun, root):
 def test_a_photo_that_was_overwritten_is_another_one(begun, root):
     data = begun.data()
     photo(root / "unlabelled" / "0.png", 100)
-    begun.take_in(1)
+    begun.refresh(1)
     now = begun.data()
     assert len(now.pool) == 17
     assert now.gone == {index_of(data, "unlabelled/0.png")}
@@ -143,16 +143,16 @@ def test_a_deleted_photo_keeps_its_pixels_and_may_come_back(begun, root):
     index = index_of(data, "unlabelled/3.png")
     raw = (root / "unlabelled" / "3.png").read_bytes()
     (root / "unlabelled" / "3.png").unlink()
-    begun.take_in(1)
+    begun.refresh(1)
     assert begun.data().gone == {index}
     assert begun.data().pool.ids == data.pool.ids
-    begun.take_in(2)
+    begun.refresh(2)
     (root / "unlabelled" / "back.png").write_bytes(raw)
-    begun.told()
-    begun.take_in(3)
+    begun.notes()
+    begun.refresh(3)
     assert not begun.data().gone
     assert begun.data().pool.names[index] == "unlabelled/back.png"
-    assert begun.told() == [f"{root}: 1 renamed, 1 back"]
+    assert begun.notes() == [f"{root}: 1 renamed, 1 back"]
 
 
 def test_copies_are_in_the_pool_once_and_test_images_never(begun, root):
@@ -160,9 +160,9 @@ def test_copies_are_in_the_pool_once_and_test_images_never(begun, root):
     shutil.copy(root / "unlabelled" / "0.png", root / "unlabelled" / "-copy.png")
     shutil.copy(root / test, root / "unlabelled" / "seen.png")
     (root / test).rename((root / test).with_name("another name.png"))  # nothing to say of
-    begun.take_in(1)
+    begun.refresh(1)
     assert len(begun.data().pool) == 16
-    assert begun.told() == [
+    assert begun.notes() == [
         "left out 1 photo that are test images too, the first is unlabelled/seen.png; nobody is asked about those",
         "left out 1 photo whose pixels another one has, the first is unlabelled/-copy.png; each is in the pool once",
     ]
@@ -171,9 +171,9 @@ def test_copies_are_in_the_pool_once_and_test_images_never(begun, root):
 def test_copies_of_labelled_photos_are_told_at_the_first_look(open_, root):
     shutil.copy(root / "scratch" / "0.png", root / "unlabelled" / "copy.png")
     growing = open_()
-    growing.take_in(0)
+    growing.refresh(0)
     assert len(growing.data().pool) + len(growing.data().test) == 18
-    assert "the first is unlabelled/copy.png" in growing.told()[1]
+    assert "the first is unlabelled/copy.png" in growing.notes()[1]
 
 
 def test_a_photo_that_is_still_being_copied_is_skipped_and_looked_at_again(begun, root):
@@ -181,12 +181,12 @@ def test_a_photo_that_is_still_being_copied_is_skipped_and_looked_at_again(begun
     late = root / "unlabelled" / "late.png"
     for n_bytes in (0, 40, len(whole) // 2):
         late.write_bytes(whole[:n_bytes])
-        begun.take_in(1, again=True)
+        begun.refresh(1, again=True)
         assert len(begun.data().pool) == 16
-        (told,) = begun.told()
+        (told,) = begun.notes()
         assert "skipped 1 photo that cannot be read and may still be copied, the first is unlabelled/late.png (" in told
     late.write_bytes(whole)
-    begun.take_in(2)
+    begun.refresh(2)
     assert len(begun.data().pool) == 17
 
 
@@ -199,10 +199,10 @@ def test_a_file_that_changes_while_it_is_read_is_left_for_the_next_round(begun, 
         return decode(file, shape)
 
     monkeypatch.setattr(alframe.dataset.photos, "decode_file", and_touch)
-    begun.take_in(1)
+    begun.refresh(1)
     assert len(begun.data().pool) == 16
-    assert "(it is still being written)" in begun.told()[0]
-    begun.take_in(2)
+    assert "(it is still being written)" in begun.notes()[0]
+    begun.refresh(2)
     assert len(begun.data().pool) == 17
 
 
@@ -210,27 +210,27 @@ def test_broken_photos_at_the_first_look(open_, root):
     for name in ("unlabelled/empty.png", "unlabelled/text.jpg"):
         (root / name).write_bytes(b"" if "empty" in name else b"no image")
     growing = open_()
-    growing.take_in(0)
+    growing.refresh(0)
     assert len(growing.data().pool) == 16
-    assert "skipped 2 photos" in growing.told()[1]
+    assert "skipped 2 photos" in growing.notes()[1]
 
 
 def test_broken_labelled_photos_are_all_told_at_once(open_, root):
     for name in ("good/a.png", "scratch/b.png"):
         (root / name).write_bytes(b"no image")
     with pytest.raises(DataError, match=r"good/a\.png \(not an image\), scratch/b\.png \(not an image\); mend"):
-        open_().take_in(0)
+        open_().refresh(0)
     growing = open_(skip_broken=True)
-    growing.take_in(0)
-    assert "skipped 2 labelled photos" in growing.told()[1]
+    growing.refresh(0)
+    assert "skipped 2 labelled photos" in growing.notes()[1]
 
 
 def test_other_files_are_passed_over(open_, root):
     (root / "unlabelled" / "camera.json").write_text("{}")
     (root / "good" / "notes.txt").write_text("all fine")
     growing = open_()
-    growing.take_in(0)
-    assert len(growing.told()) == 1
+    growing.refresh(0)
+    assert len(growing.notes()) == 1
 
 
 @pytest.mark.parametrize("how", ["named", "empty folders", "test folder"])
@@ -245,7 +245,7 @@ def test_without_a_label_the_classes_are_named_by_the_config_or_by_folders(root,
     growing = ImageFolder(root, size=8, classes=["scratch", "good"] if how == "named" else None).growing(
         tmp_path / "run"
     )
-    growing.take_in(0)
+    growing.refresh(0)
     data = growing.data()
     assert data.pool.classes == (("scratch", "good") if how == "named" else ("good", "scratch"))
     assert len(data.pool) == 8
@@ -259,16 +259,16 @@ def test_no_class_at_all_says_what_to_do(root, tmp_path):
     with pytest.raises(
         DataError, match=r"got none; make a folder for each beside unlabelled/ .*dataset\.classes=\[good,defect\]"
     ):
-        ImageFolder(root, size=8).growing(tmp_path / "run").take_in(0)
+        ImageFolder(root, size=8).growing(tmp_path / "run").refresh(0)
 
 
 def test_a_class_folder_that_the_config_does_not_name_is_told(begun, open_, root, tmp_path):
     photo(root / "oil stain" / "1.png", 100)
     with pytest.raises(DataError, match=r"among dataset\.classes \(good, scratch\), got oil stain; add it there"):
-        ImageFolder(root, size=8, classes=["good", "scratch"]).growing(tmp_path / "other").take_in(0)
-    begun.take_in(1)
+        ImageFolder(root, size=8, classes=["good", "scratch"]).growing(tmp_path / "other").refresh(0)
+    begun.refresh(1)
     assert len(begun.data().pool) == 16
-    assert "left out 1 photo in a folder of none of the run's classes, the first is oil stain/1.png" in begun.told()[0]
+    assert "left out 1 photo in a folder of none of the run's classes, the first is oil stain/1.png" in begun.notes()[0]
 
 
 def test_train_and_test_folders_may_stand_beside_the_unlabelled_one(root, tmp_path):
@@ -282,17 +282,17 @@ def test_train_and_test_folders_may_stand_beside_the_unlabelled_one(root, tmp_pa
                 file.unlink()
         shutil.move(root / name, root / "test" / name)
     growing = ImageFolder(root, size=8).growing(tmp_path / "run")
-    growing.take_in(0)
+    growing.refresh(0)
     data = growing.data()
     assert sorted(data.test.names) == ["test/good/0.png", "test/scratch/0.png"]
     assert len(data.given) == 8
     photo(root / "test" / "good" / "late.png", 100)
     (root / "unlabelled" / "0.png").rename(root / "test" / "good" / "moved.png")
-    growing.told()
-    growing.take_in(1)
+    growing.notes()
+    growing.refresh(1)
     assert growing.data().test.ids == data.test.ids
     assert growing.data().gone == {index_of(data, "unlabelled/0.png")}
-    assert growing.told()[1:] == [
+    assert growing.notes()[1:] == [
         "left out 2 photos that came into test/ late, the first is test/good/late.png; the test set stays as it was when the run began"
     ]
 
@@ -300,14 +300,14 @@ def test_train_and_test_folders_may_stand_beside_the_unlabelled_one(root, tmp_pa
 def test_a_photo_in_two_places_that_contradict_is_an_error(open_, root):
     shutil.copy(root / "good" / "0.png", root / "scratch" / "same.png")
     with pytest.raises(DataError, match=r"the same one as good/0\.png and scratch/same\.png; delete it"):
-        open_().take_in(0)
+        open_().refresh(0)
 
 
 def test_an_empty_folder_is_an_error(tmp_path):
     for name in ("a", "b", "unlabelled"):
         (tmp_path / "photos" / name).mkdir(parents=True)
     with pytest.raises(DataError, match=r"Expected photos in .*unlabelled or in class folders beside it, got none"):
-        ImageFolder(tmp_path / "photos").growing(tmp_path / "run").take_in(0)
+        ImageFolder(tmp_path / "photos").growing(tmp_path / "run").refresh(0)
 
 
 def test_options_of_a_fixed_pool_are_refused(open_):
@@ -317,12 +317,12 @@ def test_options_of_a_fixed_pool_are_refused(open_):
 
 def test_late_photos_of_another_size_wait_where_sizes_are_kept(root, tmp_path):
     growing = ImageFolder(root, size=None).growing(tmp_path / "run")
-    growing.take_in(0)
+    growing.refresh(0)
     assert growing.data().pool.shape == (1, 10, 8)
-    growing.told()
+    growing.notes()
     Image.new("L", (20, 20)).save(root / "unlabelled" / "large.png")
-    growing.take_in(1)
-    assert "large.png (20x20 pixels, where the others have 10x8; set dataset.size)" in growing.told()[0]
+    growing.refresh(1)
+    assert "large.png (20x20 pixels, where the others have 10x8; set dataset.size)" in growing.notes()[0]
 
 
 def test_labels_by_folders_are_seen_between_rounds(begun, root):
@@ -358,17 +358,17 @@ def test_damage_is_told(begun, open_, tmp_path, damage):
 def test_killed_while_photos_are_taken_in(open_, root, tmp_path, kill, round):
     """The next launch finds what was settled, and takes in the rest as if nothing had been."""
     expected = ImageFolder(root, size=8).growing(tmp_path / "undisturbed")
-    expected.take_in(0)
+    expected.refresh(0)
     if round:
-        open_().take_in(0)
+        open_().refresh(0)
         photo(root / "unlabelled" / "new.png", 100)
-        expected.take_in(1)
+        expected.refresh(1)
     process = multiprocessing.get_context("fork").Process(target=_killed, args=(open_, round, kill, tmp_path / "run"))
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL
     growing = open_()
-    growing.take_in(round)
+    growing.refresh(round)
     data, wanted = growing.data(), expected.data()
     assert data.pool.ids == wanted.pool.ids
     assert data.test.ids == wanted.test.ids
@@ -393,7 +393,7 @@ def _killed(open_, round, kill, folder):
         fsync(descriptor)
 
     os.fsync = deadly
-    growing.take_in(round)
+    growing.refresh(round)
 
 
 def test_without_a_run_the_photos_of_now_are_loaded(root, tmp_path, caplog):
@@ -408,7 +408,7 @@ def test_without_a_run_the_photos_of_now_are_loaded(root, tmp_path, caplog):
     assert again.pool.ids[:16] == data.pool.ids
     assert len(again.pool) == 17
     assert again.content_hash != data.content_hash
-    assert again.begun.content_hash == data.begun.content_hash
+    assert again.at_start.content_hash == data.at_start.content_hash
     assert "broken.png" in caplog.text
     (folder,) = [path for path in cache.iterdir() if path.is_dir()]
     (folder / PIXELS).unlink()
@@ -427,7 +427,7 @@ def test_a_folder_that_is_empty_all_at_once_is_an_error(begun, root):
     for path in root.iterdir():
         shutil.rmtree(path)
     with pytest.raises(DataError, match=r"that were there before, got none at all; give the folder back"):
-        begun.take_in(1)
+        begun.refresh(1)
     assert begun.history.path.read_bytes() == before
 
 
@@ -435,10 +435,10 @@ def test_a_drive_that_holds_the_unlabelled_photos_alone_may_be_gone(begun, root)
     before = begun.history.path.read_bytes()
     shutil.rmtree(root / "unlabelled")
     with pytest.raises(DataError, match=r"Expected the folder .*unlabelled, which was there before, got none"):
-        begun.take_in(1)
+        begun.refresh(1)
     assert begun.history.path.read_bytes() == before
     (root / "unlabelled").mkdir()
-    begun.take_in(1)
+    begun.refresh(1)
     assert len(begun.data().gone) == 8
 
 
@@ -447,7 +447,7 @@ def test_new_photos_that_come_into_two_class_folders_have_no_label(begun, root):
     shutil.copy(root / "good" / "new.png", root / "scratch" / "too.png")
     photo(root / "unlabelled" / "other.png", 101)
     shutil.copy(root / "unlabelled" / "other.png", root / "scratch" / "sorted.png")
-    begun.take_in(1)
+    begun.refresh(1)
     data = begun.data()
     assert len(data.pool) == 18
     assert index_of(data, "good/new.png") not in data.given
@@ -455,4 +455,4 @@ def test_new_photos_that_come_into_two_class_folders_have_no_label(begun, root):
     for pixels, name in zip(data.pool.pixels[16:], data.pool.names[16:], strict=True):
         expected = np.asarray(Image.open(root / name).resize((8, 8), Image.Resampling.BILINEAR))
         np.testing.assert_array_equal(pixels[0], expected)
-    assert "left out 1 photo in folders of two classes, the first is scratch/too.png" in " ".join(begun.told())
+    assert "left out 1 photo in folders of two classes, the first is scratch/too.png" in " ".join(begun.notes())

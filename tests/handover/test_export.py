@@ -95,7 +95,7 @@ def test_what_fails_leaves_nothing_and_says_one_line(make_run, copy_of, tmp_path
     assert export_main([str(make_run(*DROPOUT)), "--out", str(tmp_path / "file" / "out"), "--no-onnx"]) == 1
     assert "choose another by --out" in capsys.readouterr().err
     assert export_main([str(tmp_path), "--out", str(place / "none")]) == 1
-    assert "Expected a run's config" in capsys.readouterr().err
+    assert "Expected the folder of a run" in capsys.readouterr().err
 
 
 def test_an_unfinished_run_is_exported_and_said_so(make_run, copy_of, tmp_path, capsys):

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from alframe.errors import ConfigError, DataError, RunFolderError
 from alframe.handover import predictor
 from alframe.handover.spec import Spec
-from alframe.handover.trained import capture, read_lines, retrieve
+from alframe.handover.trained import capture, retrieve
 from alframe.learner import TEST
 
 CPU = torch.device("cpu")
@@ -149,15 +149,15 @@ def test_a_damaged_checkpoint_is_named(damage, make_run, copy_of):
 
 
 def test_folders_that_are_no_run_or_have_no_round_say_so(make_run, copy_of, tmp_path):
-    with pytest.raises(RunFolderError, match="Expected a run's config"):
+    with pytest.raises(RunFolderError, match="Expected the folder of a run"):
         retrieve(tmp_path, progress=False)
     run = copy_of(make_run(*CASES["point"]))
     (run / "rounds.jsonl").write_text("")
     with pytest.raises(RunFolderError, match="none; run it on"):
         retrieve(run, progress=False)
     (run / "rounds.jsonl").write_text("{}\nnot json\n{}\n")
-    with pytest.raises(RunFolderError, match="damage"):
-        read_lines(run / "rounds.jsonl")
+    with pytest.raises(RunFolderError, match=r"line 1 of .*rounds.jsonl"):
+        retrieve(run, progress=False)
 
 
 def test_a_file_of_others_can_name_no_code_but_classes_of_the_right_kind(make_run, tmp_path):
@@ -166,7 +166,7 @@ def test_a_file_of_others_can_name_no_code_but_classes_of_the_right_kind(make_ru
     path = tmp_path / "m.safetensors"
     for node in (
         {"_target_": "os.system", "command": f"touch {tmp_path / 'pwned'}"},
-        {"_target_": "alframe.storage.write_atomically", "path": str(tmp_path / "pwned"), "text": ""},
+        {"_target_": "alframe.record.files.write_atomically", "path": str(tmp_path / "pwned"), "text": ""},
         {"_target_": "pathlib.Path"},
         {"_target_": "no.such.thing"},
         {},

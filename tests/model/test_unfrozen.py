@@ -17,9 +17,8 @@ from alframe.budget import Budget
 from alframe.config import load
 from alframe.dataset.augment import Augmentation
 from alframe.errors import ConfigError, DataError
-from alframe.experiment import learner_of
 from alframe.images import Data, ImageSet
-from alframe.learner import POOL, Learner
+from alframe.learner import POOL, Learner, Resources
 from alframe.model.frozen import Frozen
 from alframe.pixels import Pixels
 from alframe.rng import generator, scoped
@@ -27,7 +26,8 @@ from alframe.scores import bald
 from alframe.strategy.core_set import CoreSet
 from alframe.strategy.top_score import TopScore
 from alframe.trainer.together import Together
-from alframe.trainer.trainer import Examples
+from alframe.trainer.trainer import Lesson
+from alframe.types import Examples
 from alframe.uncertainty.ensemble import Ensemble
 from alframe.uncertainty.laplace import Laplace
 from alframe.uncertainty.mc_dropout import MCDropout
@@ -69,10 +69,10 @@ def make_run(make_experiment, make_trainer, make_images, quick, tmp_path):
         return make_experiment(
             **{
                 "data": Data("tiny", make_images(40, 0), make_images(10, 1)),
-                "build_network": Frozen(freeze_until=freeze_until, **quick),
+                "model": Frozen(freeze_until=freeze_until, **quick),
                 "trainer": make_trainer(min_steps=2, epochs=0, batch_size=8, **dict(trainer)),
                 "strategy": CoreSet(),
-                "cache": tmp_path / "cache",
+                "resources": Resources(cache=tmp_path / "cache"),
                 "budget": Budget(initial=12, query_size=4, rounds=3),
                 **options,
             }
@@ -94,14 +94,9 @@ def fit_a_little(network, make_trainer, **options) -> dict[str, torch.Tensor]:
     """All that a few steps changed, by name."""
     before = deepcopy(network.state_dict())
     pixels = images()
-    make_trainer(min_steps=2, epochs=0, batch_size=4, **options).fit(
-        network,
-        Pixels(pixels.pixels, CPU, 1 << 30),
-        Examples(torch.arange(6), torch.from_numpy(pixels.labels)),
-        n_classes=2,
-        prepare=torch.Tensor.float,
-        stream=partial(generator, 0, 0),
-    )
+    examples = Examples(torch.arange(6), torch.from_numpy(pixels.labels))
+    lesson = Lesson(Pixels(pixels.pixels, CPU, 1 << 30), examples, 2, torch.Tensor.float)
+    make_trainer(min_steps=2, epochs=0, batch_size=4, **options).fit(network, lesson, partial(generator, 0, 0))
     return {name: value for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
 
 
@@ -124,10 +119,10 @@ def test_the_head_is_that_of_the_features(make_frozen):
 
 
 def test_a_round_says_from_when_on_everything_is_trained(make_frozen):
-    assert [make_frozen(2).on_features(round) for round in range(4)] == [True, True, False, False]
-    assert not make_frozen(0).on_features(0)
-    assert not make_frozen("layer4").on_features(0)
-    assert make_frozen(None).on_features(1000)
+    assert [make_frozen(2).at(round).on_features for round in range(4)] == [True, True, False, False]
+    assert not make_frozen(0).at(0).on_features
+    assert not make_frozen("layer4").at(0).on_features
+    assert make_frozen(None).at(1000).on_features
     network = make_frozen(2).unfrozen((1, 40, 40), 2)
     assert len(trained_names(network)) == len(list(network.parameters()))
 
@@ -184,7 +179,7 @@ def test_members_that_train_together_keep_what_is_frozen(make_frozen):
 @pytest.mark.parametrize("round", [0, 1])
 def test_posteriors_work_in_both_phases(make_run, uncertainty, round):
     run = make_run(1, uncertainty=uncertainty, data=replace(make_run().data, augment=Augmentation(crop=1)))
-    learner = learner_of(run, round)
+    learner = run.learner(round)
     learner.fit(Examples(torch.arange(12), torch.arange(12) % 2), Examples(torch.arange(0), torch.arange(0)), round)
     (prediction,) = learner.predictions(POOL, torch.arange(20, 25))
     assert prediction.features.shape == (5, 1024)
@@ -196,9 +191,9 @@ def test_posteriors_work_in_both_phases(make_run, uncertainty, round):
 
 def test_the_learner_changes_once_and_the_pixels_reach_the_network_as_they_are(make_run):
     run = make_run(2)
-    learners = [learner_of(run, 0)]
+    learners = [run.learner(0)]
     for round in (1, 2, 3):
-        learners.append(learner_of(run, round, learners[-1]))
+        learners.append(run.learner(round, learners[-1]))
     assert learners[1] is learners[0]
     assert learners[3] is learners[2] is not learners[1]
     assert [learner.shape for learner in learners[1:3]] == [(1024,), (1, 8, 8)]
@@ -214,7 +209,7 @@ def test_the_trunk_is_trained_from_its_round_on_and_each_round_starts_from_the_p
 
     def fit(learner, training, validation, round):
         with scoped(generator(0, 0, "any")):
-            network = learner.build_network(learner.shape, learner.n_classes)
+            network = learner.model(learner.shape, learner.n_classes)
         numbers = original(learner, training, validation, round)
         key = "trunk.1.conv1.0.weight"
         starts.append(network.state_dict().get(key))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alframe.contact_sheet import write_contact_sheet
+from alframe.record.contact_sheet import write_contact_sheet
 from alframe.report.blocks import Options, Strip
 from alframe.report.contact_sheets import chapter, cut
 from alframe.report.summary import sections

@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from alframe.contact_sheet import write_contact_sheet
+from alframe.record.contact_sheet import write_contact_sheet
 from alframe.report.blocks import Chapter, Paragraph, Picture, Strip, Table
 from alframe.report.cli import main
 from alframe.report.figure import Drawn

@@ -10,7 +10,7 @@ from alframe.engine import representatives as engine
 from alframe.errors import ConfigError, StrategyError
 from alframe.strategy import alfa_mix
 from alframe.strategy.alfa_mix import AlfaMix
-from alframe.types import Prediction, Selection, Views
+from alframe.types import PoolView, Prediction, Selection
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -70,7 +70,7 @@ def select(
     seed: int = 0,
     max_bytes: int = 1 << 30,
 ) -> Selection:
-    views = Views(
+    views = PoolView(
         n=len(pool),
         pool={"features": pool},
         n_classes=100,

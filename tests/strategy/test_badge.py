@@ -12,7 +12,7 @@ from alframe.engine import d_squared
 from alframe.engine.distances import squared_distances
 from alframe.engine.nearest_centre import NearestCentre
 from alframe.strategy.badge import Badge
-from alframe.types import Prediction, Selection, Views
+from alframe.types import PoolView, Prediction, Selection
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -33,7 +33,7 @@ def dense(summary: dict[str, Tensor]) -> Tensor:
 def select(
     strategy: Badge, summary: dict[str, Tensor], size: int, generator: torch.Generator, max_bytes: int = 1 << 30
 ) -> Selection:
-    views = Views(n=len(summary["gradient"]), pool=summary, n_classes=4, max_bytes=max_bytes)
+    views = PoolView(n=len(summary["gradient"]), pool=summary, n_classes=4, max_bytes=max_bytes)
     return strategy.select(views, size, generator)
 
 
@@ -215,7 +215,7 @@ def test_the_first_of_equally_long_gradients_goes_by_the_generator() -> None:
     strategy, zeros = Badge(), torch.zeros(20, 3)
     uniform = torch.full((20, 1, 2), 0.5).log()
     pool = strategy.summarize(Prediction(uniform, zeros, uniform[:, 0]))
-    views = Views(n=20, pool=pool, n_classes=2)
+    views = PoolView(n=20, pool=pool, n_classes=2)
     firsts = {
         strategy.select(views, 1, torch.Generator().manual_seed(seed)).positions.tolist()[0] for seed in range(20)
     }

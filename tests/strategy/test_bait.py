@@ -10,7 +10,7 @@ from torch import Tensor
 from alframe.engine.fisher import Design, full_roots
 from alframe.errors import ConfigError, StrategyError
 from alframe.strategy.bait import Bait
-from alframe.types import Prediction, Selection, Views
+from alframe.types import PoolView, Prediction, Selection
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -75,7 +75,7 @@ def select(
     seed: int = 0,
     max_bytes: int = 1 << 30,
 ) -> Selection:
-    views = Views(
+    views = PoolView(
         n=len(pool.features),
         pool=strategy.summarize(pool),
         n_classes=pool.point_log_probs.shape[1],
@@ -174,7 +174,7 @@ def test_the_state_follows_the_matrices_through_picks_and_drops() -> None:
     pool = predict(features(50, 4), 3)
     strategy = Bait("full", 0.1)
     summary = strategy.summarize(pool)
-    views = Views(n=50, pool=summary, n_classes=3)
+    views = PoolView(n=50, pool=summary, n_classes=3)
     design = strategy._start(views, full_roots)
     for position, sign in ((3, 1), (7, 1), (3, -1), (20, 1), (7, -1)):
         design.update(position, sign)

@@ -13,7 +13,7 @@ from alframe.engine.lazy_greedy import lazy_greedy
 from alframe.errors import ConfigError
 from alframe.strategy import batch_bald
 from alframe.strategy.batch_bald import BatchBald, _Joint
-from alframe.types import Prediction, Selection, Views
+from alframe.types import PoolView, Prediction, Selection
 
 SATURATES = "The batch saturates"
 
@@ -53,7 +53,7 @@ def naive_batch_bald(log_probs: Tensor, size: int) -> tuple[list[int], list[floa
 
 
 def select(log_probs: Tensor, size: int, seed: int = 0, max_bytes: int = 1 << 30, **options: int) -> Selection:
-    views = Views(n=len(log_probs), pool={"log_probs": log_probs}, n_classes=log_probs.shape[2], max_bytes=max_bytes)
+    views = PoolView(n=len(log_probs), pool={"log_probs": log_probs}, n_classes=log_probs.shape[2], max_bytes=max_bytes)
     return BatchBald(**options).select(views, size, seeded(seed))
 
 

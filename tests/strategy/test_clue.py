@@ -9,7 +9,7 @@ from torch import Tensor
 from alframe.engine.k_means import k_means
 from alframe.errors import ConfigError
 from alframe.strategy.clue import Clue
-from alframe.types import Prediction, Selection, Views
+from alframe.types import PoolView, Prediction, Selection
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -17,7 +17,7 @@ def seeded(seed: int) -> torch.Generator:
 
 
 def select(features: Tensor, entropy: Tensor, size: int, seed: int = 0, **options: object) -> Selection:
-    views = Views(n=len(features), pool={"features": features, "entropy": entropy}, n_classes=3)
+    views = PoolView(n=len(features), pool={"features": features, "entropy": entropy}, n_classes=3)
     return Clue(**options).select(views, size, seeded(seed))
 
 
@@ -100,7 +100,7 @@ def test_normalized_features_ignore_their_length() -> None:
     def choose(features: Tensor, normalize: bool) -> list[int]:
         strategy = Clue(normalize=normalize)
         summary = strategy.summarize(Prediction(log_probs[:, None], features, log_probs))
-        return strategy.select(Views(n=200, pool=summary, n_classes=3), 8, seeded(0)).positions.tolist()
+        return strategy.select(PoolView(n=200, pool=summary, n_classes=3), 8, seeded(0)).positions.tolist()
 
     assert choose(features * lengths, True) == choose(features, True)
     assert choose(features * lengths, False) != choose(features, False)

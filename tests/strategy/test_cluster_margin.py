@@ -10,7 +10,7 @@ from torch import Tensor
 
 from alframe.errors import ConfigError, StrategyError
 from alframe.strategy.cluster_margin import ClusterMargin, average_linkage, in_turn
-from alframe.types import Prediction, Selection, Views
+from alframe.types import PoolView, Prediction, Selection
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -18,7 +18,7 @@ def seeded(seed: int) -> torch.Generator:
 
 
 def select(strategy: ClusterMargin, features: Tensor, margin: Tensor, size: int, seed: int = 0) -> Selection:
-    views = Views(n=len(features), pool={"features": features, "score": margin}, n_classes=3)
+    views = PoolView(n=len(features), pool={"features": features, "score": margin}, n_classes=3)
     return strategy.select(views, size, seeded(seed))
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from alframe.config import composer
 from alframe.strategy.base import Schedule, Strategy
-from alframe.types import Prediction, Selection, Summary, Views
+from alframe.types import PoolView, Prediction, Selection, Summary
 
 LEAVES = sorted((Path(__file__).parents[2] / "configs" / "strategy").glob("*.yaml"))
 with composer() as compose:
@@ -72,7 +72,7 @@ def views(
     max_bytes: int = 1 << 30,
     n_labeled: int = N_LABELED,
     n_held_out: int = N_OTHER,
-) -> Views:
+) -> PoolView:
     """The pool, and what the strategy's `needs` name."""
     extra: dict[str, object] = {}
     if "labeled" in strategy.needs:
@@ -85,22 +85,22 @@ def views(
         extra |= {"held_out": held_out, "held_out_labels": (torch.arange(N_OTHER) % C)[:n_held_out]}
     if "head" in strategy.needs:
         extra |= {"head": POSTERIOR.head}
-    summary = summarize(strategy, pool, batch) if strategy.reads_pool else {}
-    return Views(n=len(pool), pool=summary, n_classes=C, max_bytes=max_bytes, **extra)
+    summary = summarize(strategy, pool, batch) if strategy.needs_pool_pass else {}
+    return PoolView(n=len(pool), pool=summary, n_classes=C, max_bytes=max_bytes, **extra)
 
 
 def choose(strategy: Strategy, size: int = Q, seed: int = 0, **options: object) -> list[int]:
     return strategy.select(views(strategy, **options), size, seeded(seed)).positions.tolist()
 
 
-def tensors(of: Views | Prediction) -> list[Tensor]:
+def tensors(of: PoolView | Prediction) -> list[Tensor]:
     found = []
     for value in vars(of).values():
         found += [value] if isinstance(value, Tensor) else list(value.values()) if isinstance(value, dict) else []
     return found
 
 
-def unchanged(of: Views | Prediction, act: Callable[[], object]) -> bool:
+def unchanged(of: PoolView | Prediction, act: Callable[[], object]) -> bool:
     before = [tensor.clone() for tensor in tensors(of)]
     act()
     return all(torch.equal(a, b) for a, b in zip(before, tensors(of), strict=True))
@@ -195,7 +195,7 @@ def test_the_nan_of_an_image_stands_in_its_summary_where_the_pool_pass_names_it(
     summary = strategy.summarize(POSTERIOR.predict(features))
     broken = [tensor.reshape(10, -1).isnan().any(dim=1) for tensor in summary.values()]
     missing = torch.stack(broken or [torch.zeros(10, dtype=torch.bool)])
-    assert missing.any(dim=0).nonzero().squeeze(1).tolist() == ([3] if strategy.reads_pool else [])
+    assert missing.any(dim=0).nonzero().squeeze(1).tolist() == ([3] if strategy.needs_pool_pass else [])
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")

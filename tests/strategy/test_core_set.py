@@ -9,7 +9,7 @@ from alframe.engine import nearest_centre
 from alframe.errors import ConfigError, StrategyError
 from alframe.strategy import core_set
 from alframe.strategy.core_set import CoreSet
-from alframe.types import Prediction, Selection, Views
+from alframe.types import PoolView, Prediction, Selection
 
 
 def naive_k_centre(
@@ -44,7 +44,7 @@ def select(
     outlier_rate: float = 0.0,
 ) -> Selection:
     strategy = CoreSet(normalize, outlier_rate)
-    views = Views(
+    views = PoolView(
         n=len(pool),
         pool=summary(strategy, pool),
         n_classes=2,

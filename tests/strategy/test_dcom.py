@@ -10,7 +10,7 @@ from torch.nn.functional import normalize
 from alframe.errors import ConfigError
 from alframe.strategy.dcom import DCoM
 from alframe.strategy.prob_cover import ProbCover
-from alframe.types import Prediction, Selection, Views
+from alframe.types import PoolView, Prediction, Selection
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -72,7 +72,7 @@ def assert_naive(selection: Selection, pool: Images, labeled: Images, rule: DCoM
 
 
 def select(pool: Images, labeled: Images, rule: DCoM, size: int, seed: int = 0, max_bytes: int = 1 << 30) -> Selection:
-    views = Views(
+    views = PoolView(
         n=len(pool.features),
         pool=pool.summary(rule),
         n_classes=pool.log_probs.shape[1],
@@ -111,7 +111,7 @@ def test_with_nothing_labelled_it_is_prob_cover() -> None:
     pool, nothing = Images(200), Images(0)
     for radius in (None, 0.5):
         rule, other = DCoM(radius=radius), ProbCover(radius=radius)
-        views = Views(n=200, pool=pool.summary(rule), n_classes=3, labeled=nothing.summary(rule))
+        views = PoolView(n=200, pool=pool.summary(rule), n_classes=3, labeled=nothing.summary(rule))
         expected = other.select(views, 20, seeded())
         found = select(pool, nothing, rule, 20)
         assert torch.equal(found.positions, expected.positions)

@@ -8,7 +8,7 @@ from alframe.engine import representatives as engine
 from alframe.errors import ConfigError, StrategyError
 from alframe.strategy import drop_query
 from alframe.strategy.drop_query import DropQuery
-from alframe.types import Prediction, Selection, Views
+from alframe.types import PoolView, Prediction, Selection
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -35,7 +35,7 @@ def select(
     max_bytes: int = 1 << 30,
     n_classes: int = 5,
 ) -> Selection:
-    views = Views(n=len(pool), pool={"features": pool}, n_classes=n_classes, head=head, max_bytes=max_bytes)
+    views = PoolView(n=len(pool), pool={"features": pool}, n_classes=n_classes, head=head, max_bytes=max_bytes)
     return strategy.select(views, size, seeded(seed))
 
 

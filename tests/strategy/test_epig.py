@@ -11,7 +11,7 @@ from alframe import scores
 from alframe.errors import StrategyError
 from alframe.strategy import epig
 from alframe.strategy.epig import Epig, _Targets
-from alframe.types import Prediction, Selection, Views
+from alframe.types import PoolView, Prediction, Selection
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -38,9 +38,11 @@ def naive_epig(pool: Tensor, target: Tensor) -> list[float]:
     return answer
 
 
-def views(pool: Tensor, target: Tensor, max_bytes: int = 1 << 30) -> Views:
+def views(pool: Tensor, target: Tensor, max_bytes: int = 1 << 30) -> PoolView:
     c = pool.shape[2]
-    return Views(n=len(pool), pool={"log_probs": pool}, n_classes=c, target={"log_probs": target}, max_bytes=max_bytes)
+    return PoolView(
+        n=len(pool), pool={"log_probs": pool}, n_classes=c, target={"log_probs": target}, max_bytes=max_bytes
+    )
 
 
 def select(pool: Tensor, target: Tensor, size: int, seed: int = 0, max_bytes: int = 1 << 30) -> Selection:
@@ -187,7 +189,7 @@ def test_no_targets_or_targets_of_other_draws_are_an_error(target: dict[str, Ten
     with pytest.raises(
         StrategyError, match=rf"Expected target images with the 4 draws of the pool, got {found}; set query.target"
     ):
-        Epig().select(Views(n=10, pool={"log_probs": pool}, n_classes=3, target=target), 2, seeded(0))
+        Epig().select(PoolView(n=10, pool={"log_probs": pool}, n_classes=3, target=target), 2, seeded(0))
 
 
 def test_the_summary_is_the_prediction_of_every_draw() -> None:

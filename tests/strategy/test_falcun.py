@@ -11,7 +11,7 @@ from torch import Tensor
 
 from alframe.errors import ConfigError
 from alframe.strategy.falcun import Falcun
-from alframe.types import Prediction, Selection, Views
+from alframe.types import PoolView, Prediction, Selection
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -28,7 +28,7 @@ def summary(probs: Tensor) -> dict[str, Tensor]:
 
 
 def select(probs: Tensor, size: int, gamma: float = 10.0, generator: torch.Generator | None = None) -> Selection:
-    views = Views(n=len(probs), pool=summary(probs), n_classes=probs.shape[1])
+    views = PoolView(n=len(probs), pool=summary(probs), n_classes=probs.shape[1])
     return Falcun(gamma).select(views, size, generator or seeded(0))
 
 
@@ -190,7 +190,7 @@ def test_the_probabilities_are_the_point_networks_and_not_the_posterior_means() 
 def test_no_copy_of_the_probabilities_is_made() -> None:
     pool = summary(probabilities(2000, 100))
     with LargestTensor() as largest:
-        Falcun().select(Views(n=2000, pool=pool, n_classes=100), 20, seeded(0))
+        Falcun().select(PoolView(n=2000, pool=pool, n_classes=100), 20, seeded(0))
     assert largest.nbytes <= 8 * 2000
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from alframe.errors import ConfigError, StrategyError
 from alframe.strategy.badge import Badge
 from alframe.strategy.lcmd import Lcmd
-from alframe.types import Prediction, Selection, Summary, Views
+from alframe.types import PoolView, Prediction, Selection, Summary
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -52,7 +52,7 @@ def naive_lcmd(pool: Tensor, labeled: Tensor, size: int) -> tuple[list[int], lis
 def select(
     pool: Summary, labeled: Summary | None, size: int, *, seed: int = 0, max_bytes: int = 1 << 30, **options: int
 ) -> Selection:
-    views = Views(n=len(pool["features"]), pool=pool, n_classes=4, labeled=labeled, max_bytes=max_bytes)
+    views = PoolView(n=len(pool["features"]), pool=pool, n_classes=4, labeled=labeled, max_bytes=max_bytes)
     return Lcmd(**options).select(views, size, seeded(seed))
 
 

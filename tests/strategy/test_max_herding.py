@@ -7,7 +7,7 @@ from torch.nn.functional import normalize
 
 from alframe.errors import ConfigError
 from alframe.strategy.max_herding import MaxHerding
-from alframe.types import Prediction, Selection, Views
+from alframe.types import PoolView, Prediction, Selection
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -37,7 +37,7 @@ def assert_naive(selection: Selection, pool: Tensor, labeled: Tensor, radius: fl
 
 def select(pool: Tensor, labeled: Tensor, size: int, seed: int = 0, max_bytes: int = 1 << 30, **options) -> Selection:
     strategy = MaxHerding(**options)
-    views = Views(
+    views = PoolView(
         n=len(pool),
         pool=summary(strategy, pool),
         n_classes=3,

@@ -14,9 +14,9 @@ from alframe.config import composer
 from alframe.dataset.augment import Augmentation
 from alframe.errors import ConfigError
 from alframe.experiment import check_parts
-from alframe.learner import Learner
-from alframe.query import query
-from alframe.trainer.trainer import Examples
+from alframe.learner import Learner, Sets
+from alframe.query import TargetSet, query
+from alframe.types import Examples, Labelled
 
 STRATEGIES = [leaf.stem for leaf in leaves("strategy") if leaf.stem != "custom"]
 POSTERIORS = [leaf.stem for leaf in leaves("uncertainty")]
@@ -38,7 +38,7 @@ with composer() as compose:
 def fitted(posterior: str) -> Learner:
     """Three classes, a network of a few weights, a temperature on top."""
     data = replace(tiny_data(120, 30, n_classes=3), augment=Augmentation(crop=1))
-    learner = Learner(data, TinyNetwork, tiny_trainer(), UNCERTAINTIES[posterior], seed=0, device=torch.device("cpu"))
+    learner = Learner(Sets(data), TinyNetwork, tiny_trainer(), UNCERTAINTIES[posterior])
     learner.fit(examples(0, N_LABELED, data), examples(N_LABELED, N_LABELED + N_VALIDATION, data), round=0)
     return learner
 
@@ -65,9 +65,8 @@ def test_any_strategy_asks_any_posterior(strategy: str, posterior: str) -> None:
             rows,
             SIZE,
             torch.Generator().manual_seed(0),
-            training=examples(0, N_LABELED, data),
-            validation=examples(N_LABELED, N_LABELED + N_VALIDATION, data),
-            target_size=20,
+            Labelled(examples(0, N_LABELED, data), examples(N_LABELED, N_LABELED + N_VALIDATION, data)),
+            TargetSet(size=20),
         )
         for _ in range(2)
     ]

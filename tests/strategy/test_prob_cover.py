@@ -9,7 +9,7 @@ from alframe.engine import coverage
 from alframe.engine.coverage import pure_radius
 from alframe.errors import ConfigError
 from alframe.strategy.prob_cover import ProbCover
-from alframe.types import Prediction, Selection, Views
+from alframe.types import PoolView, Prediction, Selection
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -46,7 +46,7 @@ def assert_naive(selection: Selection, pool: Tensor, labeled: Tensor, radius: fl
 
 def select(pool: Tensor, labeled: Tensor, size: int, seed: int = 0, max_bytes: int = 1 << 30, **options) -> Selection:
     strategy = ProbCover(**{"normalize": False, **options})
-    views = Views(
+    views = PoolView(
         n=len(pool),
         pool=summary(strategy, pool),
         n_classes=6,

@@ -4,11 +4,11 @@ import torch
 from scipy.stats import chisquare
 
 from alframe.strategy.random import Random
-from alframe.types import Views
+from alframe.types import PoolView
 
 
 def pick(n: int, size: int, generator: torch.Generator) -> list[int]:
-    return Random().select(Views(n=n, pool={}, n_classes=2), size, generator).positions.tolist()
+    return Random().select(PoolView(n=n, pool={}, n_classes=2), size, generator).positions.tolist()
 
 
 def test_every_image_is_as_likely_as_any_other() -> None:
@@ -29,11 +29,11 @@ def test_nothing_is_picked_twice() -> None:
 
 
 def test_the_pool_is_not_read() -> None:
-    assert Random.reads_pool is False
+    assert Random.needs_pool_pass is False
 
 
 def test_the_score_is_the_draw_that_decided() -> None:
-    views = Views(n=30, pool={}, n_classes=2)
+    views = PoolView(n=30, pool={}, n_classes=2)
     selection = Random().select(views, 30, torch.Generator().manual_seed(2))
     assert torch.equal(selection.scores, selection.scores.sort(descending=True).values)
     assert selection.scores.min() >= 0

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from alframe import scores
 from alframe.errors import ConfigError, StrategyError
 from alframe.strategy.stochastic import Method, Stochastic, sample
-from alframe.types import Prediction, Selection, Views
+from alframe.types import PoolView, Prediction, Selection
 
 POOL = torch.tensor([0.5, 1.8, 0.8, 0.3, 1.0])
 TRIALS = 1500
@@ -54,7 +54,7 @@ def fits(pairs: list[tuple[int, int]], w: list[float]) -> bool:
 
 def select(values: Tensor, size: int, seed: int = 0, **options: object) -> Selection:
     strategy = Stochastic(scores.margin, **options)
-    return strategy.select(Views(n=len(values), pool={"score": values}, n_classes=3), size, seeded(seed))
+    return strategy.select(PoolView(n=len(values), pool={"score": values}, n_classes=3), size, seeded(seed))
 
 
 @pytest.mark.parametrize("method", ["power", "softmax", "softrank"])
@@ -114,7 +114,7 @@ def test_it_takes_any_score_with_its_options() -> None:
     log_probs = torch.randn(40, 3, 4, generator=seeded(2)).log_softmax(dim=-1)
     strategy = Stochastic(partial(class_share, of=2), beta=1e4)
     summary = strategy.summarize(Prediction(log_probs, torch.zeros(40, 2), log_probs[:, 0]))
-    selection = strategy.select(Views(n=40, pool=summary, n_classes=4), 5, seeded(0))
+    selection = strategy.select(PoolView(n=40, pool=summary, n_classes=4), 5, seeded(0))
     assert selection.score_name == "class_share"
     assert selection.positions.tolist() == class_share(log_probs, of=2).topk(5).indices.tolist()
 

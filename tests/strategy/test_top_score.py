@@ -11,7 +11,7 @@ from torch import Tensor
 from alframe import scores
 from alframe.errors import ConfigError, StrategyError
 from alframe.strategy.top_score import TopScore, highest
-from alframe.types import Prediction, Views
+from alframe.types import PoolView, Prediction
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -24,7 +24,7 @@ def prediction(n: int = 50, k: int = 4, c: int = 5) -> Prediction:
 
 
 def select(strategy: TopScore, summary: dict[str, Tensor], size: int, seed: int = 0):
-    return strategy.select(Views(n=len(summary["score"]), pool=summary, n_classes=5), size, seeded(seed))
+    return strategy.select(PoolView(n=len(summary["score"]), pool=summary, n_classes=5), size, seeded(seed))
 
 
 def first_class(log_probs: Tensor, power: float = 1.0) -> Tensor:

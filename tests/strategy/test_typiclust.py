@@ -8,7 +8,7 @@ from alframe.engine.k_means import k_means
 from alframe.errors import ConfigError
 from alframe.strategy import typiclust
 from alframe.strategy.typiclust import TypiClust
-from alframe.types import Prediction, Selection, Views
+from alframe.types import PoolView, Prediction, Selection
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -23,7 +23,7 @@ def blobs(n: int, d: int = 6, k: int = 8, seed: int = 0) -> Tensor:
 def select(
     strategy: TypiClust, pool: Tensor, labeled: Tensor, size: int, seed: int = 0, max_bytes: int = 1 << 30
 ) -> Selection:
-    views = Views(
+    views = PoolView(
         n=len(pool),
         pool=summary(strategy, pool),
         n_classes=3,
@@ -198,7 +198,7 @@ def test_another_generator_makes_other_clusters_and_the_same_one_the_same() -> N
 
 
 def test_rounds_that_share_a_generator_do_not_repeat_its_draws(clusters: list[Tensor]) -> None:
-    views = Views(n=300, pool={"features": torch.randn(300, 4, generator=seeded(0))}, n_classes=2)
+    views = PoolView(n=300, pool={"features": torch.randn(300, 4, generator=seeded(0))}, n_classes=2)
     generator = seeded(1)
     for _ in range(2):
         TypiClust().select(views, 12, generator)

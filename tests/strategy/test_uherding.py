@@ -10,7 +10,7 @@ from torch.nn.functional import normalize
 from alframe.errors import ConfigError
 from alframe.strategy.max_herding import MaxHerding
 from alframe.strategy.uherding import UHerding, calibrated_temperature, smallest_distance
-from alframe.types import Prediction, Selection, Views
+from alframe.types import PoolView, Prediction, Selection
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -43,7 +43,7 @@ def select(pool: Tensor, pool_log_probs: Tensor, labeled: Tensor, size: int, hel
     c = pool_log_probs.shape[1]
     no_images = (torch.empty(0, pool.shape[1]), torch.empty(0, c), torch.empty(0, dtype=torch.int64))
     v_features, v_log_probs, v_labels = held_out or no_images
-    views = Views(
+    views = PoolView(
         n=len(pool),
         pool=summary(strategy, pool, pool_log_probs),
         n_classes=c,
@@ -90,7 +90,7 @@ def test_uncertainty_weighs_the_images_to_cover_and_not_the_candidates() -> None
 def test_with_nothing_labelled_it_is_max_herding() -> None:
     pool, nothing = features(150, 8), torch.empty(0, 8)
     rule = MaxHerding()
-    views = Views(n=150, pool={"features": pool}, n_classes=4, labeled={"features": nothing})
+    views = PoolView(n=150, pool={"features": pool}, n_classes=4, labeled={"features": nothing})
     expected = rule.select(views, 20, seeded())
     found = select(pool, log_probs(150, 4), nothing, 20)
     assert torch.equal(found.positions, expected.positions)
@@ -113,7 +113,7 @@ def test_certain_images_only_are_covered_as_if_uncertain() -> None:
     assert sorted(selection.positions.tolist()) == list(range(60))
     assert torch.equal(selection.scores, torch.zeros(60))
     strategy = MaxHerding(radius=smallest_distance(labeled, 1 << 30))
-    views = Views(n=60, pool={"features": pool}, n_classes=3, labeled={"features": labeled})
+    views = PoolView(n=60, pool={"features": pool}, n_classes=3, labeled={"features": labeled})
     assert selection.positions[:20].tolist() == strategy.select(views, 20, seeded(1)).positions.tolist()
 
 

@@ -25,7 +25,7 @@ def test_candidates_are_a_uniform_part_of_the_pool_without_repeats() -> None:
     counts = torch.zeros(50)
     generator = seeded(0)
     for _ in range(400):
-        drawn = Candidates(MARGIN, size=10).narrow(50, 3, generator)
+        drawn = Candidates(MARGIN, size=10).subset(50, 3, generator)
         assert len(drawn.unique()) == 10
         counts[drawn] += 1
     assert counts.min() > 45  # 80 expected, deviation 8
@@ -33,18 +33,18 @@ def test_candidates_are_a_uniform_part_of_the_pool_without_repeats() -> None:
 
 
 def test_the_same_seed_draws_the_same_candidates() -> None:
-    first = Candidates(MARGIN, size=10).narrow(50, 3, seeded(1))
-    assert torch.equal(first, Candidates(BALD, size=10).narrow(50, 3, seeded(1)))
-    assert not torch.equal(first, Candidates(MARGIN, size=10).narrow(50, 3, seeded(2)))
+    first = Candidates(MARGIN, size=10).subset(50, 3, seeded(1))
+    assert torch.equal(first, Candidates(BALD, size=10).subset(50, 3, seeded(1)))
+    assert not torch.equal(first, Candidates(MARGIN, size=10).subset(50, 3, seeded(2)))
 
 
 def test_a_small_pool_is_used_whole_and_a_large_query_gets_enough_candidates() -> None:
-    assert Candidates(MARGIN, size=50).narrow(50, 3, seeded(0)) is None
-    assert len(Candidates(MARGIN, size=10).narrow(50, 30, seeded(0))) == 30
+    assert Candidates(MARGIN, size=50).subset(50, 3, seeded(0)) is None
+    assert len(Candidates(MARGIN, size=10).subset(50, 30, seeded(0))) == 30
 
 
 def test_candidates_of_candidates_are_positions_of_the_whole_pool() -> None:
-    drawn = Candidates(Candidates(MARGIN, size=5), size=20).narrow(1000, 3, seeded(0))
+    drawn = Candidates(Candidates(MARGIN, size=5), size=20).subset(1000, 3, seeded(0))
     assert len(drawn) == 5
     assert drawn.max() > 20
 
@@ -52,7 +52,7 @@ def test_candidates_of_candidates_are_positions_of_the_whole_pool() -> None:
 def test_wrappers_declare_what_their_parts_need() -> None:
     assert Candidates(CoreSet()).needs == {"labeled"}
     assert Candidates(BALD).min_draws == 2
-    assert not Candidates(Random()).reads_pool
+    assert not Candidates(Random()).needs_pool_pass
     both = Switch(CoreSet(), BALD, rounds=1)
     assert (both.needs, both.min_draws) == ({"labeled"}, 2)
     assert MARGIN.needs == frozenset()
@@ -75,8 +75,8 @@ def test_switches_nest() -> None:
 
 def test_candidates_inside_a_switch_narrow_only_in_their_rounds() -> None:
     switch = Switch(Candidates(MARGIN, size=10), MARGIN, rounds=1)
-    assert len(switch.at(0, 0).narrow(50, 3, seeded(0))) == 10
-    assert switch.at(1, 0).narrow(50, 3, seeded(0)) is None
+    assert len(switch.at(0, 0).subset(50, 3, seeded(0))) == 10
+    assert switch.at(1, 0).subset(50, 3, seeded(0)) is None
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ from alframe.errors import TrainingError
 from alframe.pixels import Normalizer, Pixels
 from alframe.rng import generator, scoped
 from alframe.trainer.together import Together
-from alframe.trainer.trainer import Examples
+from alframe.trainer.trainer import Lesson
+from alframe.types import Examples
 
 CPU = torch.device("cpu")
 MEMBERS = 3
@@ -28,13 +29,9 @@ def streams():
 @pytest.fixture
 def data(make_images):
     images = make_images(60, 0)
-    return images, {
-        "pixels": Pixels(images.pixels, CPU, 1 << 30),
-        "examples": Examples(torch.arange(40), torch.from_numpy(images.labels)[:40]),
-        "n_classes": images.n_classes,
-        "prepare": Normalizer(images.pixels, CPU),
-        "augment": Augmentation(crop=1),
-    }
+    examples = Examples(torch.arange(40), torch.from_numpy(images.labels)[:40])
+    pixels, prepare = Pixels(images.pixels, CPU, 1 << 30), Normalizer(images.pixels, CPU)
+    return images, Lesson(pixels, examples, images.n_classes, prepare, Augmentation(crop=1))
 
 
 @pytest.mark.parametrize(
@@ -50,11 +47,11 @@ def data(make_images):
     ids=str,
 )
 def test_members_come_out_as_if_trained_one_after_another(data, make_trainer, tiny_network, options):
-    images, rest = data
+    images, lesson = data
     trainer = make_trainer(**options)
     alone, together = networks(tiny_network, images, dropout=0.0), networks(tiny_network, images, dropout=0.0)
-    expected = [trainer.fit(network, stream=stream, **rest) for network, stream in zip(alone, streams(), strict=True)]
-    reports = trainer.fit_together(together, streams=streams(), **rest)
+    expected = [trainer.fit(network, lesson, stream) for network, stream in zip(alone, streams(), strict=True)]
+    reports = trainer.fit_together(together, lesson, streams())
     assert [report.steps for report in reports] == [report.steps for report in expected]
     for one, other, report, wanted in zip(together, alone, reports, expected, strict=True):
         assert report.loss == pytest.approx(wanted.loss, rel=1e-3)
@@ -97,6 +94,6 @@ def test_a_network_that_vmap_cannot_batch_is_told_with_the_way_out(data, make_tr
         def embed(self, x):
             return super().embed(x) * (2.0 if x.mean().item() > 0 else 1.0)
 
-    images, rest = data
+    images, lesson = data
     with pytest.raises(TrainingError, match=r"Expected a network that torch.vmap .*uncertainty.method=one_by_one"):
-        make_trainer().fit_together(networks(Reads, images), streams=streams(), **rest)
+        make_trainer().fit_together(networks(Reads, images), lesson, streams())

@@ -9,7 +9,8 @@ from torch import nn
 from alframe.errors import ConfigError, TrainingError
 from alframe.pixels import Normalizer, Pixels
 from alframe.rng import generator, scoped
-from alframe.trainer.trainer import Examples
+from alframe.trainer.trainer import Cycles, Lesson
+from alframe.types import Examples
 
 CPU = torch.device("cpu")
 
@@ -25,15 +26,10 @@ class Problem:
         pixels = Pixels(self.images.pixels, CPU, options.pop("resident_bytes", 1 << 30))
         with scoped(generator(0, 0, "init")):
             model = network(self.images.shape, self.images.n_classes)
-        report = trainer.fit(
-            model,
-            pixels,
-            self.examples(0, self.n),
-            n_classes=self.images.n_classes,
-            prepare=Normalizer(self.images.pixels, CPU),
-            stream=lambda purpose: generator(0, 0, purpose),
-            **options,
-        )
+        cycles = options.pop("cycles", None)
+        prepare = Normalizer(self.images.pixels, CPU)
+        lesson = Lesson(pixels, self.examples(0, self.n), self.images.n_classes, prepare, **options)
+        report = trainer.fit(model, lesson, lambda purpose: generator(0, 0, purpose), cycles)
         return model, report
 
     def examples(self, start, stop):
@@ -245,7 +241,7 @@ def test_values_out_of_range_are_refused(make_trainer, options):
 def test_cycles_start_the_schedule_again_within_the_same_steps(problem, make_trainer, tiny_network):
     trainer = make_trainer(min_steps=20, epochs=0, warmup=0.0)
     ends = []
-    _, report = problem.fit(trainer, tiny_network, cycles=3, at_cycle_end=lambda: ends.append(1))
+    _, report = problem.fit(trainer, tiny_network, cycles=Cycles(3, lambda: ends.append(1)))
     assert (report.steps, len(ends)) == (20, 3)
     factors = [trainer._lr_factor(step, 20, cycles=3) for step in range(20)]
     assert [step for step, factor in enumerate(factors) if factor == 1.0] == [0, 7, 14]
@@ -254,9 +250,7 @@ def test_cycles_start_the_schedule_again_within_the_same_steps(problem, make_tra
 
 def test_there_are_at_least_as_many_steps_as_cycles(problem, make_trainer, tiny_network):
     ends = []
-    _, report = problem.fit(
-        make_trainer(min_steps=2, epochs=0), tiny_network, cycles=5, at_cycle_end=lambda: ends.append(1)
-    )
+    _, report = problem.fit(make_trainer(min_steps=2, epochs=0), tiny_network, cycles=Cycles(5, lambda: ends.append(1)))
     assert (report.steps, len(ends)) == (5, 5)
 
 

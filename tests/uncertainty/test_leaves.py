@@ -10,12 +10,11 @@ from tests_support import leaves
 
 from alframe.dataset.augment import Augmentation
 from alframe.images import Data, ImageSet
-from alframe.learner import POOL, Learner
+from alframe.learner import POOL, Learner, Resources, Sets
 from alframe.model.bayesian_mnist_cnn import BayesianMNISTCNN
 from alframe.model.frozen import FeatureHead
 from alframe.model.small_cnn import SmallCNN
-from alframe.trainer.trainer import Examples
-from alframe.types import Prediction
+from alframe.types import Examples, Prediction
 from alframe.uncertainty.tempered import restore
 
 LEAVES = leaves("uncertainty")
@@ -51,18 +50,16 @@ def feature_set(n: int, seed: int) -> ImageSet:
 def learner_for(uncertainty, network, make_trainer, labelled: int = 30, seed: int = 0) -> Learner:
     sets = feature_set if network is FeatureHead else image_set
     data = Data("noise", sets(60, 0), sets(10, 1), Augmentation(crop=2) if sets is image_set else None)
-    views = None
+    augmented = {}
     if sets is feature_set:
-        views = {name: [sets(60, 2 + j) for j in range(uncertainty.n_views)] for name in ("pool", "test")}
+        augmented = {name: [sets(60, 2 + j) for j in range(uncertainty.n_views)] for name in ("pool", "test")}
     learner = Learner(
-        data,
+        Sets(data, augmented=augmented),
         network,
         make_trainer(min_steps=4, epochs=0),
         uncertainty,
         seed=seed,
-        device=torch.device("cpu"),
-        batch_size=5,
-        views=views,
+        resources=Resources(batch_size=5),
     )
     labels = torch.from_numpy(data.pool.labels)
     learner.fit(

@@ -9,23 +9,32 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from PIL.Image import Image
 
+from alframe.annotator.base import Job
 from alframe.annotator.label_studio.connection import Connection
 from alframe.annotator.label_studio.interface import meaning, prelabel
-from alframe.annotator.label_studio.project import LONGEST_TITLE, MODEL, Project, Task, open_project, stored_project
-from alframe.annotator.people import People, original
+from alframe.annotator.label_studio.project import (
+    LONGEST_TITLE,
+    MODEL,
+    PLACE,
+    Project,
+    Task,
+    open_project,
+    stored_project,
+)
+from alframe.annotator.people import AsksPeople, People
 from alframe.annotator.words import Meaning
-from alframe.consensus import CHECKS, vote
 from alframe.console import LiveCount
-from alframe.contact_sheet import rgb
 from alframe.errors import DataError, Waiting, expect
-from alframe.images import Data
+from alframe.images import rgb
+from alframe.labels.consensus import CHECKS, vote
+from alframe.record.files import read_json, write_atomically
+from alframe.record.layout import Layout
 from alframe.rng import generator
-from alframe.storage import read_json, write_atomically
 from alframe.types import Answer, Question
 
 if TYPE_CHECKING:  # it needs httpx
@@ -45,87 +54,78 @@ class Given:
     seconds: float
 
 
-class LabelStudio(People):
+@dataclass(frozen=True, kw_only=True)
+class LabelStudio(AsksPeople):
     """A project on the Label Studio server at `url`, called `project` (else by the run's folder); a task an image, a key a class.
 
     The token is read from the environment variable LABEL_STUDIO_API_KEY. Whoever has an account may answer, `per_image` people each
     image, under their e-mail address. `check_rate` in [0, 1]: images with a known answer hidden among each 1 of a round; answered by
     someone who has labelled the image before it is a repeat, by another it is gold. With `show_prediction` the page shows what the
-    model thinks and has its class chosen already; without, people are not led by it. `wait`: ask the server every `poll_s` seconds
-    until the round is complete; else end, and the same command goes on. The rest is told in `People`.
-
-    What is on the server is always looked for before anything is made, so that a kill at any instant, here or there, makes no
-    doubles. An answer is in the ledger as soon as it is seen. Until its round is complete it may be changed: both stay in the ledger,
-    and the last counts. After that a change is told and not taken over.
+    model thinks and has its class chosen already. `wait`: ask the server every `poll_s` seconds until the round is complete; else
+    end, and re-running the same command resumes. The rest is described in `AsksPeople`.
     """
 
-    def __init__(
-        self,
-        *,
-        classes: tuple[str, ...],
-        seed: int,
-        folder: Path | None = None,
-        ledger: list[dict[str, Any]] | None = None,
-        data: Data | None = None,
-        new_classes: list[str] | None = None,
-        url: str = "http://localhost:8080",
-        project: str | None = None,
-        per_image: int = 1,
-        aggregate: Literal["majority", "dawid_skene"] = "majority",
-        unsure: Literal["again", "soft"] = "again",
-        ask_again: int = 1,
-        quorum: float = 1.0,
-        check_rate: float = 0.0,
-        show_prediction: bool = True,
-        wait: bool = True,
-        poll_s: float = 5.0,
-    ) -> None:
+    url: str = "http://localhost:8080"
+    project: str | None = None
+    check_rate: float = 0.0
+    wait: bool = True
+    poll_s: float = 5.0
+
+    place: ClassVar[str] = PLACE
+    not_in_identity: ClassVar[frozenset[str]] = frozenset({"url", "project", "wait", "poll_s"})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         expect(
-            per_image >= 1, f"Expected annotator.per_image >= 1, got {per_image}; 2 has two people label each image."
-        )
-        expect(
-            0 <= check_rate <= 1,
-            f"Expected annotator.check_rate in [0, 1], got {check_rate}; 0.1 adds one for each ten images.",
-        )
-        super().__init__(
-            classes=classes,
-            seed=seed,
-            folder=folder or Path(),
-            ledger=[] if ledger is None else ledger,
-            new_classes=new_classes or [],
-            people=None,
-            per_image=per_image,
-            aggregate=aggregate,
-            ask_again=ask_again,
-            quorum=quorum,
-            gold_rate=check_rate,
-            repeat_rate=0.0,
-            unsure=unsure,
+            0 <= self.check_rate <= 1,
+            f"Expected annotator.check_rate in [0, 1], got {self.check_rate}; 0.1 adds one for each ten images.",
         )
         expect(
             importlib.util.find_spec("httpx") is not None,
             "Expected the package httpx for annotator=label_studio, got none; pip install 'alframe[label-studio]'.",
         )
         expect(
-            url.startswith(("http://", "https://")) and "@" not in url,
-            f"Expected annotator.url as http://HOST:PORT, without a name and a password, got '{url.rsplit('@', 1)[-1]}'.",
+            self.url.startswith(("http://", "https://")) and "@" not in self.url,
+            f"Expected annotator.url as http://HOST:PORT, without a name and a password, got '{self.url.rsplit('@', 1)[-1]}'.",
         )
         expect(
-            project is None or 3 <= len(project) <= 50,
-            f"Expected annotator.project of 3 to 50 characters, as Label Studio has it, got '{project}'.",
+            self.project is None or 3 <= len(self.project) <= 50,
+            f"Expected annotator.project of 3 to 50 characters, as Label Studio has it, got '{self.project}'.",
         )
+        expect(self.poll_s > 0, f"Expected annotator.poll_s above 0, got {self.poll_s}; 5 asks every five seconds.")
+
+    def check_rates(self) -> Mapping[str, float]:
+        return {"gold": self.check_rate, "repeat": 0.0}
+
+    def desk(self, job: Job) -> "ProjectDesk":
+        return ProjectDesk(self, job)
+
+    def has_answers(self, folder: Path) -> bool:
+        """Answers may lie on a server that is not asked here, once there is a project."""
+        is_used = Layout(folder).place(self.place).is_dir()
+        return stored_project(folder) is not None or (is_used and super().has_answers(folder))
+
+
+class ProjectDesk(People):
+    """The project of a run with annotator=label_studio.
+
+    What is on the server is always looked for before anything is made, so that a kill at any instant, here or there, makes no
+    doubles. An answer is in the ledger as soon as it is seen. Until its round is complete it may be changed: both stay in the ledger,
+    and the last counts. After that a change is reported and not taken over.
+    """
+
+    def __init__(self, options: LabelStudio, job: Job) -> None:
+        super().__init__(options, job)
         expect(
             not any(name.startswith("$") for name in self.classes),
             "Expected classes that do not begin with '$', which means a variable to Label Studio, got one; rename it.",
         )
-        expect(poll_s > 0, f"Expected annotator.poll_s above 0, got {poll_s}; 5 asks every five seconds.")
-        self.url, self.title, self.data = url.rstrip("/"), project or title_of(self.folder), data
-        self.show_prediction, self.wait, self.poll_s = show_prediction, wait, poll_s
-        self.place = self.folder / "label_studio"
+        self.url, self.title = options.url.rstrip("/"), options.project or title_of(self.folder)
+        self.wait, self.poll_s = options.wait, options.poll_s
         self._names: dict[int | None, str] = {}
         self._told: set[str] = set()
         self._count = LiveCount()
-        self._server = Connection(self.url, self._open, self._count.say, patient=wait)
+        self._server = Connection(self.url, self._open, self._count.say, patient=self.wait)
 
     def annotate(self, questions: Sequence[Question]) -> Iterator[Answer]:
         """The answers that people have given on the server, and with `wait` those that they give from now on.
@@ -236,11 +236,14 @@ class LabelStudio(People):
     def _picture(self, question: Question) -> tuple[str, Callable[[], bytes]]:
         """The name and content of what is shown: the dataset's own file if browsers know its kind, else a PNG of the decoded image."""
         assert self.data is not None, "only a run asks"
-        file = original(self.data, question.index)
+        file = self.data.original(question.index)
         if file is not None and file.suffix.lower() in SHOWN_BY_BROWSERS:
             return f"{question.id}{file.suffix.lower()}", file.read_bytes
         pixels = self.data.pool.pixels[question.index]
-        expect(pixels.ndim == 3, "Expected images for annotator=label_studio, got features, which nobody can look at.")
+        expect(
+            self.data.has_pictures,
+            "Expected images for annotator=label_studio, got features, which nobody can look at.",
+        )
         return f"{question.id}.png", lambda: _png(rgb(pixels))
 
     def _shown(self, questions: Sequence[Question]) -> list[Question]:
@@ -260,7 +263,7 @@ class LabelStudio(People):
         if self._checks_file(round).exists() or not any(self.rates.values()):
             return
         asked = {question.id for question in questions}
-        drawn = self.checks(questions, self.name, len(questions), with_prediction=self.show_prediction)
+        drawn = self.checks(questions, self.anyone, len(questions))
         stream = generator(self.seed, round, "annotator/order")
         stored = [
             [vars(check), expected, int(torch.randint(len(questions) + 1, (1,), generator=stream))]

@@ -6,8 +6,8 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
 from alframe.annotator.words import NEW, Meaning, meaning_of
-from alframe.consensus import SKIP, UNSURE, same_name
 from alframe.errors import DataError
+from alframe.labels.consensus import SKIP, UNSURE, same_name
 
 BAD, NEW_CLASS = "bad image", "new class"
 WORDS = {UNSURE: "q", BAD: "x", NEW_CLASS: "n"}

@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Any
 from alframe.annotator.label_studio.failures import Gone
 from alframe.annotator.label_studio.interface import interface, offered, words
 from alframe.errors import ConfigError, DataError
-from alframe.storage import read_json, write_atomically
+from alframe.record.files import read_json, write_atomically
+from alframe.record.layout import Layout
 
 if TYPE_CHECKING:  # it needs httpx
     from alframe.annotator.label_studio.client import Client
 
 MODEL = "alframe"
 """The name under which predictions are shown; one for all rounds, since a project shows those of one model."""
+PLACE = "label_studio"
+"""The subfolder of a run."""
 LONGEST_TITLE = 50
 UPLOAD_FILES, UPLOAD_BYTES = 25, 16 << 20  # of one request
 
@@ -128,7 +131,7 @@ def open_project(
     The mark is stored before anything is made, the number after, so that a kill in between loses neither. Raises
     `ConfigError` where the project is gone, there are two, or its labelling interface lacks a class.
     """
-    path = folder / "label_studio" / "project.json"
+    path = _file(folder)
     known = read_json(path, ("mark",))
     if known is None:
         known = {"mark": f"alframe-run-{uuid.uuid4().hex[:16]}"}
@@ -141,7 +144,7 @@ def open_project(
     if not ours and "project" in known:
         raise ConfigError(
             f"Expected this run's project {known['project']} on {client.url}, got none: it was deleted, or this is another server. The "
-            f"answers seen so far are in {folder / 'ledger.jsonl'}; give the project back, or delete {path} to have it made again."
+            f"answers seen so far are in {Layout(folder).ledger}; give the project back, or delete {path} to have it made again."
         )
     if len(ours) > 1:
         numbers = " and ".join(str(p["id"]) for p in ours)
@@ -202,7 +205,11 @@ def _mend_interface(
     return wanted
 
 
+def _file(folder: Path) -> Path:
+    return Layout(folder).place(PLACE) / "project.json"
+
+
 def stored_project(folder: Path) -> str | None:
     """Where the run's project was when it was last seen."""
-    known = read_json(folder / "label_studio" / "project.json", ("mark",)) or {}
+    known = read_json(_file(folder), ("mark",)) or {}
     return f"{known['url']}/projects/{known['project']}" if "project" in known else None

@@ -1,9 +1,10 @@
 """What a shift is: one method. A new one is a file with a class like this, and a YAML in configs/shift."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar
 
 import numpy as np
 
@@ -11,22 +12,22 @@ from alframe.dataset.base import Dataset
 from alframe.dataset.cache import IN_MEMORY_BYTES, Allocate, cached
 from alframe.errors import expect
 from alframe.images import Data, ImageSet
+from alframe.part import Part
 
 
-@runtime_checkable
-class Shift(Protocol):
+class Shift(Part, ABC):
     """Another pool made of a dataset's. It depends on the pool and the constructor's arguments alone, never on the run's seed."""
 
     title: ClassVar[str]
     """What is added to the dataset's name: 'mnist with duplicates'."""
 
+    @abstractmethod
     def pool(self, pool: ImageSet, cache: Path) -> ImageSet:
         """The pool in the same shape and with the same classes."""
-        ...
 
 
 @dataclass(frozen=True)
-class Shifted:
+class Shifted(Dataset):
     """A dataset whose pool a shift has been through."""
 
     dataset: Dataset
@@ -39,7 +40,7 @@ class Shifted:
         return replace(data, name=f"{data.name} with {self.shift.title}", pool=self.shift.pool(data.pool, cache))
 
 
-def held(
+def filled_pixels(
     shape: tuple[int, ...], fill: Callable[[np.ndarray], None], like: ImageSet, key: dict[str, object], cache: Path
 ) -> np.ndarray:
     """Pixels of `shape` (uint8) that `fill` writes: in memory up to 1 GiB, beyond that in a cache folder of their own, mapped.

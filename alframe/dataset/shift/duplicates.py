@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from alframe.dataset.shift.base import held
+from alframe.dataset.shift.base import Shift, filled_pixels
 from alframe.errors import expect
 from alframe.images import ImageSet, rows_at_once
 from alframe.pixels import moments
@@ -14,7 +14,7 @@ from alframe.rng import derive_seed
 
 
 @dataclass(frozen=True)
-class Duplicates:
+class Duplicates(Shift):
     """The pool `copies` times, one after another: image i has its copies at i + n, i + 2 n, ...
 
     Gaussian noise is added to every copy, the first one too, drawn once: `noise` is its deviation in deviations of the pool's
@@ -57,7 +57,7 @@ class Duplicates:
                     pixels[copy * n + start : copy * n + start + len(rows)] = rows
 
         return ImageSet(
-            held((self.copies * n, *pool.shape), fill, pool, {"duplicates": key}, cache),
+            filled_pixels((self.copies * n, *pool.shape), fill, pool, {"duplicates": key}, cache),
             np.tile(pool.labels, self.copies),
             pool.classes,
             None if pool.groups is None else np.tile(pool.groups, self.copies),

@@ -9,13 +9,14 @@ import torch
 from jaxtyping import Float, Int
 
 from alframe.dataset.cache import part
+from alframe.dataset.shift.base import Shift
 from alframe.errors import ConfigError, did_you_mean, expect
 from alframe.images import ImageSet
 from alframe.rng import generator
 
 
 @dataclass(frozen=True)
-class Imbalance:
+class Imbalance(Shift):
     """Class c of C keeps f_c times as many images as the first: f_c = ratio^(-c / (C - 1)), or a step from 1 to 1 / ratio.
 
     The order is that of the classes; of an odd number the larger part is frequent in a step. As many images are kept as the
@@ -52,7 +53,7 @@ class Imbalance:
 
 
 @dataclass(frozen=True)
-class RareClass:
+class RareClass(Shift):
     """The class `name` makes up `share` of the pool; the others keep their proportions. As many images stay as that allows.
 
     `name` null is the last class: the defective one where there are two. Raises ConfigError for a share outside (0, 1), a class

@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from alframe.dataset.base import Dataset
-from alframe.dataset.shift.base import held
+from alframe.dataset.shift.base import Shift, filled_pixels
 from alframe.errors import ConfigError, expect
 from alframe.images import NO_CLASS, ImageSet, rows_at_once
 from alframe.rng import generator
@@ -20,7 +20,7 @@ LUMA = (0.299, 0.587, 0.114)  # of red, green and blue, ITU-R BT.601, as Pillow 
 
 
 @dataclass(frozen=True)
-class OutOfDistribution:
+class OutOfDistribution(Shift):
     """Images from the pool of `source` are put after the pool's own, so many that they are `share` of all.
 
     They are drawn at random, stretched to the pool's shape (bilinear, antialiased), grey made of colours or the other way round.
@@ -63,7 +63,7 @@ class OutOfDistribution:
                     pixels[at + start : at + start + len(block)] = in_shape(block, pool.shape).numpy()
 
         return ImageSet(
-            held((n + n_others, *pool.shape), fill, pool, {"out_of_distribution": key}, cache),
+            filled_pixels((n + n_others, *pool.shape), fill, pool, {"out_of_distribution": key}, cache),
             np.concatenate([pool.labels, np.full(n_others, NO_CLASS)]),
             pool.classes,
             None

@@ -4,31 +4,32 @@ import json
 import re
 import signal
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 
 import httpx
 import numpy as np
 import pytest
-import torch
 from conftest import tiny_data, tiny_experiment
 from label_studio_server import Gate, Person, Server, free_port
 from tests_support import die, die_after_half_a_line, in_a_process, on_call
 
-from alframe.annotator.base import make_annotator
+from alframe.annotator.base import Job
+from alframe.annotator.cli import main as queue_command
 from alframe.annotator.label_studio import LabelStudio, client
 from alframe.annotator.label_studio import project as on_server
 from alframe.annotator.oracle import Oracle
 from alframe.budget import Budget
-from alframe.consensus import Rules
 from alframe.errors import ConfigError, PoolError, Waiting
-from alframe.loop import ask, run
-from alframe.pool import Ledger, Pool
-from alframe.queue_cli import main as queue_command
-from alframe.record import Record
+from alframe.labels.consensus import Rules
+from alframe.labels.ledger import Ledger
+from alframe.labels.pool import Pool
+from alframe.labels.tally import accuracy
+from alframe.loop import run
+from alframe.record.record import Record
 from alframe.scores import entropy
+from alframe.session import ask
 from alframe.strategy.top_score import TopScore
-from alframe.tally import accuracy
 from alframe.types import Question
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
@@ -72,10 +73,8 @@ class Desk:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.ledger = Ledger(self.folder / "ledger.jsonl")
         options = {"url": url, "wait": False, "poll_s": 0.2, **options}
-        known = {"classes": self.data.pool.classes, "seed": 0, "data": self.data}
-        self.annotator = make_annotator(
-            partial(LabelStudio, **options), folder=self.folder, ledger=self.ledger.lines, **known
-        )
+        classes = self.data.pool.classes
+        self.annotator = LabelStudio(**options).desk(Job(classes, 0, self.folder, self.ledger.lines, self.data))
         rules = self.annotator.rules
         self.pool = Pool(self.data.pool.ids, self.ledger, len(rules.classes), rules=rules)
 
@@ -84,10 +83,10 @@ class Desk:
         ids = self.data.pool.ids
         questions = [Question(ids[i], i, "query", round, rank) for rank, i in enumerate(indices)]
         if done:
-            ask(self.annotator, self.pool, questions)
+            ask(self.annotator.annotate, self.pool, questions)
         else:
             with pytest.raises(Waiting):
-                ask(self.annotator, self.pool, questions)
+                ask(self.annotator.annotate, self.pool, questions)
 
     @property
     def project(self):
@@ -526,24 +525,17 @@ def test_tasks_that_others_made_are_passed_over(desk, chief, team):
 
 
 def experiment(budget=BUDGET, **options):
-    annotator = partial(LabelStudio, **{"poll_s": 0.2, **options}) if options else Oracle
+    annotator = LabelStudio(**{"poll_s": 0.2, **options}) if options else Oracle()
     return tiny_experiment(strategy=TopScore(score=entropy), annotator=annotator, budget=budget)
 
 
 def go(experiment, folder):
     """One launch; True when the run is finished, False when it waits for people."""
-    options = getattr(experiment.annotator, "keywords", {})
-    node = {"_target_": "alframe.annotator.label_studio.LabelStudio", **options}
-    record = Record(folder, {"seed": experiment.seed, "annotator": node}, tensorboard=False)
-    pool = experiment.data.pool
-    known = {"classes": list(pool.classes), "data_hash": experiment.data.content_hash, "n_pool": len(pool)}
-    try:
-        record.begin(known, torch.device("cpu"))
-        run(experiment, record)
-    except Waiting:
-        return False
-    finally:
-        record.close()
+    with closing(Record(folder, experiment.describe(), experiment.declared, tensorboard=False)) as record:
+        try:
+            run(experiment, record)
+        except Waiting:
+            return False
     return True
 
 

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from alframe.annotator.base import Job
 from alframe.annotator.label_studio import LabelStudio
 from alframe.annotator.label_studio.annotator import title_of
 from alframe.config import load
 from alframe.errors import ConfigError, RunFolderError
-from alframe.record import Record
+from alframe.part import declared
+from alframe.record.record import Record
 
 
 @pytest.mark.parametrize(
@@ -25,12 +27,13 @@ from alframe.record import Record
     ids=str,
 )
 def test_impossible_options_are_refused(options, told):
+    job = Job(options.get("classes", ("good", "bad")))
     with pytest.raises(ConfigError, match=told):
-        LabelStudio(**{"classes": ("good", "bad"), "seed": 0, **options})
+        LabelStudio(**{key: value for key, value in options.items() if key != "classes"}).desk(job)
 
 
 def test_as_many_people_as_wanted_may_label_an_image():
-    assert LabelStudio(classes=("good", "bad"), seed=0, per_image=5).rules.per_image == 5
+    assert LabelStudio(per_image=5).rules(("good", "bad")).per_image == 5
 
 
 @pytest.mark.parametrize(
@@ -69,9 +72,10 @@ def test_a_run_with_a_project_is_not_overwritten(tmp_path):
     path = tmp_path / "label_studio" / "project.json"
     path.parent.mkdir()
     path.write_text('{"mark": "alframe-run-1"}')
-    Record(tmp_path, {"seed": 0}, overwrite=True, tensorboard=False).close()
+    known = declared({}, has_answers=LabelStudio().has_answers)
+    Record(tmp_path, {"seed": 0}, known, overwrite=True, tensorboard=False).close()
     path.parent.mkdir()
     path.write_text('{"mark": "alframe-run-1", "project": 3, "url": "http://localhost:8080"}')
-    with pytest.raises(RunFolderError, match="a project in Label Studio, where some may be"):
-        Record(tmp_path, {"seed": 0}, overwrite=True, tensorboard=False)
+    with pytest.raises(RunFolderError, match="a place where some may be"):
+        Record(tmp_path, {"seed": 0}, known, overwrite=True, tensorboard=False)
     assert path.is_file()

@@ -11,6 +11,7 @@ from tests_support import leaves
 
 from alframe.config import load
 from alframe.config.schema import composer
+from alframe.dataset.base import Dataset
 from alframe.dataset.shift import Shift, Shifted
 from alframe.images import NO_CLASS, Data, ImageSet
 
@@ -26,7 +27,7 @@ def images(n: int, seed: int, channels: int = 1) -> ImageSet:
     return ImageSet(pixels, labels, ("good", "odd", "bad"), labels * 2 + np.arange(n) // 3 % 2, names)
 
 
-class Source:
+class Source(Dataset):
     """A dataset in memory."""
 
     def __init__(self, n: int = N, seed: int = 0, channels: int = 1) -> None:

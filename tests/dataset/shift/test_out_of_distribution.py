@@ -5,20 +5,22 @@ import pytest
 import torch
 from PIL import Image
 
+from alframe.annotator.base import Job
 from alframe.annotator.noisy import Noisy
 from alframe.annotator.oracle import Oracle
 from alframe.budget import Budget, draw_initial
+from alframe.dataset.base import Dataset
 from alframe.dataset.shift import Shifted
 from alframe.dataset.shift.out_of_distribution import OutOfDistribution, in_shape
 from alframe.errors import ConfigError, PoolError
 from alframe.images import NO_CLASS, Data
 from alframe.loop import run
-from alframe.record import Record
+from alframe.record.record import Record
 from alframe.rng import generator
 from alframe.types import Question
 
 
-class Held:
+class Held(Dataset):
     def __init__(self, data: Data) -> None:
         self.data = data
 
@@ -56,9 +58,10 @@ def test_images_are_put_in_the_shape_of_the_pool_as_pillow_does():
 
 def test_annotators_give_them_no_label_and_all_others_theirs(mixed):
     questions = [Question(str(i), i, "query", 1, i) for i in range(len(mixed.pool))]
-    labels, classes = mixed.pool.labels, mixed.pool.classes
-    for annotator in (Oracle(labels=labels), Noisy(labels=labels, classes=classes, seed=0, rate=0.0)):
-        answers = [answer.label for answer in annotator.annotate(questions)]
+    labels = mixed.pool.labels
+    for annotator in (Oracle(), Noisy(rate=0.0)):
+        annotate = annotator.start(Job(mixed.pool.classes, data=mixed))
+        answers = [answer.label for answer in annotate(questions)]
         assert answers == [*labels[:60].tolist(), *[None] * 40]
 
 
@@ -81,7 +84,6 @@ def test_random_initial_sets_do_not(mixed):
 def test_a_run_buys_them_and_learns_from_the_others(mixed, make_experiment, tmp_path):
     budget = Budget(initial=30, query_size=10, rounds=3, validation=0.2)
     record = Record(tmp_path / "run", {"budget": {}}, tensorboard=True)
-    record.begin({"data_hash": mixed.content_hash}, torch.device("cpu"))
     lines = run(make_experiment(data=mixed, budget=budget), record)
     record.close()
     ledger = [json.loads(line) for line in (tmp_path / "run" / "ledger.jsonl").read_text().splitlines()]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from alframe.tally import Work, accuracy, tally
+from alframe.labels.tally import Work, accuracy, tally
 
 
 def line(who, index, label=0, kind="query", round=1, **more):

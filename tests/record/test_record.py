@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
 
 from alframe.errors import RunFolderError
-from alframe.record import Record, _hparams
-from alframe.storage import write_atomically
+from alframe.record.files import write_atomically
+from alframe.record.planned import Planned, Shown
+from alframe.record.read import read_config
+from alframe.record.record import Record, _hparams
+from alframe.types import Question
 
 CONFIG = {"strategy": {"_target_": "a.B", "beta": 1.0}, "budget": {"rounds": 3, "count_validation": True}, "seed": 0}
 DATA = {"dataset": "tiny", "classes": ["good", "bad"], "data_hash": "abc"}
@@ -21,20 +23,23 @@ def line(round, labels, stopped=None):
     return {"round": round, "labels": labels, "test/accuracy": 0.5 + round / 10, "fit_s": 1.0, "stopped": stopped}
 
 
-def stage(round):
+def planned(line):
     evaluation = {
         "confusion": [[1, 0], [0, 1]],
         "reliability": {"confidence": [0.5], "accuracy": [0.5], "count": [2]},
         "classes": ["good", "bad"],
     }
-    return {"round": round, "line": {}, "evaluation": evaluation, "questions": [], "pool_scores": None}
+    return Planned([], line, evaluation)
+
+
+SHOWN = Shown(classes=("good", "bad"))
 
 
 def test_the_folder_holds_the_config_and_where_the_run_came_from(tmp_path):
     record = Record(tmp_path / "run", CONFIG)
-    record.begin(DATA, CPU)
+    record.at_start(DATA, CPU)
     record.close()
-    assert yaml.safe_load((tmp_path / "run/config.yaml").read_text()) == CONFIG
+    assert read_config(tmp_path / "run") == CONFIG
     provenance = json.loads((tmp_path / "run/provenance.json").read_text())
     assert provenance["classes"] == ["good", "bad"]
     launch = provenance["launches"][0]
@@ -51,7 +56,7 @@ def test_another_config_is_refused_with_the_differing_keys_and_both_ways_out(tmp
         match=r"seed \(0 -> 1\), strategy.beta \(1.0 -> 2.0\); use another run.name, or .* run.overwrite=true",
     ):
         Record(tmp_path, other)
-    assert yaml.safe_load((tmp_path / "config.yaml").read_text()) == CONFIG
+    assert read_config(tmp_path) == CONFIG
 
 
 def test_a_refused_folder_is_not_left_locked(tmp_path):
@@ -63,11 +68,11 @@ def test_a_refused_folder_is_not_left_locked(tmp_path):
 
 def test_overwrite_starts_again_with_nothing_of_the_old_run(tmp_path):
     record = Record(tmp_path, CONFIG)
-    record.store_stage("initial", {"questions": []})
-    record.commit(line(0, 10), stage(0), None, [], ("good", "bad"))
+    record.store(None, Planned())
+    record.commit(planned(line(0, 10)), SHOWN)
     record.close()
     again = Record(tmp_path, {**CONFIG, "seed": 1}, overwrite=True)
-    assert (again.done, again.stage("initial")) == (0, None)
+    assert (again.done, again.planned(None)) == (0, None)
     again.close()
 
 
@@ -105,7 +110,7 @@ def test_an_overwrite_that_was_killed_halfway_is_finished_by_the_next_launch(tmp
 )
 def test_a_damaged_file_is_named_in_one_line(tmp_path, name, content):
     record = Record(tmp_path, CONFIG)
-    record.begin(DATA, CPU)
+    record.at_start(DATA, CPU)
     record.close()
     (tmp_path / name).write_text(content)
     with pytest.raises(RunFolderError, match=name):
@@ -115,21 +120,21 @@ def test_a_damaged_file_is_named_in_one_line(tmp_path, name, content):
 def open_and_read(folder):
     record = Record(folder, CONFIG)
     try:
-        record.begin(DATA, CPU)
-        record.stage("initial")
-        record.stage("round_000")
+        record.at_start(DATA, CPU)
+        record.planned(None)
+        record.planned(0)
     finally:
         record.close()
 
 
 def test_a_board_that_begins_late_gets_the_earlier_rounds(tmp_path):
     record = Record(tmp_path, CONFIG, tensorboard=False)
-    record.begin(DATA, CPU)
+    record.at_start(DATA, CPU)
     bought(record, range(10), 0)
-    record.commit(line(0, 10), stage(0), None, [], ("good", "bad"))
+    record.commit(planned(line(0, 10)), SHOWN)
     record.close()
     record = Record(tmp_path, CONFIG)
-    record.begin(DATA, CPU)
+    record.at_start(DATA, CPU)
     record.close()
     assert scalars(tmp_path) == [(10, 0.5)]
 
@@ -178,11 +183,11 @@ def test_a_folder_that_cannot_be_written_is_one_clear_error():
 
 def test_other_data_than_the_run_began_with_are_refused(tmp_path):
     record = Record(tmp_path, CONFIG, tensorboard=False)
-    record.begin(DATA, CPU)
+    record.at_start(DATA, CPU)
     record.close()
     record = Record(tmp_path, CONFIG, tensorboard=False)
     with pytest.raises(RunFolderError, match="data this run began with"):
-        record.begin({**DATA, "data_hash": "xyz"}, CPU)
+        record.at_start({**DATA, "data_hash": "xyz"}, CPU)
     record.close()
 
 
@@ -214,29 +219,29 @@ def bought(record, indices, round):
 
 def test_tensorboard_forgets_an_undone_round(tmp_path):
     record = Record(tmp_path, CONFIG)
-    record.begin(DATA, CPU)
+    record.at_start(DATA, CPU)
     bought(record, range(10), 0)
-    record.commit(line(0, 10), stage(0), None, [], ("good", "bad"))
+    record.commit(planned(line(0, 10)), SHOWN)
     bought(record, range(10, 15), 1)
     record.board.round({**line(1, 15), "test/accuracy": 0.99}, None)  # written, but never committed
     record.close()
 
     record = Record(tmp_path, CONFIG)
-    record.begin(DATA, CPU)
-    record.commit(line(1, 15), stage(1), None, [], ("good", "bad"))
+    record.at_start(DATA, CPU)
+    record.commit(planned(line(1, 15)), SHOWN)
     record.close()
     assert scalars(tmp_path) == [(10, 0.5), (15, 0.6)]
 
 
 def test_a_committed_round_at_the_step_of_the_undone_one_is_written_again(tmp_path):
-    record = Record(tmp_path, {**CONFIG, "budget": {"rounds": 3, "count_validation": False}})
-    record.begin(DATA, CPU)
+    record = Record(tmp_path, CONFIG)
+    record.at_start(DATA, CPU)
     bought(record, range(10), 0)
-    record.commit(line(0, 10), stage(0), None, [], ("good", "bad"))
+    record.commit(planned(line(0, 10)), SHOWN)
     record.close()  # nothing was bought after round 0: round 1 has its step
 
-    record = Record(tmp_path, {**CONFIG, "budget": {"rounds": 3, "count_validation": False}})
-    record.begin(DATA, CPU)
+    record = Record(tmp_path, CONFIG)
+    record.at_start(DATA, CPU)
     record.close()
     assert scalars(tmp_path) == [(10, 0.5)]
 
@@ -245,7 +250,7 @@ def test_queried_images_reach_tensorboard(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     record = Record(tmp_path, CONFIG)
-    record.begin(DATA, CPU)
+    record.at_start(DATA, CPU)
     question = {
         "id": "0",
         "index": 0,
@@ -257,8 +262,8 @@ def test_queried_images_reach_tensorboard(tmp_path):
         "probs": [0.4, 0.6],
         "reason": "",
     }
-    asked = {**stage(0), "questions": [question]}
-    record.commit(line(0, 10), asked, np.zeros((1, 3, 8, 8), dtype=np.uint8), [1], ("good", "bad"))
+    asked = Planned([Question(**question)], line(0, 10))
+    record.commit(asked, Shown([1], ("good", "bad"), np.zeros((1, 3, 8, 8), dtype=np.uint8)))
     record.close()
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
@@ -269,11 +274,11 @@ def test_the_contact_sheet_of_a_round_stands_in_rank_order_beside_its_questions(
     from PIL import Image
 
     record = Record(tmp_path, CONFIG, tensorboard=False)
-    record.begin(DATA, CPU)
-    asked = {**stage(0), "questions": [{"rank": 1}, {"rank": 0}]}
+    record.at_start(DATA, CPU)
+    asked = Planned([Question("a", 0, "query", 1, rank) for rank in (1, 0)], line(0, 10))
     images = np.stack([np.full((1, 16, 16), level, dtype=np.uint8) for level in (40, 200)])
-    record.commit(line(0, 10), asked, images, [1, 0], ("good", "bad"))
-    record.commit(line(1, 12), stage(1), None, [], ("good", "bad"))
+    record.commit(asked, Shown([1, 0], ("good", "bad"), images))
+    record.commit(planned(line(1, 12)), SHOWN)
     record.close()
     with Image.open(tmp_path / "queries" / "round_000.jpg") as sheet:
         levels = [sheet.convert("L").getpixel((8 + 16 * k, 8)) for k in range(2)]

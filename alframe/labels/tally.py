@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
 
-from alframe.consensus import CHECKS, UNANSWERED, Line, Vote, vote
+from alframe.labels.consensus import CHECKS, UNANSWERED, Line, Vote, vote
 
 
 @dataclass(frozen=True)

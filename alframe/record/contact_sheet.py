@@ -7,6 +7,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from alframe.record.files import replacing
+
 MAX_IMAGES = 64
 COLUMNS = 8
 SIDE = 64  # pixels of the longer side, at most
@@ -28,9 +30,8 @@ def write_contact_sheet(path: Path, images: UInt8[np.ndarray, "q ch h w"]) -> No
     for i, image in enumerate(shown):
         corner = (i % COLUMNS) * tile[0] + (tile[0] - size[0]) // 2, i // COLUMNS * tile[1] + (tile[1] - size[1]) // 2
         sheet.paste(_small(image, size), corner)
-    temporary = path.with_name(f".{path.name}.tmp")
-    sheet.save(temporary, "JPEG", quality=80, subsampling=0)
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        sheet.save(temporary, "JPEG", quality=80, subsampling=0)
 
 
 def _small(image: UInt8[np.ndarray, "ch h w"], size: tuple[int, int]) -> Image.Image:
@@ -39,10 +40,3 @@ def _small(image: UInt8[np.ndarray, "ch h w"], size: tuple[int, int]) -> Image.I
         Image.fromarray(channel).resize(size, Image.Resampling.BILINEAR, reducing_gap=1.0) for channel in image[:3]
     ]
     return Image.merge("RGB", planes if len(planes) == 3 else planes[:1] * 3)
-
-
-def rgb(image: UInt8[np.ndarray, "ch h w"]) -> Image.Image:
-    """The first three channels, or the only one three times."""
-    if image.shape[0] == 1:
-        return Image.fromarray(image[0]).convert("RGB")
-    return Image.fromarray(np.ascontiguousarray(image[:3].transpose(1, 2, 0)))

@@ -7,7 +7,7 @@ import pytest
 FAULTS = """
 import resource, sys
 import torch
-from alframe.memory import keep_freed_memory
+from alframe.trainer.memory import keep_freed_memory
 torch.set_num_threads(1)
 if sys.argv[1] == "kept" and not keep_freed_memory():
     raise SystemExit(9)

@@ -1,18 +1,15 @@
-"""Which image was labelled when, by whom, with what answer: the append-only ledger and what follows from it."""
+"""What is labelled by now, and what may still be asked: the state that follows from the ledger."""
 
-import json
 import operator
-import os
-import time
-from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch.nn.functional import one_hot
 
-from alframe.consensus import (
+from alframe.errors import RunFolderError
+from alframe.images import UNKNOWN
+from alframe.labels.consensus import (
     CHECKS,
     NEW_CLASS,
     UNANSWERED,
@@ -24,42 +21,9 @@ from alframe.consensus import (
     settle_all,
     vote,
 )
-from alframe.errors import RunFolderError
-from alframe.images import UNKNOWN
-from alframe.storage import read_jsonl
-from alframe.tally import tally
-from alframe.trainer.trainer import Examples
-from alframe.types import Answer, Question
-
-SYNC_S = 0.2  # a person's answer is on the disk before the next; an oracle's thousands share a sync
-
-
-class Ledger:
-    """`ledger.jsonl`: a line an answer, written before anything else learns of it, never rewritten.
-
-    A torn last line (the process died while writing it) was never acknowledged: it is cut off, and the loop asks again.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.lines: list[dict[str, Any]] = read_jsonl(path, ("id", "index", "kind", "label", "round", "rank"))
-        self._file = path.open("a", encoding="utf-8")
-        self._synced = 0.0
-
-    def append(self, line: dict[str, Any]) -> None:
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
-        if time.monotonic() - self._synced > SYNC_S:
-            self.sync()
-        self.lines.append(line)
-
-    def sync(self) -> None:
-        os.fsync(self._file.fileno())
-        self._synced = time.monotonic()
-
-    def close(self) -> None:
-        self.sync()
-        self._file.close()
+from alframe.labels.ledger import Answers
+from alframe.labels.tally import tally
+from alframe.types import Answer, Examples, Question
 
 
 def _whole(label: Any) -> Any:
@@ -70,32 +34,14 @@ def _whole(label: Any) -> Any:
         return label
 
 
-def n_bought(lines: Iterable[dict[str, Any]], count_validation: bool) -> int:
-    """Questions that someone answered: an image is paid for once in a round, whoever and however many were asked.
-
-    Answers that test an annotator (`gold`, `repeat`) and questions that nobody answered before the round was closed buy nothing.
-    """
-    return len(
-        {
-            (line["round"], line["index"])
-            for line in lines
-            if (count_validation or line["kind"] != "validation")
-            and line["kind"] not in CHECKS
-            and line.get("answer") != UNANSWERED
-        }
-    )
-
-
 class Pool:
     """The state that the ledger implies. `bought` counts images paid for, `usable` those with a label or a soft target.
 
     The ledger holds every answer of every person; what is known of an image is derived from them by `rules`.
     """
 
-    def __init__(
-        self, ids: list[str], ledger: Ledger, n_classes: int, count_validation: bool = True, rules: Rules | None = None
-    ) -> None:
-        self.ids, self.ledger, self.n_classes, self.count_validation = ids, ledger, n_classes, count_validation
+    def __init__(self, ids: list[str], ledger: Answers, n_classes: int, rules: Rules | None = None) -> None:
+        self.ids, self.ledger, self.n_classes = ids, ledger, n_classes
         self.rules = rules or Rules()
         self._answers: dict[tuple[int, int], dict[str, dict[str, Any]]] = {}
         self._asked = np.zeros(len(ids), dtype=bool)
@@ -130,7 +76,7 @@ class Pool:
 
     @property
     def bought(self) -> int:
-        return n_bought(self.ledger.lines, self.count_validation)
+        return self.ledger.bought()
 
     @property
     def usable(self) -> int:
@@ -237,15 +183,15 @@ class Pool:
         index, label = line.get("index"), line.get("label")
         if not isinstance(index, int) or not 0 <= index < len(self.ids) or line.get("id") != self.ids[index]:
             raise RunFolderError(
-                f"Expected answers about this dataset's images in {self.ledger.path}, got image {index} with id {line.get('id')}; "
+                f"Expected answers about this dataset's images in {self.ledger.where}, got image {index} with id {line.get('id')}; "
                 "the data has changed since, so give the old data back or use another run.name."
             )
         if label is not None and not (type(label) is int and 0 <= label < self.n_classes):
             raise RunFolderError(
-                f"Expected whole labels from 0 to {self.n_classes - 1} in {self.ledger.path}, got {label!r} for image {index}; "
+                f"Expected whole labels from 0 to {self.n_classes - 1} in {self.ledger.where}, got {label!r} for image {index}; "
                 "mend the annotator that answered so."
             )
         if self._asked[index] and not self.rules.people:
             raise RunFolderError(
-                f"Expected one answer for each image in {self.ledger.path}, got a second one for image {index}."
+                f"Expected one answer for each image in {self.ledger.where}, got a second one for image {index}."
             )

@@ -21,13 +21,15 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams as hparams_summaries
 
-from alframe.contact_sheet import MAX_IMAGES, rgb
+from alframe.area import area_under_curve
+from alframe.images import rgb
+from alframe.record.contact_sheet import MAX_IMAGES
+from alframe.record.planned import Line, Shown
 
 BLUE, ORANGE, GREEN, RED, GREY, INK = "#0072B2", "#E69F00", "#00794F", "#C8401A", "#8A8A8A", "#222222"
 COUNTS = ("usable", "train", "validation", "soft")
 MAX_NUMBERED = 20
 MAX_NAMED = 40
-MAX_PAIRS = 10
 
 
 class Board:
@@ -61,27 +63,16 @@ class Board:
         self._writer.flush()
 
     def query(
-        self,
-        step: int,
-        images: UInt8[np.ndarray, "q ch h w"] | None,
-        questions: Sequence[dict[str, Any]],
-        answers: Sequence[int | None],
-        classes: Sequence[str],
-        pool_scores: dict[str, Any] | None,
-        nearest: UInt8[np.ndarray, "k ch h w"] | None = None,
+        self, step: int, questions: Sequence[dict[str, Any]], pool_scores: dict[str, Any] | None, shown: Shown
     ) -> None:
-        """What was asked at `step`: the images in rank order (at most 64), why, their classes, and their scores among the pool's.
-
-        `images` is None where there is nothing to look at (a dataset of features); `answers` stand in the questions' order;
-        `nearest` are the labelled images that are most like the first k in rank order.
-        """
+        """What was asked at `step`: the images in rank order (at most 64), why, their classes, and their scores among the pool's."""
         order = sorted(range(len(questions)), key=lambda i: (questions[i]["rank"], i))
-        questions, answers = [questions[i] for i in order], [answers[i] for i in order]
-        if images is not None and len(order):
-            grid = query_figure(images[order[:MAX_IMAGES]], questions, answers, classes, step)
+        questions, answers, classes = [questions[i] for i in order], [shown.answers[i] for i in order], shown.classes
+        if shown.images is not None and len(order):
+            grid = query_figure(shown.images[order[:MAX_IMAGES]], questions, answers, classes, step)
             self._figure("query/images", grid, step)
-            if nearest is not None:
-                self._image("query/nearest", pairs(images[order[: len(nearest)]], nearest), step)
+            if shown.nearest is not None:
+                self._image("query/nearest", pairs(shown.images[order[: len(shown.nearest)]], shown.nearest), step)
         if any(question["reason"] for question in questions):
             self._writer.add_text("query/reasons", reasons_table(questions, answers, classes), step)
         self._figure("query/classes", classes_figure(questions, answers, classes, step), step)
@@ -120,6 +111,19 @@ class Board:
         picture.save(encoded, "PNG", compress_level=1)
         image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=encoded.getvalue())
         self._writer._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), step)
+
+
+def final_numbers(lines: Sequence[Line]) -> dict[str, float]:
+    """The last value and the normalised area under the budget curve of every test metric; without a test set, of the validation metrics."""
+    numbers: dict[str, float] = {}
+    of = "test/" if any(key.startswith("test/") for key in lines[-1]) else "validation/"
+    for key in lines[-1]:
+        if key.startswith(of):
+            points = [(line["labels"], line[key]) for line in lines if key in line]
+            name = key.removeprefix(of)
+            numbers[f"final/{name}"] = points[-1][1]
+            numbers[f"area/{name}"] = area_under_curve(*map(list, zip(*points, strict=True)))
+    return numbers
 
 
 def confusion_figure(confusion: np.ndarray, classes: Sequence[str], labels: int) -> Figure:

@@ -1,6 +1,7 @@
 """The nearest labelled image against a naive version in float64, and what is said of it."""
 
 import json
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -8,11 +9,11 @@ import pytest
 import torch
 
 from alframe.budget import Budget
-from alframe.learner import POOL, Learner
+from alframe.learner import POOL, Learner, Resources, Sets
 from alframe.loop import run
-from alframe.reason import nearest_labelled, nearest_of, reason
-from alframe.record import Record
-from alframe.trainer.trainer import Examples
+from alframe.questions import nearest_labelled, nearest_of, reason
+from alframe.record.record import Record
+from alframe.types import Examples, Labelled
 from alframe.uncertainty.mc_dropout import MCDropout
 
 CPU = torch.device("cpu")
@@ -22,7 +23,7 @@ NONE = Examples(torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.in
 @pytest.fixture
 def learner(make_experiment):
     e = make_experiment()
-    learner = Learner(e.data, e.build_network, e.trainer, MCDropout(draws=3), seed=0, device=CPU, batch_size=7)
+    learner = Learner(Sets(e.data), e.model, e.trainer, MCDropout(draws=3), resources=Resources(batch_size=7))
     rows = torch.arange(20)
     learner.fit(Examples(rows, torch.from_numpy(e.data.pool.labels)[rows]), NONE, round=0)
     return learner
@@ -56,7 +57,7 @@ def test_an_image_is_most_like_its_own_copy_and_of_copies_the_first_counts(make_
     pixels = e.data.pool.pixels.copy()
     pixels[[50, 12, 30]] = pixels[5]
     data = replace(e.data, pool=replace(e.data.pool, pixels=pixels))
-    learner = Learner(data, e.build_network, e.trainer, e.uncertainty, seed=0, device=CPU, batch_size=7)
+    learner = Learner(Sets(data), e.model, e.trainer, e.uncertainty, resources=Resources(batch_size=7))
     learner.fit(NONE, NONE, round=0)
     places, similarities = nearest_labelled(learner, torch.tensor([50]), torch.arange(10, 40))
     assert places.tolist() == [2]
@@ -75,15 +76,15 @@ def test_it_is_named_by_file_or_id_and_absent_without_labels(learner, make_exper
     known = Examples(torch.tensor([3, 9]), torch.tensor([1, 0]))
     other = Examples(torch.tensor([20]), torch.tensor([1]))
     named = replace(images, names=tuple(f"photo {i}.png" for i in range(len(images))))
-    for found in nearest_of(learner, named, [40, 41], [known, other]):
+    for found in nearest_of(learner, named, [40, 41], Labelled(known, other)):
         assert (found["index"], found["label"]) in [(3, 1), (9, 0), (20, 1)]
         assert found["id"] == images.ids[found["index"]]
         assert found["name"] == f"photo {found['index']}.png"
         line = reason(torch.tensor([0.25, 0.75]), ("good", "crack"), "margin 0.5", found)
         like = f"photo {found['index']}.png ({('good', 'crack')[found['label']]}, similarity {found['similarity']:.2f})"
         assert line == f"crack 0.75, good 0.25; margin 0.5; most like {like}"
-    assert all(found["name"] == "" for found in nearest_of(learner, images, [40, 41], [known, other]))
-    assert nearest_of(learner, images, [40, 41], [NONE, NONE]) == [None, None]
+    assert all(found["name"] == "" for found in nearest_of(learner, images, [40, 41], Labelled(known, other)))
+    assert nearest_of(learner, images, [40, 41], Labelled(NONE, NONE)) == [None, None]
     assert (
         reason(torch.tensor([0.25, 0.75]), ("good", "crack"), "margin 0.5", None) == "crack 0.75, good 0.25; margin 0.5"
     )
@@ -96,9 +97,8 @@ def questions(folder, round):
 @pytest.mark.parametrize("initial", [0, 10])
 def test_questions_name_an_image_that_was_labelled_before(make_experiment, tmp_path, initial):
     experiment = make_experiment(budget=Budget(initial=initial, query_size=10, rounds=2, validation=0.2))
-    record = Record(tmp_path, {"budget": {"rounds": 2}, "seed": 0}, tensorboard=False)
-    run(experiment, record)
-    record.close()
+    with closing(Record(tmp_path, experiment.describe(), experiment.declared, tensorboard=False)) as record:
+        run(experiment, record)
     labels = {line["index"]: (line["label"], line["round"]) for line in record.ledger.lines}
     for round in (0, 1):
         for question in questions(tmp_path, round):

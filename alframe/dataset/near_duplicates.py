@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from alframe.errors import RunFolderError
 from alframe.images import Data, ImageSet, rows_at_once
-from alframe.storage import read_json, write_atomically
+from alframe.record.files import read_json, write_atomically
 
 RULE = 1  # part of the cache's key; raise it when what is found changes
 COARSE, FINE = 8, 32

@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from functools import partial
@@ -24,22 +24,22 @@ from torch import Tensor
 from torch.autograd.profiler_util import EventList
 from torch.profiler import ProfilerActivity, record_function
 
-from alframe.learner import Learner
-from alframe.stages import STAGES, Spent, stages_figure, stages_table, summed, with_rates
-from alframe.storage import read_json, write_atomically
+from alframe.clock import Clock, Function, Stopwatch
+from alframe.record.files import read_json, replacing, write_atomically
+from alframe.record.layout import OPERATORS, STAGES_FIGURE, TRACE
+from alframe.record.layout import STAGES as STAGES_FILE
+from alframe.record.times import STAGES, Spent, stages_figure, stages_table, summed, with_rates
 
-Call = Callable[..., Any]
 TRACED_BATCHES = 10  # of each stage; a fit may have thousands
 TRACED_CALLS = 20_000  # calls from Python in a selection, which has no batches and may be a loop over every pick
 TOP_OPERATORS = 30
 
 
-class Profile:
-    """Measures the rounds of a run and writes what it finds to `profile/` in its folder; without a folder it does nothing."""
+class Profile(Clock):
+    """Measures the rounds of a run and writes what it finds to the `folder` of its profile."""
 
-    def __init__(self, folder: Path | None = None, device: torch.device | None = None) -> None:
-        self.folder = None if folder is None else folder / "profile"
-        self.device = device or torch.device("cpu")
+    def __init__(self, folder: Path, device: torch.device) -> None:
+        self.folder, self.device = folder, device
         self._spent: defaultdict[str, Spent] = defaultdict(Spent)
         self._stage: Spent | None = None
         self._batches, self._in_data = 0, False
@@ -49,28 +49,11 @@ class Profile:
 
     # -- measuring ---------------------------------------------------------------------------------------------------
 
-    def watch(self, learner: Learner) -> None:
-        """Time all that makes a batch ready: reading rows, augmenting, normalising."""
-        if self.folder is None:
-            return
-        for pixels in learner.pixels.values():
-            pixels.stream = self._stream(pixels.stream)  # type: ignore[method-assign]
-            pixels.take = self._batch(self._data("take", pixels.take))  # type: ignore[method-assign]
-        for pixels in (pixels for views in learner.views.values() for pixels in views):
-            pixels.take = self._data("take", pixels.take)  # type: ignore[method-assign]
-        learner.prepare = self._data("prepare", learner.prepare)  # type: ignore[assignment]
-        if learner.augment is not None:
-            learner.augment = self._data("augment", learner.augment)
-        learner.fixed_views = [self._data("augment", view) for view in learner.fixed_views]  # type: ignore[misc]
-
     @contextmanager
     def round(self, number: int) -> Iterator[None]:
         """A whole round. It is written when it ends well; the run's first one with its operations."""
-        if self.folder is None:
-            yield
-            return
         self._spent = defaultdict(Spent)
-        self._traces = None if (self.folder / "trace.json.gz").exists() else []
+        self._traces = None if (self.folder / TRACE).exists() else []
         self._begins["round"] = time.perf_counter()
         yield
         total_s = time.perf_counter() - self._begins["round"]
@@ -80,11 +63,7 @@ class Profile:
         self._write_stages(number, total_s)
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """A part of a round, one of `STAGES`; stages do not lie in each other."""
-        if self.folder is None:
-            yield
-            return
+    def stage(self, name: str) -> Iterator[Stopwatch]:
         self._stage, self._batches = self._spent[name], 0
         if self._traces is not None:
             with self._uncounted():
@@ -92,8 +71,9 @@ class Profile:
         self._wait()
         self._begins["stage"] = time.perf_counter()
         try:
-            yield
-            self._wait()
+            with super().stage(name) as watch:
+                yield watch
+                self._wait()
             self._stage.seconds += time.perf_counter() - self._begins["stage"]
             for first, last in self._events:
                 self._add_data(first.elapsed_time(last) / 1000)
@@ -102,32 +82,7 @@ class Profile:
             self._events.clear()
             self._stop_trace()
 
-    def _stream(self, stream: Callable[[Iterable[Tensor]], Iterator[Tensor]]) -> Callable[..., Iterator[Tensor]]:
-        def timed(batches: Iterable[Tensor]) -> Iterator[Tensor]:
-            following = self._batch(self._data("take", partial(next, stream(batches), None)))
-            while (samples := following()) is not None:
-                yield samples
-
-        return timed
-
-    def _batch(self, take: Call) -> Call:
-        """`take`, with its images counted and the trace stopped when the stage has had its batches."""
-
-        def counted(*arguments: Any) -> Any:
-            if self._stage is None or self._in_data:  # a stream of resident images takes them
-                return take(*arguments)
-            self._batches += 1
-            if self._batches > TRACED_BATCHES:
-                self._stop_trace()
-            samples = take(*arguments)
-            self._stage.images += 0 if samples is None else len(samples)
-            return samples
-
-        return counted
-
-    def _data(self, name: str, function: Call) -> Call:
-        """`function`, with its time moved from the stage it is called in to data."""
-
+    def preparing(self, name: str, function: Function) -> Function:
         def timed(*arguments: Any) -> Any:
             if self._stage is None or self._in_data:
                 return function(*arguments)
@@ -138,7 +93,28 @@ class Profile:
             finally:
                 self._in_data = False
 
-        return timed
+        return timed  # type: ignore[return-value]
+
+    def reading(self, take: Callable[..., Any]) -> Callable[..., Any]:
+        """Beside that, the trace is stopped when the stage has had its batches."""
+        timed = self.preparing("take", take)
+
+        def counted(*arguments: Any) -> Any:
+            if self._stage is None or self._in_data:  # within something that is counted already
+                return take(*arguments)
+            self._batches += 1
+            if self._batches > TRACED_BATCHES:
+                self._stop_trace()
+            samples = timed(*arguments)
+            self._stage.images += 0 if samples is None else len(samples)
+            return samples
+
+        return counted
+
+    def streaming(self, batches: Iterator[Tensor]) -> Iterator[Tensor]:
+        following = self.reading(partial(next, batches, None))
+        while (samples := following()) is not None:
+            yield samples
 
     @contextmanager
     def _data_clock(self) -> Iterator[None]:
@@ -186,8 +162,7 @@ class Profile:
 
     def _write_stages(self, number: int, total_s: float) -> None:
         """The round beside those before it, which an earlier launch may have measured."""
-        assert self.folder is not None
-        known = read_json(self.folder / "stages.json", ("rounds",)) or {"rounds": []}
+        known = read_json(self.folder / STAGES_FILE, ("rounds",)) or {"rounds": []}
         stages = {name: asdict(self._spent[name]) for name in STAGES}
         stages["data"]["seconds"] = sum(stage["data_s"] for stage in stages.values())
         stages["other"]["seconds"] = max(0.0, total_s - sum(stage["seconds"] for stage in stages.values()))
@@ -195,34 +170,32 @@ class Profile:
         rounds.append(with_rates({"round": number, "total_s": total_s, "stages": stages}))
         rounds.sort(key=lambda line: line["round"])
         whole = {"rounds": rounds, "all": summed(rounds)}
-        write_atomically(self.folder / "stages.json", json.dumps(whole, indent=1))
+        write_atomically(self.folder / STAGES_FILE, json.dumps(whole, indent=1))
         figure = stages_figure(rounds)
         FigureCanvasAgg(figure)
-        figure.savefig(self.folder / "stages.png")
+        with replacing(self.folder / STAGES_FIGURE) as temporary:
+            figure.savefig(temporary, format="png")
 
     def _write_operations(self, number: int, traces: "list[_Trace]") -> None:
-        assert self.folder is not None
-        self.folder.mkdir(parents=True, exist_ok=True)
         heading = (
             f"The operators of each stage of round {number} by their own time: of at most {TRACED_BATCHES} batches, "
             f"or {TRACED_CALLS:,} calls of a selection.\n"
         )
         tables = [f"{trace.name}\n{trace.operators()}" for trace in traces if trace.has_operators]
-        write_atomically(self.folder / "operators.txt", "\n".join([heading, *tables]))
-        temporary = self.folder / ".trace.tmp"
-        with gzip.open(temporary, "wt", encoding="utf-8") as file:
-            json.dump(_joined([trace.export(temporary.with_suffix(".json")) for trace in traces]), file)
-        temporary.replace(self.folder / "trace.json.gz")
+        write_atomically(self.folder / OPERATORS, "\n".join([heading, *tables]))
+        joined = _joined([trace.export(self.folder / ".trace.tmp.json") for trace in traces])
+        with replacing(self.folder / TRACE) as temporary, gzip.open(temporary, "wt", encoding="utf-8") as file:
+            json.dump(joined, file)
 
     def report(self) -> list[str]:
-        """Lines for a person: the table of the stages, and where the rest lies. Nothing where no round was measured."""
-        found = None if self.folder is None else read_json(self.folder / "stages.json", ("rounds", "all"))
+        """The table of the stages, and where the rest lies. Nothing where no round was measured."""
+        found = read_json(self.folder / STAGES_FILE, ("rounds", "all"))
         if found is None:
             return []
         return [
             *stages_table(found["rounds"], found["all"]),
-            f"figure: {self.folder}/stages.png · operators: {self.folder}/operators.txt",
-            f"trace: {self.folder}/trace.json.gz; open it in chrome://tracing or at https://ui.perfetto.dev",
+            f"figure: {self.folder}/{STAGES_FIGURE} · operators: {self.folder}/{OPERATORS}",
+            f"trace: {self.folder}/{TRACE}; open it in chrome://tracing or at https://ui.perfetto.dev",
         ]
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alframe.contact_sheet import COLUMNS, write_contact_sheet
+from alframe.record.contact_sheet import COLUMNS, write_contact_sheet
 
 
 def flat(levels, channels=3, height=64, width=64):

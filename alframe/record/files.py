@@ -1,30 +1,30 @@
-"""Files of a run folder: written whole or not at all, read with damage named."""
+"""Files written whole or not at all, and read with damage named."""
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from alframe.errors import RunFolderError
 
-HOW_ASKED = ("annotator.quorum", "annotator.separator", "annotator.show_prediction")
-GOES_ON = ("budget.rounds", "annotator.new_classes", *HOW_ASKED)
-"""Options that a run may be given other values of while it goes on: more rounds, classes that people found, how people are asked."""
 
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path to write a file to, which takes the name `path` when it is complete and on the disk.
 
-def write_atomically(path: Path, text: str) -> None:
-    """The whole file or the old one: temporary file beside it, synced, then renamed."""
+    Where the body raises, the old file stays and the temporary one is removed: a full disk is not filled further.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
+        yield temporary
+        with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError:  # a full disk is not filled further
+    finally:
         temporary.unlink(missing_ok=True)
-        raise
     directory = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(directory)  # the new name is on the disk too, before anything is built on it
@@ -32,7 +32,21 @@ def write_atomically(path: Path, text: str) -> None:
         os.close(directory)
 
 
-def read_json(path: Path, keys: tuple[str, ...]) -> dict[str, Any] | None:
+def write_atomically(path: Path, text: str) -> None:
+    """The whole file, or the old one."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def append_synced(path: Path, text: str) -> None:
+    """Add to the end of a file, and wait until it is on the disk."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_json(path: Path, keys: tuple[str, ...] = ()) -> dict[str, Any] | None:
     """The object in a JSON file of ours, or None where there is no file. Raises `RunFolderError` for a damaged one."""
     if not path.exists():
         return None
@@ -49,9 +63,7 @@ def read_jsonl(path: Path, keys: tuple[str, ...] = (), *, mend: bool = True) -> 
         return []
     raw = path.read_bytes()
     whole = raw[: raw.rfind(b"\n") + 1]
-    lines = []
-    for number, text in enumerate(whole.splitlines(), 1):
-        lines.append(_object(text, keys, f"line {number} of {path}"))
+    lines = [_object(text, keys, f"line {number} of {path}") for number, text in enumerate(whole.splitlines(), 1)]
     if mend and len(whole) < len(raw):
         with path.open("r+b") as file:
             file.truncate(len(whole))

@@ -9,7 +9,7 @@ from PIL import Image
 
 from alframe import duplicates
 from alframe.dataset.defects import Defects
-from alframe.duplicates import closest, duplicates_of, find_duplicates, thumbnails
+from alframe.dataset.near_duplicates import closest, duplicates_of, find_duplicates, thumbnails
 from alframe.images import Data, ImageSet
 
 

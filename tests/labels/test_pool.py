@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from alframe.consensus import Rules
 from alframe.errors import RunFolderError
-from alframe.pool import Ledger, Pool
+from alframe.labels.consensus import Rules
+from alframe.labels.ledger import Ledger
+from alframe.labels.pool import Pool
 from alframe.types import Answer, Question
 
 IDS = [f"image-{i}" for i in range(10)]
@@ -52,7 +53,7 @@ def test_training_is_in_round_and_rank_order_without_validation_and_skipped(pool
 
 def test_bought_and_usable_are_counted_apart(pool):
     assert (pool.bought, pool.usable) == (4, 3)
-    pool.count_validation = False
+    pool.ledger.count_validation = False
     assert pool.bought == 3
 
 

@@ -5,7 +5,17 @@ import itertools
 import numpy as np
 import pytest
 
-from alframe.consensus import Rules, agreement, dawid_skene, majority, same_name, settle, settle_all, soft_target, vote
+from alframe.labels.consensus import (
+    Rules,
+    agreement,
+    dawid_skene,
+    majority,
+    same_name,
+    settle,
+    settle_all,
+    soft_target,
+    vote,
+)
 
 CLASSES = ("good", "scratch")
 

@@ -25,7 +25,7 @@ def launch(device: torch.device) -> dict[str, Any]:
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "versions": versions,
-        "git": _git(Path(__file__).parent),
+        "git": _git(Path(__file__).parent.parent),
         "device": {"type": device.type, "name": name, "threads": torch.get_num_threads()},
         "platform": platform.platform(),
     }

@@ -1,7 +1,6 @@
 """The `alframe-queue` command: what people are asked in a run, out to a file, and back in. It needs the run folder, not the data."""
 
 import argparse
-import inspect
 import os
 import sys
 from collections import Counter
@@ -10,24 +9,18 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from alframe.annotator.label_studio import LabelStudio
-from alframe.annotator.queue import Queue
+from alframe.annotator.base import Job
+from alframe.annotator.people import AsksPeople
+from alframe.annotator.queue import Sheets
 from alframe.annotator.sheet import write_sheet
-from alframe.consensus import UNANSWERED, by_question
+from alframe.config import stored_annotator
 from alframe.errors import AlframeError, ConfigError, RunFolderError, expect
-from alframe.pool import Pool
-from alframe.record import Record
-from alframe.storage import read_json, read_jsonl
-from alframe.tally import accuracy
+from alframe.labels.consensus import UNANSWERED, by_question
+from alframe.labels.pool import Pool
+from alframe.labels.tally import accuracy
+from alframe.record.read import read_config, read_ledger, read_planned, read_provenance, read_rounds
+from alframe.record.record import Record
 from alframe.types import Question
-
-KINDS: dict[str, type[Queue] | type[LabelStudio]] = {
-    "alframe.annotator.queue.Queue": Queue,
-    "alframe.annotator.label_studio.LabelStudio": LabelStudio,
-}
-LEDGER = ("id", "index", "kind", "label", "round", "rank")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -61,7 +54,9 @@ def _parser() -> argparse.ArgumentParser:
     export = commands.add_parser("export", help="write the open questions to a new file, CSV or JSON lines (.jsonl)")
     take = commands.add_parser("import", help="take the answers of a filled file into the ledger")
     for command, function in ((status, _status), (export, _export), (take, _import)):
-        command.add_argument("run", type=Path, metavar="RUN", help="the run's folder (the one with ledger.jsonl)")
+        command.add_argument(
+            "run", type=Path, metavar="RUN", help="the run's folder, such as runs/<study>/<cell>/seed=0"
+        )
         command.set_defaults(run_command=function)
     export.add_argument("file", type=Path, metavar="FILE")
     export.add_argument("--annotator", metavar="NAME", help="only what this person is to answer")
@@ -90,7 +85,7 @@ def _status(options: argparse.Namespace) -> list[str]:
         parts = [f"{n} answers"] + ([f"{sum(seconds) / len(seconds):.1f} s each"] if seconds else [])
         parts += [f"{right} of {of} {kind} right" for kind, (right, of) in checked.get(person, {}).items()]
         lines.append(f"{person}: {', '.join(parts)}")
-    lines += [f"open: {n} images, {where}" for n, where in run.annotator.to_do(run.open)]
+    lines += [f"open: {n} images, {where}" for n, where in run.desk.to_do(run.open)]
     return lines or ["Nothing was asked yet."]
 
 
@@ -101,88 +96,77 @@ def _export(options: argparse.Namespace) -> list[str]:
         f"Expected a new file to write to, got {path}, which is there; choose another name.",
         ConfigError,
     )
-    people = [run.person(options.annotator)] if options.annotator else list(run.queue.people)
+    people = [run.person(options.annotator)] if options.annotator else list(run.sheets.people)
     rows: list[dict[str, Any]] = []
     for person in people:
-        share = run.queue.missing(run.open, person)
-        name = person if len(run.queue.people) > 1 else ""
-        rows += [{**row, "annotator": name} for row in run.queue.rows(share, person, path.parent)]
-    write_sheet(path, rows, run.queue.separator)
+        share = run.sheets.missing(run.open, person)
+        name = person if len(run.sheets.people) > 1 else ""
+        rows += [{**row, "annotator": name} for row in run.sheets.rows(share, person, path.parent)]
+    write_sheet(path, rows, run.sheets.separator)
     return [
         f"{len(rows)} open questions written to {path}; take the answers in by alframe-queue import {options.run} {path}"
     ]
 
 
 def _import(options: argparse.Namespace) -> list[str]:
-    known = _Run(options.run)  # what is wrong with the folder is told before it is locked
+    known = _Run(options.run)  # what is wrong with the folder is reported before it is locked
     record = Record(known.folder, known.config, tensorboard=False)
     with closing(record):
         run = _Run(options.run, record.ledger.lines)
+        sheets = run.sheets
         if not run.open:
             raise RunFolderError(
                 f"Expected a run that waits for answers, got {run.folder} with none to give; run its command, which asks the next questions."
             )
-        pool = Pool(run.ids(), record.ledger, len(run.queue.classes), rules=run.queue.rules)
+        pool = Pool(run.ids(), record.ledger, len(sheets.classes), sheets.rules)
         asked = {q.index: q for q in run.questions}
-        taken = 0
-        person = run.person(options.annotator) if options.annotator or len(run.queue.people) == 1 else ""
-        for answer in run.queue.answers(options.file, run.open, person, whole=False):
+        n_answers = 0
+        person = run.person(options.annotator) if options.annotator or len(sheets.people) == 1 else ""
+        for answer in sheets.answers(options.file, run.open, person, whole=False):
             pool.add(answer.about or asked[answer.index], answer)
-            taken += 1
-        left = len(run.queue.left(run.open))
+            n_answers += 1
+        left = len(sheets.left(run.open))
     what = f"{left} are left" if left else "the round is complete: run its command to go on"
-    return [f"{taken} answers taken from {options.file}; {what}."]
+    return [f"{n_answers} answers taken from {options.file}; {what}."]
 
 
 class _Run:
-    """A run folder as far as people are concerned: its questions, what is open, and its queue without the data."""
+    """A run folder as far as people are concerned: its questions, what is open, and their desk, without the data."""
 
     def __init__(self, folder: Path, ledger: list[dict[str, Any]] | None = None) -> None:
-        path = folder / "config.yaml"
-        if not path.is_file():
+        self.folder, self.config = folder, read_config(folder)
+        annotator, provenance = stored_annotator(self.config), read_provenance(folder)
+        if not isinstance(annotator, AsksPeople):
+            name = type(annotator).__name__
             raise RunFolderError(
-                f"Expected the folder of a run (with config.yaml), got {folder}; it is named when a run starts."
+                f"Expected a run in which people are asked, such as annotator=queue, got {name} in {folder}."
             )
-        self.folder = folder
-        self.config = _config(path)
-        node = dict(self.config.get("annotator") or {})
-        kind = KINDS.get(str(node.get("_target_")))
-        if kind is None:
+        if "classes" not in provenance:
             raise RunFolderError(
-                f"Expected a run with annotator=queue or label_studio, got {node.get('_target_')} in {folder}."
+                f"Expected the provenance of a run in {folder}, got none; run its command, which writes it."
             )
-        provenance = read_json(folder / "provenance.json", ("classes",))
-        if provenance is None:
-            raise RunFolderError(f"Expected provenance.json in {folder}, got none; run its command, which writes it.")
-        self.ledger = read_jsonl(folder / "ledger.jsonl", LEDGER, mend=False) if ledger is None else ledger
-        options = {key: node[key] for key in inspect.signature(kind).parameters if key in node}
-        self.annotator = kind(
-            **options,
-            classes=tuple(provenance["classes"]),
-            seed=self.config.get("seed", 0),
-            folder=folder,
-            ledger=self.ledger,
-        )
-        done = len(read_jsonl(folder / "rounds.jsonl", ("round",), mend=False))
-        self.questions = self._questions(f"round_{done:03d}") or ([] if done else self._questions("initial"))
-        self.open = self.annotator.left(self.questions)
+        self.ledger = read_ledger(folder) if ledger is None else ledger
+        self.desk = annotator.desk(Job(tuple(provenance["classes"]), self.config.get("seed", 0), folder, self.ledger))
+        done = len(read_rounds(folder))
+        self.questions = self._questions(done) or ([] if done else self._questions(None))
+        self.open = self.desk.left(self.questions)
 
-    def _questions(self, name: str) -> list[Question]:
-        stage = read_json(self.folder / "queries" / f"{name}.json", ("questions",)) or {"questions": []}
-        return [Question(**question) for question in stage["questions"]]
+    def _questions(self, round: int | None) -> list[Question]:
+        planned = read_planned(self.folder, round) or {"questions": []}
+        return [Question(**question) for question in planned["questions"]]
 
     @property
-    def queue(self) -> Queue:
-        """The annotator of a run whose questions go out in files."""
-        if not isinstance(self.annotator, Queue):
+    def sheets(self) -> Sheets:
+        """The desk of a run whose questions go out in files."""
+        if not isinstance(self.desk, Sheets):
             raise RunFolderError(
-                f"Expected a run with annotator=queue, got one with {type(self.annotator).__name__}, whose answers come from the server."
+                f"Expected a run with annotator=queue, got {self.folder}, whose answers do not come in files."
             )
-        return self.annotator
+        return self.desk
 
     def person(self, name: str | None) -> str:
         """`name`, or the only one there is."""
-        people = self.queue.people
+        people = self.desk.people
         if name is not None and len(people) > 1 and name not in people:
             raise ConfigError(f"Expected --annotator to be one of {', '.join(people)}, got '{name}'.")
         return name or people[0]
@@ -191,16 +175,6 @@ class _Run:
         """The ids of the pool as far as they are known here: those of the images that were asked about."""
         known = {line["index"]: line["id"] for line in self.ledger} | {q.index: q.id for q in self.questions}
         return [known.get(index, "") for index in range(max(known, default=-1) + 1)]
-
-
-def _config(path: Path) -> dict[str, Any]:
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError):
-        config = None
-    if not isinstance(config, dict):
-        raise RunFolderError(f"Expected the run's config in {path}, got a damaged file; restore it from a backup.")
-    return config
 
 
 if __name__ == "__main__":

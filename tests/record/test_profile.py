@@ -14,13 +14,14 @@ from test_loop import KILLS, go, launch, read
 from tests_support import die, on_call
 
 import alframe
-import alframe.profile
+import alframe.record.profile
+from alframe.clock import Clock
 from alframe.config import cell_name, load
 from alframe.dataset.augment import Augmentation
-from alframe.profile import Profile
-from alframe.record import Record
+from alframe.record.profile import Profile
+from alframe.record.record import Record
+from alframe.record.times import STAGES, stages_figure, stages_table, summed, with_rates
 from alframe.scores import bald
-from alframe.stages import STAGES, stages_figure, stages_table, summed, with_rates
 from alframe.strategy.core_set import CoreSet
 from alframe.strategy.top_score import TopScore
 from alframe.uncertainty.mc_dropout import MCDropout
@@ -33,9 +34,10 @@ def make(make_experiment, data):
     """An experiment that augments, profiled into `folder`."""
 
     def made(folder=None, **options):
-        parts = {"uncertainty": MCDropout(draws=4), "strategy": TopScore(score=bald, min_draws=2), "batch_size": 16}
-        augmented = replace(data, augment=Augmentation(crop=1))
-        return make_experiment(**{"data": augmented, **parts, "profile": Profile(folder, CPU), **options})
+        parts = {"uncertainty": MCDropout(draws=4), "strategy": TopScore(score=bald, min_draws=2)}
+        experiment = make_experiment(**{"data": replace(data, augment=Augmentation(crop=1)), **parts, **options})
+        clock = Clock() if folder is None else Profile(folder / "profile", CPU)
+        return replace(experiment, resources=replace(experiment.resources, batch_size=16, clock=clock))
 
     return made
 
@@ -129,10 +131,10 @@ def test_the_operators_of_each_stage_are_listed_without_the_stage_itself(make, t
 def test_a_long_selection_is_traced_to_a_limit_and_selects_the_same(make, tmp_path, monkeypatch):
     options = {"strategy": CoreSet(), "uncertainty": MCDropout(draws=2)}
     go(make(**options), tmp_path / "plain")
-    monkeypatch.setattr(alframe.profile, "TRACED_CALLS", 30)
+    monkeypatch.setattr(alframe.record.profile, "TRACED_CALLS", 30)
     go(make(tmp_path / "cut", **options), tmp_path / "cut")
     assert sys.getprofile() is None
-    monkeypatch.setattr(alframe.profile, "TRACED_CALLS", 10**9)
+    monkeypatch.setattr(alframe.record.profile, "TRACED_CALLS", 10**9)
     go(make(tmp_path / "whole", **options), tmp_path / "whole")
     assert sys.getprofile() is None
     assert read(tmp_path / "plain") == read(tmp_path / "cut") == read(tmp_path / "whole")
@@ -210,8 +212,8 @@ def test_on_cuda_data_are_timed_by_events_and_stages_end_when_the_device_does(tm
     monkeypatch.setattr(time, "perf_counter", lambda: 5.0 * len(waits))
     (tmp_path / "profile").mkdir()
     (tmp_path / "profile/trace.json.gz").touch()  # no operations
-    profile = Profile(tmp_path, torch.device("cuda"))
-    prepare = profile._data("prepare", lambda x: x)
+    profile = Profile(tmp_path / "profile", torch.device("cuda"))
+    prepare = profile.preparing("prepare", lambda x: x)
     with profile.round(0), profile.stage("fit"):
         assert [prepare(x) for x in (1, 2)] == [1, 2]
     assert len(waits) == 2

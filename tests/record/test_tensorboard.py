@@ -10,9 +10,10 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from alframe import board as module
-from alframe.board import Board, query_figure
 from alframe.metrics import evaluate
+from alframe.record import tensorboard as module
+from alframe.record.planned import Shown
+from alframe.record.tensorboard import Board, query_figure
 
 CLASSES = ["good", "scratch", "stain"]
 
@@ -101,7 +102,7 @@ def test_query_figures_for_any_number_of_images(board, tmp_path, channels, q):
     images = np.random.default_rng(0).integers(0, 256, (q, channels, 20, 28), dtype=np.uint8)
     answers = [None if k == 3 else (k // 2) % 3 for k in range(q)]
     scores = {"edges": np.linspace(0, 1, 11).tolist(), "counts": list(range(10))}
-    board.query(100, images, questions(q), answers, CLASSES, scores)
+    board.query(100, questions(q), scores, Shown(answers, CLASSES, images))
     assert set(events(tmp_path).Tags()["images"]) == {"query/images", "query/classes", "query/scores"}
     assert events(tmp_path).Images("query/images")[0].step == 100
 
@@ -129,26 +130,26 @@ def test_query_sorts_by_rank_images_and_answers_alike(board, monkeypatch):
     )
     images = np.arange(3, dtype=np.uint8).reshape(3, 1, 1, 1)
     mixed = [question | {"rank": rank} for question, rank in zip(questions(3), (2, 0, 1), strict=True)]
-    board.query(100, images, mixed, [10, 11, 12], ["c"] * 13, None)
+    board.query(100, mixed, None, Shown([10, 11, 12], ["c"] * 13, images))
     assert shown["i"].ravel().tolist() == [1, 2, 0]
     assert [question["rank"] for question in shown["q"]] == [0, 1, 2]
     assert shown["a"] == [11, 12, 10]
 
 
 def test_features_have_no_grid_and_random_has_no_scores(board, tmp_path):
-    board.query(100, None, questions(5, score=None, probs=False), [0, 1, 2, 0, None], CLASSES, None)
+    board.query(100, questions(5, score=None, probs=False), None, Shown([0, 1, 2, 0, None], CLASSES))
     assert events(tmp_path).Tags()["images"] == ["query/classes"]
 
 
 def test_scores_without_those_of_the_pool_are_drawn_alone(board, tmp_path):
-    board.query(100, None, questions(5), [0] * 5, CLASSES, None)
+    board.query(100, questions(5), None, Shown([0] * 5, CLASSES))
     assert "query/scores" in events(tmp_path).Tags()["images"]
 
 
 def test_many_classes_and_odd_scores_can_be_drawn(board, tmp_path):
     classes = [f"a class with the number {k}" for k in range(100)]
     asked = [question | {"score": math.inf if question["rank"] == 0 else -3.0} for question in questions(10)]
-    board.query(100, None, asked, list(range(10)), classes, {"edges": [-3.0, -2.0], "counts": [0]})
+    board.query(100, asked, {"edges": [-3.0, -2.0], "counts": [0]}, Shown(list(range(10)), classes))
     confusion = {"confusion": np.eye(100, dtype=int).tolist(), "classes": classes}
     board.round(line(100), evaluation() | confusion)
     assert set(events(tmp_path).Tags()["images"]) >= {"query/scores", "evaluation/confusion"}
@@ -203,7 +204,7 @@ def test_the_nearest_labelled_images_stand_below_the_queried_ones(board, tmp_pat
     images = np.stack([np.full((3, 16, 16), value, dtype=np.uint8) for value in (10, 20, 30)])
     asked = questions(3)
     asked[0]["rank"], asked[2]["rank"] = 2, 0
-    board.query(100, images, asked, [0, 1, 2], CLASSES, None, images[:2] + 100)
+    board.query(100, asked, None, Shown([0, 1, 2], CLASSES, images, images[:2] + 100))
     seen = picture(tmp_path, "query/nearest")
     assert seen.shape == (2 * 88 + 8, 2 * 88 + 8, 3)
     corners = [[int(seen[y + 40, x + 40, 0]) for x in (8, 96)] for y in (8, 96)]
@@ -213,7 +214,7 @@ def test_the_nearest_labelled_images_stand_below_the_queried_ones(board, tmp_pat
 def test_the_reasons_are_a_table_in_rank_order(board, tmp_path):
     asked = [{**q, "reason": f"good | bad {q['index']}"} for q in questions(3)]
     asked[0]["rank"], asked[2]["rank"] = 2, 0
-    board.query(100, None, asked, [0, None, 2], CLASSES, None)
+    board.query(100, asked, None, Shown([0, None, 2], CLASSES))
     text = events(tmp_path).Tensors("query/reasons/text_summary")[0].tensor_proto.string_val[0].decode()
     assert text.splitlines()[2:] == [
         "| 1 | i2 | good \\| bad 2 | stain |",

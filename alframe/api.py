@@ -1,0 +1,121 @@
+"""alframe from Python, without configs: put the parts into an `Experiment`, then `run` it in a folder, or `fit` once.
+
+experiment = Experiment(data, SmallCnn, strategy=TopScore(score=margin), budget=Budget(initial=50, rounds=3))
+done = run(experiment, "runs/mine")        # resumes what is there
+done.rounds, done.ledger                   # what was measured, and every answer
+done.fitted.predict(images)                # the posterior of the last round
+
+fit(experiment, labels={0: 1, 7: 0, 9: 1}).predict(images)   # one fit, without a loop
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from alframe.console import RoundTable
+from alframe.experiment import Experiment
+from alframe.images import ImageSet
+from alframe.learner import Learner, fixed_views
+from alframe.loop import run as run_loop
+from alframe.record.record import Record
+from alframe.restore import restore
+from alframe.types import Examples, Prediction
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Networks that were fitted, ready to predict."""
+
+    experiment: Experiment
+    learner: Learner
+
+    def predict(self, images: np.ndarray) -> Prediction:
+        """The posterior on raw images: uint8 [n, c, h, w] as the pool's, or features [n, d] of a dataset of features. On the CPU.
+
+        All draws are kept: n k c numbers.
+        """
+        e, learner = self.experiment, self.learner
+        given = ImageSet(images, np.full(len(images), -1), e.data.pool.classes)
+        prepare = partial(learner.model.prepare, cache=e.resources.cache, device=learner.device)
+        sets = [prepare(given)]
+        if learner.model.on_features:
+            sets += [prepare(given, transform=view) for view in fixed_views(e.data.augment, e.uncertainty.n_views)]
+        size, parts = e.resources.batch_size, []
+        for start in range(0, len(images), size):
+            raw = [torch.from_numpy(np.array(one.pixels[start : start + size])).to(learner.device) for one in sets]
+            with torch.no_grad():
+                parts.append(learner.fitted.predict(learner.prepare(raw[0]), partial(self._transformed, raw)))
+        return Prediction(
+            *(
+                torch.cat([getattr(part, name).cpu() for part in parts])
+                for name in ("log_probs", "features", "point_log_probs")
+            )
+        )
+
+    def _transformed(self, raw: Sequence[Tensor], j: int) -> Tensor:
+        """The batch under the j-th fixed transformation."""
+        if len(raw) > 1:
+            return self.learner.prepare(raw[1 + j])
+        return self.learner.prepare(self.learner.fixed_views[j](raw[0]))
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run in its folder: one line per round, and every answer as it came."""
+
+    folder: Path
+    experiment: Experiment
+    rounds: list[dict[str, Any]]
+    ledger: list[dict[str, Any]]
+
+    @cached_property
+    def fitted(self) -> Fitted:
+        """The posterior of the last round, from its checkpoint or trained again."""
+        classes = self.experiment.data.pool.classes
+        rules = self.experiment.annotator.rules(classes)
+        experiment = self.experiment.with_classes(rules.classes or classes)
+        return Fitted(experiment, restore(experiment, self.folder, self.ledger, rules, self.rounds[-1]["round"])[0])
+
+
+def run(
+    experiment: Experiment,
+    folder: str | Path,
+    *,
+    overwrite: bool = False,
+    tensorboard: bool = False,
+    table: RoundTable | None = None,
+) -> Run:
+    """Run an experiment in `folder`, or resume what is there; a finished run is left alone.
+
+    Its config is that of the parts (`Experiment.describe`): other options than the folder began with raise `RunFolderError`, unless
+    `overwrite` starts again. Raises `Waiting` where people have not answered yet: call it again. `table` prints the rounds.
+    """
+    options = {"overwrite": overwrite, "tensorboard": tensorboard, "keep_checkpoint": True}
+    with closing(Record(Path(folder), experiment.describe(), experiment.declared, **options)) as record:
+        if not record.finished:
+            run_loop(experiment, record, table)
+        return Run(record.folder, experiment, record.rounds, record.ledger.lines)
+
+
+def fit(
+    experiment: Experiment, labels: Mapping[int, int], validation: Mapping[int, int] | None = None, round: int = 0
+) -> Fitted:
+    """Fit the posterior once, to `labels` of the pool: the class of each image by its index. `validation` likewise, if needed.
+
+    The random streams are those of `round`.
+    """
+    learner = experiment.learner(round)
+    learner.fit(_examples(labels), _examples(validation or {}), round)
+    return Fitted(experiment, learner)
+
+
+def _examples(labels: Mapping[int, int]) -> Examples:
+    rows, classes = list(labels), list(labels.values())
+    return Examples(torch.tensor(rows, dtype=torch.int64), torch.tensor(classes, dtype=torch.int64))

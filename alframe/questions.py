@@ -1,0 +1,138 @@
+"""What is asked: the initial purchase, and the questions of a query with what people are told of each image and why."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from alframe.budget import draw_initial
+from alframe.engine.distances import full_precision
+from alframe.experiment import Experiment
+from alframe.images import ImageSet
+from alframe.labels.pool import Pool
+from alframe.learner import POOL, Learner
+from alframe.query import Picked
+from alframe.record.planned import Planned
+from alframe.rng import generator
+from alframe.types import Labelled, Question
+
+
+def initial_purchase(experiment: Experiment, pool: Pool, candidates: np.ndarray) -> Planned:
+    """The first images to label. They depend on dataset, budget and seed only: compared runs share them.
+
+    Labels that a folder gives are a part of them.
+    """
+    images, budget = experiment.data.pool, experiment.budget
+    n_chosen, n_validation = budget.split(budget.initial_size(len(images)), initial=True)
+    n_chosen, n_validation = at_most(len(candidates), max(0, n_chosen - pool.usable), n_validation)
+    stream = generator(experiment.seed, 0, "initial")
+    chosen = draw_initial(images.labels, candidates, n_chosen, budget.initial_set, images.n_classes, stream)
+    rest = np.setdiff1d(candidates, chosen)
+    drawn = draw_initial(images.labels, rest, n_validation, "random", images.n_classes, stream)
+    ranked = [("initial", int(index)) for index in chosen] + [("validation", int(index)) for index in drawn]
+    return Planned([Question(images.ids[index], index, kind, 0, rank) for rank, (kind, index) in enumerate(ranked)])
+
+
+def at_most(n: int, n_chosen: int, n_validation: int) -> tuple[int, int]:
+    """A purchase from a pool of `n` images: more may come later into one that grows."""
+    return min(n_chosen, n), min(n_validation, n - min(n_chosen, n))
+
+
+def questions_for(
+    experiment: Experiment, learner: Learner, picked: Picked, candidates: Tensor, n_validation: int, labelled: Labelled
+) -> list[Question]:
+    """The query in order of preference, then random images for validation, each with what the model thinks of it."""
+    images, round = experiment.data.pool, learner.round
+    rest = np.setdiff1d(candidates.numpy(), picked.indices)
+    stream = generator(experiment.seed, round, "validation")
+    drawn = rest[torch.randperm(len(rest), generator=stream)[:n_validation].numpy()]
+    indices = [*picked.indices, *drawn.tolist()]
+    every_probs = learner.mean_log_probs(POOL, torch.tensor(indices, dtype=torch.int64)).exp()
+    every_nearest = nearest_of(learner, images, indices, labelled)
+    questions = []
+    for rank, (index, probs, nearest) in enumerate(zip(indices, every_probs, every_nearest, strict=True)):
+        by_strategy = rank < len(picked.indices)
+        score = picked.scores[rank] if by_strategy else None
+        why = "random, for validation" if score is None else f"{picked.score_name} {score:.3g}"
+        questions.append(
+            Question(
+                id=images.ids[index],
+                index=index,
+                kind="query" if by_strategy else "validation",
+                round=round + 1,
+                rank=rank,
+                score=score,
+                score_name=picked.score_name if by_strategy else "",
+                probs=[round_to(value) for value in probs.tolist()],
+                reason=reason(probs, images.classes, why, nearest),
+                nearest=nearest,
+            )
+        )
+    return questions
+
+
+def round_to(value: float) -> float:
+    """Six decimals are enough for a person, and keep the stored questions small."""
+    return round(value, 6)
+
+
+def nearest_labelled(
+    learner: Learner, queried: Int[Tensor, " q"], labelled: Int[Tensor, " m"]
+) -> tuple[Int[Tensor, " q"], Float[Tensor, " q"]]:
+    """For each of `queried` the place of the most similar image in `labelled` (m >= 1), and how similar it is, in [-1, 1]; on the CPU.
+
+    The similarity is the cosine between the features that the deterministic network of this round has of the two, in float32; of
+    equals the first counts. One pass over both, and q (d + batch size) numbers of memory: the labelled images stream by.
+    """
+    points = _directions(torch.cat(list(learner.features(POOL, queried))))
+    best = torch.full((len(queried),), -torch.inf, device=points.device)
+    place = torch.zeros(len(queried), dtype=torch.int64, device=points.device)
+    passed = 0
+    for features in learner.features(POOL, labelled):
+        with full_precision():
+            similarity, column = (points @ _directions(features).T).max(dim=1)
+        closer = similarity > best
+        best = torch.where(closer, similarity, best)
+        place = torch.where(closer, column + passed, place)
+        passed += len(features)
+    return place.cpu(), best.clamp(-1, 1).cpu()
+
+
+def _directions(features: Tensor) -> Tensor:
+    return normalize(features, dim=1)
+
+
+def nearest_of(
+    learner: Learner, images: ImageSet, queried: Sequence[int], labelled: Labelled
+) -> list[dict[str, Any] | None]:
+    """`Question.nearest` of each of `queried` (indices), among the labelled images that have a class; None where none has."""
+    known = labelled.training.certain, labelled.validation.certain
+    rows, labels = torch.cat([one.rows for one in known]), torch.cat([one.labels for one in known])
+    if not len(rows) or not len(queried):
+        return [None] * len(queried)
+    places, similarities = nearest_labelled(learner, torch.tensor(queried, dtype=torch.int64), rows)
+    found: list[dict[str, Any] | None] = []
+    for index, label, similarity in zip(
+        rows[places].tolist(), labels[places].tolist(), similarities.tolist(), strict=True
+    ):
+        name = images.names[index] if images.names is not None else ""
+        found.append(
+            {"id": images.ids[index], "index": index, "name": name, "label": label, "similarity": round(similarity, 4)}
+        )
+    return found
+
+
+def reason(probs: Float[Tensor, " c"], classes: Sequence[str], why: str, nearest: dict[str, Any] | None) -> str:
+    """One line: the two likeliest classes with their probabilities, why this image was picked, and the nearest labelled one."""
+    top = probs.topk(min(2, len(probs)))
+    likely = ", ".join(f"{classes[c]} {p:.2f}" for p, c in zip(top.values.tolist(), top.indices.tolist(), strict=True))
+    return "; ".join([likely, why, *([f"most like {shown(nearest, classes)}"] if nearest else [])])
+
+
+def shown(nearest: dict[str, Any], classes: Sequence[str]) -> str:
+    """`Question.nearest` in words: its file or id, its class, and how similar it is."""
+    return f"{nearest['name'] or nearest['id']} ({classes[nearest['label']]}, similarity {nearest['similarity']:.2f})"

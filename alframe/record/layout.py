@@ -1,0 +1,112 @@
+"""Where everything lies in a run folder: the one place that spells its file names.
+
+config.yaml        all that can change a result, and the format of the folder
+provenance.json    which data, and of each launch: versions, command, device
+ledger.jsonl       one line per answer
+rounds.jsonl       one line per committed round
+queries/           what was asked and measured, stored before anyone answers; contact sheets
+checkpoint/        weights of the last two rounds, where they are kept
+tensorboard/       events
+profile/           where the time went, with run.profile=true
+pool.jsonl, pool.bin   of a pool that grows: what came when, and the pixels
+<annotator>/       what an annotator keeps for itself, such as queue/
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+FORMAT = 2
+"""Written into config.yaml as `format`; raise it when older readers would misread a folder. Without a number it is 1."""
+CONFIG, PROVENANCE, LEDGER, ROUNDS = "config.yaml", "provenance.json", "ledger.jsonl", "rounds.jsonl"
+HISTORY, PIXELS = "pool.jsonl", "pool.bin"
+INITIAL = "initial"
+STAGES, STAGES_FIGURE, OPERATORS, TRACE = "stages.json", "stages.png", "operators.txt", "trace.json.gz"
+
+
+def round_name(round: int) -> str:
+    """The name of a round in file names: `round_003`."""
+    return f"round_{round:03d}"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The paths of the run in `root`. Nothing is read or made."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        return self.root / CONFIG
+
+    @property
+    def provenance(self) -> Path:
+        return self.root / PROVENANCE
+
+    @property
+    def ledger(self) -> Path:
+        return self.root / LEDGER
+
+    @property
+    def rounds(self) -> Path:
+        return self.root / ROUNDS
+
+    @property
+    def queries(self) -> Path:
+        return self.root / "queries"
+
+    def planned(self, name: str) -> Path:
+        """What was stored under `name`: INITIAL, or the `round_name` of a round."""
+        return self.queries / f"{name}.json"
+
+    def contact_sheet(self, round: int) -> Path:
+        return self.queries / f"{round_name(round)}.jpg"
+
+    def checkpoint(self, round: int) -> Path:
+        return self.root / "checkpoint" / f"{round_name(round)}.safetensors"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.root / "tensorboard"
+
+    @property
+    def profile(self) -> Path:
+        return self.root / "profile"
+
+    @property
+    def history(self) -> Path:
+        return self.root / HISTORY
+
+    @property
+    def pixels(self) -> Path:
+        return self.root / PIXELS
+
+    @property
+    def lock(self) -> Path:
+        return self.root / ".lock"
+
+    @property
+    def discarding(self) -> Path:
+        """There while run.overwrite removes what is in the folder."""
+        return self.root / ".discarding"
+
+    @property
+    def export(self) -> Path:
+        """Where a run's model and labels go unless another folder is named."""
+        return self.root / "export"
+
+    def place(self, annotator: str) -> Path:
+        """What the annotator of this name keeps for itself."""
+        return self.root / annotator
+
+    def places(self) -> list[Path]:
+        """The folders that are none of the record's own: those of annotators, whichever there are."""
+        own = {self.queries, self.checkpoint(0).parent, self.tensorboard, self.profile, self.export}
+        return sorted(path for path in self.root.iterdir() if path.is_dir() and path not in own)
+
+
+def runs_below(folder: Path) -> list[Path]:
+    """The runs in a folder of a cell, or else of a study, in order of their names."""
+    for depth in ("*", "*/*"):
+        if found := sorted(path.parent for path in folder.glob(f"{depth}/{CONFIG}")):
+            return found
+    return []

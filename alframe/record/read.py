@@ -1,0 +1,91 @@
+"""Run folders read from outside, by reports and commands: nothing is written, no lock is taken, and no torch is imported.
+
+A torn last line is passed over, since another process may be writing it; other damage is a `RunFolderError`.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from alframe.errors import RunFolderError
+from alframe.record.files import read_json, read_jsonl
+from alframe.record.layout import FORMAT, INITIAL, Layout, round_name
+
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+LEDGER_KEYS = ("id", "index", "kind", "label", "round", "rank")
+"""What every line of a ledger has."""
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """All that can change the result of the run in `folder`, as plain values of today's format. Raises `RunFolderError`."""
+    path = Layout(folder).config
+    try:
+        config = yaml.load(path.read_text(encoding="utf-8"), LOADER)
+    except FileNotFoundError as error:
+        raise RunFolderError(
+            f"Expected the folder of a run (with {path.name}), got {folder}; name one such as runs/<study>/<cell>/seed=0."
+        ) from error
+    except (
+        OSError,
+        ValueError,
+        RecursionError,
+        yaml.YAMLError,
+    ) as error:  # ValueError: not UTF-8, or a date that is none
+        raise RunFolderError(
+            f"Expected the run's config in {path}, got a damaged file ({' '.join(str(error).split())[:80]}); restore it from a backup, "
+            "or start again with run.overwrite=true."
+        ) from error
+    if not isinstance(config, dict):
+        raise RunFolderError(
+            f"Expected the run's config in {path}, got a damaged file; restore it from a backup, or start again with run.overwrite=true."
+        )
+    written_by = config.pop("format", 1)
+    if not isinstance(written_by, int) or written_by > FORMAT:
+        raise RunFolderError(
+            f"Expected a run folder of format {FORMAT} or older, got format {written_by} in {path}; install the alframe that wrote it, or a newer one."
+        )
+    return _from_format_1(config) if written_by == 1 else config
+
+
+def _from_format_1(config: dict[str, Any]) -> dict[str, Any]:
+    """Annotators were stored as something to be called later."""
+    annotator = config.get("annotator")
+    if isinstance(annotator, dict):
+        config["annotator"] = {key: value for key, value in annotator.items() if key != "_partial_"}
+    return config
+
+
+def read_rounds(folder: Path) -> list[dict[str, Any]]:
+    """The committed rounds, first to last."""
+    return read_jsonl(Layout(folder).rounds, ("round", "labels"), mend=False)
+
+
+def read_ledger(folder: Path) -> list[dict[str, Any]]:
+    """Every answer, as they came."""
+    return read_jsonl(Layout(folder).ledger, LEDGER_KEYS, mend=False)
+
+
+def read_provenance(folder: Path) -> dict[str, Any]:
+    """Data and launches; empty where nothing was launched yet."""
+    return read_json(Layout(folder).provenance) or {}
+
+
+def read_planned(folder: Path, round: int | None) -> dict[str, Any] | None:
+    """What was stored of a round before anyone was asked, or None; `round` None: the initial purchase."""
+    return read_json(Layout(folder).planned(INITIAL if round is None else round_name(round)), ("questions",))
+
+
+def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """`{'a': {'b': 1}}` -> `{'a.b': 1}`; nothing of what is no mapping. Lists stay values."""
+    return dict(_leaves(tree, prefix)) if isinstance(tree, Mapping) else {}
+
+
+def _leaves(node: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in node.items():
+        path = f"{prefix}.{key}" if prefix else str(key)
+        if isinstance(value, Mapping):
+            yield from _leaves(value, path)
+        else:
+            yield path, value

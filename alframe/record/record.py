@@ -1,0 +1,282 @@
+"""The record of a run: its folder, held by one process.
+
+Order of writes in a round: what the round settled on (metrics and questions, atomically) before anyone is asked; a ledger line for
+each answer; at last the line in the rounds file, which makes the round done. A process killed at any instant leaves a folder from
+which the same command resumes to the same result.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import yaml
+from filelock import FileLock, Timeout
+
+from alframe.errors import RunFolderError, expect
+from alframe.labels.ledger import Ledger
+from alframe.part import Declared
+from alframe.record.contact_sheet import write_contact_sheet
+from alframe.record.files import read_json, read_jsonl, write_atomically
+from alframe.record.layout import FORMAT, INITIAL, Layout, round_name
+from alframe.record.planned import Line, Planned, Shown
+from alframe.record.provenance import launch
+from alframe.record.read import flat, read_config
+
+if TYPE_CHECKING:  # tensorboard takes a second to import
+    from alframe.record.tensorboard import Board
+
+ROUND_KEYS = ("questions", "line", "evaluation", "pool_scores")
+
+
+class Record:
+    """The folder of one run. `config` is all that can change a result, as plain values; `declared` what its parts say of that."""
+
+    def __init__(
+        self,
+        folder: Path,
+        config: dict[str, Any],
+        declared: Declared | None = None,
+        *,
+        overwrite: bool = False,
+        tensorboard: bool = True,
+        keep_checkpoint: bool = False,
+    ) -> None:
+        self.folder, self.config, self.keep_checkpoint = folder, config, keep_checkpoint
+        self.layout, self._declared = Layout(folder), declared or Declared()
+        self._lock = self._take()
+        try:
+            expect(
+                not (overwrite and self._declared.has_answers(folder)),
+                f"Expected a run without answers of people to start again, since run.overwrite=true removes all of it, got {folder} with "
+                "some, or with a place where some may be; use another run.name, or move the folder away.",
+                RunFolderError,
+            )
+            self._discard(begin=overwrite)
+            extends, changed = self._compare_config()
+            self.reopened = False
+            self.rounds: list[Line] = read_jsonl(self.layout.rounds, ("round", "labels"))
+            if extends:
+                self._reopen_last_round()
+            if changed or not self.layout.config.exists():
+                # Last, so that a launch that is killed before this extends again.
+                write_atomically(self.layout.config, _yaml({"format": FORMAT, **config}))
+            self.ledger = Ledger(self.layout.ledger, self._declared.count_validation)
+            self._rounds_file = self.layout.rounds.open("a", encoding="utf-8")
+        except OSError as error:
+            self._lock.release()
+            raise RunFolderError(
+                f"Expected a run folder that can be written, got: {error}; choose another run.root."
+            ) from error
+        except BaseException:
+            self._lock.release()
+            raise
+        self.board: Board | None = None
+        self._tensorboard = tensorboard
+
+    # -- state -------------------------------------------------------------------------------------------------------
+
+    @property
+    def done(self) -> int:
+        """Rounds committed."""
+        return len(self.rounds)
+
+    @property
+    def stopped(self) -> str | None:
+        """Why the run is finished, or None."""
+        return self.rounds[-1].get("stopped") if self.rounds else None
+
+    @property
+    def finished(self) -> bool:
+        """Stopped, and every answer of its rounds in the ledger (a torn last line may be missing)."""
+        return self.stopped is not None and self.ledger.bought(self.rounds[-1]["round"]) == self.rounds[-1]["labels"]
+
+    @property
+    def threads(self) -> int | None:
+        """CPU threads of the first launch, which results depend on; None in a new folder."""
+        launches = (read_json(self.layout.provenance, ("launches",)) or {"launches": []})["launches"]
+        return launches[0]["device"]["threads"] if launches else None
+
+    def check_consistency(self) -> None:
+        """Raise `RunFolderError` unless ledger, rounds and stored queries agree."""
+        numbers = [line["round"] for line in self.rounds]
+        last = max((line["round"] for line in self.ledger.lines), default=0)
+        known = self.done + 1 if self.planned(self.done) else self.done
+        if numbers != list(range(self.done)):
+            wrong = f"rounds {numbers} in {self.layout.rounds.name}"
+        elif last > known:
+            wrong = f"answers of round {last} in {self.layout.ledger.name} after {self.done} rounds"
+        else:
+            short = [line for line in self.rounds if self.ledger.bought(line["round"]) != line["labels"]]
+            if not short:
+                return
+            bought = self.ledger.bought(short[0]["round"])
+            wrong = f"{bought} answers where round {short[0]['round']} had {short[0]['labels']} labels"
+        raise RunFolderError(
+            f"Expected ledger, rounds and queries of {self.folder} to agree, got {wrong}; "
+            "restore the folder from a backup, or start again with run.overwrite=true."
+        )
+
+    def planned(self, round: int | None) -> Planned | None:
+        """What was stored of a round, or None; `round` None: the initial purchase."""
+        stored = read_json(self._planned_file(round), ROUND_KEYS if round is not None else ROUND_KEYS[:1])
+        return None if stored is None else Planned.of(stored)
+
+    def once(self, round: int | None, compute: Callable[[], Planned]) -> Planned:
+        """What was stored of a round, or what `compute` gives, stored before it is returned. It is never computed again.
+
+        `round` None: the initial purchase.
+        """
+        planned = self.planned(round)
+        if planned is None:
+            planned = compute()
+            self.store(round, planned)
+        return planned
+
+    def store(self, round: int | None, planned: Planned) -> None:
+        """Store what a round settled on, atomically."""
+        write_atomically(self._planned_file(round), planned.to_json())
+
+    def _planned_file(self, round: int | None) -> Path:
+        return self.layout.planned(INITIAL if round is None else round_name(round))
+
+    # -- events ------------------------------------------------------------------------------------------------------
+
+    def at_start(self, data: Mapping[str, Any], device: torch.device) -> None:
+        """Note where and on what this launch runs, and open TensorBoard at the first round that is not committed.
+
+        Raises `RunFolderError` when the data are not those of the earlier launches.
+        """
+        path = self.layout.provenance
+        past = read_json(path, ("data_hash", "launches")) or {}
+        if past and past["data_hash"] != data["data_hash"]:
+            raise RunFolderError(
+                f"Expected the data this run began with (hash {past['data_hash'][:12]}), got others ({data['data_hash'][:12]}); "
+                "give the old data back, or use another run.name."
+            )
+        launches = [*past.get("launches", []), launch(device)]
+        write_atomically(path, json.dumps({**data, "launches": launches}, indent=1))
+        if self._tensorboard:
+            self._open_board()
+
+    def commit(self, planned: Planned, shown: Shown) -> None:
+        """Make the round done. TensorBoard and the contact sheet come first: of an undone round, the events are purged at the next
+        launch and the sheet is written again. The last round brings the run's final numbers, for TensorBoard's HParams page.
+        """
+        self.ledger.sync()
+        line, questions = planned.line, planned.questions
+        if shown.images is not None and len(shown.images):
+            ranked = sorted(range(len(questions)), key=lambda i: (questions[i].rank, i))
+            write_contact_sheet(self.layout.contact_sheet(planned.round), shown.images[ranked])
+        if self.board:
+            self.board.round(line, planned.evaluation)
+            if questions:
+                self.board.query(line["labels"], [vars(question) for question in questions], planned.pool_scores, shown)
+            if line.get("stopped"):
+                from alframe.record.tensorboard import final_numbers
+
+                self.board.finish(_hparams(self.config), final_numbers([*self.rounds, line]))
+        self._rounds_file.write(json.dumps(line) + "\n")
+        self._rounds_file.flush()
+        os.fsync(self._rounds_file.fileno())
+        self.rounds.append(line)
+        # The round before the last one stays: a finished run that is given more rounds starts its last one again.
+        self.layout.checkpoint(planned.round - 2).unlink(missing_ok=True)
+
+    def close(self) -> None:
+        if self.board:
+            self.board.close()
+        self.ledger.close()
+        self._rounds_file.close()
+        self._lock.release()
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _take(self) -> FileLock:
+        try:
+            self.layout.queries.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.layout.lock)
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise RunFolderError(
+                f"Expected {self.folder} to be free, got a folder that another process is running in; wait for it, or use another run.name."
+            ) from error
+        except OSError as error:
+            raise RunFolderError(
+                f"Expected a run folder that can be written, got: {error}; choose another run.root."
+            ) from error
+        return lock
+
+    def _compare_config(self) -> tuple[bool, bool]:
+        """Compare with the stored config, if any: whether budget.rounds has grown, and whether anything else has changed that may."""
+        if not self.layout.config.exists():
+            return False, False
+        stored = read_config(self.folder)
+        old, new = ({**self._declared.added, **flat(config)} for config in (stored, yaml.safe_load(_yaml(self.config))))
+        differing = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+        if all(self._declared.may_become(key, old.get(key), new.get(key)) for key in differing):
+            return "budget.rounds" in differing, stored != self.config
+        changes = ", ".join(f"{key} ({old.get(key)} -> {new.get(key)})" for key in differing)
+        raise RunFolderError(
+            f"Expected the config that {self.folder} began with, got other values of {changes}; "
+            "use another run.name, or start again with run.overwrite=true."
+        )
+
+    def _reopen_last_round(self) -> None:
+        """A finished run is given more rounds: its last one bought nothing, so it is undone, committed or not, and run again."""
+        last = self.done - 1 if self.stopped else self.done
+        planned = self.planned(last)
+        if planned is not None and planned.line.get("stopped"):
+            self._planned_file(last).unlink()
+            self.reopened = True
+        if self.stopped:
+            self.reopened = True
+            self.rounds.pop()
+            write_atomically(self.layout.rounds, "".join(json.dumps(line) + "\n" for line in self.rounds))
+
+    def _open_board(self) -> None:
+        from alframe.record.tensorboard import Board
+
+        is_old = self.layout.tensorboard.exists()
+        # What is purged are steps from the first undone round on. A committed round can share that step (all its answers were
+        # skipped), so the committed rounds at that step are written again; without an earlier board, all of them are.
+        step = self.ledger.bought(self.done)
+        self.board = Board(self.layout.tensorboard, purge_step=step if is_old else None)
+        if not is_old:
+            self.board.config(_yaml(self.config))
+        for line in self.rounds:
+            if not is_old or line["labels"] == step:
+                planned = self.planned(line["round"])
+                self.board.round(line, planned.evaluation if planned else None)
+
+    def _discard(self, *, begin: bool) -> None:
+        """Remove everything in the folder but the lock. A marker is set first and removed last, so that a kill leaves no half of it."""
+        marker = self.layout.discarding
+        if begin:
+            marker.touch()
+        if not marker.exists():
+            return
+        for path in self.folder.iterdir():
+            if path in (self.layout.lock, marker):
+                continue
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        self.layout.queries.mkdir()
+        marker.unlink()
+
+
+def _yaml(config: dict[str, Any]) -> str:
+    return yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+
+
+def _hparams(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of the HParams page. It sorts them by name and shows the first five: those are the parts that studies compare."""
+    choices = config.get("choices", {})
+    first = {name: choices[name] for name in ("dataset", "model", "strategy", "uncertainty") if name in choices}
+    details = {f"with {name}": value for name, value in choices.items() if name not in first}
+    for key, value in flat({key: value for key, value in config.items() if key not in ("choices", "seed")}).items():
+        if not key.rsplit(".", 1)[-1].startswith("_"):
+            details[f"with {key}"] = value
+    return {**first, "seed": config.get("seed"), **details}

@@ -1,0 +1,47 @@
+"""The networks of a committed round once more: from its checkpoint, or trained again from its ledger. Nothing is written."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from alframe.experiment import Experiment
+from alframe.labels.consensus import Rules
+from alframe.labels.ledger import Answers
+from alframe.labels.pool import Pool
+from alframe.learner import Learner
+from alframe.record.layout import Layout
+from alframe.record.planned import Line
+from alframe.types import Labelled
+
+
+def labelled_at(experiment: Experiment, ledger: Sequence[Line], rules: Rules, round: int) -> Labelled:
+    """Training and validation images of a round, by the rules of the pool, from the answers up to it."""
+    answers = Answers([line for line in ledger if line["round"] <= round])
+    n_classes = len(rules.classes) or experiment.data.pool.n_classes
+    pool = Pool(experiment.data.pool.ids, answers, n_classes, rules)
+    return Labelled(pool.training(), pool.validation())
+
+
+def restore(
+    experiment: Experiment, folder: Path, ledger: Sequence[Line], rules: Rules, round: int
+) -> tuple[Learner, str]:
+    """The learner with the posterior of `round` of the run in `folder`, and how it came to it."""
+    layout, learner = Layout(folder), experiment.learner(round)
+
+    def labelled(number: int) -> Labelled:
+        return labelled_at(experiment, ledger, rules, number)
+
+    if layout.checkpoint(round).is_file():
+        known = labelled(round)
+        learner.restore(layout.checkpoint(round), known.training, known.validation, round)
+        return learner, "from its checkpoint"
+    start, first, warm = time.perf_counter(), round, experiment.trainer.warm_start
+    while warm and experiment.continues(first) and not layout.checkpoint(first - 1).is_file():
+        first -= 1
+    if warm and experiment.continues(first):
+        learner.load_warm_start(layout.checkpoint(first - 1))
+    for number in range(first, round + 1):
+        known = labelled(number)
+        learner.fit(known.training, known.validation, number)
+    rounds = f"rounds {first} to {round}" if first < round else "it"
+    return learner, f"no checkpoint: trained {rounds} again in {time.perf_counter() - start:.1f} s"

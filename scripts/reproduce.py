@@ -24,7 +24,8 @@ import yaml
 from alframe.area import area_under_curve
 from alframe.config import CONFIGS, load
 from alframe.errors import AlframeError, ConfigError, RunFolderError, did_you_mean
-from alframe.report.read import Comparison, LeftOut, Run, compare, read_runs
+from alframe.report.read.comparison import Comparison, LeftOut, compare, read_runs
+from alframe.report.read.run import Run
 
 PUBLISHED = Path(__file__).with_name("published.yaml")
 METRIC = "test/accuracy"

@@ -41,14 +41,14 @@ def summarize(
     written, `ProtocolError` where the protocol checks found something. `tensorboard` writes mean curves for it too.
     """
     # scipy and matplotlib take a second to import, which --help and a mistyped folder should not wait for
-    from alframe.report.blocks import Options
-    from alframe.report.summary import sections
+    from alframe.report.chapters.blocks import Options
+    from alframe.report.read.section import sections
 
     console, options = console or Console(), Options(out=out, **asked)
     compared, left = sections(folders, options.metric, options.baseline, options.unfinished)
-    from alframe.report import protocol
-    from alframe.report.console import left_out_to_console, notes_to_console, to_console
-    from alframe.report.page import assemble, out_of_range
+    from alframe.report.chapters import protocol
+    from alframe.report.chapters.page import assemble, out_of_range
+    from alframe.report.write.console import left_out_to_console, notes_to_console, to_console
 
     outside = out_of_range(compared, options)
     for section in compared:
@@ -63,7 +63,7 @@ def summarize(
         out.mkdir(parents=True, exist_ok=True)
         files = _write(page, compared, out)
         if tensorboard:
-            from alframe.report.tensorboard import write as write_board
+            from alframe.report.write.tensorboard import write as write_board
 
             board = write_board(compared, out)
     except OSError as error:
@@ -81,9 +81,9 @@ def summarize(
 
 def _write(page: Any, compared: Sequence[Any], out: Path) -> list[Path]:
     """The files in the order in which a person would open them."""
-    from alframe.report import write
-    from alframe.report.html import html
-    from alframe.report.latex import latex
+    from alframe.report.write import markdown as write
+    from alframe.report.write.html import html
+    from alframe.report.write.latex import latex
 
     drawn, curves = write.figures(page, compared, out)
     return [

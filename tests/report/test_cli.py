@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from alframe.report.blocks import Options
+from alframe.report.chapters.blocks import Options
 from alframe.report.cli import main
 
 
@@ -136,7 +136,7 @@ def test_mistakes_are_one_line_and_exit_code_1(write_run, tmp_path, capsys, argu
 def test_options_reach_the_chapters(write_run, tmp_path, monkeypatch):
     write_run()
     seen = []
-    monkeypatch.setattr("alframe.report.page.TOPICS", (lambda section, options: seen.append(options),))
+    monkeypatch.setattr("alframe.report.chapters.page.TOPICS", (lambda section, options: seen.append(options),))
     asked = ["--at", "120,100,100", "--target", "0.9", "--full-data-share", "0.9", "--label-cost", "2"]
     assert main([str(tmp_path), *asked, "--baseline", "bald"]) == 0
     assert seen == [

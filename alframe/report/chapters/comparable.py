@@ -1,0 +1,171 @@
+"""Whether runs may be compared: first images, test sets, budgets, recipes, software and devices should be the same."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+
+from alframe.report.chapters.objection import MAX_NAMED, ProtocolWarning, among, first, more, spell
+from alframe.report.read.evidence import Study
+from alframe.report.read.run import flat
+from alframe.report.read.section import Section
+
+NOT_RECIPE = ("strategy.", "resolved.")
+"""Options by their beginning: the strategy is what is compared, and the device has a check of its own."""
+
+
+def initial_sets(study: Study) -> Iterator[ProtocolWarning]:
+    for section in study.sections:
+        by_seed: dict[int, dict[frozenset[str], list[Path]]] = defaultdict(lambda: defaultdict(list))
+        for run in section.runs:
+            initial = study.of(run).initial
+            if initial is not None:
+                by_seed[run.seed][initial].append(run.folder)
+        for seed, sets in by_seed.items():
+            if len(sets) > 1:
+                (one, mine), (other, theirs) = list(sets.items())[:2]
+                yield ProtocolWarning(
+                    "different-initial-sets",
+                    f"{section.title}: runs of seed {seed} began with {len(sets)} different sets of images; "
+                    f"{mine[0]} with {len(one)} and {theirs[0]} with {len(other)}, of which {len(one & other)} are common.",
+                    "Run the cells again with the same dataset, budget and alframe: the first images then depend on the seed alone.",
+                    grave=True,
+                )
+
+
+def test_sets(study: Study) -> Iterator[ProtocolWarning]:
+    for title, sections in _by_dataset(study.sections):
+        data: dict[str, list[Path]] = defaultdict(list)
+        tests: dict[str, list[Path]] = defaultdict(list)
+        for run in (run for section in sections for run in section.runs):
+            evidence = study.of(run)
+            data[run.data_hash[:8] or "unknown"].append(run.folder)
+            size = "" if evidence.n_test is None else f" ({evidence.n_test:,} images)"
+            tests[f"{(evidence.test_hash or 'unknown')[:8]}{size}"].append(run.folder)
+        if len(data) == 1:
+            continue
+        known = not any(key.startswith("unknown") for key in tests)
+        if known and len(tests) == 1:
+            yield ProtocolWarning(
+                "different-pools",
+                f"{title}: runs were not compared with each other because they bought from different pools: data {among(data)}.",
+                "Load the data with the same options everywhere (dataset.pool_size, dataset.split_seed, the same files).",
+            )
+        else:
+            what = f"test sets {among(tests)}" if len(tests) > 1 else f"data {among(data)}"
+            yield ProtocolWarning(
+                "different-test-sets",
+                f"{title}: runs were not compared with each other because their data differ: {what}.",
+                "Measure all runs on one test set: the same dataset options and the same files.",
+            )
+
+
+def budgets(study: Study) -> Iterator[ProtocolWarning]:
+    for title, sections in _by_dataset(study.sections):
+        by_option: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
+        keys = {key for section in sections for key in flat(section.runs[0].config.get("budget"))}
+        for run in (run for section in sections for run in section.runs):
+            budget = flat(run.config.get("budget"))
+            for key in sorted(keys - {"count_validation"}):
+                by_option[key][spell(budget.get(key))].append(run.folder)
+        told = [f"budget.{key} {among(found)}" for key, found in by_option.items() if len(found) > 1]
+        if told:
+            yield ProtocolWarning(
+                "different-budgets",
+                f"{title}: runs were not compared with each other because their budgets differ: {'; '.join(told)}.",
+                "Give all runs one budget, or report one budget at a time.",
+            )
+
+
+def validation_counted(study: Study) -> Iterator[ProtocolWarning]:
+    for title, sections in _by_dataset(study.sections):
+        counted: dict[str, list[Path]] = defaultdict(list)
+        for section in sections:
+            budget = section.runs[0].config.get("budget")
+            value = budget.get("count_validation", True) if isinstance(budget, dict) else True
+            counted[spell(value)] += [run.folder for run in section.runs]
+        if len(counted) > 1:
+            yield ProtocolWarning(
+                "mixed-count-validation",
+                f"{title}: validation labels count as bought in some runs only, which were not compared: "
+                f"budget.count_validation {among(counted)}.",
+                "Give all runs the same budget.count_validation; with false, labels look cheaper than they are.",
+            )
+
+
+def recipes(study: Study) -> Iterator[ProtocolWarning]:
+    for section in study.sections:
+        options = {name: next(iter(seeds.values())).options for name, seeds in section.cells.items()}
+        keys = sorted({key for own in options.values() for key in own if not key.startswith(NOT_RECIPE)})
+        differing = [key for key in keys if len({repr(own.get(key)) for own in options.values()}) > 1]
+        if not differing:
+            continue
+        told = []
+        for key in differing[:MAX_NAMED]:
+            cells: dict[str, list[str]] = defaultdict(list)
+            for name, own in options.items():
+                cells[spell(own.get(key))].append(name)
+            told.append(f"{key} is " + ", ".join(f"{value} in {first(names)}" for value, names in cells.items()))
+        crossed = [
+            f"{name} with {other}"
+            for name, other in section.baselines.items()
+            if any(repr(options[name].get(key)) != repr(options[other].get(key)) for key in differing)
+        ]
+        yield ProtocolWarning(
+            "different-recipes",
+            f"{section.title}: cells differ in more than the strategy: {'; '.join(told)}{more(len(differing))}."
+            + (f" Compared across recipes: {first(crossed)}." if crossed else ""),
+            "Give all cells the same options beside the strategy, or read each verdict only as one on strategy and recipe together.",
+        )
+
+
+def versions(study: Study) -> Iterator[ProtocolWarning]:
+    for section in study.sections:
+        versions: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
+        for run in section.runs:
+            for package, values in study.of(run).versions.items():
+                for version in values:
+                    versions[package][version].append(run.folder)
+        differing = {package: found for package, found in sorted(versions.items()) if len(found) > 1}
+        if differing:
+            told = "; ".join(f"{package} {among(found)}" for package, found in differing.items())
+            yield ProtocolWarning(
+                "different-versions",
+                f"{section.title}: runs were made by different software: {told}.",
+                "Run all cells again with one installation, or show that the change moves nothing by repeating one run.",
+            )
+
+
+def devices(study: Study) -> Iterator[ProtocolWarning]:
+    for section in study.sections:
+        devices: dict[str, list[Path]] = defaultdict(list)
+        precisions: dict[str, list[Path]] = defaultdict(list)
+        for run in section.runs:
+            for device in study.of(run).devices:
+                devices[device].append(run.folder)
+            precision = flat(run.config.get("resolved")).get("precision")
+            if precision:
+                precisions[str(precision)].append(run.folder)
+        told = [
+            f"{what} {among(found)}"
+            for what, found in (("device", devices), ("precision", precisions))
+            if len(found) > 1
+        ]
+        if told:
+            yield ProtocolWarning(
+                "different-devices",
+                f"{section.title}: runs were computed differently: {'; '.join(told)}.",
+                "Run all cells on one kind of device and in one trainer.precision; differences by device are noise at best.",
+            )
+
+
+def _by_dataset(sections: Sequence[Section]) -> Iterator[tuple[str, list[Section]]]:
+    """Comparisons of one dataset, where there are several: they were kept apart for their data or budgets."""
+
+    def dataset(section: Section) -> str:
+        return section.runs[0].dataset
+
+    for name, group in groupby(sorted(sections, key=dataset), dataset):
+        same = list(group)
+        if len(same) > 1:
+            yield name, same

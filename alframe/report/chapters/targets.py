@@ -1,0 +1,181 @@
+"""Labels needed to reach a target, and so the labels saved against the baseline, paired by seed.
+
+A curve reaches the target where its linear interpolation first does. A seed that never reaches it needs more labels than were
+bought, and one that has it at the first label count needs at most those: both are bounds, kept as bounds.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from alframe.report.chapters import phrases
+from alframe.report.chapters.blocks import Chapter, Options, Paragraph, Table
+from alframe.report.read.section import Section
+from alframe.report.statistics.curves import Curve
+from alframe.report.statistics.paired import mean_interval
+
+
+@dataclass(frozen=True)
+class Target:
+    """A value of the metric, and where it comes from."""
+
+    value: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Saved:
+    """Labels that a strategy needs less than its baseline for the target, a mean over `n` common seeds, in `low`..`high`.
+
+    The two are equal where every seed of both reaches the target (`n_both` of them do); infinite where nothing is known.
+    `interval`: the 95 % t-interval of the mean, where it is known. `of_means`: saved by the mean curves, or None where one of
+    them does not cross the target. The shares are of the baseline's labels.
+    """
+
+    n: int
+    n_both: int
+    low: float
+    high: float
+    share: float | None
+    interval: tuple[float, float] | None
+    of_means: float | None
+    of_means_share: float | None
+
+    @property
+    def is_known(self) -> bool:
+        return self.low == self.high
+
+
+def target_of(section: Section, options: Options, name: str) -> Target | None:
+    """The target of cell `name`: as asked for, a share of the full-data value, or the mean final value of its baseline."""
+    if options.target is not None:
+        return Target(options.target, "as asked for")
+    if section.full_data is not None:
+        share = options.full_data_share
+        value = section.full_data / share if section.lower_is_better else section.full_data * share
+        told = f"{100 * share:g} % of" if not section.lower_is_better else f"1/{share:g} of"
+        return Target(value, f"{told} the {phrases.value(section.full_data)} of the full data")
+    baseline = section.baselines.get(name, name if name in section.baselines.values() else None)
+    if baseline is None:
+        return None
+    final = float(section.curves[baseline].mean[-1])
+    return Target(final, f"the mean of {baseline} at the end")
+
+
+def labels_needed(
+    labels: Float[np.ndarray, " t"], values: Float[np.ndarray, "s t"], target: float, lower_better: bool
+) -> Float[np.ndarray, "s 2"]:
+    """The least and the most labels that each curve may need: equal where it crosses `target`, else bounds.
+
+    (0, first label count) for a curve that is there from the start, (last label count, infinity) for one that never is.
+    """
+    sign = -1.0 if lower_better else 1.0
+    gap = sign * (values - target)
+    there = gap >= -1e-12 * max(1.0, abs(target))  # the mean's own final value is reached, whatever its rounding
+    needed = np.empty((len(values), 2))
+    for row, (above, by_count) in enumerate(zip(gap, there, strict=True)):
+        i = int(by_count.argmax())
+        if not by_count.any():
+            needed[row] = labels[-1], np.inf
+        elif i == 0:
+            needed[row] = 0.0, labels[0]
+        else:
+            share = min(1.0, above[i - 1] / (above[i - 1] - above[i]))
+            needed[row] = labels[i - 1] + share * (labels[i] - labels[i - 1])
+    return needed
+
+
+def saved(this: Curve, baseline: Curve, target: float, lower_better: bool) -> Saved:
+    """The labels that `this` saves against `baseline`, paired over their common seeds."""
+    common = [seed for seed in this.seeds if seed in baseline.seeds]
+    mine, theirs = (
+        labels_needed(curve.labels, curve.values[[curve.seeds.index(s) for s in common]], target, lower_better)
+        for curve in (this, baseline)
+    )
+    own, other = (labels_needed(c.labels, c.mean[None], target, lower_better)[0] for c in (this, baseline))
+    of_means = float(other[0] - own[0]) if own[0] == own[1] and other[0] == other[1] else None
+    of_means_share = of_means / float(other[0]) if of_means is not None and other[0] else None
+    if not common:
+        return Saved(0, 0, -np.inf, np.inf, None, None, of_means, of_means_share)
+    bounds = np.stack([theirs[:, 0] - mine[:, 1], theirs[:, 1] - mine[:, 0]], axis=1)
+    exact = bounds[:, 0] == bounds[:, 1]
+    low, high = (float(edge) for edge in bounds.mean(axis=0))
+    if not exact.all():
+        return Saved(len(common), int(exact.sum()), low, high, None, None, of_means, of_means_share)
+    needed = float(theirs.mean())
+    share = low / needed if needed else None
+    return Saved(len(common), len(common), low, low, share, mean_interval(bounds[:, 0]), of_means, of_means_share)
+
+
+def chapter(section: Section, options: Options) -> Chapter | None:
+    """Labels to the target and labels saved, a row a strategy; nothing at a single label count."""
+    title = "Labels needed for a target"
+    if section.range[0] == section.range[1]:
+        return None
+    targets = {name: target_of(section, options, name) for name in section.curves}
+    known = {name: target for name, target in targets.items() if target is not None}
+    if not known:
+        why = "No target: there is no baseline whose final value could be one, and none was asked for (--target)."
+        return Chapter(title, (Paragraph(why, "warning"),), folded=True)
+    rows = []
+    for name, target in known.items():
+        curve = section.curves[name]
+        needed = labels_needed(curve.labels, curve.values, target.value, section.lower_is_better)
+        row = [
+            name,
+            phrases.value(target.value),
+            f"{np.isfinite(needed[:, 1]).sum()} of {len(needed)}",
+            _median(needed),
+        ]
+        found = None
+        if name in section.baselines:
+            found = saved(curve, section.curves[section.baselines[name]], target.value, section.lower_is_better)
+        rows.append((*row, *(_saved_cells(found) if found else ("", "", ""))))
+    sources = list(dict.fromkeys(f"{phrases.value(t.value)} ({t.source})" for t in known.values()))
+    intro = f"Target: {phrases.metric_words(section.metric)} of {'; '.join(sources)}."
+    columns = (
+        "strategy",
+        "target",
+        "reached by",
+        "labels (median)",
+        "saved",
+        "95 % interval",
+        "saved by the mean curve",
+    )
+    note = (
+        "Labels at which the curve first reaches the target, between two label counts by a straight line; initial labels count. Saved: labels less than the baseline "
+        "needs, a mean over the common seeds, paired; where a seed never reaches the target only a bound is known, or nothing. The mean curve hides the spread between seeds."
+    )
+    return Chapter(title, (Paragraph(intro), Table(columns, tuple(rows), note=note)))
+
+
+def _median(needed: Float[np.ndarray, "s 2"]) -> str:
+    """The median over the seeds, as exactly as it is known: those that never reach the target are beyond all others."""
+    order = np.sort(needed, axis=0)
+    low, high = (float(np.median(order[:, i])) for i in (0, 1))
+    if low == high:
+        return f"{low:,.0f}"
+    return f"> {low:,.0f}" if np.isinf(high) else f"≤ {high:,.0f}"
+
+
+def _saved_cells(found: Saved) -> tuple[str, str, str]:
+    means = "–" if found.of_means is None else f"{_signed(found.of_means)} ({_percent(found.of_means_share)})"
+    if found.is_known:
+        interval = "–" if found.interval is None else " to ".join(_signed(edge) for edge in found.interval)
+        return f"{_signed(found.low)} ({_percent(found.share)})", interval, means
+    if np.isfinite(found.low) and np.isfinite(found.high):
+        return f"{_signed(found.low)} to {_signed(found.high)}", "–", means
+    if np.isfinite(found.low):
+        return f"at least {_signed(found.low)}", "–", means
+    if np.isfinite(found.high):
+        return f"at most {_signed(found.high)}", "–", means
+    return "not known", "–", means
+
+
+def _signed(labels: float) -> str:
+    return f"{round(labels):+,}".replace("-", "−") if round(labels) else "0"
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{round(100 * share):+d} %".replace("-", "−").replace("+0 %", "0 %")

@@ -1,0 +1,227 @@
+"""What a comparison could have shown: the smallest difference that so many seeds find with 80 % power, and how many would find less.
+
+The spread is that of the differences paired by seed, pooled over the strategies; the level is the one that the first step of
+Holm's correction asks for, 0.05 / tests. Seeds are normal here; what follows from that is in docs/statistics.md.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import combinations
+
+import numpy as np
+from scipy import stats
+from scipy.optimize import brentq
+
+from alframe.report.chapters import phrases
+from alframe.report.chapters.blocks import Chapter, Options, Paragraph, Table
+from alframe.report.read.section import Section
+from alframe.report.statistics.curves import Against
+from alframe.report.statistics.paired import EXACT_SEEDS, LEVEL, MIN_SEEDS, SIGN_FLIP, Difference, choose_test, flips
+
+POWER = 0.8
+MAX_SEEDS = 1000
+COARSE = 10
+"""A permutation test with fewer possible p-values under its level than this is simulated, not taken for a t-test."""
+
+
+@dataclass(frozen=True)
+class Power:
+    """What `n` seeds, as most strategies have them, can show at one place of the curve (`where`: end or area), in the metric's unit.
+
+    `visible` is found with 80 % power; `interval` is its 95 % interval, as the spread is itself estimated (chi-square).
+    `open_difference` is the largest difference seen that was not shown, or None, and `open_seeds` the seeds in all that
+    would show it, if it is real; `finer` is two thirds of `visible`, and `finer_seeds` what that takes. None: more than 1,000.
+    """
+
+    where: str
+    n: int
+    n_tests: int
+    sd: float
+    visible: float
+    interval: tuple[float, float]
+    open_difference: float | None
+    open_seeds: int | None
+    finer: float
+    finer_seeds: int | None
+
+
+def power_of(against: dict[str, Against]) -> list[Power]:
+    """The power at the end and in area, over the tests that were made; nothing where none was."""
+    both = {
+        "end": [(one.baseline, one.final) for one in against.values()],
+        "area": [(one.baseline, one.area) for one in against.values()],
+    }
+    tested = {where: [pair for pair in pairs if pair[1].p_holm is not None] for where, pairs in both.items()}
+    n_tests = sum(map(len, tested.values()))
+    return [_power(where, pairs, n_tests) for where, pairs in tested.items() if pairs]
+
+
+def pooled_sd(differences: Sequence[tuple[str, Difference]]) -> tuple[float, float]:
+    """The standard deviation pooled over (baseline, difference), and its degrees of freedom.
+
+    Differences from one baseline share its noise: where all strategies spread alike, two of them correlate by 1/2, and their
+    variances by 1/4. The degrees of freedom are those of a chi-square with the pooled variance's spread (Satterthwaite 1946).
+    """
+    degrees = np.array([one.n - 1 for _, one in differences], dtype=float)
+    weights = degrees / degrees.sum()
+    variance = float(weights @ np.array([(one.sd or 0.0) ** 2 for _, one in differences]))
+    spread = float(weights**2 @ (1 / degrees))
+    for i, j in combinations(range(len(differences)), 2):
+        if differences[i][0] == differences[j][0]:
+            spread += 2 * weights[i] * weights[j] * 0.25 / max(degrees[i], degrees[j])
+    return math.sqrt(variance), 1 / spread
+
+
+@lru_cache(maxsize=1024)
+def visible_effect(n: int, n_tests: int, power: float = POWER) -> float:
+    """The smallest mean difference, in standard deviations of the paired differences, that `n` seeds show with `power`.
+
+    Shown means at 0.05 / `n_tests`, with the test that `choose_test` picks. For the t-test from the noncentral t distribution. A permutation
+    test has only so many p-values: its level is the largest that it has, and where they are few its power is simulated.
+    """
+    if choose_test(n, n_tests) != SIGN_FLIP or n > EXACT_SEEDS:
+        return _visible_to_t(n, LEVEL / n_tests, power)
+    n_below = math.ceil(LEVEL / n_tests * 2 ** (n - 1)) - 1  # strictly under the level, as a verdict asks for
+    by_t = _visible_to_t(n, n_below / 2 ** (n - 1), power)
+    return _visible_to_flips(n, n_below, power, by_t) if n_below < COARSE else by_t
+
+
+def seeds_to_show(effect: float, n: int, n_tests: int) -> int | None:
+    """The least number of seeds over `n` that shows `effect` (in standard deviations) with 80 % power; None above 1,000."""
+    for more in range(n + 1, EXACT_SEEDS + 2):
+        # no test shows less than the t-test's bound, which is quick
+        if _visible_to_t(more, LEVEL / n_tests, POWER) <= effect and visible_effect(more, n_tests) <= effect:
+            return more
+    low, high = max(n, EXACT_SEEDS + 1), MAX_SEEDS
+    if n >= high or visible_effect(high, n_tests) > effect:
+        return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if visible_effect(middle, n_tests) <= effect else (middle, high)
+    return high
+
+
+def in_brief(power: Power, section: Section) -> str:
+    """What so many seeds can show, in one sentence."""
+    single = section.range[0] == section.range[1]
+    where = "" if single else " at the end" if power.where == "end" else " in area"
+    return (
+        f"{phrases.counted(power.n, 'seed')} reliably (in 4 of 5 such studies) show differences of about "
+        f"{phrases.size(power.visible, section.metric)} or more{where}; smaller ones can stay hidden."
+    )
+
+
+def statement(power: Power, metric: str) -> str:
+    """The power in words: what can stay hidden, how sure that is, and what more seeds would show."""
+    where = "at the end" if power.where == "end" else "in area"
+    low, high = (phrases.number(edge, metric) for edge in power.interval)
+    said = (
+        f"With {phrases.counted(power.n, 'seed')} and {phrases.counted(power.n_tests, 'test')}, differences {where} under "
+        f"{phrases.size(power.visible, metric)} of {phrases.metric_words(metric)} can stay hidden (80 % power; between {low} and {high}, "
+        "as the spread is itself estimated from these seeds)"
+    )
+    said += f"; {_more(power.finer_seeds, power.n)} would show {phrases.number(power.finer, metric)}."
+    if power.open_difference is not None:
+        said += (
+            f" The largest difference seen that is not shown, {phrases.size(power.open_difference, metric)}, "
+            f"would take {_more(power.open_seeds, power.n)}, if it is real."
+        )
+    return said
+
+
+def chapter(section: Section, options: Options) -> Chapter | None:
+    """What this number of seeds could have shown; nothing where nothing is compared."""
+    if not section.against:
+        return None
+    title, found = "What these seeds can show", power_of(section.against)
+    if not found:
+        why = f"Nothing was tested: that takes {MIN_SEEDS} common seeds and differences that vary from seed to seed."
+        return Chapter(title, (Paragraph(why, "warning"),), folded=True)
+    metric = section.metric
+    rows = [
+        (
+            "at the end" if one.where == "end" else "in area",
+            str(one.n),
+            str(one.n_tests),
+            phrases.number(one.sd, metric),
+            phrases.number(one.visible, metric),
+            " to ".join(phrases.number(edge, metric) for edge in one.interval),
+            "–" if one.open_difference is None else phrases.number(one.open_difference, metric),
+            "–" if one.open_difference is None else _seeds(one.open_seeds),
+        )
+        for one in found
+    ]
+    columns = ("difference", "seeds", "tests", "sd", "visible", "95 % interval", "largest not shown", "seeds it takes")
+    note = (
+        f"{'In points. ' if phrases.is_share(metric) else ''}sd: of the differences paired by seed, pooled over the strategies. Visible: the smallest true "
+        f"difference that is shown in 80 of 100 such studies at 5 % divided by the tests; strategies with fewer seeds show less, and once others are shown "
+        "the correction asks for less. Decide on the seeds before looking at p-values: adding seeds until "
+        "something is significant makes the 5 % untrue."
+    )
+    sentences = (Paragraph(statement(one, metric)) for one in found)
+    return Chapter(title, (*sentences, Table(columns, tuple(rows), note=note)))
+
+
+def _power(where: str, pairs: Sequence[tuple[str, Difference]], n_tests: int) -> Power:
+    n = Counter(one.n for _, one in pairs).most_common(1)[0][0]
+    sd, degrees = pooled_sd(pairs)
+    effect = visible_effect(n, n_tests)
+    low, high = (math.sqrt(degrees / stats.chi2.ppf(1 - tail, degrees)) for tail in (LEVEL / 2, 1 - LEVEL / 2))
+    open_ones = [abs(one.mean) for _, one in pairs if not one.is_shown and abs(one.mean) > 1e-3 * sd]
+    largest = max(open_ones, default=None)
+    return Power(
+        where=where,
+        n=n,
+        n_tests=n_tests,
+        sd=sd,
+        visible=effect * sd,
+        interval=(effect * sd * low, effect * sd * high),
+        open_difference=largest,
+        open_seeds=None if largest is None else seeds_to_show(largest / sd, n, n_tests),
+        finer=effect * sd * 2 / 3,
+        finer_seeds=seeds_to_show(effect * 2 / 3, n, n_tests),
+    )
+
+
+@lru_cache(maxsize=4096)
+def _visible_to_t(n: int, level: float, power: float) -> float:
+    degrees, critical = n - 1, float(stats.t.ppf(1 - level / 2, n - 1))
+
+    def missing(effect: float) -> float:
+        # shown with its own sign; the other tail is far under the accuracy here, and scipy has NaN in it
+        return power - float(stats.nct.sf(critical, degrees, effect * math.sqrt(n)))
+
+    high = 2 * critical / math.sqrt(n)
+    while missing(high) > 0:
+        high *= 1.5
+    return float(brentq(missing, 0.0, high, xtol=1e-6))
+
+
+def _visible_to_flips(n: int, n_below: int, power: float, start: float, n_draws: int = 1000) -> float:
+    """By bisection on the same normal draws: the share of them in which at most `n_below` flips reach the sum that is seen."""
+    signs, _ = flips(n)
+    draws, sums = np.random.default_rng(0).standard_normal((n, n_draws)), signs.sum(axis=1)[:, None]
+    parts = [signs @ draws[:, i : i + 250] for i in range(0, n_draws, 250)]
+
+    def shown(effect: float) -> float:
+        hits = [(np.abs(part + effect * sums) >= np.abs(part[:1] + effect * n) - 1e-9).sum(axis=0) for part in parts]
+        return float((np.concatenate(hits) <= n_below).mean())
+
+    low, high = start, 1.2 * start
+    while shown(high) < power:
+        low, high = high, 1.2 * high
+    for _ in range(5):  # to less than 1 %, under what 1,000 draws give
+        middle = (low + high) / 2
+        low, high = (low, middle) if shown(middle) >= power else (middle, high)
+    return (low + high) / 2
+
+
+def _more(seeds: int | None, n: int) -> str:
+    return "more than 1,000 seeds" if seeds is None else f"{seeds - n:,} more seed{'' if seeds == n + 1 else 's'}"
+
+
+def _seeds(seeds: int | None) -> str:
+    return "> 1,000" if seeds is None else f"{seeds:,}"

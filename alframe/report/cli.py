@@ -48,7 +48,7 @@ def summarize(
     compared, left = sections(folders, options.metric, options.baseline, options.unfinished)
     from alframe.report.chapters import protocol
     from alframe.report.chapters.page import assemble, out_of_range
-    from alframe.report.write.console import left_out_to_console, notes_to_console, to_console
+    from alframe.report.write.console import left_out_to_console, notes_to_console, to_console, warnings_to_console
 
     outside = out_of_range(compared, options)
     for section in compared:
@@ -56,7 +56,7 @@ def summarize(
     notes_to_console(outside, console)
     left_out_to_console(left, console)
     objections = protocol.warnings(compared, left)
-    protocol.to_console(objections, console)
+    warnings_to_console(objections, console)
     page = assemble(compared, left, options, protocol.chapter(objections), notes=outside)
     board = None
     try:
@@ -81,18 +81,15 @@ def summarize(
 
 def _write(page: Any, compared: Sequence[Any], out: Path) -> list[Path]:
     """The files in the order in which a person would open them."""
-    from alframe.report.write import markdown as write
+    from alframe.report.write.csv import tables
+    from alframe.report.write.figures import figures
     from alframe.report.write.html import html
     from alframe.report.write.latex import latex
+    from alframe.report.write.markdown import markdown
 
-    drawn, curves = write.figures(page, compared, out)
-    return [
-        html(page, drawn, out),
-        write.markdown(page, drawn, out),
-        *curves,
-        *write.tables(compared, out),
-        latex(compared, out),
-    ]
+    drawn, curves = figures(page, compared, out)
+    files = [html(page, drawn, out), markdown(page, drawn, out), *curves, *tables(compared, out)]
+    return [*files, latex(compared, out)]
 
 
 def _checked(options: dict[str, Any]) -> dict[str, Any]:

@@ -1,17 +1,32 @@
 """Whether runs may be compared: first images, test sets, budgets, recipes, software and devices should be the same."""
 
+import json
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from alframe.report.chapters.objection import MAX_NAMED, ProtocolWarning, among, first, more, spell
 from alframe.report.read.evidence import Study
 from alframe.report.read.run import flat
 from alframe.report.read.section import Section
 
+MAX_NAMED = 3
 NOT_RECIPE = ("strategy.", "resolved.")
 """Options by their beginning: the strategy is what is compared, and the device has a check of its own."""
+
+
+@dataclass(frozen=True)
+class ProtocolWarning:
+    """`name` is stable, for scripts; `found` has the folders and values, `advice` says what to do. `grave`: no verdict holds."""
+
+    name: str
+    found: str
+    advice: str
+    grave: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.found} {self.advice}"
 
 
 def initial_sets(study: Study) -> Iterator[ProtocolWarning]:
@@ -169,3 +184,27 @@ def _by_dataset(sections: Sequence[Section]) -> Iterator[tuple[str, list[Section
         same = list(group)
         if len(same) > 1:
             yield name, same
+
+
+def among(found: Mapping[str, Sequence[Path]]) -> str:
+    """`2.14 (3 runs, the first <folder>), 2.15 (<folder>)`."""
+
+    def told(value: str, folders: Sequence[Path]) -> str:
+        where = str(folders[0]) if len(folders) == 1 else f"{len(folders)} runs, the first {folders[0]}"
+        return f"{value} ({where})"
+
+    return ", ".join(told(value, folders) for value, folders in list(found.items())[:MAX_NAMED]) + more(len(found))
+
+
+def first(names: Sequence[str]) -> str:
+    """The first few of `names`, and how many more there are."""
+    return ", ".join(names[:MAX_NAMED]) + more(len(names))
+
+
+def more(n: int) -> str:
+    return f", and {n - MAX_NAMED} more" if n > MAX_NAMED else ""
+
+
+def spell(value: object) -> str:
+    """As YAML has it: `true`, `null`, `0.1`."""
+    return value if isinstance(value, str) else json.dumps(value, default=str)

@@ -7,7 +7,6 @@ from typing import Any
 from PIL import Image, ImageChops, UnidentifiedImageError
 
 from alframe.report.chapters.blocks import Block, Chapter, Options, Paragraph, Strip
-from alframe.report.read.bought import class_name
 from alframe.report.read.run import Run
 from alframe.report.read.section import Section
 
@@ -97,4 +96,4 @@ def _caption(section: Section, run: Run, question: dict[str, Any]) -> str:
         return "no answer"
     probs = question.get("probs") or []
     wrong = bool(probs) and max(range(len(probs)), key=probs.__getitem__) != answer
-    return class_name(section, answer) + (" ✗" if wrong else "")
+    return section.class_name(answer) + (" ✗" if wrong else "")

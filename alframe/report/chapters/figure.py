@@ -1,15 +1,10 @@
 """Learning curves as a figure: a panel a comparison, the mean over seeds with its band, each curve labelled where it ends."""
 
-import io
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
-import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
@@ -23,31 +18,6 @@ STYLES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (5, 1.2, 1.2, 1.2)))
 BASELINE, INK, FAINT = "#5F5F5F", "#222222", "#E4E4E4"
 FONT = 10.0
 PANEL = (5.6, 3.7)  # inches
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """A figure as its files: PNG on white, SVG without a background, and its size in inches."""
-
-    png: bytes
-    svg: bytes
-    size: tuple[float, float]
-
-
-def render(draw: Callable[[], Figure], dpi: int = 150) -> Drawn:
-    """Draw once, encode twice, the PNG with `dpi` dots an inch; the same figure gives the same bytes. Names are shown as they are, dollar signs too."""
-    # a title's height given is not searched for, which takes a sixth of the drawing
-    with matplotlib.rc_context({"svg.hashsalt": "alframe", "text.parse_math": False, "axes.titley": 1.0}):
-        figure = draw()
-        png, svg = io.BytesIO(), io.BytesIO()
-        FigureCanvasAgg(figure)
-        figure.savefig(png, format="png", dpi=dpi, facecolor="white")
-        FigureCanvasSVG(figure)
-        for axes in figure.axes:
-            axes.patch.set_visible(False)
-        figure.savefig(svg, format="svg", facecolor="none", metadata={"Date": None})
-    width, height = figure.get_size_inches()
-    return Drawn(png.getvalue(), svg.getvalue(), (float(width), float(height)))
 
 
 def learning_curves(sections: Sequence[Section], x_label: str = "labels bought") -> Figure:

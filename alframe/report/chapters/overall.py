@@ -1,14 +1,23 @@
 """What is said over all comparisons together: who beats whom, and average ranks."""
 
 from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from alframe.report.chapters import phrases
 from alframe.report.chapters.blocks import Block, Chapter, Options, Paragraph, Picture, Table
-from alframe.report.chapters.pairwise import penalty, penalty_table, sum_penalties
+from alframe.report.chapters.figure import INK
+from alframe.report.chapters.pairwise import penalty_table
 from alframe.report.read.section import Section
 from alframe.report.statistics.paired import LEVEL, MIN_SEEDS
-from alframe.report.statistics.ranks import MIN_COMPARISONS, Ranks, diagram, ranks_over
+from alframe.report.statistics.pairwise import penalty, sum_penalties
+from alframe.report.statistics.ranks import Ranks, average_ranks
 
+MIN_COMPARISONS, MIN_STRATEGIES = 2, 3
+FAINT, BAR = "#999999", "#0072B2"
 MAX_PENALTIES = 20
 """More strategies than this have no penalty matrix: nobody reads it."""
 
@@ -61,3 +70,62 @@ def _ranked(ranks: Ranks) -> list[Block]:
         Table(("strategy", "mean rank"), rows, title="Average ranks", note=note),
         Picture("critical_difference", lambda: diagram(ranks), alt, caption),
     ]
+
+
+def ranks_over(sections: Sequence[Section]) -> tuple[Ranks | None, str]:
+    """The ranks by mean area of the strategies that all sections have, or None and why not."""
+    common = [name for name in sections[0].curves if all(name in s.curves for s in sections)] if sections else []
+    if len(sections) < MIN_COMPARISONS:
+        return None, f"Ranks take {MIN_COMPARISONS} comparisons (datasets or budgets) or more, here is {len(sections)}."
+    if len(common) < MIN_STRATEGIES:
+        return None, f"Ranks take {MIN_STRATEGIES} strategies that all comparisons have, here are {len(common)}."
+    scores = np.array(
+        [[s.curves[name].areas.mean() * (-1 if s.lower_is_better else 1) for name in common] for s in sections]
+    )
+    return average_ranks(common, scores), ""
+
+
+def diagram(ranks: Ranks) -> Figure:
+    """The critical-difference diagram: strategies at their mean rank, a bar over those that are not told apart."""
+    k = len(ranks.names)
+    n_left = (k + 1) // 2
+    margins = [0.6 + 0.085 * max(map(len, names)) for names in (ranks.names[:n_left], ranks.names[n_left:])]
+    width, line = 4.6 + sum(margins), 0.27
+    bars = 0.14 * len(ranks.groups)
+    above, below = 0.75, 0.25 + bars + line * n_left
+    figure = Figure(figsize=(width, above + below), facecolor="white")
+    axes = figure.add_axes((margins[0] / width, 0, 4.6 / width, 1))
+    axes.set(xlim=(1, k), ylim=(-below, above))
+    axes.axis("off")
+    style: dict[str, Any] = {"color": INK, "linewidth": 1.0, "clip_on": False}
+    axes.plot([1, k], [0, 0], **style)
+    for tick in range(1, k + 1):
+        axes.plot([tick, tick], [0, 0.07], **style)
+        axes.text(tick, 0.11, str(tick), ha="center", va="bottom", fontsize=9, color=INK)
+    _ruler(axes, ranks, k)
+    for i, (first, last) in enumerate(ranks.groups):
+        y = -0.12 - 0.14 * i
+        ends = [ranks.means[first] - 0.03, ranks.means[last] + 0.03]
+        axes.plot(ends, [y, y], color=BAR, linewidth=3.5, solid_capstyle="round", clip_on=False)
+    for place, (name, mean) in enumerate(zip(ranks.names, ranks.means, strict=True)):
+        left = place < n_left
+        y = -(0.25 + bars) - line * (place if left else k - 1 - place)
+        edge, shift = (1, -0.02 * (k - 1)) if left else (k, 0.02 * (k - 1))
+        axes.plot([mean, mean, edge + shift], [0, y, y], color=FAINT, linewidth=0.9, clip_on=False)
+        label = f"{name}  {mean:.2f}" if left else f"{mean:.2f}  {name}"
+        side = "right" if left else "left"
+        axes.text(edge + 1.5 * shift, y, label, ha=side, va="center", fontsize=9.5, color=INK)
+    return figure
+
+
+def _ruler(axes: Axes, ranks: Ranks, k: int) -> None:
+    """The length of the critical difference, above the axis; an arrow where it is longer than the axis."""
+    length = min(ranks.critical_difference, k - 1)
+    y = 0.5
+    style: dict[str, Any] = {"color": BAR, "linewidth": 1.6, "clip_on": False}
+    axes.plot([1, 1 + length], [y, y], **style)
+    for end in (1, 1 + length):
+        axes.plot([end, end], [y - 0.05, y + 0.05], **style)
+    over = " (longer than the axis)" if ranks.critical_difference > k - 1 else ""
+    text = f"critical difference {ranks.critical_difference:.2f}{over}"
+    axes.text(1, y + 0.09, text, ha="left", va="bottom", fontsize=8.5, color=BAR)

@@ -9,8 +9,7 @@ from matplotlib.figure import Figure
 
 from alframe.report.chapters.blocks import Block, Paragraph, Picture
 from alframe.report.chapters.figure import FONT, INK, shorten
-from alframe.report.read.bought import Bought
-from alframe.report.read.section import Section
+from alframe.report.read.section import Bought, Section
 
 
 def jaccard(a: set[int], b: set[int]) -> float:

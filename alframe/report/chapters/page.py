@@ -13,6 +13,7 @@ from alframe.report.chapters import (
     contact_sheets,
     pairwise,
     people,
+    power,
     purchases,
     results,
     targets,
@@ -24,7 +25,6 @@ from alframe.report.chapters.overall import overall
 from alframe.report.chapters.phrases import counted
 from alframe.report.read.comparison import LeftOut
 from alframe.report.read.section import Section
-from alframe.report.statistics import power
 
 TOPICS: tuple[Callable[[Section, Options], Chapter | None], ...] = (
     results.chapter,

@@ -5,13 +5,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.text import Text
-
 from alframe.errors import ProtocolError, expect
 from alframe.report.chapters import comparable
 from alframe.report.chapters.blocks import Chapter, Paragraph
-from alframe.report.chapters.objection import MAX_NAMED, ProtocolWarning, among, first, more, spell
+from alframe.report.chapters.comparable import MAX_NAMED, ProtocolWarning, among, first, more, spell
 from alframe.report.chapters.phrases import counted
 from alframe.report.read.comparison import LeftOut
 from alframe.report.read.evidence import Study, read_evidence
@@ -41,15 +38,6 @@ def chapter(found: Sequence[ProtocolWarning]) -> Chapter:
         return Chapter("Protocol", (Paragraph(f"Nothing to object. Checked for: {passed}.", "good"),))
     paragraphs = [Paragraph(str(warning), "bad" if warning.grave else "warning") for warning in found]
     return Chapter("Protocol", tuple(paragraphs))
-
-
-def to_console(found: Sequence[ProtocolWarning], console: Console) -> None:
-    """A line a warning, neither cut nor wrapped."""
-    if found:
-        console.print()
-    for warning in found:
-        style = "red" if warning.grave else "yellow"
-        console.print(Text(f"warning: {warning}", style=style), soft_wrap=True, highlight=False)
 
 
 def insist(found: Sequence[ProtocolWarning]) -> None:

@@ -7,22 +7,36 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from alframe.report.chapters import overlap
 from alframe.report.chapters.blocks import Block, Chapter, Options, Paragraph, Picture, Table
-from alframe.report.chapters.purchase_figures import balance_figure, discovery_figure
+from alframe.report.chapters.figure import (
+    FONT,
+    INK,
+    columns_of,
+    label_counts,
+    looks,
+    name_the_ends,
+    plain,
+    plot_curves,
+    shorten,
+)
 from alframe.report.chapters.results import mean_std
-from alframe.report.read.bought import Bought, class_name, purchases
-from alframe.report.read.section import Section
+from alframe.report.read.section import Bought, Section
 from alframe.report.statistics.curves import Curve, thinned
 
+PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#7A4FBF", "#F0E442", "#8C6D31", "#B5B5B5")
+PANEL = (2.3, 1.75)  # inches
 MAX_CLASSES = 10
 """Shown by name in the class balance; the rarer ones are added up."""
 
 
 def chapter(section: Section, options: Options) -> Chapter | None:
     """None where no ledger can be read."""
-    bought = purchases(section)
+    bought = section.bought()
     if not bought:
         return None
     blocks: list[Block] = []
@@ -66,7 +80,7 @@ def _discovery(section: Section, bought: Bought) -> list[Block]:
     wanted = wanted_class(section, bought)
     if wanted is None:
         return [Paragraph("No answer holds a label.", "warning")]
-    curves, word = discovered(bought, wanted), class_name(section, wanted)
+    curves, word = discovered(bought, wanted), section.class_name(wanted)
     rows = []
     for name, seeds in bought.items():
         unusable = [sum(line["label"] is None for line in lines) for lines in seeds.values()]
@@ -155,7 +169,7 @@ def _balance(section: Section, bought: Bought) -> list[Block]:
         even = np.array([evenness(labels, n) for labels in by_seed if labels])
         common = Counter(label for labels in by_seed for label in labels).most_common(1)
         most = (
-            f"{class_name(section, common[0][0])} ({100 * common[0][1] / sum(map(len, by_seed)):.0f} %)"
+            f"{section.class_name(common[0][0])} ({100 * common[0][1] / sum(map(len, by_seed)):.0f} %)"
             if common
             else ""
         )
@@ -168,8 +182,70 @@ def _balance(section: Section, bought: Bought) -> list[Block]:
     note = "Queried images only. Evenness is the entropy of the classes over its maximum: 1 is a balanced purchase."
     if random:
         note += f" {random} buys as the pool is, so its row estimates the pool."
-    names = [class_name(section, c) for c in range(n)]
+    names = [section.class_name(c) for c in range(n)]
     alt = f"Shares of the classes in each purchase, a panel for each of {', '.join(bought)}"
     caption = "Classes of each purchase as shares, mean over the seeds; purchase 0 is the initial one."
     picture = Picture("classes", lambda: balance_figure(shares, names, MAX_CLASSES), alt, caption)
     return [picture, Table(columns, tuple(rows), note=note)]
+
+
+def discovery_figure(section: Section, curves: dict[str, Curve], words: str) -> Figure:
+    """The count found by labels bought, the mean over seeds with its band, each curve named where it ends."""
+    styles = looks([section])
+    right = 0.35 + 0.072 * max(map(len, curves))
+    width, height = 5.6 + right, 3.4
+    figure = Figure(figsize=(width, height), facecolor="white")
+    axes = figure.add_axes((0.75 / width, 0.55 / height, 4.85 / width, 2.65 / height))
+    plot_curves(axes, curves, styles)
+    plain(axes)
+    axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    axes.set_ylabel(shorten(words, 34), fontsize=FONT, color=INK)
+    axes.set_xlabel("labels bought", fontsize=FONT, color=INK)
+    label_counts(axes, next(iter(curves.values())).labels.tolist())
+    axes.margins(x=0.02)
+    name_the_ends(axes, curves, styles)
+    return figure
+
+
+def balance_figure(shares: dict[str, Float[np.ndarray, "t c"]], names: list[str], most: int) -> Figure:
+    """A panel a cell: each purchase a bar of its classes. Beyond `most` classes the rarest are one."""
+    order = np.arange(len(names))
+    if len(names) > most:
+        order = np.argsort(-np.nanmean(np.concatenate(list(shares.values())), axis=0), kind="stable")
+        names = [*(names[c] for c in order[: most - 1]), f"{len(names) - most + 1} others"]
+    columns = columns_of(len(shares))
+    rows = math.ceil(len(shares) / columns)
+    shown = [shorten(name, 22) for name in names]
+    width = max(4.6, columns * PANEL[0] + 0.6)
+    n_keys = max(1, int((width - 0.3) / (0.5 + 0.085 * max(map(len, shown)))))
+    legend = 0.22 * math.ceil(len(shown) / n_keys) + 0.15
+    height = rows * (PANEL[1] + 0.35) + 0.35 + legend
+    figure = Figure(figsize=(width, height), facecolor="white")
+    for i, (cell, found) in enumerate(shares.items()):
+        x, y = (
+            0.6 + (i % columns) * PANEL[0],
+            height - legend - 0.25 - (i // columns) * (PANEL[1] + 0.35) - PANEL[1] + 0.25,
+        )
+        axes = figure.add_axes((x / width, y / height, (PANEL[0] - 0.25) / width, (PANEL[1] - 0.25) / height))
+        stacked = found[:, order]
+        if len(order) > most:
+            stacked = np.column_stack([stacked[:, : most - 1], stacked[:, most - 1 :].sum(axis=1)])
+        tops = np.nan_to_num(np.cumsum(stacked, axis=1))
+        edges = np.arange(len(found) + 1) - 0.5
+        for c, colour in zip(range(len(names)), PALETTE, strict=False):
+            baseline = tops[:, c - 1] if c else np.zeros(len(found))
+            axes.stairs(tops[:, c], edges, baseline=baseline, fill=True, color=colour)
+        axes.vlines(edges, 0, 1, color="white", linewidth=1)
+        axes.set_title(shorten(cell, 27), loc="left", fontsize=FONT, color=INK)
+        plain(axes)
+        axes.set(ylim=(0, 1), xlim=(-0.6, len(found) - 0.4))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+        axes.tick_params(labelleft=i % columns == 0)
+        if i + columns >= len(shares):
+            axes.set_xlabel("purchase", fontsize=FONT, color=INK)
+    keys = [Patch(color=colour, label=name) for name, colour in zip(shown, PALETTE, strict=False)]
+    figure.legend(handles=keys, loc="upper left", ncols=n_keys, frameon=False, fontsize=FONT - 0.5, handlelength=1,
+                  bbox_to_anchor=(0.3 / width, 1))  # fmt: skip
+    return figure

@@ -1,8 +1,4 @@
-"""Labels needed to reach a target, and so the labels saved against the baseline, paired by seed.
-
-A curve reaches the target where its linear interpolation first does. A seed that never reaches it needs more labels than were
-bought, and one that has it at the first label count needs at most those: both are bounds, kept as bounds.
-"""
+"""Labels needed to reach a target, and so the labels saved against the baseline."""
 
 from dataclasses import dataclass
 
@@ -12,8 +8,7 @@ from jaxtyping import Float
 from alframe.report.chapters import phrases
 from alframe.report.chapters.blocks import Chapter, Options, Paragraph, Table
 from alframe.report.read.section import Section
-from alframe.report.statistics.curves import Curve
-from alframe.report.statistics.paired import mean_interval
+from alframe.report.statistics.targets import Saved, labels_needed, saved
 
 
 @dataclass(frozen=True)
@@ -22,29 +17,6 @@ class Target:
 
     value: float
     source: str
-
-
-@dataclass(frozen=True)
-class Saved:
-    """Labels that a strategy needs less than its baseline for the target, a mean over `n` common seeds, in `low`..`high`.
-
-    The two are equal where every seed of both reaches the target (`n_both` of them do); infinite where nothing is known.
-    `interval`: the 95 % t-interval of the mean, where it is known. `of_means`: saved by the mean curves, or None where one of
-    them does not cross the target. The shares are of the baseline's labels.
-    """
-
-    n: int
-    n_both: int
-    low: float
-    high: float
-    share: float | None
-    interval: tuple[float, float] | None
-    of_means: float | None
-    of_means_share: float | None
-
-    @property
-    def is_known(self) -> bool:
-        return self.low == self.high
 
 
 def target_of(section: Section, options: Options, name: str) -> Target | None:
@@ -61,51 +33,6 @@ def target_of(section: Section, options: Options, name: str) -> Target | None:
         return None
     final = float(section.curves[baseline].mean[-1])
     return Target(final, f"the mean of {baseline} at the end")
-
-
-def labels_needed(
-    labels: Float[np.ndarray, " t"], values: Float[np.ndarray, "s t"], target: float, lower_better: bool
-) -> Float[np.ndarray, "s 2"]:
-    """The least and the most labels that each curve may need: equal where it crosses `target`, else bounds.
-
-    (0, first label count) for a curve that is there from the start, (last label count, infinity) for one that never is.
-    """
-    sign = -1.0 if lower_better else 1.0
-    gap = sign * (values - target)
-    there = gap >= -1e-12 * max(1.0, abs(target))  # the mean's own final value is reached, whatever its rounding
-    needed = np.empty((len(values), 2))
-    for row, (above, by_count) in enumerate(zip(gap, there, strict=True)):
-        i = int(by_count.argmax())
-        if not by_count.any():
-            needed[row] = labels[-1], np.inf
-        elif i == 0:
-            needed[row] = 0.0, labels[0]
-        else:
-            share = min(1.0, above[i - 1] / (above[i - 1] - above[i]))
-            needed[row] = labels[i - 1] + share * (labels[i] - labels[i - 1])
-    return needed
-
-
-def saved(this: Curve, baseline: Curve, target: float, lower_better: bool) -> Saved:
-    """The labels that `this` saves against `baseline`, paired over their common seeds."""
-    common = [seed for seed in this.seeds if seed in baseline.seeds]
-    mine, theirs = (
-        labels_needed(curve.labels, curve.values[[curve.seeds.index(s) for s in common]], target, lower_better)
-        for curve in (this, baseline)
-    )
-    own, other = (labels_needed(c.labels, c.mean[None], target, lower_better)[0] for c in (this, baseline))
-    of_means = float(other[0] - own[0]) if own[0] == own[1] and other[0] == other[1] else None
-    of_means_share = of_means / float(other[0]) if of_means is not None and other[0] else None
-    if not common:
-        return Saved(0, 0, -np.inf, np.inf, None, None, of_means, of_means_share)
-    bounds = np.stack([theirs[:, 0] - mine[:, 1], theirs[:, 1] - mine[:, 0]], axis=1)
-    exact = bounds[:, 0] == bounds[:, 1]
-    low, high = (float(edge) for edge in bounds.mean(axis=0))
-    if not exact.all():
-        return Saved(len(common), int(exact.sum()), low, high, None, None, of_means, of_means_share)
-    needed = float(theirs.mean())
-    share = low / needed if needed else None
-    return Saved(len(common), len(common), low, low, share, mean_interval(bounds[:, 0]), of_means, of_means_share)
 
 
 def chapter(section: Section, options: Options) -> Chapter | None:

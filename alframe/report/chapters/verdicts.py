@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from alframe.report.chapters import phrases
 from alframe.report.chapters.blocks import Chapter, Options, Paragraph, Table
 from alframe.report.chapters.budgets import mean_and_interval
-from alframe.report.chapters.targets import Saved, Target, saved, target_of
+from alframe.report.chapters.power import in_brief
+from alframe.report.chapters.targets import Target, target_of
 from alframe.report.read.section import Section
 from alframe.report.statistics.curves import Against
 from alframe.report.statistics.paired import MIN_SEEDS, Difference
-from alframe.report.statistics.power import in_brief, power_of
+from alframe.report.statistics.power import power_of
+from alframe.report.statistics.targets import Saved, saved
 
 TONES = ("good", "warning", "bad", "")
 """Of verdicts, in the order in which they are told."""

@@ -12,6 +12,8 @@ from alframe.report.statistics.curves import Against, Curve, Points, against, lo
 
 MULTICLASS_METRIC, BINARY_METRIC = "test/accuracy", "test/auroc"
 NOT_METRICS = ("round", "labels", "stopped")
+Bought = dict[str, dict[int, list[dict[str, Any]]]]
+"""The ledger's answers by cell and seed, in the order of asking."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,22 @@ class Section:
         """The first and the last label count that all runs have."""
         labels = next(iter(self.curves.values())).labels
         return round(labels[0]), round(labels[-1])
+
+    def bought(self) -> Bought:
+        """What each run bought up to the last label count; runs whose ledger holds less than that are not in it."""
+        found: Bought = {}
+        for name, seeds in self.cells.items():
+            for seed, run in seeds.items():
+                lines = run.bought(self.range[1])
+                claimed = max((line["labels"] for line in run.rounds if line["labels"] <= self.range[1]), default=0)
+                if lines and len(lines) >= claimed:
+                    found.setdefault(name, {})[seed] = lines
+        return found
+
+    def class_name(self, label: int) -> str:
+        """The class as the run folder names it, else its number."""
+        classes = self.runs[0].classes
+        return classes[label] if 0 <= label < len(classes) else f"class {label}"
 
 
 def sections(

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
+from alframe.report.chapters.comparable import ProtocolWarning
 from alframe.report.chapters.phrases import tone_of
 from alframe.report.chapters.results import heading, table_of
 from alframe.report.read.comparison import LeftOut
@@ -58,3 +59,12 @@ def notes_to_console(notes: Sequence[str], console: Console) -> None:
     """A line each."""
     for note in notes:
         _line(console, Text(note, style="yellow"))
+
+
+def warnings_to_console(found: Sequence[ProtocolWarning], console: Console) -> None:
+    """A line a warning, neither cut nor wrapped."""
+    if found:
+        console.print()
+    for warning in found:
+        style = "red" if warning.grave else "yellow"
+        _line(console, Text(f"warning: {warning}", style=style))

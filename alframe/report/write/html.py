@@ -8,9 +8,9 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from alframe.report.chapters.blocks import Block, Chapter, Strip
-from alframe.report.chapters.figure import Drawn
 from alframe.report.chapters.page import Page, Part
-from alframe.report.write.markdown import put
+from alframe.report.write.figures import Drawn
+from alframe.report.write.put import put
 
 MAX_SVG = 60_000
 """Bytes of an SVG beyond which the page takes the PNG if that is smaller."""

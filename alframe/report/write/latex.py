@@ -7,7 +7,7 @@ from alframe.report.chapters import results
 from alframe.report.chapters.blocks import Table
 from alframe.report.chapters.page import plain
 from alframe.report.read.section import Section
-from alframe.report.write.markdown import put
+from alframe.report.write.put import put
 
 SPECIAL = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",

@@ -4,8 +4,8 @@ import pytest
 
 from alframe.report.chapters.blocks import Options, Picture, Table
 from alframe.report.chapters.calibration import _pooled, chapter
-from alframe.report.chapters.figure import render
 from alframe.report.read.section import sections
+from alframe.report.write.figures import render
 
 FIRST = {"confidence": [None, 0.6, 0.9], "accuracy": [None, 0.5, 1.0], "count": [0, 20, 30]}
 SECOND = {"confidence": [None, 0.7, 0.8], "accuracy": [None, 0.4, 0.5], "count": [0, 10, 40]}

@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 
-from alframe.report.chapters import budgets, pairwise, targets, verdicts
+from alframe.report.chapters import budgets, pairwise, power, targets, verdicts
 from alframe.report.chapters.blocks import Options, Paragraph, Picture, Table
 from alframe.report.chapters.overall import overall
 from alframe.report.read.section import sections
-from alframe.report.statistics import power
 
 RNG = np.random.default_rng(0)
 

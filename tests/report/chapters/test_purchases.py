@@ -1,18 +1,15 @@
 """What was bought, against naive counts."""
 
 import itertools
-import math
 
 import numpy as np
 import pytest
 from scipy.stats import entropy
 
 from alframe.report.chapters.blocks import Options, Paragraph, Picture, Table
-from alframe.report.chapters.figure import render
-from alframe.report.chapters.overlap import jaccard, jaccard_by_chance, overlap
 from alframe.report.chapters.purchases import chapter, class_shares, discovered, evenness, wanted_class
-from alframe.report.read.bought import purchases
 from alframe.report.read.section import sections
+from alframe.report.write.figures import render
 
 
 def bought_of(answers, kind="query", first_round=1):
@@ -27,38 +24,6 @@ def bought_of(answers, kind="query", first_round=1):
 def the_section(tmp_path, **options):
     (section,), _ = sections([tmp_path], **options)
     return section
-
-
-def test_overlap_is_the_mean_jaccard_index_over_the_common_seeds():
-    sets = {"a": {0: {1, 2, 3}, 1: {4, 5}, 7: {9}}, "b": {0: {2, 3, 4}, 1: {4, 5}}, "c": {2: {1}}}
-    bought = {
-        name: {seed: bought_of([[(i, 0) for i in images]]) for seed, images in seeds.items()}
-        for name, seeds in sets.items()
-    }
-    found = overlap(bought)
-    assert found[0, 1] == found[1, 0] == pytest.approx((2 / 4 + 1) / 2)
-    assert np.isnan(found[0, 2])
-    assert np.diag(found) == pytest.approx(1)
-
-
-def test_the_initial_images_do_not_count_as_overlap():
-    first = bought_of([[(1, 0), (2, 0)]], kind="initial", first_round=0)
-    bought = {"a": {0: first + bought_of([[(3, 0)]])}, "b": {0: first + bought_of([[(4, 0)]])}}
-    assert overlap(bought)[0, 1] == 0
-
-
-def test_jaccard_of_nothing_is_unknown():
-    assert math.isnan(jaccard(set(), set()))
-    assert jaccard({1}, set()) == 0
-
-
-def test_overlap_by_chance_is_what_random_draws_have():
-    rng = np.random.default_rng(0)
-    drawn = [
-        jaccard(set(rng.choice(200, 40, replace=False).tolist()), set(rng.choice(200, 60, replace=False).tolist()))
-        for _ in range(2000)
-    ]
-    assert jaccard_by_chance(40, 60, 200) == pytest.approx(np.mean(drawn), rel=0.03)
 
 
 def test_evenness_is_the_entropy_over_its_maximum():
@@ -103,10 +68,10 @@ def test_the_discovery_curve_counts_in_the_order_of_asking():
 def test_class_1_of_two_is_looked_for_and_of_more_the_rarest(write_run, write_ledger, tmp_path):
     write_ledger(write_run("random", classes="abc", labels=[4, 6, 8]), [[0, 0, 1, 2], [0, 1], [1, 1]])
     section = the_section(tmp_path)
-    assert wanted_class(section, purchases(section)) == 2
+    assert wanted_class(section, section.bought()) == 2
     write_ledger(write_run("random", study="two", labels=[4, 6, 8]), [[1, 1, 1, 0], [1, 1], [1, 1]])
     section = the_section(tmp_path / "two")
-    assert wanted_class(section, purchases(section)) == 1
+    assert wanted_class(section, section.bought()) == 1
 
 
 def test_a_chapter_says_what_was_found_and_what_could_not_be_used(write_run, write_ledger, tmp_path):
@@ -130,7 +95,7 @@ def test_a_chapter_says_what_was_found_and_what_could_not_be_used(write_run, wri
 def test_purchases_end_at_the_labels_that_all_runs_have(write_run, write_ledger, tmp_path):
     write_ledger(write_run("random", labels=[4, 6, 8]))
     write_ledger(write_run("bald", values=(0.5, 0.6), labels=[4, 6]))
-    found = purchases(the_section(tmp_path))
+    found = the_section(tmp_path).bought()
     assert [len(lines) for seeds in found.values() for lines in seeds.values()] == [6, 6]
 
 

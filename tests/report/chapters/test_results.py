@@ -3,9 +3,9 @@
 import pytest
 
 from alframe.report.chapters.blocks import Options, Paragraph, Picture
-from alframe.report.chapters.figure import render
 from alframe.report.chapters.results import annotation_hours, chapter
 from alframe.report.read.section import sections
+from alframe.report.write.figures import render
 
 
 def the_section(tmp_path):

@@ -5,9 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from alframe.report.chapters import budgets, phrases, verdicts
+from alframe.report.chapters import phrases, verdicts
 from alframe.report.chapters.blocks import Options
-from alframe.report.chapters.phrases import tone_of
 from alframe.report.chapters.verdicts import headline, verdict_sentences
 from alframe.report.read.section import sections
 
@@ -128,19 +127,6 @@ def test_runs_on_all_labels_are_a_reference(write_run, tmp_path):
     )
 
 
-@pytest.mark.parametrize(
-    ("verdict", "tone"),
-    [
-        ("better (end)", "good"),
-        ("worse (area)", "bad"),
-        ("cannot tell", ""),
-        ("worse at the end, better in area", "warning"),
-    ],
-)
-def test_tones(verdict, tone):
-    assert tone_of(verdict) == tone
-
-
 def test_the_table_names_the_test_that_was_used(write_run, tmp_path):
     study(write_run, {"random": 0.0, "margin": 0.05}, n_seeds=8)
     study(write_run, {"random": 0.0, "margin": 0.05}, n_seeds=4, study="few", dataset="few")
@@ -151,42 +137,3 @@ def test_the_table_names_the_test_that_was_used(write_run, tmp_path):
         assert [row[table.columns.index("test")] for row in table.rows] == [test, test]
         assert table.tones == ("good", "good")
     assert not tests
-
-
-def test_budgets_are_quarter_points_or_those_asked_for(write_run, tmp_path):
-    write_run("random", 0, tuple(0.5 + 0.01 * i for i in range(9)))
-    (section,), _ = sections([tmp_path])
-    table = budgets.chapter(section, Options()).blocks[0]
-    assert table.columns[2:] == ("at 120", "at 140", "at 160", "at 180", "area")
-    asked = budgets.chapter(section, Options(at=(115, 500, 100))).blocks[0]
-    assert asked.columns[2:] == ("at 100", "at 115", "area")
-    assert asked.rows[0][2:4] == ("0.500", "0.515")
-    assert "Not shown: 500" in asked.note
-
-
-def test_a_mean_has_its_interval_from_three_seeds_on():
-    assert budgets.mean_and_interval(np.array([0.5, 0.6])) == "0.550"
-    assert budgets.mean_and_interval(np.array([0.5, 0.6, 0.7])) == "0.600 [0.352, 0.848]"
-
-
-@pytest.mark.parametrize(
-    ("metric", "words", "size"),
-    [
-        ("test/accuracy", "accuracy", "2.3 points"), ("test/auroc", "AUROC", "2.3 points"), ("test/nll", "NLL", "0.023"),
-        ("test/recall/a_b/c", "recall of a_b/c", "2.3 points"), ("test/balanced_accuracy", "balanced accuracy", "2.3 points"),
-        ("fit_s", "fit s", "0.023"), ("validation/nll", "validation NLL", "0.023"), ("train/loss", "train loss", "0.023"),
-    ],
-)  # fmt: skip
-def test_metrics_in_words_and_points(metric, words, size):
-    assert phrases.metric_words(metric) == words
-    assert phrases.size(-0.023, metric) == size
-
-
-def test_numbers_never_print_nan():
-    assert phrases.number(float("nan"), "test/accuracy") == "–"
-    assert phrases.value(float("nan")) == "–"
-    assert phrases.span(None, "test/nll") == "–"
-    assert phrases.p_value(None) == "–"
-    assert phrases.p_value(0.0001) == "< 0.001"
-    assert phrases.number(-0.0004, "test/accuracy", sign=True) == "−0.04"
-    assert phrases.number(0.0, "test/accuracy") == "0.0"

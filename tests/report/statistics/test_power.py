@@ -8,7 +8,7 @@ from scipy import stats
 
 from alframe.report.statistics.curves import Against
 from alframe.report.statistics.paired import Difference, choose_test, paired_t, sign_flip
-from alframe.report.statistics.power import Power, pooled_sd, power_of, seeds_to_show, statement, visible_effect
+from alframe.report.statistics.power import pooled_sd, power_of, seeds_to_show, visible_effect
 
 
 @pytest.mark.parametrize(("n", "n_tests"), [(3, 1), (3, 8), (5, 4), (7, 20), (8, 2), (10, 8), (12, 1), (13, 40)])
@@ -70,12 +70,3 @@ def test_the_largest_difference_that_is_not_shown_is_asked_for():
     assert power_of(against((0.4, 0.01)))[0].open_difference is None
     assert power_of({}) == []
     assert power_of({"a": Against("random", Difference(2, 0.1), Difference(2, 0.1), "")}) == []
-
-
-def test_the_statement_in_words():
-    power = Power("end", 3, 4, 0.01, 0.012, (0.008, 0.031), 0.009, None, 0.008, 10)
-    assert statement(power, "test/accuracy") == (
-        "With 3 seeds and 4 tests, differences at the end under 1.2 points of accuracy can stay hidden (80 % power; between 0.8 "
-        "and 3.1, as the spread is itself estimated from these seeds); 7 more seeds would show 0.8. The largest difference seen "
-        "that is not shown, 0.9 points, would take more than 1,000 seeds, if it is real."
-    )

@@ -7,9 +7,9 @@ import pytest
 
 from alframe.contact_sheet import write_contact_sheet
 from alframe.report.chapters.blocks import Chapter, Paragraph, Picture, Strip, Table
-from alframe.report.chapters.figure import Drawn
 from alframe.report.chapters.page import Page, Part
 from alframe.report.cli import main
+from alframe.report.write.figures import Drawn
 from alframe.report.write.html import _within, html
 
 VOID = {"meta", "img", "br", "link", "input"}

@@ -107,7 +107,7 @@ class Report:
         for title, rows in self.tables:
             lines += [f"### {title}", "", *_table(HEADER, [row.cells() for row in rows]), ""]
         lines += [HOW_TO_READ.format(statistic=self.about.get("statistic", "mean"))]
-        lines += ["", *(f"Not used, or not in full: {item.folder}: {item.reason}" for item in self.left_out)]
+        lines += ["", *(f"Not used, or only in part: {item.folder}: {item.reason}" for item in self.left_out)]
         return "\n".join(lines).rstrip() + "\n"
 
 

@@ -32,32 +32,32 @@ def summarize(
     *,
     strict: bool = False,
     tensorboard: bool = False,
-    **asked: Any,
+    **options: Any,
 ) -> list[Path]:
-    """Print the table of the runs in and below `folders`, and write the report into `out`; gives the files written.
+    """Print the table of the runs in and below `folders`, and write the report into `out`; returns the files written.
 
-    `asked` are fields of `blocks.Options`. Raises `RunFolderError` where no run can be used or `out` cannot be written,
-    `ConfigError` for an unknown metric and for label counts that no comparison has, and with `strict`, once everything is
-    written, `ProtocolError` where the protocol checks found something. `tensorboard` writes mean curves for it too.
+    `options` are fields of `blocks.Options`; `tensorboard` also writes mean curves for TensorBoard. Raises `RunFolderError`
+    if no run can be used or `out` cannot be written, `ConfigError` for an unknown metric or label counts that no comparison
+    has. With `strict`, once everything is written, raises `ProtocolError` if a protocol check found something.
     """
-    # scipy and matplotlib take a second to import, which --help and a mistyped folder should not wait for
+    # scipy and matplotlib take a second to import, and --help or a mistyped folder should not wait for that
     from alframe.report.chapters.blocks import Options
     from alframe.report.read.section import sections
 
-    console, options = console or Console(), Options(out=out, **asked)
-    compared, left = sections(folders, options.metric, options.baseline, options.unfinished)
+    console, chosen = console or Console(), Options(out=out, **options)
+    compared, left = sections(folders, chosen.metric, chosen.baseline, chosen.unfinished)
     from alframe.report.chapters import protocol
     from alframe.report.chapters.page import assemble, out_of_range
-    from alframe.report.write.console import left_out_to_console, notes_to_console, to_console, warnings_to_console
+    from alframe.report.write.console import print_left_out, print_notes, print_section, print_warnings
 
-    outside = out_of_range(compared, options)
+    outside = out_of_range(compared, chosen)
     for section in compared:
-        to_console(section, console)
-    notes_to_console(outside, console)
-    left_out_to_console(left, console)
-    objections = protocol.warnings(compared, left)
-    warnings_to_console(objections, console)
-    page = assemble(compared, left, options, protocol.chapter(objections), notes=outside)
+        print_section(section, console)
+    print_notes(outside, console)
+    print_left_out(left, console)
+    warned = protocol.warnings(compared, left)
+    print_warnings(warned, console)
+    page = assemble(compared, left, chosen, protocol.chapter(warned), notes=outside)
     board = None
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -75,7 +75,7 @@ def summarize(
     if board:
         console.print(f"tensorboard --logdir '{board}'", markup=False, highlight=False, soft_wrap=True)
     if strict:
-        protocol.insist(objections)
+        protocol.require_none(warned)
     return files
 
 
@@ -93,7 +93,7 @@ def _write(page: Any, compared: Sequence[Any], out: Path) -> list[Path]:
 
 
 def _checked(options: dict[str, Any]) -> dict[str, Any]:
-    """The options with `at` as numbers. Raises `ConfigError` in one line for what is out of range."""
+    """The options with `at` as numbers. Raises `ConfigError` for values out of range."""
     at = []
     for word in (options["at"] or "").split(","):
         if word.strip():
@@ -115,7 +115,7 @@ def _wrong(option: str, wanted: str, got: object) -> str:
 
 
 def _number(option: str) -> Callable[[str], float]:
-    """What reads a number, and says in our own words where there is none."""
+    """A parser of numbers whose error is one clear line."""
 
     def read(text: str) -> float:
         try:
@@ -129,19 +129,19 @@ def _number(option: str) -> Callable[[str], float]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="alframe-report",
-        description="Compare finished runs: a table, learning curves, and what can be said of the differences.",
+        description="Compare finished runs: a table, learning curves, and which differences are significant.",
     )
     add = parser.add_argument
     add("folders", metavar="FOLDER", nargs="+", type=Path, help="run folders, or folders above them")
     add("--metric", help="a key of rounds.jsonl; by default test/auroc for two classes, test/accuracy for more")
     add("--baseline", default="random", help="the strategy to compare with (default: random)")
     add("--out", type=Path, help="where to write (default: the first FOLDER)")
-    add("--unfinished", action="store_true", help="use runs that have not stopped yet, as far as they are")
-    add("--at", metavar="N,N,...", help="label counts to compare at, beside the last one")
-    add("--target", type=_number("--target"), metavar="X", help="how many labels reach this value of the metric?")
+    add("--unfinished", action="store_true", help="include runs that have not finished")
+    add("--at", metavar="N,N,...", help="label counts to compare at, besides the last one")
+    add("--target", type=_number("--target"), metavar="X", help="report how many labels reach this value of the metric")
     add(
         "--full-data-share", type=_number("--full-data-share"), default=0.95, metavar="X",
-        help="how many labels reach this share of a run on all data? (default: 0.95)",
+        help="without --target: the same for this share of the value with all labels (default: 0.95)",
     )  # fmt: skip
     add("--label-cost", type=_number("--label-cost"), default=1.0, metavar="X", help="price of a label (default: 1)")
     add("--tensorboard", action="store_true", help="write mean curves with bands for TensorBoard, to OUT/tensorboard")

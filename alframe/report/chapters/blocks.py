@@ -1,7 +1,6 @@
-"""What the report is made of, apart from how it is written: chapters of paragraphs, tables and pictures.
+"""The report's building blocks: chapters of paragraphs, tables and pictures.
 
-Each topic of the report is a file with `chapter(section, options) -> Chapter | None`; the writers (HTML, Markdown, LaTeX) know
-nothing of topics.
+Each topic is a file with `chapter(section, options) -> Chapter | None`. The writers know the blocks, not the topics.
 """
 
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from matplotlib.figure import Figure
 
 @dataclass(frozen=True)
 class Options:
-    """What `alframe-report` was asked for. Money is in any one unit; `at` are label counts, `target` a value of the metric."""
+    """Options of `alframe-report`. `at` are label counts, `target` a value of the metric, `label_cost` is in any currency."""
 
     metric: str | None = None
     baseline: str = "random"
@@ -27,7 +26,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Paragraph:
-    """Plain text, without markup. `tone`: good, bad, warning, or nothing in particular; `big`: what is to be read first."""
+    """Plain text without markup. `tone`: good, bad, warning or empty; `big`: the first thing to read."""
 
     text: str
     tone: str = ""
@@ -36,23 +35,23 @@ class Paragraph:
 
 @dataclass(frozen=True)
 class Table:
-    """Cells are text as it is shown; the first column is a name. `note` explains the columns."""
+    """Cells are text as shown; the first column is a name. `note` explains the columns."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     title: str = ""
     note: str = ""
     tones: tuple[str, ...] = ()
-    """By row: good, bad, warning or nothing; empty: none."""
+    """One per row: good, bad, warning or empty. An empty tuple: no tones."""
 
     def has_words(self, column: int) -> bool:
-        """Whether a column holds words, which are set to the left, and not numbers."""
+        """Whether a column holds words (aligned left) rather than numbers."""
         return column == 0 or any(row[column][0] not in "0123456789+−-<>≤–" for row in self.rows if row[column])
 
 
 @dataclass(frozen=True)
 class Picture:
-    """`draw()` gives the figure. `name` is its file's stem, unique in the report; `alt` says what it shows, for who cannot see it."""
+    """`draw()` returns the figure. `name` is its file's stem, unique in the report; `alt` describes it for readers who cannot see it."""
 
     name: str
     draw: Callable[[], Figure]
@@ -62,7 +61,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Strip:
-    """Small pictures in a row: JPEG bytes, and what stands below each. Formats without room for them name `title` alone."""
+    """A row of thumbnails, each with JPEG bytes and a caption. Formats without room for them show `title` alone."""
 
     title: str
     thumbnails: tuple[tuple[bytes, str], ...]
@@ -73,7 +72,7 @@ Block = Paragraph | Table | Picture | Strip
 
 @dataclass(frozen=True)
 class Chapter:
-    """Some blocks under a heading; `folded`: closed until it is opened, where the format can do that."""
+    """Blocks under a heading; `folded`: collapsed at first, if the format supports it."""
 
     title: str
     blocks: tuple[Block, ...]

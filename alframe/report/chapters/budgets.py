@@ -10,7 +10,7 @@ from alframe.report.statistics.paired import MIN_SEEDS, mean_interval
 
 
 def chosen_counts(section: Section, at: tuple[int, ...]) -> tuple[list[float], list[int]]:
-    """The label counts to show, and those of `at` that are left out as some run does not have them.
+    """The label counts to show, and those of `at` that are left out because some run lacks them.
 
     Without `at`: the quarter points of the range and its end, each moved to the nearest label count that was evaluated.
     """
@@ -24,7 +24,7 @@ def chosen_counts(section: Section, at: tuple[int, ...]) -> tuple[list[float], l
 
 
 def chapter(section: Section, options: Options) -> Chapter | None:
-    """A row a strategy: its mean at each count, and its area, with 95 % t-intervals where there are three seeds."""
+    """One row per strategy: its mean at each count and its area, with 95 % t-intervals from three seeds on."""
     counts, left_out = chosen_counts(section, options.at)
     columns = ("strategy", "seeds", *(f"at {count:,.0f}" for count in counts), "area")
     rows = []
@@ -34,18 +34,18 @@ def chapter(section: Section, options: Options) -> Chapter | None:
         rows.append((name, str(len(curve.seeds)), *cells, mean_and_interval(curve.areas)))
     low, high = section.range
     note = (
-        f"{phrases.metric_words(section.metric)}: mean and 95 % t-interval of the mean over the seeds (from {MIN_SEEDS} seeds on), each by itself; paired differences "
-        "are surer than these intervals look, as the seeds share their initial labels. Area: under the curve by the trapezoid rule, divided by the range "
-        "of labels, so the curve's mean height."
+        f"{phrases.metric_words(section.metric)}: mean over the seeds and its 95 % t-interval (from {MIN_SEEDS} seeds on). "
+        "Paired differences are more precise than these intervals suggest, because runs of a seed share their initial labels. "
+        "Area: the area under the curve (trapezoid rule) divided by the range of labels, that is the curve's mean height."
     )
     if left_out:
-        told = ", ".join(f"{count:,}" for count in left_out)
-        note += f" Not shown: {told}; all runs together have {low:,} to {high:,} labels only."
+        missing = ", ".join(f"{count:,}" for count in left_out)
+        note += f" Not shown: {missing}; all runs share only {low:,} to {high:,} labels."
     return Chapter("At chosen budgets", (Table(columns, tuple(rows), note=note),))
 
 
 def mean_and_interval(values: Float[np.ndarray, " s"]) -> str:
-    """`0.875 [0.867, 0.883]`; the mean alone under three seeds."""
+    """`0.875 [0.867, 0.883]`; with fewer than three seeds the mean alone."""
     interval = mean_interval(values)
     mean = phrases.value(float(values.mean()))
     return mean if interval is None else f"{mean} [{', '.join(phrases.value(edge) for edge in interval)}]"

@@ -1,4 +1,4 @@
-"""Whether predicted probabilities can be believed: reliability at the end, ECE and NLL by labels."""
+"""Whether predicted probabilities can be trusted: reliability at the end, ECE and NLL by labels."""
 
 import math
 from typing import Any
@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from alframe.report.chapters.blocks import Block, Chapter, Options, Picture, Table
-from alframe.report.chapters.figure import FONT, INK, label_counts, looks, plain, plot_curves
+from alframe.report.chapters.figure import FONT, INK, label_counts, line_styles, plot_curves, style_axes
 from alframe.report.chapters.results import mean_std
 from alframe.report.read.run import Run
 from alframe.report.read.section import Section
@@ -23,7 +23,7 @@ Bins = Float[np.ndarray, "3 m"]
 
 
 def chapter(section: Section, options: Options) -> Chapter | None:
-    """None where the runs hold neither ECE, NLL nor stored evaluations."""
+    """None if the runs have neither ECE, NLL nor stored evaluations."""
     curves = {metric: found for metric in METRICS if (found := _curves(section, metric))}
     pooled = {name: _pooled(list(seeds.values()), section) for name, seeds in section.cells.items()}
     bins = {name: sums for name, sums in pooled.items() if sums is not None}
@@ -34,8 +34,8 @@ def chapter(section: Section, options: Options) -> Chapter | None:
         [*(["accuracy by confidence"] if bins else []), *(f"{METRICS[m]} by labels" for m in curves)]
     )
     caption = (
-        f"Left: of the test images whose top probability lies in a bin, the share that is right, pooled over the seeds at "
-        f"{section.range[1]:,} labels; below the diagonal the model is too sure. "
+        f"Left: the accuracy of the test images whose top probability falls into a bin, pooled over the seeds at "
+        f"{section.range[1]:,} labels. Below the diagonal the model is overconfident. "
         if bins
         else ""
     ) + "Lower is better for both errors."
@@ -44,7 +44,7 @@ def chapter(section: Section, options: Options) -> Chapter | None:
 
 
 def _curves(section: Section, metric: str) -> dict[str, Curve]:
-    """The metric's curves over the labels of the section; of the cells all of whose runs have it."""
+    """The metric's curves over the section's labels, for the cells where every run has it."""
     low, high = map(float, section.range)
     points: Points = {}
     for name, seeds in section.cells.items():
@@ -93,12 +93,12 @@ def _table(section: Section, curves: dict[str, dict[str, Curve]], bins: dict[str
                 f"{(confidence - accuracy) / n:+.3f}".replace("-", "−"),
             ]
         rows.append((*row, *[""] * (len(columns) - len(row))))
-    note = "A positive difference of confidence and accuracy means too sure." if bins else ""
+    note = "A positive difference means that the model is overconfident." if bins else ""
     return Table(tuple(columns), tuple(rows), note=note)
 
 
 def _figure(section: Section, curves: dict[str, dict[str, Curve]], bins: dict[str, Bins]) -> Figure:
-    styles = looks([section])
+    styles = line_styles([section])
     n_panels = len(curves) + bool(bins)
     names = list(section.cells)
     width, panel, legend = 3.75 * n_panels, 2.75, 0.3 * -(-len(names) // max(1, int(3.75 * n_panels / 1.7))) + 0.15
@@ -107,28 +107,19 @@ def _figure(section: Section, curves: dict[str, dict[str, Curve]], bins: dict[st
     for i, what in enumerate([*(["reliability"] if bins else []), *curves]):
         axes = figure.add_axes(((3.75 * i + 0.7) / width, 0.55 / height, 2.85 / width, panel / height))
         if what == "reliability":
-            least = min(
-                [
-                    1.0,
-                    *(
-                        float((sums[1:, sums[0] >= MIN_IMAGES] / sums[0, sums[0] >= MIN_IMAGES]).min(initial=1))
-                        for sums in bins.values()
-                    ),
-                ]
-            )
-            least = math.floor(10 * least) / 10
+            shown = [sums[:, sums[0] >= MIN_IMAGES] for sums in bins.values()]
+            least = math.floor(10 * min(float((sums[1:] / sums[0]).min(initial=1)) for sums in shown)) / 10
             axes.plot([least, 1], [least, 1], color="#999999", linewidth=1)
-            for name, (count, confidence, accuracy) in bins.items():
-                shown = count >= MIN_IMAGES
+            for name, (count, confidence, accuracy) in zip(bins, shown, strict=True):
                 style: dict[str, Any] = {"linewidth": 1.6, "marker": "o", "markersize": 3.5, **styles[name]}
-                axes.plot(confidence[shown] / count[shown], accuracy[shown] / count[shown], **style)
+                axes.plot(confidence / count, accuracy / count, **style)
             title, x_label = "accuracy by confidence", "top probability"
         else:
             plot_curves(axes, curves[what], styles)
             label_counts(axes, next(iter(curves[what].values())).labels.tolist())
             axes.set_ylim(bottom=0)
             title, x_label = METRICS[what], "labels bought"
-        plain(axes)
+        style_axes(axes)
         axes.set_title(title, loc="left", fontsize=FONT + 0.5, color=INK)
         axes.set_xlabel(x_label, fontsize=FONT, color=INK)
     lines = [Line2D([], [], linewidth=1.8, **{**styles[name], "zorder": 1}) for name in names]

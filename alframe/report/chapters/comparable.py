@@ -1,4 +1,5 @@
-"""Whether runs may be compared: first images, test sets, budgets, recipes, software and devices should be the same."""
+"""Protocol warnings, and the checks of whether runs may be compared: same initial images, test sets, budgets, recipes,
+software and devices."""
 
 import json
 from collections import defaultdict
@@ -13,17 +14,17 @@ from alframe.report.read.section import Section
 
 MAX_NAMED = 3
 NOT_RECIPE = ("strategy.", "resolved.")
-"""Options by their beginning: the strategy is what is compared, and the device has a check of its own."""
+"""Prefixes of options that may differ: the strategy is what is compared, and the device has its own check."""
 
 
 @dataclass(frozen=True)
 class ProtocolWarning:
-    """`name` is stable, for scripts; `found` has the folders and values, `advice` says what to do. `grave`: no verdict holds."""
+    """`name` is stable, for scripts; `found` names folders and values, `advice` says what to do. `serious`: no verdict holds."""
 
     name: str
     found: str
     advice: str
-    grave: bool = False
+    serious: bool = False
 
     def __str__(self) -> str:
         return f"{self.name}: {self.found} {self.advice}"
@@ -41,10 +42,10 @@ def initial_sets(study: Study) -> Iterator[ProtocolWarning]:
                 (one, mine), (other, theirs) = list(sets.items())[:2]
                 yield ProtocolWarning(
                     "different-initial-sets",
-                    f"{section.title}: runs of seed {seed} began with {len(sets)} different sets of images; "
-                    f"{mine[0]} with {len(one)} and {theirs[0]} with {len(other)}, of which {len(one & other)} are common.",
-                    "Run the cells again with the same dataset, budget and alframe: the first images then depend on the seed alone.",
-                    grave=True,
+                    f"{section.title}: runs of seed {seed} started from {len(sets)} different sets of images: "
+                    f"{mine[0]} from {len(one)} and {theirs[0]} from {len(other)}, with {len(one & other)} in common.",
+                    "Run the cells again with the same dataset, budget and version of alframe; the initial images then depend on the seed alone.",
+                    serious=True,
                 )
 
 
@@ -63,11 +64,11 @@ def test_sets(study: Study) -> Iterator[ProtocolWarning]:
         if known and len(tests) == 1:
             yield ProtocolWarning(
                 "different-pools",
-                f"{title}: runs were not compared with each other because they bought from different pools: data {among(data)}.",
+                f"{title}: runs were not compared with each other because they bought from different pools: data {with_folders(data)}.",
                 "Load the data with the same options everywhere (dataset.pool_size, dataset.split_seed, the same files).",
             )
         else:
-            what = f"test sets {among(tests)}" if len(tests) > 1 else f"data {among(data)}"
+            what = f"test sets {with_folders(tests)}" if len(tests) > 1 else f"data {with_folders(data)}"
             yield ProtocolWarning(
                 "different-test-sets",
                 f"{title}: runs were not compared with each other because their data differ: {what}.",
@@ -82,13 +83,13 @@ def budgets(study: Study) -> Iterator[ProtocolWarning]:
         for run in (run for section in sections for run in section.runs):
             budget = flat(run.config.get("budget"))
             for key in sorted(keys - {"count_validation"}):
-                by_option[key][spell(budget.get(key))].append(run.folder)
-        told = [f"budget.{key} {among(found)}" for key, found in by_option.items() if len(found) > 1]
-        if told:
+                by_option[key][as_yaml(budget.get(key))].append(run.folder)
+        differing = [f"budget.{key} {with_folders(found)}" for key, found in by_option.items() if len(found) > 1]
+        if differing:
             yield ProtocolWarning(
                 "different-budgets",
-                f"{title}: runs were not compared with each other because their budgets differ: {'; '.join(told)}.",
-                "Give all runs one budget, or report one budget at a time.",
+                f"{title}: runs were not compared with each other because their budgets differ: {'; '.join(differing)}.",
+                "Use one budget for all runs, or report one budget at a time.",
             )
 
 
@@ -98,13 +99,13 @@ def validation_counted(study: Study) -> Iterator[ProtocolWarning]:
         for section in sections:
             budget = section.runs[0].config.get("budget")
             value = budget.get("count_validation", True) if isinstance(budget, dict) else True
-            counted[spell(value)] += [run.folder for run in section.runs]
+            counted[as_yaml(value)] += [run.folder for run in section.runs]
         if len(counted) > 1:
             yield ProtocolWarning(
                 "mixed-count-validation",
-                f"{title}: validation labels count as bought in some runs only, which were not compared: "
-                f"budget.count_validation {among(counted)}.",
-                "Give all runs the same budget.count_validation; with false, labels look cheaper than they are.",
+                f"{title}: validation labels count as bought in some runs only, so these were not compared: "
+                f"budget.count_validation {with_folders(counted)}.",
+                "Use the same budget.count_validation for all runs; with false, labels look cheaper than they are.",
             )
 
 
@@ -115,12 +116,12 @@ def recipes(study: Study) -> Iterator[ProtocolWarning]:
         differing = [key for key in keys if len({repr(own.get(key)) for own in options.values()}) > 1]
         if not differing:
             continue
-        told = []
+        found = []
         for key in differing[:MAX_NAMED]:
             cells: dict[str, list[str]] = defaultdict(list)
             for name, own in options.items():
-                cells[spell(own.get(key))].append(name)
-            told.append(f"{key} is " + ", ".join(f"{value} in {first(names)}" for value, names in cells.items()))
+                cells[as_yaml(own.get(key))].append(name)
+            found.append(f"{key} is " + ", ".join(f"{value} in {first_few(names)}" for value, names in cells.items()))
         crossed = [
             f"{name} with {other}"
             for name, other in section.baselines.items()
@@ -128,9 +129,9 @@ def recipes(study: Study) -> Iterator[ProtocolWarning]:
         ]
         yield ProtocolWarning(
             "different-recipes",
-            f"{section.title}: cells differ in more than the strategy: {'; '.join(told)}{more(len(differing))}."
-            + (f" Compared across recipes: {first(crossed)}." if crossed else ""),
-            "Give all cells the same options beside the strategy, or read each verdict only as one on strategy and recipe together.",
+            f"{section.title}: cells differ in more than the strategy: {'; '.join(found)}{and_more(len(differing))}."
+            + (f" Compared across recipes: {first_few(crossed)}." if crossed else ""),
+            "Use the same options for all cells apart from the strategy, or read each verdict as one on strategy and recipe together.",
         )
 
 
@@ -143,11 +144,11 @@ def versions(study: Study) -> Iterator[ProtocolWarning]:
                     versions[package][version].append(run.folder)
         differing = {package: found for package, found in sorted(versions.items()) if len(found) > 1}
         if differing:
-            told = "; ".join(f"{package} {among(found)}" for package, found in differing.items())
+            listed = "; ".join(f"{package} {with_folders(found)}" for package, found in differing.items())
             yield ProtocolWarning(
                 "different-versions",
-                f"{section.title}: runs were made by different software: {told}.",
-                "Run all cells again with one installation, or show that the change moves nothing by repeating one run.",
+                f"{section.title}: runs used different software: {listed}.",
+                "Run all cells again with one installation, or repeat one run to show that the versions make no difference.",
             )
 
 
@@ -161,21 +162,21 @@ def devices(study: Study) -> Iterator[ProtocolWarning]:
             precision = flat(run.config.get("resolved")).get("precision")
             if precision:
                 precisions[str(precision)].append(run.folder)
-        told = [
-            f"{what} {among(found)}"
+        differing = [
+            f"{what} {with_folders(found)}"
             for what, found in (("device", devices), ("precision", precisions))
             if len(found) > 1
         ]
-        if told:
+        if differing:
             yield ProtocolWarning(
                 "different-devices",
-                f"{section.title}: runs were computed differently: {'; '.join(told)}.",
-                "Run all cells on one kind of device and in one trainer.precision; differences by device are noise at best.",
+                f"{section.title}: runs used different hardware: {'; '.join(differing)}.",
+                "Run all cells on one kind of device and with one trainer.precision; differences between devices are noise at best.",
             )
 
 
 def _by_dataset(sections: Sequence[Section]) -> Iterator[tuple[str, list[Section]]]:
-    """Comparisons of one dataset, where there are several: they were kept apart for their data or budgets."""
+    """Comparisons that share a dataset and were kept apart because their data or budgets differ."""
 
     def dataset(section: Section) -> str:
         return section.runs[0].dataset
@@ -186,25 +187,27 @@ def _by_dataset(sections: Sequence[Section]) -> Iterator[tuple[str, list[Section
             yield name, same
 
 
-def among(found: Mapping[str, Sequence[Path]]) -> str:
+def with_folders(found: Mapping[str, Sequence[Path]]) -> str:
     """`2.14 (3 runs, the first <folder>), 2.15 (<folder>)`."""
 
-    def told(value: str, folders: Sequence[Path]) -> str:
+    def with_place(value: str, folders: Sequence[Path]) -> str:
         where = str(folders[0]) if len(folders) == 1 else f"{len(folders)} runs, the first {folders[0]}"
         return f"{value} ({where})"
 
-    return ", ".join(told(value, folders) for value, folders in list(found.items())[:MAX_NAMED]) + more(len(found))
+    return ", ".join(with_place(value, folders) for value, folders in list(found.items())[:MAX_NAMED]) + and_more(
+        len(found)
+    )
 
 
-def first(names: Sequence[str]) -> str:
+def first_few(names: Sequence[str]) -> str:
     """The first few of `names`, and how many more there are."""
-    return ", ".join(names[:MAX_NAMED]) + more(len(names))
+    return ", ".join(names[:MAX_NAMED]) + and_more(len(names))
 
 
-def more(n: int) -> str:
+def and_more(n: int) -> str:
     return f", and {n - MAX_NAMED} more" if n > MAX_NAMED else ""
 
 
-def spell(value: object) -> str:
-    """As YAML has it: `true`, `null`, `0.1`."""
+def as_yaml(value: object) -> str:
+    """As in YAML: `true`, `null`, `0.1`."""
     return value if isinstance(value, str) else json.dumps(value, default=str)

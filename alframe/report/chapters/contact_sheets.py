@@ -1,4 +1,4 @@
-"""The queried images themselves, as small as the run folders keep them: a strip a strategy and round."""
+"""The queried images as thumbnails: one strip per strategy and round."""
 
 import io
 from pathlib import Path
@@ -16,7 +16,7 @@ MAX_SHOWN, MAX_IN_CHAPTER = 24, 600
 
 
 def chapter(section: Section, options: Options) -> Chapter | None:
-    """Of each cell's lowest seed with pictures the first, the middle and the last query; None where no run kept pictures."""
+    """The first, middle and last query of each cell's lowest seed with contact sheets; None if no run has any."""
     sheets = {
         name: found
         for name, seeds in section.cells.items()
@@ -28,7 +28,7 @@ def chapter(section: Section, options: Options) -> Chapter | None:
     shown = max(8, min(MAX_SHOWN, MAX_IN_CHAPTER // n_strips))
     blocks: list[Block] = [
         Paragraph(
-            "The first images of a query in order of preference, with the answers; a cross marks those that the network had taken for another class."
+            "The first images of each query in order of preference, with the answers. A cross marks images that the network had assigned to another class."
         )
     ]
     for name, (run, paths) in sheets.items():
@@ -50,7 +50,7 @@ def _sheets(runs: list[Run], high: int) -> tuple[Run, list[tuple[int, Path]]] | 
 
 
 def _strip(section: Section, name: str, run: Run, round: int, path: Path, shown: int) -> Strip | None:
-    """None where sheet and questions do not fit together or cannot be read."""
+    """None if sheet and questions do not match or cannot be read."""
     try:
         questions = sorted(run.stage(round).get("questions") or [], key=lambda question: question["rank"])[
             :MAX_ON_SHEET
@@ -64,7 +64,7 @@ def _strip(section: Section, name: str, run: Run, round: int, path: Path, shown:
 
 
 def cut(sheet: bytes, n_images: int, shown: int) -> list[bytes]:
-    """The first `shown` of the `n_images` tiles of a contact sheet, each as a JPEG. Raises ValueError for a sheet of another number."""
+    """The first `shown` of the `n_images` tiles of a contact sheet, each as a JPEG. Raises ValueError if the sheet has another number."""
     with Image.open(io.BytesIO(sheet)) as picture:
         rows = -(-n_images // COLUMNS)
         width, height = picture.width // COLUMNS, picture.height // max(rows, 1)
@@ -85,7 +85,7 @@ def cut(sheet: bytes, n_images: int, shown: int) -> list[bytes]:
 
 
 def _colour(pixels: Image.Image) -> list[tuple[int, int]]:
-    """The extremes of the differences between the channels: all 0 in a grey picture."""
+    """The extreme differences between channels: all 0 in a grey image."""
     red, green, blue = pixels.split()
     return [ImageChops.difference(red, other).getextrema() for other in (green, blue)]  # type: ignore[misc]
 

@@ -1,4 +1,4 @@
-"""Learning curves as a figure: a panel a comparison, the mean over seeds with its band, each curve labelled where it ends."""
+"""Learning curves as a figure: one panel per comparison, the mean over seeds with its band, each curve labelled where it ends."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from alframe.report.chapters.phrases import metric_words
 from alframe.report.read.section import Section
 from alframe.report.statistics.curves import BOOTSTRAP_SEEDS, Curve, band
 
-# Okabe and Ito's palette without its yellow, which is lost on white; told apart under every common colour blindness
+# Okabe and Ito's palette without its yellow, which is invisible on white; distinct under every common colour blindness
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7A4FBF")
 STYLES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (5, 1.2, 1.2, 1.2)))
 BASELINE, INK, FAINT = "#5F5F5F", "#222222", "#E4E4E4"
@@ -28,7 +28,7 @@ def learning_curves(sections: Sequence[Section], x_label: str = "labels bought")
     left, right, top, bottom = 0.75, 0.35 + 0.072 * longest, 0.5, 0.78
     width, height = columns * (PANEL[0] + right), rows * PANEL[1]
     figure = Figure(figsize=(width, height), facecolor="white")
-    style = looks(sections)
+    style = line_styles(sections)
     for i, section in enumerate(sections):
         x, y = (i % columns) * (PANEL[0] + right), height - (1 + i // columns) * PANEL[1]
         axes = figure.add_axes(
@@ -39,9 +39,9 @@ def learning_curves(sections: Sequence[Section], x_label: str = "labels bought")
 
 
 def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Heights as near to `wanted` as can be that are `gap` apart and within `low`..`high`, in the order of `wanted`.
+    """Heights as near to `wanted` as possible, `gap` apart and within `low`..`high`, in the order of `wanted`.
 
-    Neighbours that touch are moved together around their common middle. Where there is no room the gap shrinks.
+    Neighbours that touch are moved together around their common middle. If there is no room, the gap shrinks.
     """
     order = sorted(range(len(wanted)), key=lambda i: wanted[i])
     gap = min(gap, (high - low) / max(len(wanted) - 1, 1))
@@ -68,14 +68,14 @@ def _panel(axes: Axes, section: Section, styles: dict[str, dict[str, Any]], x_la
     axes.set_xlabel(x_label, fontsize=FONT, color=INK)
     caption: dict[str, Any] = {"fontsize": FONT - 2.5, "color": "#777777", "transform": axes.transAxes, "va": "top"}
     axes.text(0, -0.235, _caption(n_seeds, bootstrap), **caption)
-    plain(axes)
+    style_axes(axes)
     label_counts(axes, next(iter(section.curves.values())).labels.tolist())
     axes.margins(x=0.02)
-    name_the_ends(axes, section.curves, styles)
+    label_curve_ends(axes, section.curves, styles)
 
 
 def columns_of(n: int, most: int = 4) -> int:
-    """Columns for `n` panels in as few rows as `most` allows, these as equal as can be: 3 + 2, not 4 + 1."""
+    """Columns for `n` panels in as few rows as `most` allows, with even rows: 3 + 2, not 4 + 1."""
     return math.ceil(n / math.ceil(n / most))
 
 
@@ -91,7 +91,7 @@ def plot_curves(axes: Axes, curves: dict[str, Curve], styles: dict[str, dict[str
         axes.plot(curve.labels, curve.mean, marker=marker, markersize=3.5, linewidth=1.8, **styles[name])
 
 
-def plain(axes: Axes) -> None:
+def style_axes(axes: Axes) -> None:
     """Horizontal lines to read values by, no box, quiet ticks."""
     axes.grid(axis="y", color=FAINT, linewidth=0.8)
     axes.set_axisbelow(True)
@@ -102,14 +102,14 @@ def plain(axes: Axes) -> None:
 
 
 def label_counts(axes: Axes, counts: Sequence[float]) -> None:
-    """Ticks at the label counts themselves where they are few whole numbers."""
+    """Ticks at the label counts themselves if they are few whole numbers."""
     few = len(counts) <= 7 and all(count == round(count) for count in counts)
     steps = [1, 2, 2.5, 5, 10]
     axes.xaxis.set_major_locator(FixedLocator(list(counts)) if few else MaxNLocator(nbins=7, steps=steps))
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.10g}")
 
 
-def name_the_ends(axes: Axes, curves: dict[str, Curve], styles: dict[str, dict[str, Any]]) -> None:
+def label_curve_ends(axes: Axes, curves: dict[str, Curve], styles: dict[str, dict[str, Any]]) -> None:
     """The name of each curve to the right of where its mean ends, without overlap."""
     low, high = axes.get_ylim()
     box = axes.get_window_extent()  # pixels at the figure's own dpi, as the font's size below
@@ -126,7 +126,7 @@ def name_the_ends(axes: Axes, curves: dict[str, Curve], styles: dict[str, dict[s
     axes.set(xlim=(x_low, x_high), ylim=(low, high))
 
 
-def looks(sections: Sequence[Section]) -> dict[str, dict[str, Any]]:
+def line_styles(sections: Sequence[Section]) -> dict[str, dict[str, Any]]:
     """A colour for each cell; the line changes where the palette starts over. Baselines are grey."""
     styles: dict[str, dict[str, Any]] = {}
     n_baselines = n_others = 0
@@ -147,14 +147,14 @@ def looks(sections: Sequence[Section]) -> dict[str, dict[str, Any]]:
 def _caption(n_seeds: Sequence[int], bootstrap: bool) -> str:
     few, most = min(n_seeds), max(n_seeds)
     if most == 1:
-        return "one seed each: nothing is known of the spread"
+        return "one seed each: the spread is unknown"
     seeds = f"{most} seeds" if few == most else f"{few} to {most} seeds"
     kind = "95 % bootstrap interval of the mean" if bootstrap else "lowest to highest seed"
     return f"line: mean over {seeds} · band: {kind}"
 
 
 def shorten(name: str, characters: int) -> str:
-    """Cut in the middle: the ends of names tell them apart."""
+    """Cut in the middle: names differ at their ends."""
     if len(name) <= characters:
         return name
     tail = max(1, characters // 3)

@@ -1,4 +1,4 @@
-"""What is said over all comparisons together: who beats whom, and average ranks."""
+"""All comparisons together: who beats whom, average ranks and their critical-difference diagram."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,12 +19,12 @@ from alframe.report.statistics.ranks import Ranks, average_ranks
 MIN_COMPARISONS, MIN_STRATEGIES = 2, 3
 FAINT, BAR = "#999999", "#0072B2"
 MAX_PENALTIES = 20
-"""More strategies than this have no penalty matrix: nobody reads it."""
+"""With more strategies than this the penalty matrix is too large to read."""
 
 
 def overall(sections: Sequence[Section], options: Options) -> Chapter | None:
-    """The penalty matrix and the ranks; nothing under two comparisons of two strategies or more."""
-    useful = [section for section in sections if len(section.curves) > 1 and not section.has_all]
+    """The penalty matrix and the ranks; None without two comparisons of two strategies or more."""
+    useful = [section for section in sections if len(section.curves) > 1 and not section.fully_labelled]
     if len(useful) < MIN_COMPARISONS:
         return None
     blocks: list[Block] = [*_penalties(useful)]
@@ -34,10 +34,8 @@ def overall(sections: Sequence[Section], options: Options) -> Chapter | None:
     else:
         blocks += _ranked(ranks)
         if len({section.runs[0].dataset for section in useful}) < len(useful):
-            told = (
-                "Some comparisons share their dataset, so they are not independent: the ranks look surer than they are."
-            )
-            blocks.append(Paragraph(told, "warning"))
+            shared = "Some comparisons share a dataset, so they are not independent: the ranks look more certain than they are."
+            blocks.append(Paragraph(shared, "warning"))
     return Chapter("Over all comparisons", tuple(blocks))
 
 
@@ -45,26 +43,26 @@ def _penalties(sections: Sequence[Section]) -> list[Block]:
     matrices = [(list(s.curves), penalty(s.curves, s.lower_is_better)) for s in sections]
     names, total = sum_penalties(matrices)
     if len(names) < 2:
-        return [Paragraph("No penalty matrix: fewer than two strategies are in all comparisons.")]
+        return [Paragraph("No penalty matrix: all comparisons share fewer than two strategies.")]
     if len(names) > MAX_PENALTIES:
-        return [Paragraph(f"No penalty matrix: {len(names)} strategies are more than can be read ({MAX_PENALTIES}).")]
+        return [Paragraph(f"No penalty matrix: {len(names)} strategies are more than fit on a page ({MAX_PENALTIES}).")]
     if max(len(curve.seeds) for s in sections for curve in s.curves.values()) < MIN_SEEDS:
-        return [Paragraph(f"No penalty matrix: its tests take {MIN_SEEDS} common seeds.")]
+        return [Paragraph(f"No penalty matrix: its tests need {MIN_SEEDS} common seeds.")]
     return [penalty_table(names, total, len(sections))]
 
 
 def _ranked(ranks: Ranks) -> list[Block]:
     if ranks.p < LEVEL:
-        told = f"They differ (Friedman, p {phrases.p_value(ranks.p)}); two of them do where their mean ranks are more than {ranks.critical_difference:.2f} apart."
+        verdict = f"They differ (Friedman, p {phrases.p_value(ranks.p)}); two of them differ if their mean ranks are more than {ranks.critical_difference:.2f} apart."
     else:
-        told = f"That they are all alike cannot be ruled out (Friedman, p {phrases.p_value(ranks.p)}), so no pair should be told apart by rank."
-    intro = f"{len(ranks.names)} strategies ranked by mean area in each of {phrases.counted(ranks.n, 'comparison')}; 1 is best. {told}"
+        verdict = f"Whether they differ is inconclusive (Friedman, p {phrases.p_value(ranks.p)}), so no pair should be compared by rank."
+    intro = f"{len(ranks.names)} strategies ranked by mean area in each of {phrases.counted(ranks.n, 'comparison')}; 1 is best. {verdict}"
     rows = tuple((name, f"{mean:.2f}") for name, mean in zip(ranks.names, ranks.means, strict=True))
     note = "Mean over the comparisons. Critical difference: Nemenyi, 5 %, for all pairs at once. Source: Demsar 2006, JMLR 7."
     alt = "Critical-difference diagram: " + ", ".join(
         f"{name} {mean:.2f}" for name, mean in zip(ranks.names, ranks.means, strict=True)
     )
-    caption = "Mean ranks; a bar joins strategies that are not told apart."
+    caption = "Mean ranks; a bar joins strategies that do not differ significantly."
     return [
         Paragraph(intro),
         Table(("strategy", "mean rank"), rows, title="Average ranks", note=note),
@@ -73,12 +71,12 @@ def _ranked(ranks: Ranks) -> list[Block]:
 
 
 def ranks_over(sections: Sequence[Section]) -> tuple[Ranks | None, str]:
-    """The ranks by mean area of the strategies that all sections have, or None and why not."""
+    """The ranks by mean area of the strategies that all sections have, or None and the reason."""
     common = [name for name in sections[0].curves if all(name in s.curves for s in sections)] if sections else []
     if len(sections) < MIN_COMPARISONS:
-        return None, f"Ranks take {MIN_COMPARISONS} comparisons (datasets or budgets) or more, here is {len(sections)}."
+        return None, f"Ranks need {MIN_COMPARISONS} comparisons (datasets or budgets) or more, got {len(sections)}."
     if len(common) < MIN_STRATEGIES:
-        return None, f"Ranks take {MIN_STRATEGIES} strategies that all comparisons have, here are {len(common)}."
+        return None, f"Ranks need {MIN_STRATEGIES} strategies that all comparisons share, got {len(common)}."
     scores = np.array(
         [[s.curves[name].areas.mean() * (-1 if s.lower_is_better else 1) for name in common] for s in sections]
     )
@@ -86,7 +84,7 @@ def ranks_over(sections: Sequence[Section]) -> tuple[Ranks | None, str]:
 
 
 def diagram(ranks: Ranks) -> Figure:
-    """The critical-difference diagram: strategies at their mean rank, a bar over those that are not told apart."""
+    """The critical-difference diagram: strategies at their mean rank, a bar joins those that do not differ significantly."""
     k = len(ranks.names)
     n_left = (k + 1) // 2
     margins = [0.6 + 0.085 * max(map(len, names)) for names in (ranks.names[:n_left], ranks.names[n_left:])]

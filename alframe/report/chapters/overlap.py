@@ -1,4 +1,4 @@
-"""How much of what the strategies bought is the same: Jaccard indices, as numbers and as a figure."""
+"""How much the purchases of strategies overlap: Jaccard indices, as numbers and as a figure."""
 
 import math
 from itertools import combinations
@@ -18,13 +18,13 @@ def jaccard(a: set[int], b: set[int]) -> float:
 
 
 def jaccard_by_chance(n_a: int, n_b: int, n_pool: int) -> float:
-    """About what two independent random draws of `n_a` and `n_b` from `n_pool` images have in common, as Jaccard index."""
+    """The approximate Jaccard index of two independent random draws of `n_a` and `n_b` from `n_pool` images."""
     shared = n_a * n_b / n_pool
     return shared / (n_a + n_b - shared)
 
 
 def overlap(bought: Bought) -> Float[np.ndarray, "s s"]:
-    """Mean Jaccard index of the queried images of each two cells over their common seeds; NaN without one, 1 on the diagonal."""
+    """Mean Jaccard index of the images queried by each pair of cells over their common seeds; NaN without one, 1 on the diagonal."""
     queried = {
         name: {seed: {line["index"] for line in lines if line["kind"] == "query"} for seed, lines in seeds.items()}
         for name, seeds in bought.items()
@@ -37,7 +37,7 @@ def overlap(bought: Bought) -> Float[np.ndarray, "s s"]:
 
 
 def blocks(section: Section, bought: Bought) -> list[Block]:
-    """The matrix as a figure, and a warning for each two cells that bought the same; nothing without two cells of a common seed."""
+    """The matrix as a figure, and a warning for each pair of cells with the same purchases; empty without two cells of a common seed."""
     matrix, names = overlap(bought), list(bought)
     if len(names) < 2 or np.isnan(matrix[~np.eye(len(names), dtype=bool)]).all():
         return []
@@ -45,7 +45,7 @@ def blocks(section: Section, bought: Bought) -> list[Block]:
     sizes = [sum(line["kind"] == "query" for line in lines) for seeds in bought.values() for lines in seeds.values()]
     n_left = (n_pool or 0) - min(len(lines) for seeds in bought.values() for lines in seeds.values()) + min(sizes)
     chance = (
-        f" Two random draws of {max(sizes):,} images would share about {jaccard_by_chance(max(sizes), max(sizes), n_left):.2f}."
+        f" Two random draws of {max(sizes):,} images would have an index of about {jaccard_by_chance(max(sizes), max(sizes), n_left):.2f}."
         if n_left > 0
         else ""
     )
@@ -57,7 +57,7 @@ def blocks(section: Section, bought: Bought) -> list[Block]:
     alt = "Overlap of purchases: " + ", ".join(
         f"{a} and {b} {matrix[i, j]:.2f}" for (i, a), (j, b) in combinations(enumerate(names), 2) if i < 4 and j < 4
     )
-    caption = f"Images queried by both, over those queried by either (Jaccard index), mean over the common seeds; the initial images are not counted.{chance}"
+    caption = f"Images queried by both divided by images queried by either (Jaccard index), mean over the common seeds. Initial images are not counted.{chance}"
     return [
         Picture("overlap", lambda: figure(names, matrix), alt, caption),
         *(Paragraph(text, "warning") for text in same),
@@ -65,7 +65,7 @@ def blocks(section: Section, bought: Bought) -> list[Block]:
 
 
 def figure(names: list[str], matrix: Float[np.ndarray, "s s"]) -> Figure:
-    """A square a pair of cells, below the diagonal, with its number where there is room."""
+    """One square per pair of cells, below the diagonal, with its number."""
     n = len(names)
     shown = [shorten(name, 34) for name in names]
     cell = max(0.36, min(0.62, 6 / n))

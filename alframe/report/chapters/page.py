@@ -1,4 +1,4 @@
-"""What stands where in the report: what was found, what can be objected to, a part for each comparison, what was used, how to read it."""
+"""The order of the report: findings, protocol warnings, a part for each comparison, the runs used, how to read it."""
 
 import os
 import re
@@ -39,12 +39,12 @@ TOPICS: tuple[Callable[[Section, Options], Chapter | None], ...] = (
     people.chapter,
     timing.chapter,
 )
-"""The chapters of a comparison, in their order. A topic that has nothing to say of it answers None."""
+"""The chapters of a comparison, in order. A topic with nothing to report returns None."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """Chapters under one heading; `blocks` come before them."""
+    """Chapters under one heading, after its own `blocks`."""
 
     title: str
     blocks: tuple[Block, ...] = ()
@@ -53,7 +53,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Page:
-    """The whole report. Every picture has a name of its own, fit for a file."""
+    """The whole report. Every picture has a unique name that can be a file name."""
 
     title: str
     parts: tuple[Part, ...]
@@ -74,29 +74,29 @@ def assemble(
     protocol: Chapter | None = None,
     notes: Sequence[str] = (),
 ) -> Page:
-    """The report on `sections`. `protocol` holds the warnings; `notes` are further ones, on the options."""
+    """The report on `sections`. `protocol` holds the protocol warnings, `notes` those about the options."""
     several = len(sections) > 1
     first, by_comparison = _in_short(sections, options)
-    warned = (*_grave(protocol), *(Paragraph(note, "warning") for note in notes))
+    warned = (*_serious(protocol), *(Paragraph(note, "warning") for note in notes))
     parts = [Part("In short", (*first, *warned), by_comparison)]
     if protocol is not None:
         parts.append(Part(protocol.title, protocol.blocks))
     for section in sections:
         chapters = tuple(chapter for topic in TOPICS if (chapter := topic(section, options)) is not None)
-        shown = (results.curves(section),) if several else ()  # a single comparison has them in short
+        shown = (results.curves(section),) if several else ()  # a single comparison shows them under In short
         parts.append(Part(section.title, (Paragraph(f"{results.heading(section)}."), *shown), chapters))
     together = overall(sections, options)
     if together is not None:
         parts.append(Part(together.title, together.blocks))
     parts.append(Part("What was used", (), _used(sections, left, options.out)))
-    parts.append(Part("How to read this", (Paragraph(results.HOW_TO_READ), *_apart(sections))))
+    parts.append(Part("How to read this", (Paragraph(results.HOW_TO_READ), *_kept_apart(sections))))
     runs = counted(sum(len(section.runs) for section in sections), "run")
     title = f"{len(sections)} comparisons, {runs}" if several else f"{sections[0].title}: {runs} compared"
     return Page(title, _named(parts, several))
 
 
 def out_of_range(sections: Sequence[Section], options: Options) -> list[str]:
-    """Label counts of `--at` that some comparison does not reach, in words. Raises `ConfigError` for one that none does."""
+    """A note for each label count of `--at` that a comparison does not reach. Raises `ConfigError` if none reaches it."""
     spans = {section.title: section.range for section in sections}
     for at in options.at:
         expect(
@@ -114,26 +114,26 @@ def out_of_range(sections: Sequence[Section], options: Options) -> list[str]:
 
 
 def _in_short(sections: Sequence[Section], options: Options) -> tuple[tuple[Block, ...], tuple[Chapter, ...]]:
-    """Whether it paid, and the verdict on each strategy; under the comparisons' titles where there are several."""
-    lead = {section.title: tuple(filter(None, (verdicts.headline(section, options),))) for section in sections}
-    said = {section.title: tuple(verdicts.verdict_sentences(section, options)) for section in sections}
+    """Whether it paid off, and the verdict on each strategy; with several comparisons under their titles."""
+    headlines = {section.title: tuple(filter(None, (verdicts.headline(section, options),))) for section in sections}
+    verdicts_of = {section.title: tuple(verdicts.verdict_sentences(section, options)) for section in sections}
     if len(sections) == 1:
         (section,) = sections
-        return (*lead[section.title], results.curves(section), *said[section.title]), ()
-    return (), tuple(Chapter(title, (*lead[title], *said[title])) for title in said)
+        return (*headlines[section.title], results.curves(section), *verdicts_of[section.title]), ()
+    return (), tuple(Chapter(title, (*headlines[title], *verdicts_of[title])) for title in verdicts_of)
 
 
-def _grave(protocol: Chapter | None) -> tuple[Paragraph, ...]:
-    """A pointer to objections that take every verdict's ground."""
+def _serious(protocol: Chapter | None) -> tuple[Paragraph, ...]:
+    """A pointer to the warnings under which no verdict holds."""
     blocks = protocol.blocks if protocol else ()
     n = sum(isinstance(block, Paragraph) and block.tone == "bad" for block in blocks)
-    told = f"{counted(n, 'grave objection')} under Protocol: read {'it' if n == 1 else 'them'} before relying on any verdict here."
-    return (Paragraph(told, "bad"),) if n else ()
+    pointer = f"{counted(n, 'serious warning')} under Protocol: read {'it' if n == 1 else 'them'} before relying on any verdict here."
+    return (Paragraph(pointer, "bad"),) if n else ()
 
 
 def _used(sections: Sequence[Section], left: Sequence[LeftOut], out: Path) -> tuple[Chapter, ...]:
     used = tuple(
-        (section.title, name, str(seed), below(run.folder, out))
+        (section.title, name, str(seed), relative(run.folder, out))
         for section in sections
         for name, seeds in section.cells.items()
         for seed, run in seeds.items()
@@ -142,19 +142,19 @@ def _used(sections: Sequence[Section], left: Sequence[LeftOut], out: Path) -> tu
         Chapter(f"Used: {len(used)}", (Table(("comparison", "strategy", "seed", "folder"), used),), folded=True)
     ]
     if left:
-        rows = tuple((below(item.folder, out), item.reason) for item in left)
-        chapters.append(Chapter(f"Not used, or not in full: {len(left)}", (Table(("folder", "why"), rows),)))
+        rows = tuple((relative(item.folder, out), item.reason) for item in left)
+        chapters.append(Chapter(f"Not used, or only in part: {len(left)}", (Table(("folder", "reason"), rows),)))
     return tuple(chapters)
 
 
-def _apart(sections: Sequence[Section]) -> tuple[Paragraph, ...]:
+def _kept_apart(sections: Sequence[Section]) -> tuple[Paragraph, ...]:
     if len(sections) == 1:
         return ()
-    return (Paragraph("Runs with different data or budgets are never mixed; each comparison above stands for itself."),)
+    return (Paragraph("Runs with different data or budgets are never mixed; each comparison above stands on its own."),)
 
 
 def _named(parts: Sequence[Part], several: bool) -> tuple[Part, ...]:
-    """Pictures renamed to what can be a file and is there once: with `several` comparisons the same topic draws one for each."""
+    """Pictures renamed to unique file names: with `several` comparisons a topic draws one for each."""
     taken: set[str] = set()
 
     def rename(blocks: tuple[Block, ...], title: str) -> tuple[Block, ...]:
@@ -171,17 +171,17 @@ def _named(parts: Sequence[Part], several: bool) -> tuple[Part, ...]:
 
 
 def _free(name: str, title: str, taken: set[str]) -> str:
-    stem = "_".join(filter(None, (plain(name), plain(title.lower())[:40]))) or "figure"
+    stem = "_".join(filter(None, (slug(name), slug(title.lower())[:40]))) or "figure"
     free = next(name for name in (stem, *(f"{stem}_{k}" for k in range(2, 10_000))) if name not in taken)
     taken.add(free)
     return free
 
 
-def plain(name: str) -> str:
-    """Letters, digits and underscores: fit for a file and for a label."""
+def slug(name: str) -> str:
+    """Letters, digits, dashes and underscores: safe in a file name and in a label."""
     return re.sub(r"[^A-Za-z0-9-]+", "_", name).strip("_")
 
 
-def below(folder: Path, out: Path) -> str:
-    """The way from `out` to `folder`."""
+def relative(folder: Path, out: Path) -> str:
+    """The path of `folder` as seen from `out`."""
     return Path(os.path.relpath(folder.resolve(), out.resolve())).as_posix()

@@ -26,13 +26,13 @@ def penalty_table(names: Sequence[str], matrix: Float[np.ndarray, "k k"], n: int
     note = (
         "Row beats column: the share of label counts at which the row's strategy is better by a paired t-test at 5 % (uncorrected)"
         f"{f', summed over {n} comparisons' if n > 1 else ''}. "
-        "Column mean: how much a strategy is beaten; lower is better. Source: Ash et al. 2020, arXiv:1906.03671."
+        "Column mean: how often a strategy is beaten; lower is better. Source: Ash et al. 2020, arXiv:1906.03671."
     )
     return Table(("strategy", *names), (*rows, means), title="Pairwise penalty matrix", note=note)
 
 
 def chapter(section: Section, options: Options) -> Chapter | None:
-    """All pairs of strategies; nothing with fewer than two, or where the baseline's table says it all."""
+    """All pairs of strategies; None without two, or if the table of differences from the baseline covers them."""
     if len(section.curves) < 3 and section.against:
         return None
     found = pairs(section.curves)
@@ -41,14 +41,14 @@ def chapter(section: Section, options: Options) -> Chapter | None:
     title = "Every strategy against every other"
     tests = [test for pair in found for test in (pair.final, pair.area) if test.p_holm is not None]
     if not tests:
-        why = f"Nothing was tested: that takes {MIN_SEEDS} common seeds and differences that vary from seed to seed."
+        why = f"Nothing was tested: a test needs {MIN_SEEDS} common seeds and differences that vary between seeds."
         return Chapter(title, (Paragraph(why, "warning"),), folded=True)
     shown = [pair for pair in found if pair.final.is_shown or pair.area.is_shown]
-    told = (
+    summary = (
         f"{len(shown)} of {phrases.counted(len(found), 'pair')} differ at 5 % after correction for all {len(tests)} tests "
-        "(at the end and in area). This is a family of tests of its own: it asks more, so it may show less than the comparison with the baseline."
+        "(at the end and in area). This is a separate, larger family of tests, so it may show less than the comparison with the baseline."
     )
-    blocks: list[Block] = [Paragraph(told)]
+    blocks: list[Block] = [Paragraph(summary)]
     if len(section.curves) <= MAX_MATRIX:
         blocks.append(_matrix(section, found))
     if shown:
@@ -87,5 +87,5 @@ def _list(section: Section, shown: Sequence[Pair]) -> Table:
                 )
     rows.sort(key=lambda row: row[0])
     columns = ("first", "second", "where", *difference_columns("first − second", section.metric))
-    cut = f"The {MAX_ROWS} surest of {len(rows)}." if len(rows) > MAX_ROWS else ""
+    cut = f"The {MAX_ROWS} most significant of {len(rows)}." if len(rows) > MAX_ROWS else ""
     return Table(columns, tuple(row for _, row in rows[:MAX_ROWS]), title="Pairs that differ", note=cut)

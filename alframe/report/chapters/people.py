@@ -1,4 +1,4 @@
-"""Who labelled: how much, how fast, and how far each can be relied upon."""
+"""Who labelled: how much, how fast and how reliably."""
 
 from alframe.consensus import agreement, by_question, vote
 from alframe.report.chapters.blocks import Block, Chapter, Options, Paragraph, Table
@@ -9,19 +9,19 @@ from alframe.tally import Work, tally
 COLUMNS = {
     "images": "images",
     "seconds": "seconds each",
-    "gold": "gold right",
-    "repeat": "repeats the same",
-    "agreement": "as others say",
+    "gold": "gold correct",
+    "repeat": "repeats consistent",
+    "agreement": "agreement",
 }
 NOTE = (
-    "Seconds: mean over the answers that have some. Gold: hidden images whose class others had given; repeats: the person's own from "
-    "earlier rounds; unsure counts as wrong there. As others say: the share of other people's answers to the same image that are the "
-    "same. All over the whole of the runs."
+    "Seconds: mean over timed answers. Gold: hidden images with a class that others had settled. Repeats: the person's own images from "
+    "earlier rounds. Unsure counts as wrong in both. Agreement: the share of other people's answers to the same image that match. "
+    "All numbers cover whole runs."
 )
 
 
 def chapter(section: Section, options: Options) -> Chapter | None:
-    """None where no people were asked."""
+    """None if no people were asked."""
     cells = {name: [run for run in seeds.values() if _asked_people(run)] for name, seeds in section.cells.items()}
     cells = {name: runs for name, runs in cells.items() if runs}
     if not cells:
@@ -40,8 +40,8 @@ def chapter(section: Section, options: Options) -> Chapter | None:
         rows += [(f"{name} · {person}" if len(cells) > 1 else person, *_cells(done)) for person, done in work.items()]
         if agreed := agreement(votes):
             kappa = f", kappa {agreed['kappa']:.2f}" if "kappa" in agreed else ""
-            told = f"of images with several answers, {100 * agreed['pairs']:.0f} % of the pairs are the same{kappa}."
-            blocks.append(Paragraph(f"{name}: {told}"))
+            pairs = f"{100 * agreed['pairs']:.0f} % of the answer pairs on the same image agree{kappa}."
+            blocks.append(Paragraph(f"{name}: {pairs}"))
     return Chapter("Who labelled", (Table(("person", *COLUMNS.values()), tuple(rows), note=NOTE), *blocks))
 
 
@@ -51,10 +51,10 @@ def _asked_people(run: Run) -> bool:
 
 def _cells(work: Work) -> tuple[str, ...]:
     numbers = work.numbers
-    told = {"images": f"{work.images:,}", "seconds": f"{numbers.get('seconds', 0):,.3g}"}
-    told |= {
+    shown = {"images": f"{work.images:,}", "seconds": f"{numbers.get('seconds', 0):,.3g}"}
+    shown |= {
         key: f"{100 * numbers.get(key, 0):.0f} % of {of:,}"
         for key, of in (("gold", work.gold), ("repeat", work.repeat))
     }
-    told["agreement"] = f"{100 * numbers.get('agreement', 0):.0f} %"
-    return tuple(told[key] if key in numbers else "–" for key in COLUMNS)
+    shown["agreement"] = f"{100 * numbers.get('agreement', 0):.0f} %"
+    return tuple(shown[key] if key in numbers else "–" for key in COLUMNS)

@@ -1,4 +1,4 @@
-"""Numbers and verdicts as the report says them: shares in points, p-values, intervals. Never prints `nan`."""
+"""Numbers and verdicts in the report's words: shares in points, p-values, intervals. Never prints `nan`."""
 
 import math
 
@@ -17,14 +17,14 @@ def metric_words(metric: str) -> str:
 
 
 def tone_of(verdict: str) -> str:
-    """good, bad, warning (one at the end, the other in area) or nothing."""
+    """good, bad, warning (better at one place and worse at the other) or empty."""
     if "better" in verdict and "worse" in verdict:
         return "warning"
     return "good" if verdict.startswith("better") else "bad" if verdict.startswith("worse") else ""
 
 
 def is_share(metric: str) -> bool:
-    """Whether the metric lies in [0, 1], so that its differences are told in points (hundredths)."""
+    """Whether the metric lies in [0, 1], so that its differences are given in points (hundredths)."""
     return any(word in part.split("_") for part in metric.split("/")[:3] for word in BETWEEN_0_AND_1)
 
 
@@ -34,7 +34,7 @@ def size(difference: float, metric: str) -> str:
 
 
 def number(difference: float, metric: str, sign: bool = False) -> str:
-    """A difference in points (shares) or in the metric's own unit, with two digits that count where it is small."""
+    """A difference in points (shares) or in the metric's own unit, with one more digit where it is small."""
     if math.isnan(difference):
         return "–"
     shown = 100 * difference if is_share(metric) else difference

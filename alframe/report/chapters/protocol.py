@@ -1,4 +1,4 @@
-"""Protocol checks: what a reviewer would object to in a comparison, a named warning each that says what to do."""
+"""Protocol checks: what a reviewer would object to in a comparison, each a named warning that says what to do."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 from alframe.errors import ProtocolError, expect
 from alframe.report.chapters import comparable
 from alframe.report.chapters.blocks import Chapter, Paragraph
-from alframe.report.chapters.comparable import MAX_NAMED, ProtocolWarning, among, first, more, spell
+from alframe.report.chapters.comparable import MAX_NAMED, ProtocolWarning, and_more, as_yaml, first_few, with_folders
 from alframe.report.chapters.phrases import counted
 from alframe.report.read.comparison import LeftOut
 from alframe.report.read.evidence import Study, read_evidence
@@ -17,33 +17,33 @@ from alframe.report.read.section import Section
 from alframe.report.statistics.paired import MIN_SEEDS
 
 ENOUGH_SEEDS = 5
-"""Fewer are a test that sees large differences only."""
+"""With fewer, a test shows only large differences."""
 MIN_DUPLICATE_SHARE = 0.001
-"""Of the test images. Fewer near-duplicates than this move a test figure by less than its third decimal."""
+"""Of the test images. Fewer near-duplicates than this change a test metric by less than its third decimal."""
 DECIDING = ("trainer", "budget", "uncertainty")
-"""The groups with options that stop training or a run, or choose a model."""
+"""The config groups with options that stop training or a run, or choose a model."""
 
 
 def warnings(sections: Sequence[Section], left: Sequence[LeftOut]) -> list[ProtocolWarning]:
-    """All that can be objected to in `sections`, in the order of `CHECKS`; reads ledger and provenance of every run used."""
+    """The warnings about `sections`, in the order of `CHECKS`; reads ledger and provenance of every run used."""
     runs = [run for section in sections for run in section.runs]
     study = Study(sections, left, {run.folder: read_evidence(run.folder) for run in runs})
     return [warning for check in CHECKS.values() for warning in check(study)]
 
 
 def chapter(found: Sequence[ProtocolWarning]) -> Chapter:
-    """The warnings as paragraphs; without any, one line with the checks that were passed."""
+    """The warnings as paragraphs; without any, one line with the checks that passed."""
     if not found:
         passed = ", ".join(name.replace("-", " ") for name in CHECKS)
-        return Chapter("Protocol", (Paragraph(f"Nothing to object. Checked for: {passed}.", "good"),))
-    paragraphs = [Paragraph(str(warning), "bad" if warning.grave else "warning") for warning in found]
+        return Chapter("Protocol", (Paragraph(f"No warnings. Checked for: {passed}.", "good"),))
+    paragraphs = [Paragraph(str(warning), "bad" if warning.serious else "warning") for warning in found]
     return Chapter("Protocol", tuple(paragraphs))
 
 
-def insist(found: Sequence[ProtocolWarning]) -> None:
-    """Raise `ProtocolError` with the names of the warnings, if there are any."""
+def require_none(found: Sequence[ProtocolWarning]) -> None:
+    """Raise `ProtocolError` with the names of the warnings if there are any."""
     names = ", ".join(dict.fromkeys(warning.name for warning in found))
-    expect(not found, f"Expected nothing to object to, got {names}; the report says what to do.", ProtocolError)
+    expect(not found, f"Expected no protocol warnings, got {names}; the report says what to do.", ProtocolError)
 
 
 def _test_used(study: Study) -> Iterator[ProtocolWarning]:
@@ -54,26 +54,26 @@ def _test_used(study: Study) -> Iterator[ProtocolWarning]:
     if used:
         yield ProtocolWarning(
             "test-used-for-selection",
-            f"Test data decided when to stop or which model to keep: {among(used)}.",
-            "Decide on validation data (budget.validation=0.2, budget.metric=validation/accuracy) and run again: these test figures flatter.",
-            grave=True,
+            f"Test data decided when to stop or which model to keep: {with_folders(used)}.",
+            "Decide on validation data (budget.validation=0.2, budget.metric=validation/accuracy) and run again: these test metrics are too optimistic.",
+            serious=True,
         )
 
 
 def _decided_on_test(run: Run) -> list[str]:
-    """Options that name the test data where something is decided, else reasons to stop that do."""
+    """Deciding options that name the test data, else reasons to stop that do."""
     found = []
     for key, value in flat({group: run.config.get(group) for group in DECIDING}).items():
         named = isinstance(value, str) and (value == "test" or value.startswith("test/"))
         asked = value is True and "test" in key.rsplit(".", 1)[-1].split("_")
         if (named or asked) and not (key == "budget.metric" and not _stops(run)):
-            found.append(f"{key}={spell(value)}")
+            found.append(f"{key}={as_yaml(value)}")
     reasons = [str(line["stopped"]) for line in run.rounds if line.get("stopped")]
     return found or [f"stopped because {reason}" for reason in reasons if reason.startswith("test/")]
 
 
 def _stops(run: Run) -> bool:
-    """Whether the run has a rule that looks at its budget's metric."""
+    """Whether the run has a stopping rule that uses its budget's metric."""
     budget = flat(run.config.get("budget"))
     return budget.get("target") is not None or budget.get("plateau") is not None
 
@@ -90,9 +90,9 @@ def _near_duplicates(study: Study) -> Iterator[ProtocolWarning]:
             share = f" ({100 * (exact + near) / n_test:.1f} % of {n_test:,})" if n_test else ""
             yield ProtocolWarning(
                 "near-duplicates",
-                f"{run.dataset}: {exact + near:,} test images{share} are in the pool too, {exact:,} of them pixel by pixel and {near:,} nearly"
-                + (f" (test and pool image {first(pairs)})." if (pairs := _pairs(found.get("examples"))) else "."),
-                "Remove them from the pool, or split by object, part or batch: a strategy that buys them is flattered.",
+                f"{run.dataset}: {exact + near:,} test images{share} are in the pool too, {exact:,} identical and {near:,} nearly so"
+                + (f" (test and pool image {first_few(pairs)})." if (pairs := _pairs(found.get("examples"))) else "."),
+                "Remove them from the pool, or split by object, part or batch: a strategy that buys them looks better than it is.",
             )
 
 
@@ -114,18 +114,18 @@ def _seeds(study: Study) -> Iterator[ProtocolWarning]:
         }
         least = min(n_seeds.values())
         few = [name for name, n in n_seeds.items() if n == least]
-        told = f"{first(few) if len(few) < len(n_seeds) else 'every strategy'}: {counted(least, 'seed')}"
+        count = f"{first_few(few) if len(few) < len(n_seeds) else 'every strategy'}: {counted(least, 'seed')}"
         if least < MIN_SEEDS:
             yield ProtocolWarning(
                 "too-few-seeds",
-                f"{section.title}, {told} in common with the baseline; under {MIN_SEEDS} nothing can be tested.",
-                "Run the same sweep with seed=0,1,2,3,4; cells that are there already are left alone.",
-                grave=True,
+                f"{section.title}, {count} in common with the baseline; with fewer than {MIN_SEEDS} nothing can be tested.",
+                "Run the same sweep with seed=0,1,2,3,4; finished cells are left alone.",
+                serious=True,
             )
         elif least < ENOUGH_SEEDS:
             yield ProtocolWarning(
                 "few-seeds",
-                f"{section.title}, {told} in common with the baseline, which show only large differences.",
+                f"{section.title}, {count} in common with the baseline, enough to show only large differences.",
                 f"Run at least {ENOUGH_SEEDS} seeds: seed=0,1,2,3,4.",
             )
 
@@ -136,11 +136,11 @@ def _unequal_seeds(study: Study) -> Iterator[ProtocolWarning]:
         for name, seeds in section.cells.items():
             by_seeds[" ".join(map(str, sorted(seeds)))].append(name)
         if len(by_seeds) > 1:
-            told = "; ".join(f"seeds {seeds} in {first(names)}" for seeds, names in by_seeds.items())
+            listed = "; ".join(f"seeds {seeds} in {first_few(names)}" for seeds, names in by_seeds.items())
             yield ProtocolWarning(
                 "unequal-seeds",
-                f"{section.title}: cells have different seeds: {told}.",
-                "Run the missing ones with the same command; means over other seeds differ by luck, and pairs use the common ones only.",
+                f"{section.title}: cells have different seeds: {listed}.",
+                "Run the missing seeds with the same command; means over different seeds differ by chance, and paired tests use the common seeds only.",
             )
 
 
@@ -152,11 +152,11 @@ def _label_grids(study: Study) -> Iterator[ProtocolWarning]:
             grids[tuple(labels)].append(run.folder)
         if len(grids) > 1:
             every = sorted({labels for grid in grids for labels in grid})
-            told = {_lacks(grid, every): folders for grid, folders in grids.items()}
+            lacking = {_lacks(grid, every): folders for grid, folders in grids.items()}
             yield ProtocolWarning(
                 "unequal-label-grids",
-                f"{section.title}: runs were measured at different label counts: {among(told)}.",
-                "Finish the runs that ended early, or run without stopping rules; until then only the common range is compared, "
+                f"{section.title}: runs were measured at different label counts: {with_folders(lacking)}.",
+                "Finish the runs that ended early, or run without stopping rules. Until then only the common range is compared, "
                 "and values between counts are interpolated.",
             )
 
@@ -164,7 +164,7 @@ def _label_grids(study: Study) -> Iterator[ProtocolWarning]:
 def _lacks(grid: Sequence[int], every: Sequence[int]) -> str:
     mine = set(grid)
     lacking = [f"{labels:,}" for labels in every if labels not in mine]
-    return f"not at {first(lacking)}" if lacking else f"at all {len(every)}"
+    return f"not at {first_few(lacking)}" if lacking else f"at all {len(every)}"
 
 
 def _growing_pools(study: Study) -> Iterator[ProtocolWarning]:
@@ -173,8 +173,8 @@ def _growing_pools(study: Study) -> Iterator[ProtocolWarning]:
         if grows and len(section.runs) > 1:
             yield ProtocolWarning(
                 "growing-pools",
-                f"{section.title}: photos could come into the pools of {counted(len(grows), 'run')} while they ran: {first(grows)}.",
-                "Compare on a folder that stays as it is: runs of different days had not the same photos to ask about.",
+                f"{section.title}: new photos could enter the pools of {counted(len(grows), 'run')} while they ran: {first_few(grows)}.",
+                "Compare on a folder that does not change: runs of different days did not choose from the same photos.",
             )
 
 
@@ -184,9 +184,9 @@ def _no_test_images(study: Study) -> Iterator[ProtocolWarning]:
         if without and len(section.runs) > 1:
             yield ProtocolWarning(
                 "no-test-images",
-                f"{section.title}: {counted(len(without), 'run')} had no test images, and each was measured on validation images of its own, "
-                f"drawn from what its strategy had left: {first(without)}.",
-                "Put labelled photos into test/<class> and run again, for figures that can be compared.",
+                f"{section.title}: {counted(len(without), 'run')} had no test images. Each was measured on its own validation images, "
+                f"drawn from what its strategy had left: {first_few(without)}.",
+                "Put labelled photos into test/<class> and run again, to get comparable metrics.",
             )
 
 
@@ -194,11 +194,11 @@ def _left_out(study: Study) -> Iterator[ProtocolWarning]:
     used = {run.folder for section in study.sections for run in section.runs}
     left = [item for item in study.left if item.folder not in used]
     if left:
-        told = "; ".join(f"{item.folder}: {item.reason}" for item in left[:MAX_NAMED])
+        listed = "; ".join(f"{item.folder}: {item.reason}" for item in left[:MAX_NAMED])
         yield ProtocolWarning(
             "runs-left-out",
-            f"{counted(len(left), 'run folder')} not in the comparison: {told}{more(len(left))}.",
-            "Finish them by the command they were begun with, or say why they are left out: runs that are missing for a reason bend the mean.",
+            f"{counted(len(left), 'run folder')} not in the comparison: {listed}{and_more(len(left))}.",
+            "Finish them with the command that started them, or say why they are left out: runs that are missing for a reason bias the mean.",
         )
 
 
@@ -209,15 +209,15 @@ def _missing_evidence(study: Study) -> Iterator[ProtocolWarning]:
             "no readable ledger.jsonl (initial sets)": evidence.initial is None,
             "no launches in provenance.json (versions, devices)": not (evidence.versions and evidence.devices),
             "no data hash in provenance.json (test sets)": not run.data_hash,
-            "never searched for near-duplicates": not evidence.looked_for_duplicates,
+            "never searched for near-duplicates": not evidence.searched_for_duplicates,
         }
         for what in (what for what, is_missing in lacks.items() if is_missing):
             missing[what].append(run.folder)
     if missing:
         yield ProtocolWarning(
             "missing-evidence",
-            f"Not everything could be checked: {among(missing)}.",
-            "Copy whole run folders; what older versions did not write down stays unknown until the runs are made again.",
+            f"Not everything could be checked: {with_folders(missing)}.",
+            "Copy whole run folders; what older versions did not record stays unknown until the runs are repeated.",
         )
 
 
@@ -239,4 +239,4 @@ CHECKS: dict[str, Callable[[Study], Iterable[ProtocolWarning]]] = {
     "runs-left-out": _left_out,
     "missing-evidence": _missing_evidence,
 }
-"""By the first name that each can give."""
+"""By the first warning name that each can yield."""

@@ -1,8 +1,8 @@
-"""What the strategies bought: what was found, of which classes it is, how much of it is the same, what could not be used."""
+"""What the strategies bought: images found, class balance, overlap, answers that could not be used."""
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,11 +18,11 @@ from alframe.report.chapters.figure import (
     INK,
     columns_of,
     label_counts,
-    looks,
-    name_the_ends,
-    plain,
+    label_curve_ends,
+    line_styles,
     plot_curves,
     shorten,
+    style_axes,
 )
 from alframe.report.chapters.results import mean_std
 from alframe.report.read.section import Bought, Section
@@ -31,34 +31,32 @@ from alframe.report.statistics.curves import Curve, thinned
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#7A4FBF", "#F0E442", "#8C6D31", "#B5B5B5")
 PANEL = (2.3, 1.75)  # inches
 MAX_CLASSES = 10
-"""Shown by name in the class balance; the rarer ones are added up."""
+"""Classes shown by name in the class balance; the rarer ones are added up."""
 
 
 def chapter(section: Section, options: Options) -> Chapter | None:
-    """None where no ledger can be read."""
+    """None if no ledger can be read."""
     bought = section.bought()
     if not bought:
         return None
     blocks: list[Block] = []
     if n_unread := len(section.runs) - sum(map(len, bought.values())):
-        told = f"{n_unread} of {len(section.runs)} ledgers are missing or damaged and left out of this chapter."
-        blocks.append(Paragraph(told, "warning"))
+        unread = f"{n_unread} of {len(section.runs)} ledgers are missing or damaged and left out of this chapter."
+        blocks.append(Paragraph(unread, "warning"))
     blocks += _discovery(section, bought)
     blocks += _balance(section, bought)
     blocks += overlap.blocks(section, bought)
     return Chapter("What was bought", tuple(blocks))
 
 
+def _answers(bought: Bought) -> Iterator[dict[str, Any]]:
+    return (line for seeds in bought.values() for lines in seeds.values() for line in lines)
+
+
 def wanted_class(section: Section, bought: Bought) -> int | None:
-    """Class 1 of two; of more the rarest among all that was bought with a label; None where no answer holds one."""
+    """Class 1 of two; of more the rarest among all labelled purchases; None if no answer has a label."""
     n = len(section.runs[0].classes)
-    counts = Counter(
-        line["label"]
-        for seeds in bought.values()
-        for lines in seeds.values()
-        for line in lines
-        if line["label"] is not None
-    )
+    counts = Counter(line["label"] for line in _answers(bought) if line["label"] is not None)
     if not counts:
         return None
     return 1 if n == 2 else min(counts, key=lambda label: (counts[label], label))
@@ -79,7 +77,7 @@ def discovered(bought: Bought, wanted: int) -> dict[str, Curve]:
 def _discovery(section: Section, bought: Bought) -> list[Block]:
     wanted = wanted_class(section, bought)
     if wanted is None:
-        return [Paragraph("No answer holds a label.", "warning")]
+        return [Paragraph("No answer has a label.", "warning")]
     curves, word = discovered(bought, wanted), section.class_name(wanted)
     rows = []
     for name, seeds in bought.items():
@@ -95,16 +93,15 @@ def _discovery(section: Section, bought: Bought) -> list[Block]:
                 f"{np.mean(unusable):,.10g}",
             )
         )
-    rarest = "" if len(section.runs[0].classes) == 2 else " It is the rarest class among all that was bought."
+    rarest = "" if len(section.runs[0].classes) == 2 else " It is the rarest class among all purchases."
     columns = ("strategy", "labels bought", f"{word} found", "share", "without a label")
     alt = f"Number of images of class {word} found by labels bought, for {', '.join(curves)}"
-    nothing = all(line["label"] is not None for seeds in bought.values() for lines in seeds.values() for line in lines)
-    unusable_note = (
-        "Every answer held a label." if nothing else "Answers without a label are bought but cannot be trained on."
-    )
-    if any("target" in line for seeds in bought.values() for lines in seeds.values() for line in lines):
-        unusable_note += " Those that people were unsure of trained with a soft target all the same."
-    note = f"Means over the seeds, the initial images included.{rarest} {unusable_note}"
+    unusable_note = "Every answer had a label."
+    if any(line["label"] is None for line in _answers(bought)):
+        unusable_note = "Answers without a label are paid for but cannot be trained on."
+    if any("target" in line for line in _answers(bought)):
+        unusable_note += " Unsure answers were still used for training, as soft labels."
+    note = f"Means over the seeds, initial images included.{rarest} {unusable_note}"
     drawn = {name: thinned(curve, 60) for name, curve in curves.items()}
     picture = Picture(
         "discovery",
@@ -120,7 +117,7 @@ def _counts(values: np.ndarray) -> str:
 
 
 def class_shares(seeds: dict[int, list[dict[str, Any]]], n_classes: int) -> Float[np.ndarray, "t c"]:
-    """The share of each class among the usable answers of each purchase, 0 the initial one; mean over seeds, NaN where there are none."""
+    """The share of each class among the usable answers of each purchase, 0 the initial one; mean over seeds, NaN without usable answers."""
     last = max(int(line["round"]) for lines in seeds.values() for line in lines)
     counts = np.zeros((len(seeds), last + 1, n_classes))
     for i, lines in enumerate(seeds.values()):
@@ -143,20 +140,8 @@ def evenness(labels: Sequence[int], n_classes: int) -> float:
 
 
 def _balance(section: Section, bought: Bought) -> list[Block]:
-    n = max(
-        len(section.runs[0].classes),
-        1
-        + max(
-            (
-                line["label"]
-                for seeds in bought.values()
-                for lines in seeds.values()
-                for line in lines
-                if line["label"] is not None
-            ),
-            default=0,
-        ),
-    )
+    highest = max((line["label"] for line in _answers(bought) if line["label"] is not None), default=0)
+    n = max(len(section.runs[0].classes), 1 + highest)
     if n < 2:
         return []
     shares = {name: class_shares(seeds, n) for name, seeds in bought.items()}
@@ -181,35 +166,35 @@ def _balance(section: Section, bought: Bought) -> list[Block]:
     )
     note = "Queried images only. Evenness is the entropy of the classes over its maximum: 1 is a balanced purchase."
     if random:
-        note += f" {random} buys as the pool is, so its row estimates the pool."
+        note += f" {random} draws uniformly, so its row estimates the pool."
     names = [section.class_name(c) for c in range(n)]
-    alt = f"Shares of the classes in each purchase, a panel for each of {', '.join(bought)}"
+    alt = f"Shares of the classes in each purchase, one panel for each of {', '.join(bought)}"
     caption = "Classes of each purchase as shares, mean over the seeds; purchase 0 is the initial one."
     picture = Picture("classes", lambda: balance_figure(shares, names, MAX_CLASSES), alt, caption)
     return [picture, Table(columns, tuple(rows), note=note)]
 
 
 def discovery_figure(section: Section, curves: dict[str, Curve], words: str) -> Figure:
-    """The count found by labels bought, the mean over seeds with its band, each curve named where it ends."""
-    styles = looks([section])
+    """The count found by labels bought, the mean over seeds with its band, each curve named at its end."""
+    styles = line_styles([section])
     right = 0.35 + 0.072 * max(map(len, curves))
     width, height = 5.6 + right, 3.4
     figure = Figure(figsize=(width, height), facecolor="white")
     axes = figure.add_axes((0.75 / width, 0.55 / height, 4.85 / width, 2.65 / height))
     plot_curves(axes, curves, styles)
-    plain(axes)
+    style_axes(axes)
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     axes.set_ylabel(shorten(words, 34), fontsize=FONT, color=INK)
     axes.set_xlabel("labels bought", fontsize=FONT, color=INK)
     label_counts(axes, next(iter(curves.values())).labels.tolist())
     axes.margins(x=0.02)
-    name_the_ends(axes, curves, styles)
+    label_curve_ends(axes, curves, styles)
     return figure
 
 
 def balance_figure(shares: dict[str, Float[np.ndarray, "t c"]], names: list[str], most: int) -> Figure:
-    """A panel a cell: each purchase a bar of its classes. Beyond `most` classes the rarest are one."""
+    """One panel per cell, one bar per purchase, split by class. Beyond `most` classes the rarest are merged."""
     order = np.arange(len(names))
     if len(names) > most:
         order = np.argsort(-np.nanmean(np.concatenate(list(shares.values())), axis=0), kind="stable")
@@ -238,7 +223,7 @@ def balance_figure(shares: dict[str, Float[np.ndarray, "t c"]], names: list[str]
             axes.stairs(tops[:, c], edges, baseline=baseline, fill=True, color=colour)
         axes.vlines(edges, 0, 1, color="white", linewidth=1)
         axes.set_title(shorten(cell, 27), loc="left", fontsize=FONT, color=INK)
-        plain(axes)
+        style_axes(axes)
         axes.set(ylim=(0, 1), xlim=(-0.6, len(found) - 0.4))
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
         axes.yaxis.set_major_formatter(PercentFormatter(1))

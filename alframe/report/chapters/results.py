@@ -15,15 +15,15 @@ from alframe.report.statistics.curves import Points, on_grid
 from alframe.report.statistics.paired import Difference
 
 HOW_TO_READ = """\
-At the end is the value at the last label count, area the area under the learning curve divided by the range of labels, that is the \
-curve's mean height; both as mean ± standard deviation over the seeds. Differences are paired by seed; p is two-sided, of a paired \
-t-test, or of a sign-flip permutation test where 8 seeds or more are common and enough for it; it is Holm-corrected over all tests of the \
-table, and asked for only where three seeds are common. Better and worse are said at the 5 % level after correction; cannot tell means that \
+At the end is the value at the last label count. Area is the area under the learning curve divided by the range of labels, that is the \
+curve's mean height. Both are mean ± standard deviation over the seeds. Differences are paired by seed. p is two-sided, from a paired \
+t-test, or from a sign-flip permutation test if 8 or more seeds are common and enough for it. It is Holm-corrected over all tests of the \
+table, and computed only from three common seeds on. Better and worse hold at the 5 % level after correction. Inconclusive means that \
 these seeds do not show a difference, not that there is none."""
 
 
 def chapter(section: Section, options: Options) -> Chapter:
-    """Table, and the curves by annotation time or why there are none; `curves` are shown where the page wants them."""
+    """The table, and the curves by annotation time or why there are none. The page places `curves` itself."""
     words = metric_words(section.metric)
     blocks: list[Block] = [table(section), *(Paragraph(note, "warning") for note in section.notes)]
     hours = annotation_hours(section)
@@ -31,38 +31,36 @@ def chapter(section: Section, options: Options) -> Chapter:
         cost = f" ({options.label_cost:g} each)" if options.label_cost != 1 else ""
         blocks.append(
             Paragraph(
-                f"The ledgers hold no time that people took, so every label costs the same{cost}: the curves by cost "
-                "are those by labels with another unit on the horizontal axis."
+                f"The ledgers record no annotation time, so every label costs the same{cost}. Curves by cost "
+                "are the curves by labels with another unit on the horizontal axis."
             )
         )
     else:
-        alt = f"{words} of {', '.join(section.curves)} by the hours that annotators took"
+        alt = f"{words} of {', '.join(section.curves)} by hours of annotation"
         by_time = lambda: learning_curves([hours], "hours of annotation")  # noqa: E731
-        blocks.append(
-            Picture("curves_by_time", by_time, alt, f"{words} by the time that annotators took for all labels so far.")
-        )
+        blocks.append(Picture("curves_by_time", by_time, alt, f"{words} by the annotation time of all labels so far."))
     return Chapter("Results", tuple(blocks))
 
 
 def curves(section: Section) -> Picture:
     """The learning curves by labels."""
     words, (low, high) = metric_words(section.metric), section.range
-    alt = f"{words} of {', '.join(section.curves)} from {low:,} to {high:,} labels; the numbers are in the table of results"
+    alt = f"{words} of {', '.join(section.curves)} from {low:,} to {high:,} labels; the results table has the numbers"
     return Picture("curves", lambda: learning_curves([section]), alt)
 
 
 def table(section: Section) -> Table:
-    """A row a cell: the verdict, the end, the area, and how both differ from the baseline."""
+    """One row per cell: the verdict, the end, the area, and how both differ from the baseline."""
     columns, rows = table_of(section)
-    # the verdict is what is looked for: it stands beside the name, also where a narrow screen cuts the rest
+    # readers look for the verdict: it stands beside the name, even where a narrow screen cuts the rest
     moved = [(row[0], row[-1], *row[1:-1]) for row in (columns, *rows)]
     return Table(moved[0], tuple(moved[1:]), tones=tuple(tone_of(row[-1]) for row in rows))
 
 
 def annotation_hours(section: Section) -> Section | None:
-    """The section with hours of annotation in place of label counts; None unless every ledger used holds such time.
+    """The section with hours of annotation in place of label counts; None unless every ledger records it.
 
-    The hours at a round are those of all answers it was trained on and validated with.
+    The hours at a round cover all answers used for training and validation.
     """
     points: Points = {}
     for name, seeds in section.cells.items():
@@ -88,7 +86,7 @@ def _hours(run: Run) -> list[float]:
 
 
 def heading(section: Section) -> str:
-    """What is compared, over which labels, and what all runs share, in one line."""
+    """The metric, the label range and what all runs share, in one line."""
     low, high = section.range
     shared = ", ".join(f"{group} {name}" for group, name in section.common.items())
     direction = "lower" if section.lower_is_better else "higher"
@@ -116,7 +114,7 @@ def table_of(section: Section) -> tuple[list[str], list[list[str]]]:
 
 
 def mean_std(values: np.ndarray) -> str:
-    """`0.712 ± 0.004`; the mean alone where there is one value."""
+    """`0.712 ± 0.004`; the mean alone for one value."""
     return f"{values.mean():.3f}" + (f" ± {std(values):.3f}" if len(values) > 1 else "")
 
 

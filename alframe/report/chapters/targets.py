@@ -20,14 +20,14 @@ class Target:
 
 
 def target_of(section: Section, options: Options, name: str) -> Target | None:
-    """The target of cell `name`: as asked for, a share of the full-data value, or the mean final value of its baseline."""
+    """The target of cell `name`: as requested, a share of the full-data value, or the mean final value of its baseline."""
     if options.target is not None:
-        return Target(options.target, "as asked for")
+        return Target(options.target, "as requested")
     if section.full_data is not None:
         share = options.full_data_share
         value = section.full_data / share if section.lower_is_better else section.full_data * share
-        told = f"{100 * share:g} % of" if not section.lower_is_better else f"1/{share:g} of"
-        return Target(value, f"{told} the {phrases.value(section.full_data)} of the full data")
+        part = f"{100 * share:g} % of" if not section.lower_is_better else f"1/{share:g} of"
+        return Target(value, f"{part} the {phrases.value(section.full_data)} with all labels")
     baseline = section.baselines.get(name, name if name in section.baselines.values() else None)
     if baseline is None:
         return None
@@ -36,14 +36,14 @@ def target_of(section: Section, options: Options, name: str) -> Target | None:
 
 
 def chapter(section: Section, options: Options) -> Chapter | None:
-    """Labels to the target and labels saved, a row a strategy; nothing at a single label count."""
+    """Labels to the target and labels saved, one row per strategy; None at a single label count."""
     title = "Labels needed for a target"
     if section.range[0] == section.range[1]:
         return None
     targets = {name: target_of(section, options, name) for name in section.curves}
     known = {name: target for name, target in targets.items() if target is not None}
     if not known:
-        why = "No target: there is no baseline whose final value could be one, and none was asked for (--target)."
+        why = "No target: there is no baseline to take one from, and --target was not set."
         return Chapter(title, (Paragraph(why, "warning"),), folded=True)
     rows = []
     for name, target in known.items():
@@ -71,14 +71,15 @@ def chapter(section: Section, options: Options) -> Chapter | None:
         "saved by the mean curve",
     )
     note = (
-        "Labels at which the curve first reaches the target, between two label counts by a straight line; initial labels count. Saved: labels less than the baseline "
-        "needs, a mean over the common seeds, paired; where a seed never reaches the target only a bound is known, or nothing. The mean curve hides the spread between seeds."
+        "Labels at which the curve first reaches the target, interpolated linearly; initial labels count. Saved: labels fewer than the baseline "
+        "needs, paired, mean over the common seeds. If a seed never reaches the target, only a bound is known, or nothing. "
+        "The mean curve hides the spread between seeds."
     )
     return Chapter(title, (Paragraph(intro), Table(columns, tuple(rows), note=note)))
 
 
 def _median(needed: Float[np.ndarray, "s 2"]) -> str:
-    """The median over the seeds, as exactly as it is known: those that never reach the target are beyond all others."""
+    """The median over the seeds, as exactly as it is known; seeds that never reach the target count as above all others."""
     order = np.sort(needed, axis=0)
     low, high = (float(np.median(order[:, i])) for i in (0, 1))
     if low == high:
@@ -97,7 +98,7 @@ def _saved_cells(found: Saved) -> tuple[str, str, str]:
         return f"at least {_signed(found.low)}", "–", means
     if np.isfinite(found.high):
         return f"at most {_signed(found.high)}", "–", means
-    return "not known", "–", means
+    return "unknown", "–", means
 
 
 def _signed(labels: float) -> str:

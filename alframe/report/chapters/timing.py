@@ -8,7 +8,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from alframe.report.chapters.blocks import Chapter, Options, Picture, Table
-from alframe.report.chapters.figure import FONT, INK, columns_of, plain, shorten
+from alframe.report.chapters.figure import FONT, INK, columns_of, shorten, style_axes
 from alframe.report.read.run import Run, number
 from alframe.report.read.section import Section
 
@@ -17,17 +17,17 @@ PANEL = (2.3, 1.75)  # inches
 
 
 def chapter(section: Section, options: Options) -> Chapter | None:
-    """None where no round holds seconds."""
+    """None if no round records seconds."""
     seconds = {name: _seconds(list(seeds.values())) for name, seeds in section.cells.items()}
     if not any(found.sum() > 0 for found in seconds.values()):
         return None
-    alt = f"Seconds of {', '.join(STAGES)} in each round, a panel for each of {', '.join(seconds)}"
-    caption = "Mean seconds over the seeds, by round. Annotate is the wait for answers, which a simulated annotator gives at once."
+    alt = f"Seconds of {', '.join(STAGES)} in each round, one panel for each of {', '.join(seconds)}"
+    caption = "Mean seconds over the seeds, by round. Annotate is the wait for answers; a simulated annotator answers at once."
     return Chapter("Cost and time", (_table(section, options), Picture("time", lambda: _figure(seconds), alt, caption)))
 
 
 def _seconds(runs: list[Run]) -> np.ndarray:
-    """Mean seconds [round, stage] over the runs that got so far; 0 where a stage has none."""
+    """Mean seconds [round, stage] over the runs that reached the round; 0 where a stage has none."""
     n = max(len(run.rounds) for run in runs)
     total, count = np.zeros((n, len(STAGES))), np.zeros((n, 1))
     for run in runs:
@@ -51,7 +51,7 @@ def _table(section: Section, options: Options) -> Table:
             (name, f"{rounds:g}", f"{labels:,.10g}", cost, _duration(sums.sum()), *(_duration(value) for value in sums))
         )
     columns = ("strategy", "rounds", "labels", "cost of labels", "total time", *STAGES)
-    note = f"Of one run, to its end, as the mean over the seeds. A label costs {options.label_cost:g} (--label-cost)."
+    note = f"Per run, mean over the seeds. A label costs {options.label_cost:g} (--label-cost)."
     return Table(columns, tuple(rows), note=note)
 
 
@@ -78,7 +78,7 @@ def _figure(seconds: dict[str, np.ndarray]) -> Figure:
             below = below + found[:, stage]
         axes.vlines(edges, 0, highest, color="white", linewidth=1)
         axes.set_title(shorten(name, 27), loc="left", fontsize=FONT, color=INK)
-        plain(axes)
+        style_axes(axes)
         axes.set(ylim=(0, 1.03 * highest), xlim=(-0.6, len(found) - 0.4))
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(nbins=4))

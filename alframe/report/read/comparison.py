@@ -14,7 +14,7 @@ ALL = 1000
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A folder that is not used, and why; or one that is used but for a part of it."""
+    """A folder that is not used, or only in part, and why."""
 
     folder: Path
     reason: str
@@ -42,7 +42,7 @@ def read_runs(folders: Sequence[Path], unfinished: bool = False) -> tuple[list[R
         near = folder.parent if folder.parent.is_dir() else Path()
         expect(
             folder.is_dir(),
-            f"Expected a folder of runs, got {str(folder)!r}, which is not there"
+            f"Expected a folder of runs, got {str(folder)!r}, which does not exist"
             + did_you_mean(folder.name, (p.name for p in near.iterdir()), otherwise="; check the path."),
             RunFolderError,
         )
@@ -53,7 +53,7 @@ def read_runs(folders: Sequence[Path], unfinished: bool = False) -> tuple[list[R
             left += [LeftOut(path, reason) for reason in reasons]
             if run is not None and not (run.finished or unfinished):
                 have = f"{len(run.rounds)} rounds, {run.rounds[-1]['labels']} labels"
-                advice = "run its command again to finish it, or use it as it is by --unfinished"
+                advice = "re-run its command to finish it, or include it with --unfinished"
                 left.append(LeftOut(path, f"unfinished ({have}): {advice}"))
             elif run is not None:
                 runs.append(run)
@@ -67,7 +67,7 @@ def read_runs(folders: Sequence[Path], unfinished: bool = False) -> tuple[list[R
 
 
 def run_folders(folder: Path) -> Iterator[Path]:
-    """Every run folder in and below `folder`, in the order of their names; what is inside of one is not looked at."""
+    """Every run folder in and below `folder`, in the order of their names; folders inside a run folder are skipped."""
     for at, below, files in os.walk(folder):
         if CONFIG in files or ROUNDS in files:
             below.clear()
@@ -103,32 +103,32 @@ def _first(seeds: dict[int, Run]) -> Run:
 
 
 def _cell_names(runs: Sequence[Run]) -> list[str]:
-    """The strategy and the other choices that vary; where that leaves two cells alike, the options that differ."""
+    """The strategy and the other choices that vary; if two cells are still alike, the options that differ."""
     varying = [group for group in CELL_GROUPS[1:] if len({run.choices[group] for run in runs}) > 1]
     names = [" · ".join(run.choices[group] for group in ("strategy", *varying)) for run in runs]
-    return _told_apart(names, [run.options for run in runs])
+    return _distinct(names, [run.options for run in runs])
 
 
 def _titles(runs: Sequence[Run]) -> list[str]:
-    """The dataset; where several comparisons share it, the budget's options and the data that differ."""
+    """The dataset; if several comparisons share it, the budget's options and the data that differ."""
     hashes = [{"data": (run.data_hash or "unknown")[:8]} for run in runs]
-    return _told_apart(
+    return _distinct(
         [run.dataset for run in runs],
         [flat({"budget": run.config.get("budget")}) | data for run, data in zip(runs, hashes, strict=True)],
     )
 
 
-def _told_apart(names: Sequence[str], options: Sequence[dict[str, Any]], most: int = 3) -> list[str]:
-    """Each name, and where others share it the options in which they differ: the first `most`, or all where these are not enough."""
-    told = []
+def _distinct(names: Sequence[str], options: Sequence[dict[str, Any]], most: int = 3) -> list[str]:
+    """Each name; if others share it, with the options that differ: the first `most`, or all if these are not enough."""
+    distinct = []
     for name, own in zip(names, options, strict=True):
         alike = [other for other_name, other in zip(names, options, strict=True) if other_name == name]
         keys = [key for key in _all_keys(alike) if len({repr(other.get(key)) for other in alike}) > 1]
         differing = [f"{key}={own[key]}" for key in keys if key in own]
-        told.append(
+        distinct.append(
             f"{name} ({', '.join(differing[:most])}{', …' if len(differing) > most else ''})" if differing else name
         )
-    return told if len(set(told)) == len(told) or most >= ALL else _told_apart(names, options, most=ALL)
+    return distinct if len(set(distinct)) == len(distinct) or most >= ALL else _distinct(names, options, most=ALL)
 
 
 def _all_keys(options: Iterable[dict[str, Any]]) -> list[str]:

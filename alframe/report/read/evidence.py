@@ -1,4 +1,4 @@
-"""What a run folder says of how it came about, beside its curve: first images, versions, source, device, near-duplicates."""
+"""How a run came about: initial images, versions, source, device, near-duplicates."""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,10 +13,10 @@ from alframe.report.read.section import Section
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the files of a run folder say; None, or nothing, where they do not.
+    """What the files of a run folder record; None or empty where they do not.
 
     `initial` holds the ids of the images bought before round 0, validation images too. `versions` and `devices` are those
-    of all launches: a run that was gone on with elsewhere has several.
+    of all launches: a run that was resumed elsewhere has several.
     """
 
     initial: frozenset[str] | None = None
@@ -26,13 +26,13 @@ class Evidence:
     test_hash: str | None = None
     n_test: int | None = None
     near_duplicates: dict[str, Any] | None = None
-    looked_for_duplicates: bool = False
+    searched_for_duplicates: bool = False
     grows: bool = False
 
 
 @dataclass(frozen=True)
 class Study:
-    """What the checks look at: the comparisons, what was left out of them, and the evidence of each folder used."""
+    """What the checks read: the comparisons, what was left out of them, and the evidence of each folder used."""
 
     sections: Sequence[Section]
     left: Sequence[LeftOut]
@@ -48,7 +48,7 @@ class Study:
 
 
 def read_evidence(folder: Path) -> Evidence:
-    """The evidence in a run folder. Files that are missing or damaged are evidence of nothing; nothing is raised."""
+    """The evidence in a run folder. Missing or damaged files give no evidence and raise nothing."""
     provenance = mapping(folder / PROVENANCE)
     if provenance is None:
         return Evidence(initial=_initial(folder / LEDGER))
@@ -63,13 +63,13 @@ def read_evidence(folder: Path) -> Evidence:
         test_hash=_text(provenance.get("test_hash")),
         n_test=n_test if isinstance(n_test, int) else None,
         near_duplicates=found if isinstance(found, dict) else None,
-        looked_for_duplicates="near_duplicates" in provenance,
+        searched_for_duplicates="near_duplicates" in provenance,
         grows=provenance.get("grows") is True,
     )
 
 
 def _initial(ledger: Path) -> frozenset[str] | None:
-    """The ids in the ledger's lines of round 0, which come first; None where there is no ledger or a line is no answer."""
+    """The ids in the ledger's lines of round 0, which come first; None if there is no ledger or a line is not an answer."""
     ids = []
     try:
         with ledger.open(encoding="utf-8") as file:
@@ -84,7 +84,7 @@ def _initial(ledger: Path) -> frozenset[str] | None:
 
 
 def _versions(launches: Iterable[dict[str, Any]]) -> dict[str, frozenset[str]]:
-    """The versions of each package, and under `source` the commit that ran, with a mark of what was changed since."""
+    """The versions of each package, and under `source` the commit that ran, marked if the sources had changes."""
     seen: dict[str, set[str]] = {}
     for launch in launches:
         versions, git = launch.get("versions"), launch.get("git")
@@ -98,7 +98,7 @@ def _versions(launches: Iterable[dict[str, Any]]) -> dict[str, frozenset[str]]:
 
 
 def _device(launch: dict[str, Any]) -> str | None:
-    """The kind of device, of a GPU its name too: CPUs of two makes differ by rounding only."""
+    """The kind of device, for a GPU with its name; CPUs of different makes differ only by rounding."""
     device = launch.get("device")
     if not isinstance(device, dict) or not device.get("type"):
         return None

@@ -1,4 +1,4 @@
-"""One run folder, read: its config, rounds, ledger and stages. What is damaged is told, and never guessed."""
+"""One run folder: its config, rounds, ledger and stages. Damage is reported, never guessed around."""
 
 import json
 import math
@@ -14,14 +14,14 @@ from alframe.consensus import UNANSWERED, Rules, by_question, settle_all
 
 CONFIG, ROUNDS, PROVENANCE, LEDGER = "config.yaml", "rounds.jsonl", "provenance.json", "ledger.jsonl"
 CELL_GROUPS = ("strategy", "model", "trainer", "uncertainty", "annotator")
-"""Choices that runs may differ in and still be compared; they name a cell."""
+"""Choices in which compared runs may differ; they name a cell."""
 MOST_CLASSES = 10_000
-"""A label beyond these, where the classes are not known, is a damaged line."""
+"""If the classes are unknown, a line with a label beyond these is damaged."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run folder that could be read: its config, and its rounds with the last one of each label count."""
+    """A readable run folder: its config, and the last round of each label count."""
 
     folder: Path
     config: dict[str, Any]
@@ -35,7 +35,7 @@ class Run:
 
     @property
     def choices(self) -> dict[str, str]:
-        """The leaf of each group, by its name in `choices` or else by the class it names."""
+        """The leaf of each group, by its name in `choices`, else by its class."""
         return {group: choice(self.config, group) for group in ("dataset", "budget", *CELL_GROUPS)}
 
     @property
@@ -46,7 +46,7 @@ class Run:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What is equal in runs that differ in their seed only: every option by its path, without budget and place of the data."""
+        """What runs of one cell share: every option by its path, without budget, seed and location of the data."""
         apart = {"budget", "seed", "choices"}
         options = flat({key: value for key, value in self.config.items() if key not in apart})
         return {key: value for key, value in options.items() if key != "dataset.root"}
@@ -58,13 +58,13 @@ class Run:
 
     @cached_property
     def ledger(self) -> list[dict[str, Any]]:
-        """What the ledger's answers come to, in the order they were asked for, read once and only when wanted."""
+        """The settled answers of the ledger in the order of asking, read once and on demand."""
         return sorted(self._settled(self.answers()), key=lambda line: (line["round"], line["rank"]))
 
     def answers(self) -> list[dict[str, Any]]:
-        """Every answer of every person, as they came; nothing where there is no ledger.
+        """Every answer of every person, in order of arrival; empty without a ledger.
 
-        It ends before the first line that is not an answer: after that nothing is known to be whole.
+        It ends before the first line that is not an answer: what follows may be damaged too.
         """
         try:
             text = (self.folder / LEDGER).read_text(encoding="utf-8", errors="replace")
@@ -80,13 +80,13 @@ class Run:
 
     @property
     def answerable(self) -> tuple[str, ...]:
-        """The classes that an answer may name: the dataset's, and those that people found."""
+        """The classes that an answer may name: the dataset's and those that people added."""
         annotator = self.config.get("annotator")
         found = annotator.get("new_classes") if isinstance(annotator, Mapping) else None
         return (*self.classes, *map(str, found if isinstance(found, list) else ()))
 
     def _settled(self, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """A line for each question that someone answered: the ledger holds every answer of every person."""
+        """One line per answered question; the ledger holds every answer of every person."""
         options = flat({"annotator": self.config.get("annotator")})
         aggregate, unsure = options.get("annotator.aggregate", "majority"), options.get("annotator.unsure", "again")
         soft: Literal["again", "soft"] = "soft" if unsure == "soft" and len(self.answerable) > 1 else "again"
@@ -105,7 +105,7 @@ class Run:
         return [line for line in self.ledger if line["round"] <= last and (counted or line["kind"] != "validation")]
 
     def stage(self, round: int) -> dict[str, Any]:
-        """What was stored of a round, by key (`evaluation`, `questions`); empty where there is nothing that can be read."""
+        """What was stored of a round, by key (`evaluation`, `questions`); empty if nothing can be read."""
         return mapping(self.folder / "queries" / f"round_{round:03d}.json") or {}
 
     def points(self, metric: str) -> tuple[list[float], list[float]]:
@@ -115,18 +115,15 @@ class Run:
 
 
 def read_run(folder: Path) -> tuple[Run | None, list[str]]:
-    """The run in `folder`, or None; and what could not be used, in words."""
+    """The run in `folder`, or None; and notes on what could not be used."""
     try:
         config = yaml.load((folder / CONFIG).read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
         text = (folder / ROUNDS).read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        return None, [f"no {Path(error.filename).name}" + (": no round is done" if ROUNDS in error.filename else "")]
-    except (
-        OSError,
-        ValueError,
-        RecursionError,
-        yaml.YAMLError,
-    ) as error:  # ValueError: not UTF-8, or a date that is none
+        return None, [
+            f"no {Path(error.filename).name}" + (": no round is finished" if ROUNDS in error.filename else "")
+        ]
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: not UTF-8, or an invalid date
         return None, [f"cannot be read: {' '.join(str(error).split())}"]
     if not isinstance(config, dict) or not _is_count(config.get("seed")):
         return None, [f"{CONFIG} has no seed"]
@@ -134,7 +131,7 @@ def read_run(folder: Path) -> tuple[Run | None, list[str]]:
     if broken:
         return None, [broken]
     if not lines:
-        return None, [*notes, "no round is done"]
+        return None, [*notes, "no round is finished"]
     provenance = _provenance(folder / PROVENANCE, notes)
     by_labels = {line["labels"]: line for line in lines}
     run = Run(
@@ -152,7 +149,7 @@ def read_run(folder: Path) -> tuple[Run | None, list[str]]:
 
 
 def _is_answer(line: Any, n_classes: int) -> bool:
-    """Whether a ledger's line has what the report reads of it, and a label that is one of `n_classes` or nothing."""
+    """Whether a ledger line has the fields that the report reads, and a label below `n_classes` or none."""
     return (
         isinstance(line, dict)
         and _is_count(line.get("index"))
@@ -173,17 +170,17 @@ def _is_count(value: object) -> bool:
 
 
 def is_finite(value: object) -> bool:
-    """Whether this is a number, and neither NaN nor infinite."""
+    """Whether this is a number, neither NaN nor infinite."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def number(value: Any) -> float:
-    """The finite number, and 0 for all else."""
+    """The value if it is a finite number, else 0."""
     return float(value) if is_finite(value) else 0.0
 
 
 def parsed(text: str) -> Any:
-    """The value that a line of JSON holds, or None where it is none."""
+    """The value of a line of JSON, or None if it is not JSON."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -191,9 +188,9 @@ def parsed(text: str) -> Any:
 
 
 def _lines(text: str) -> tuple[list[dict[str, Any]], list[str], str]:
-    """The rounds, notes on what was dropped, and why the file is of no use (or nothing).
+    """The rounds, notes on what was dropped, and why the file is unusable (or empty).
 
-    A last line that is torn is what an interrupted write leaves behind; a bad line elsewhere means that the file is damaged.
+    An interrupted write leaves a torn last line; a bad line elsewhere means that the file is damaged.
     """
     lines: list[dict[str, Any]] = []
     written = text.splitlines()
@@ -210,12 +207,12 @@ def _lines(text: str) -> tuple[list[dict[str, Any]], list[str], str]:
 def _provenance(path: Path, notes: list[str]) -> dict[str, Any]:
     provenance = mapping(path)
     if provenance is None:
-        notes.append(f"no readable {PROVENANCE}: compared only with runs whose data is unknown too")
+        notes.append(f"no readable {PROVENANCE}: compared only with runs whose data are also unknown")
     return provenance or {}
 
 
 def mapping(path: Path) -> dict[str, Any] | None:
-    """What a JSON file holds, if it can be read and is a mapping."""
+    """The content of a JSON file, if it can be read and is a mapping."""
     try:
         value = parsed(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError):
@@ -234,7 +231,7 @@ def choice(config: dict[str, Any], group: str) -> str:
 
 
 def flat(node: Any, prefix: str = "") -> dict[str, Any]:
-    """`{'a': {'b': 1}}` -> `{'a.b': 1}`; nothing of what is no mapping."""
+    """`{'a': {'b': 1}}` -> `{'a.b': 1}`; empty for anything but a mapping."""
     return dict(_leaves(node, prefix)) if isinstance(node, Mapping) else {}
 
 

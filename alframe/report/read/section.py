@@ -18,7 +18,7 @@ Bought = dict[str, dict[int, list[dict[str, Any]]]]
 
 @dataclass(frozen=True)
 class Section:
-    """One comparison worked out: its curves by cell, and every cell but the baselines against its baseline."""
+    """One comparison in numbers: its curves by cell, and every cell except the baselines against its baseline."""
 
     title: str
     metric: str
@@ -29,7 +29,7 @@ class Section:
     baselines: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     full_data: float | None = None
-    """The mean value of the metric in runs of the same data and model that had everything labelled from the start, if there are any."""
+    """The mean of the metric over runs of the same data and model that had all labels from the start, if any."""
 
     @property
     def runs(self) -> list[Run]:
@@ -40,18 +40,18 @@ class Section:
         return lower_is_better(self.metric)
 
     @property
-    def has_all(self) -> bool:
-        """Whether these runs had everything labelled at once: a reference, not a learning curve."""
-        return all(_has_all(run) for run in self.runs)
+    def fully_labelled(self) -> bool:
+        """Whether these runs had all labels from the start: a reference, not a learning curve."""
+        return all(_fully_labelled(run) for run in self.runs)
 
     @property
     def range(self) -> tuple[int, int]:
-        """The first and the last label count that all runs have."""
+        """The first and the last label count that all runs share."""
         labels = next(iter(self.curves.values())).labels
         return round(labels[0]), round(labels[-1])
 
     def bought(self) -> Bought:
-        """What each run bought up to the last label count; runs whose ledger holds less than that are not in it."""
+        """What each run bought up to the last label count, without runs whose ledger holds less."""
         found: Bought = {}
         for name, seeds in self.cells.items():
             for seed, run in seeds.items():
@@ -62,7 +62,7 @@ class Section:
         return found
 
     def class_name(self, label: int) -> str:
-        """The class as the run folder names it, else its number."""
+        """The name of the class in the run folder, else its number."""
         classes = self.runs[0].classes
         return classes[label] if 0 <= label < len(classes) else f"class {label}"
 
@@ -70,10 +70,10 @@ class Section:
 def sections(
     folders: Sequence[Path], metric: str | None = None, baseline: str = "random", unfinished: bool = False
 ) -> tuple[list[Section], list[LeftOut]]:
-    """Everything that the report says of the runs in and below `folders`.
+    """The comparisons of the runs in and below `folders`, and what was left out.
 
     `metric` is a key of `rounds.jsonl`; by default `test/auroc` for two classes, else `test/accuracy`. Raises
-    `RunFolderError` where no run can be used, `ConfigError` for a metric that no run has.
+    `RunFolderError` if no run can be used, `ConfigError` for a metric that no run has.
     """
     runs, left = read_runs(folders, unfinished)
     expect(bool(runs), f"Expected a run to report on, got none: {_reasons(left)}.", RunFolderError)
@@ -100,16 +100,16 @@ def sections(
 def full_data(section: Section, runs: Iterable[Run]) -> float | None:
     """The mean over `runs` that had all labels at once (`budget.initial=all`), on the section's data and its only model; or None.
 
-    The trainer may differ: what is right for a hundred labels is often not what is right for all of them.
+    The trainer may differ: the best recipe for a hundred labels is often not the best for all of them.
     """
     own = section.runs
     models = {run.choices["model"] for run in own}
-    if len(models) > 1 or section.has_all:
+    if len(models) > 1 or section.fully_labelled:
         return None
     values = [
         run.rounds[-1].get(section.metric)
         for run in runs
-        if _has_all(run)
+        if _fully_labelled(run)
         and (run.dataset, run.data_hash) == (own[0].dataset, own[0].data_hash)
         and run.choices["model"] in models
     ]
@@ -117,7 +117,7 @@ def full_data(section: Section, runs: Iterable[Run]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def _has_all(run: Run) -> bool:
+def _fully_labelled(run: Run) -> bool:
     budget = run.config.get("budget")
     return isinstance(budget, dict) and budget.get("initial") == "all"
 
@@ -156,8 +156,8 @@ def _section(comparison: Comparison, metric: str | None, baseline: str) -> tuple
         )
         shortest = used[name][seed]
         notes.append(
-            f"Compared up to {high:,.0f} labels, which all runs have; the longest has {longest:,.0f}, "
-            f"{shortest.folder} ends there ({shortest.rounds[-1].get('stopped') or 'unfinished'})."
+            f"Compared up to {high:,.0f} labels, which all runs reach. The longest run has {longest:,.0f}; "
+            f"{shortest.folder} is the shortest ({shortest.rounds[-1].get('stopped') or 'unfinished'})."
         )
     seeds_of = {name: set(seeds) for name, seeds in used.items()}
     for name, seeds in seeds_of.items():
@@ -178,7 +178,7 @@ def _section(comparison: Comparison, metric: str | None, baseline: str) -> tuple
 
 
 def _points(comparison: Comparison, metric: str) -> tuple[Points, list[LeftOut]]:
-    """(labels, values) by cell and seed, of the rounds that have the metric; runs that cannot be drawn are left out."""
+    """(labels, values) by cell and seed, for the rounds that have the metric; unusable runs are left out."""
     points: Points = {}
     left = []
     for name, seeds in comparison.cells.items():
@@ -196,7 +196,7 @@ def _points(comparison: Comparison, metric: str) -> tuple[Points, list[LeftOut]]
 
 
 def _overlapping(points: Points, comparison: Comparison) -> tuple[Points, list[LeftOut]]:
-    """The runs that have the label count which most runs have between their first and last one, if there is such a majority."""
+    """The runs whose range holds the label count that most ranges hold, if that is a majority."""
     spans = [(labels[0], labels[-1]) for seeds in points.values() for labels, _ in seeds.values()]
     if not spans or max(first for first, _ in spans) <= min(last for _, last in spans):
         return points, []
@@ -221,7 +221,7 @@ def _overlapping(points: Points, comparison: Comparison) -> tuple[Points, list[L
 
 
 def _baselines(cells: dict[str, dict[int, Run]], baseline: str) -> tuple[dict[str, str], list[str]]:
-    """By cell, the cell it is compared with: the baseline strategy with the same other options, else the only one there is."""
+    """By cell, the cell it is compared with: the baseline strategy with the same other options, else the only candidate."""
     first = {name: next(iter(seeds.values())) for name, seeds in cells.items()}
     candidates = [name for name, run in first.items() if run.choices["strategy"] == baseline]
     found, remarks = {}, []
@@ -242,9 +242,9 @@ def _baselines(cells: dict[str, dict[int, Run]], baseline: str) -> tuple[dict[st
                 found[name] = candidates[0]
                 remarks.append(f"{name} is compared with {candidates[0]}, which differs in more than the strategy.")
             elif candidates:
-                remarks.append(f"{name} is compared with nothing: no run of {baseline} has its other options.")
+                remarks.append(f"{name} has no baseline: no run of {baseline} shares its other options.")
     if not candidates:
-        remarks.append(f"No run of {baseline} here: nothing to compare with (--baseline names another strategy).")
+        remarks.append(f"No run of {baseline}: nothing to compare with (choose another strategy with --baseline).")
     return found, remarks
 
 

@@ -22,7 +22,7 @@ LOWER_IS_BETTER = ("nll", "ece", "loss", "cost")
 
 @dataclass(frozen=True)
 class Curve:
-    """A cell's metric, a row a seed: `values` on the label counts `labels`; `areas` and `finals` over that range."""
+    """A cell's metric, one row per seed: `values` at the label counts `labels`; `areas` and `finals` over that range."""
 
     name: str
     seeds: tuple[int, ...]
@@ -56,7 +56,7 @@ class Against:
 def lower_is_better(metric: str) -> bool:
     """Whether a smaller value of `metric` is the better one (losses, calibration errors, seconds)."""
     parts = metric.split("/")
-    if "recall" in parts[:2]:  # what follows is the name of a class, and may be anything
+    if "recall" in parts[:2]:  # what follows is a class name, and may be anything
         return False
     return parts[-1] in LOWER_IS_BETTER or (len(parts) == 1 and metric.endswith("_s"))
 
@@ -72,7 +72,7 @@ def on_grid(runs: Points, low: float, high: float) -> dict[str, Curve]:
 
 
 def thinned(curve: Curve, most: int) -> Curve:
-    """The same curve at no more than `most` label counts, the first and the last among them."""
+    """The same curve at no more than `most` label counts, with the first and the last."""
     kept = np.unique(np.linspace(0, len(curve.labels) - 1, most).round().astype(int))
     return Curve(curve.name, curve.seeds, curve.labels[kept], curve.values[:, kept])
 
@@ -83,17 +83,17 @@ def band(
     """Lower and upper edge: the 95 % percentile-bootstrap interval of the mean over seeds, or the lowest and highest seed."""
     if not bootstrap:
         return values.min(axis=0), values.max(axis=0)
-    # whole curves are drawn, with a fixed stream: the same runs always give the same figure
+    # whole curves are resampled from a fixed stream: the same runs always give the same figure
     drawn = np.random.default_rng(0).integers(len(values), size=(n_draws, len(values)))
     weights = (drawn[:, :, None] == np.arange(len(values))).mean(axis=1)
     edges = np.empty((2, values.shape[1]))
-    for i in range(0, values.shape[1], 1024):  # 16 MB, however many label counts there are
+    for i in range(0, values.shape[1], 1024):  # at most 16 MB for any number of label counts
         edges[:, i : i + 1024] = np.percentile(weights @ values[:, i : i + 1024], [2.5, 97.5], axis=0)
     return edges[0], edges[1]
 
 
 def by_seed(curves: Mapping[str, Curve], what: str) -> Float[np.ndarray, "k s"]:
-    """`finals` or `areas` of every curve by seed, over the seeds that any of them has; NaN where one lacks a seed."""
+    """`finals` or `areas` of every curve by seed, over the seeds of all; NaN where a curve lacks a seed."""
     every = sorted({seed for curve in curves.values() for seed in curve.seeds})
     table = np.full((len(curves), len(every)), np.nan)
     for row, curve in zip(table, curves.values(), strict=True):
@@ -102,7 +102,7 @@ def by_seed(curves: Mapping[str, Curve], what: str) -> Float[np.ndarray, "k s"]:
 
 
 def against(curves: dict[str, Curve], baselines: dict[str, str], lower_better: bool) -> dict[str, Against]:
-    """Every cell of `baselines` compared with the one that stands there; one Holm correction over all the tests."""
+    """Every cell of `baselines` compared with its baseline; one Holm correction over all tests."""
     if not baselines:
         return {}
     place = {name: i for i, name in enumerate(curves)}
@@ -118,7 +118,7 @@ def against(curves: dict[str, Curve], baselines: dict[str, str], lower_better: b
 def paired_ends_and_areas(
     ends: Float[np.ndarray, "m s"], areas: Float[np.ndarray, "m s"], n_labels: int
 ) -> list[tuple[Difference, Difference]]:
-    """The differences at the end and in area, one family of tests; at one label count the area is the end, and not tested again."""
+    """The differences at the end and in area, one family of tests; with one label count the area equals the end and is not tested again."""
     if n_labels == 1:
         return [(end, replace(end, p_holm=None)) for end in compare_paired(ends)]
     found = compare_paired(np.concatenate([ends, areas]))
@@ -126,15 +126,15 @@ def paired_ends_and_areas(
 
 
 def verdict(final: Difference, area: Difference, lower_better: bool) -> str:
-    """`better`, `worse` or `cannot tell`, at the 5 % level after correction, and where: at the end, in area, or both."""
+    """`better`, `worse` or `inconclusive`, at the 5 % level after correction, and where: at the end, in area, or both."""
     if final.n < MIN_SEEDS:
-        return f"cannot tell ({final.n} common seed{'s' if final.n != 1 else ''}, needs {MIN_SEEDS})"
+        return f"inconclusive ({final.n} common seed{'s' if final.n != 1 else ''}, needs {MIN_SEEDS})"
     if final.p is None and area.p is None:
-        return "cannot tell (the difference is the same in all seeds)"
+        return "inconclusive (the difference is the same in all seeds)"
     signs = {}
     for where, test in (("end", final), ("area", area)):
         if test.is_shown:
             signs[where] = "better" if (test.mean < 0) == lower_better else "worse"
     if len(set(signs.values())) > 1:
         return f"{signs['end']} at the end, {signs['area']} in area"
-    return f"{next(iter(signs.values()))} ({' and '.join(signs)})" if signs else "cannot tell"
+    return f"{next(iter(signs.values()))} ({' and '.join(signs)})" if signs else "inconclusive"

@@ -1,7 +1,7 @@
 """Tests and intervals of differences paired by seed. Plain numpy and scipy; knows no files, curves or strategies.
 
-Which test: Student's paired t under `PERMUTATION_SEEDS` common seeds; from there on the sign-flip permutation test, which does
-not ask for normal differences, as long as its p-values are fine enough for the correction (`choose_test`).
+Which test: Student's paired t below `PERMUTATION_SEEDS` common seeds. From there on the sign-flip permutation test, which does
+not assume normal differences, if its p-values are fine enough for the correction (`choose_test`).
 """
 
 import math
@@ -16,10 +16,10 @@ from scipy.special import gammaln
 
 LEVEL = 0.05
 MIN_SEEDS = 3
-"""Fewer common seeds than this are not tested, and have no interval."""
+"""With fewer common seeds there is no test and no interval."""
 PERMUTATION_SEEDS = 8
 EXACT_SEEDS = 16
-"""Up to this many seeds all sign flips are counted, beyond it `N_FLIPS` drawn ones."""
+"""Up to this many seeds all sign flips are enumerated, beyond it `N_FLIPS` are drawn."""
 N_FLIPS = 2**16 - 1
 MIN_STEPS = 3
 PAIRED_T, SIGN_FLIP = "paired t", "sign-flip permutation"
@@ -27,11 +27,11 @@ PAIRED_T, SIGN_FLIP = "paired t", "sign-flip permutation"
 
 @dataclass(frozen=True)
 class Difference:
-    """`this - other`, paired by seed: the mean over `n` common seeds, and what can be said of it.
+    """`this - other`, paired by seed: the mean over `n` common seeds, and its test.
 
-    `p` is two-sided, as `test` gives it, and `p_holm` corrected for all tests of its family; both are None where not tested
-    (under `MIN_SEEDS` seeds, or the same difference in all of them). `interval` is the 95 % t-interval of the mean, by itself
-    (not corrected); `effect` is Hedges' g of paired differences: mean / sd, corrected for few seeds.
+    `p` is two-sided, from the test named `test`; `p_holm` is corrected for all tests of its family. Both are None if not tested
+    (below `MIN_SEEDS` seeds, or the same difference in all of them). `interval` is the uncorrected 95 % t-interval of the mean;
+    `effect` is Hedges' g of paired differences: mean / sd, corrected for few seeds.
     """
 
     n: int
@@ -71,9 +71,9 @@ def choose_test(n: int, n_tests: int) -> str:
     """The test for `n` common seeds in a family of `n_tests`.
 
     n seeds have 2^n sign flips, so the smallest two-sided p is 2^(1-n): 0.0078 for 8 seeds, which Holm's first step turns into
-    more than 0.05 when there are more than 6 tests. Then the permutation test could show nothing whatever the data are; where it
-    has only one or two p-values under the corrected level it shows less at 9 seeds than the t-test at 8. It is used from
-    `MIN_STEPS` such p-values on. The choice looks at the numbers of seeds and tests only, never at the values, so it costs no level.
+    more than 0.05 when there are more than 6 tests. Then the permutation test could show nothing, whatever the data. With
+    only one or two p-values below the corrected level it shows less at 9 seeds than the t-test at 8. It is used from
+    `MIN_STEPS` such p-values on. The choice depends on the numbers of seeds and tests, never on the values, so it costs no level.
     """
     step = 2.0 ** (1 - n) if n <= EXACT_SEEDS else 1 / (N_FLIPS + 1)
     return SIGN_FLIP if n >= PERMUTATION_SEEDS and MIN_STEPS * step * n_tests < LEVEL else PAIRED_T
@@ -85,7 +85,7 @@ def paired_t(differences: Float[np.ndarray, "m s"]) -> Float[np.ndarray, " m"]:
 
 
 def sign_flip(differences: Float[np.ndarray, "m s"]) -> Float[np.ndarray, " m"]:
-    """Two-sided p-values of the sign-flip permutation test: the share of flips whose |sum| is at least the one seen.
+    """Two-sided p-values of the sign-flip permutation test: the share of flips whose |sum| is at least the observed one.
 
     Exact up to `EXACT_SEEDS` seeds; beyond, (1 + hits) / (1 + `N_FLIPS`) over a fixed stream of flips, which keeps the level
     too. Source: Fisher 1935, The Design of Experiments; Phipson and Smyth 2010, arXiv:1603.05766, for the 1 that is added.
@@ -95,7 +95,7 @@ def sign_flip(differences: Float[np.ndarray, "m s"]) -> Float[np.ndarray, " m"]:
     for i in range(0, len(differences), 64):  # 64 rows and all flips: 32 MB
         part = differences[i : i + 64]
         seen = np.abs(part.sum(axis=1))
-        # sums that are equal but for rounding are ties, and ties count
+        # sums that are equal up to rounding are ties, and ties count
         slack = 1e-9 * np.abs(part).sum(axis=1)
         hits = (np.abs(signs @ part.T) >= seen - slack).sum(axis=0)
         p_values[i : i + 64] = (hits + n_unseen) / (len(signs) + n_unseen)
@@ -104,7 +104,7 @@ def sign_flip(differences: Float[np.ndarray, "m s"]) -> Float[np.ndarray, " m"]:
 
 @lru_cache(maxsize=4)
 def flips(n: int) -> tuple[Float[np.ndarray, "f n"], int]:
-    """Sign flips as rows, and how many hits are to be added. Exact: the first sign is fixed, as its mirror has the same |sum|."""
+    """Sign flips as rows, and how many hits to add. Exact: the first sign is fixed, as its mirror has the same |sum|."""
     if n > EXACT_SEEDS:
         return np.random.default_rng(0).choice((-1.0, 1.0), size=(N_FLIPS, n)), 1
     bits = np.arange(2 ** (n - 1))[:, None] >> np.arange(n - 1)[None] & 1
@@ -124,7 +124,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def mean_interval(values: Float[np.ndarray, " s"]) -> tuple[float, float] | None:
-    """The 95 % t-interval of the mean; None under `MIN_SEEDS` values, of which an interval says nothing."""
+    """The 95 % t-interval of the mean; None below `MIN_SEEDS` values, where an interval is meaningless."""
     n = len(values)
     if n < MIN_SEEDS:
         return None

@@ -34,8 +34,8 @@ def pairs(curves: dict[str, Curve]) -> list[Pair]:
 def penalty(curves: dict[str, Curve], lower_better: bool) -> Float[np.ndarray, "k k"]:
     """Entry (i, j): the share of label counts, in [0, 1], at which strategy i beats j by a paired t-test at 5 %.
 
-    Two-sided and without correction, as published. Source: Ash et al. 2020, arXiv:1906.03671, section 4. Differs: paired over
-    the common seeds, whatever their number (five there); under three, or with equal differences, nobody beats anybody.
+    Two-sided and uncorrected, as published. Source: Ash et al. 2020, arXiv:1906.03671, section 4. Differs: paired over any
+    number of common seeds (five there); below three, or with equal differences, no strategy beats another.
     """
     every = sorted({seed for curve in curves.values() for seed in curve.seeds})
     n_labels = len(next(iter(curves.values())).labels)
@@ -51,7 +51,7 @@ def penalty(curves: dict[str, Curve], lower_better: bool) -> Float[np.ndarray, "
 def sum_penalties(
     matrices: Sequence[tuple[Sequence[str], Float[np.ndarray, "_ _"]]],
 ) -> tuple[list[str], Float[np.ndarray, "n n"]]:
-    """The penalties of several comparisons, summed over the strategies that all of them have."""
+    """The penalties of several comparisons, summed over the strategies that all of them share."""
     names = [name for name in matrices[0][0] if all(name in others for others, _ in matrices)]
     total = np.zeros((len(names), len(names)))
     for own, matrix in matrices:

@@ -1,7 +1,7 @@
-"""What a comparison could have shown: the smallest difference that so many seeds find with 80 % power, and how many would find less.
+"""The power of a comparison: the smallest difference that its seeds show with 80 % power, and the seeds that a smaller one needs.
 
-The spread is that of the differences paired by seed, pooled over the strategies; the level is the one that the first step of
-Holm's correction asks for, 0.05 / tests. Seeds are normal here; what follows from that is in docs/statistics.md.
+The spread is that of the differences paired by seed, pooled over the strategies. The level is that of the first step of
+Holm's correction, 0.05 / tests. Differences are taken to be normal; docs/statistics.md shows what follows from that.
 """
 
 import math
@@ -21,16 +21,16 @@ from alframe.report.statistics.paired import EXACT_SEEDS, LEVEL, SIGN_FLIP, Diff
 POWER = 0.8
 MAX_SEEDS = 1000
 COARSE = 10
-"""A permutation test with fewer possible p-values under its level than this is simulated, not taken for a t-test."""
+"""A permutation test with fewer possible p-values below its level is simulated, not approximated by a t-test."""
 
 
 @dataclass(frozen=True)
 class Power:
-    """What `n` seeds, as most strategies have them, can show at one place of the curve (`where`: end or area), in the metric's unit.
+    """What `n` seeds can show at one place of the curve (`where`: end or area), in the metric's unit; `n` is the most common count.
 
-    `visible` is found with 80 % power; `interval` is its 95 % interval, as the spread is itself estimated (chi-square).
-    `open_difference` is the largest difference seen that was not shown, or None, and `open_seeds` the seeds in all that
-    would show it, if it is real; `finer` is two thirds of `visible`, and `finer_seeds` what that takes. None: more than 1,000.
+    `visible` is shown with 80 % power; `interval` is its 95 % interval, as the spread is itself estimated (chi-square).
+    `open_difference` is the largest observed difference that is not significant, or None; `open_seeds` is the total number of
+    seeds that would show it, if it is real. `finer` is two thirds of `visible`, `finer_seeds` what it needs. None: above 1,000.
     """
 
     where: str
@@ -46,7 +46,7 @@ class Power:
 
 
 def power_of(against: dict[str, Against]) -> list[Power]:
-    """The power at the end and in area, over the tests that were made; nothing where none was."""
+    """The power at the end and in area, over the tests that were made; empty without any."""
     both = {
         "end": [(one.baseline, one.final) for one in against.values()],
         "area": [(one.baseline, one.area) for one in against.values()],
@@ -76,20 +76,20 @@ def pooled_sd(differences: Sequence[tuple[str, Difference]]) -> tuple[float, flo
 def visible_effect(n: int, n_tests: int, power: float = POWER) -> float:
     """The smallest mean difference, in standard deviations of the paired differences, that `n` seeds show with `power`.
 
-    Shown means at 0.05 / `n_tests`, with the test that `choose_test` picks. For the t-test from the noncentral t distribution. A permutation
-    test has only so many p-values: its level is the largest that it has, and where they are few its power is simulated.
+    Shown means at 0.05 / `n_tests`, with the test that `choose_test` picks. The t-test's power comes from the noncentral t distribution.
+    A permutation test has few p-values: its level is the largest below, and with very few its power is simulated.
     """
     if choose_test(n, n_tests) != SIGN_FLIP or n > EXACT_SEEDS:
         return _visible_to_t(n, LEVEL / n_tests, power)
-    n_below = math.ceil(LEVEL / n_tests * 2 ** (n - 1)) - 1  # strictly under the level, as a verdict asks for
+    n_below = math.ceil(LEVEL / n_tests * 2 ** (n - 1)) - 1  # strictly below the level, as for a verdict
     by_t = _visible_to_t(n, n_below / 2 ** (n - 1), power)
     return _visible_to_flips(n, n_below, power, by_t) if n_below < COARSE else by_t
 
 
 def seeds_to_show(effect: float, n: int, n_tests: int) -> int | None:
-    """The least number of seeds over `n` that shows `effect` (in standard deviations) with 80 % power; None above 1,000."""
+    """The smallest number of seeds above `n` that shows `effect` (in standard deviations) with 80 % power; None above 1,000."""
     for more in range(n + 1, EXACT_SEEDS + 2):
-        # no test shows less than the t-test's bound, which is quick
+        # no test shows less than the t-test's bound, which is quick to compute
         if _visible_to_t(more, LEVEL / n_tests, POWER) <= effect and visible_effect(more, n_tests) <= effect:
             return more
     low, high = max(n, EXACT_SEEDS + 1), MAX_SEEDS
@@ -127,7 +127,7 @@ def _visible_to_t(n: int, level: float, power: float) -> float:
     degrees, critical = n - 1, float(stats.t.ppf(1 - level / 2, n - 1))
 
     def missing(effect: float) -> float:
-        # shown with its own sign; the other tail is far under the accuracy here, and scipy has NaN in it
+        # with the right sign only: the other tail is far below the accuracy here, and scipy gives NaN in it
         return power - float(stats.nct.sf(critical, degrees, effect * math.sqrt(n)))
 
     high = 2 * critical / math.sqrt(n)
@@ -137,7 +137,7 @@ def _visible_to_t(n: int, level: float, power: float) -> float:
 
 
 def _visible_to_flips(n: int, n_below: int, power: float, start: float, n_draws: int = 1000) -> float:
-    """By bisection on the same normal draws: the share of them in which at most `n_below` flips reach the sum that is seen."""
+    """By bisection on the same normal draws: the share of them in which at most `n_below` flips reach the observed sum."""
     signs, _ = flips(n)
     draws, sums = np.random.default_rng(0).standard_normal((n, n_draws)), signs.sum(axis=1)[:, None]
     parts = [signs @ draws[:, i : i + 250] for i in range(0, n_draws, 250)]
@@ -149,7 +149,7 @@ def _visible_to_flips(n: int, n_below: int, power: float, start: float, n_draws:
     low, high = start, 1.2 * start
     while shown(high) < power:
         low, high = high, 1.2 * high
-    for _ in range(5):  # to less than 1 %, under what 1,000 draws give
+    for _ in range(5):  # to less than 1 %, finer than 1,000 draws resolve
         middle = (low + high) / 2
         low, high = (low, middle) if shown(middle) >= power else (middle, high)
     return (low + high) / 2

@@ -1,4 +1,4 @@
-"""Average ranks of strategies over comparisons, tested by Friedman and Nemenyi, and drawn as a critical-difference diagram.
+"""Average ranks of strategies over comparisons, tested by Friedman and Nemenyi.
 
 Source: Demsar 2006, Statistical comparisons of classifiers over multiple data sets, JMLR 7.
 """
@@ -16,10 +16,10 @@ from alframe.report.statistics.paired import LEVEL
 
 @dataclass(frozen=True)
 class Ranks:
-    """Mean ranks over `n` comparisons, the best first; 1 is the best rank, ties share theirs.
+    """Mean ranks over `n` comparisons, the best first; 1 is the best rank, ties share their rank.
 
-    `p` is Friedman's, of no difference between any of them. Two strategies differ (Nemenyi, at 5 %) where their mean ranks are
-    more than `critical_difference` apart; `groups` are the longest runs of places (first, last) that are not.
+    `p` is Friedman's, for no difference at all. Two strategies differ (Nemenyi, at 5 %) if their mean ranks are more than
+    `critical_difference` apart; `groups` are the longest runs of places (first, last) without such a pair.
     """
 
     names: tuple[str, ...]
@@ -31,9 +31,9 @@ class Ranks:
 
 
 def average_ranks(names: Sequence[str], scores: Float[np.ndarray, "n k"]) -> Ranks:
-    """Ranks of `scores`, a row a comparison, higher is better; equal scores share the mean of their ranks."""
+    """Ranks of `scores`, one row per comparison, higher is better; equal scores share the mean of their ranks."""
     n, k = scores.shape
-    # differences under the rounding are ties
+    # differences below the rounding are ties
     ranks = stats.rankdata(-np.round(scores, 9), axis=1)
     tied = bool((ranks == ranks[:, :1]).all())
     p = 1.0 if tied else float(stats.friedmanchisquare(*ranks.T).pvalue)

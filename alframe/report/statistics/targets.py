@@ -1,7 +1,7 @@
 """Labels needed to reach a target, and so the labels saved against the baseline, paired by seed.
 
 A curve reaches the target where its linear interpolation first does. A seed that never reaches it needs more labels than were
-bought, and one that has it at the first label count needs at most those: both are bounds, kept as bounds.
+bought; one that starts above it needs at most the first label count. Both stay bounds.
 """
 
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ from alframe.report.statistics.paired import mean_interval
 
 @dataclass(frozen=True)
 class Saved:
-    """Labels that a strategy needs less than its baseline for the target, a mean over `n` common seeds, in `low`..`high`.
+    """How many fewer labels than its baseline a strategy needs: a mean over `n` common seeds, in `low`..`high`.
 
-    The two are equal where every seed of both reaches the target (`n_both` of them do); infinite where nothing is known.
-    `interval`: the 95 % t-interval of the mean, where it is known. `of_means`: saved by the mean curves, or None where one of
-    them does not cross the target. The shares are of the baseline's labels.
+    The two are equal if every seed of both reaches the target (`n_both` of them do), infinite if nothing is known.
+    `interval`: the 95 % t-interval of the mean, if known. `of_means`: saved by the mean curves, or None if one of
+    them does not cross the target. Shares are of the baseline's labels.
     """
 
     n: int
@@ -39,13 +39,13 @@ class Saved:
 def labels_needed(
     labels: Float[np.ndarray, " t"], values: Float[np.ndarray, "s t"], target: float, lower_better: bool
 ) -> Float[np.ndarray, "s 2"]:
-    """The least and the most labels that each curve may need: equal where it crosses `target`, else bounds.
+    """The fewest and the most labels that each curve may need: equal if it crosses `target`, else bounds.
 
-    (0, first label count) for a curve that is there from the start, (last label count, infinity) for one that never is.
+    (0, first label count) for a curve above it from the start, (last label count, infinity) for one that never reaches it.
     """
     sign = -1.0 if lower_better else 1.0
     gap = sign * (values - target)
-    there = gap >= -1e-12 * max(1.0, abs(target))  # the mean's own final value is reached, whatever its rounding
+    there = gap >= -1e-12 * max(1.0, abs(target))  # the mean reaches its own final value in spite of rounding
     needed = np.empty((len(values), 2))
     for row, (above, by_count) in enumerate(zip(gap, there, strict=True)):
         i = int(by_count.argmax())

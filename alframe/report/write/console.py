@@ -14,8 +14,8 @@ from alframe.report.read.section import Section
 MAX_SHOWN = 8
 
 
-def to_console(section: Section, console: Console) -> None:
-    """A table with a line a cell, and the section's notes. Lines are never cut or wrapped: a log has no edge."""
+def print_section(section: Section, console: Console) -> None:
+    """One line per cell, then the section's notes. Lines are never cut or wrapped: a log has no width."""
     console.print()
     _line(console, Text.assemble((section.title, "bold"), f" · {heading(section)}"))
     columns, rows = table_of(section)
@@ -40,14 +40,12 @@ def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
     return "   ".join([cells[0].ljust(widths[0]), *numbers])
 
 
-def left_out_to_console(left: Sequence[LeftOut], console: Console) -> None:
-    """What was not used, or not in full, and why; a long list is cut, report.md has all of it."""
+def print_left_out(left: Sequence[LeftOut], console: Console) -> None:
+    """What was not used, or only in part, and why; a long list is cut, report.md has it in full."""
     if not left:
         return
-    lines = [
-        f"Not used, or not in full: {len(left)}",
-        *(f"  {item.folder}: {item.reason}" for item in left[:MAX_SHOWN]),
-    ]
+    lines = [f"Not used, or only in part: {len(left)}"]
+    lines += [f"  {item.folder}: {item.reason}" for item in left[:MAX_SHOWN]]
     if len(left) > MAX_SHOWN:
         lines.append(f"  and {len(left) - MAX_SHOWN} more, listed in report.md")
     console.print()
@@ -55,16 +53,16 @@ def left_out_to_console(left: Sequence[LeftOut], console: Console) -> None:
         _line(console, Text(line, style="yellow"))
 
 
-def notes_to_console(notes: Sequence[str], console: Console) -> None:
-    """A line each."""
+def print_notes(notes: Sequence[str], console: Console) -> None:
+    """One line per note."""
     for note in notes:
         _line(console, Text(note, style="yellow"))
 
 
-def warnings_to_console(found: Sequence[ProtocolWarning], console: Console) -> None:
-    """A line a warning, neither cut nor wrapped."""
+def print_warnings(found: Sequence[ProtocolWarning], console: Console) -> None:
+    """One line per warning."""
     if found:
         console.print()
     for warning in found:
-        style = "red" if warning.grave else "yellow"
+        style = "red" if warning.serious else "yellow"
         _line(console, Text(f"warning: {warning}", style=style))

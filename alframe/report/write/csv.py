@@ -5,14 +5,14 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from alframe.report.chapters.page import below
+from alframe.report.chapters.page import relative
 from alframe.report.chapters.results import std
 from alframe.report.read.section import Section, metrics
 from alframe.report.write.put import put
 
 
 def tables(sections: Sequence[Section], out: Path) -> list[Path]:
-    """`results.csv`: a row a cell, the table in full precision. `rounds.csv`: a row a round of every run used, with all its metrics."""
+    """`results.csv`: one row per cell. `rounds.csv`: one row per round of every run used, with all its metrics."""
     columns = "comparison,cell,metric,first_labels,last_labels,seeds,final_mean,final_std,area_mean,area_std,baseline"
     numbers = ("difference", "low", "high", "effect", "test", "p", "p_holm")
     paired = [f"{what}_{value}" for what in ("final", "area") for value in numbers]
@@ -39,7 +39,7 @@ def tables(sections: Sequence[Section], out: Path) -> list[Path]:
     for section in sections:
         for name, seeds in section.cells.items():
             for run in seeds.values():
-                start = [section.title, name, run.seed, below(run.folder, out)]
+                start = [section.title, name, run.seed, relative(run.folder, out)]
                 for line in run.rounds:
                     rounds.append([*start, line.get("round"), line["labels"], *(line.get(key) for key in names)])
     return [_csv(out / "results.csv", results), _csv(out / "rounds.csv", rounds)]

@@ -16,7 +16,7 @@ from alframe.report.read.section import Section
 from alframe.report.write.put import put
 
 FIGURES = "figures"
-SHARP = 200  # dots an inch of curves.png, which goes onto slides
+SHARP = 200  # dots per inch of curves.png, which goes onto slides
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Drawn:
 
 
 def render(draw: Callable[[], Figure], dpi: int = 150) -> Drawn:
-    """Draw once, encode twice, the PNG with `dpi` dots an inch; the same figure gives the same bytes. Names are shown as they are, dollar signs too."""
-    # a title's height given is not searched for, which takes a sixth of the drawing
+    """Draw once, encode twice, the PNG with `dpi` dots per inch; the same figure gives the same bytes. Names are shown as they are, dollar signs too."""
+    # with a fixed title height matplotlib does not search for one, which takes a sixth of the drawing
     with matplotlib.rc_context({"svg.hashsalt": "alframe", "text.parse_math": False, "axes.titley": 1.0}):
         figure = draw()
         png, svg = io.BytesIO(), io.BytesIO()
@@ -46,16 +46,11 @@ def render(draw: Callable[[], Figure], dpi: int = 150) -> Drawn:
 
 def figures(page: Page, sections: Sequence[Section], out: Path) -> tuple[dict[str, Drawn], list[Path]]:
     """Draw every picture of the page, once, into `figures/`, and all learning curves together as `curves.png` and `curves.svg`."""
-    drawn = {
-        picture.name: render(picture.draw, SHARP if picture.name == "curves" else 150) for picture in page.pictures
-    }
+    drawn = {one.name: render(one.draw, SHARP if one.name == "curves" else 150) for one in page.pictures}
     (out / FIGURES).mkdir(parents=True, exist_ok=True)
     for name, figure in drawn.items():
         put(out / FIGURES / f"{name}.png", figure.png)
         put(out / FIGURES / f"{name}.svg", figure.svg)
-    together = (
-        drawn["curves"]
-        if len(sections) == 1 and "curves" in drawn
-        else render(lambda: learning_curves(sections), SHARP)
-    )
+    single = len(sections) == 1 and "curves" in drawn
+    together = drawn["curves"] if single else render(lambda: learning_curves(sections), SHARP)
     return drawn, [put(out / "curves.png", together.png), put(out / "curves.svg", together.svg)]

@@ -1,4 +1,4 @@
-"""`report.html`: the whole page in one file, which opens without a network and without scripts."""
+"""`report.html`: the whole page in one file, which needs neither network nor scripts."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -13,13 +13,13 @@ from alframe.report.write.figures import Drawn
 from alframe.report.write.put import put
 
 MAX_SVG = 60_000
-"""Bytes of an SVG beyond which the page takes the PNG if that is smaller."""
+"""A larger SVG, in bytes, is replaced by its PNG if that is smaller."""
 MAX_STRIPS = 1_500_000
-"""Bytes of all small pictures together; where there are more, each strip is cut alike."""
+"""Bytes of all thumbnails together; beyond them every strip is cut by the same share."""
 
 
 def html(page: Page, drawn: Mapping[str, Drawn], out: Path) -> Path:
-    """Write the page with its pictures, already drawn, in it."""
+    """Write the page with its figures embedded."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )  # fmt: skip

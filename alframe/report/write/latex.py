@@ -5,7 +5,7 @@ from pathlib import Path
 
 from alframe.report.chapters import results
 from alframe.report.chapters.blocks import Table
-from alframe.report.chapters.page import plain
+from alframe.report.chapters.page import slug
 from alframe.report.read.section import Section
 from alframe.report.write.put import put
 
@@ -23,29 +23,21 @@ def latex(sections: Sequence[Section], out: Path) -> Path:
 
 
 def escape(text: str) -> str:
-    """Text that LaTeX sets as it is, in one line."""
+    """Text escaped for LaTeX, in one line."""
     return "".join(SPECIAL.get(character, character) for character in " ".join(text.split()))
 
 
 def tabular(table: Table) -> str:
-    """The table alone, set with booktabs: words to the left, numbers to the right."""
+    """The table alone, set with booktabs: words aligned left, numbers right."""
     sides = ["l" if table.has_words(i) else "r" for i in range(len(table.columns))]
     rows = [" & ".join(map(escape, row)) + r" \\" for row in table.rows]
     head = " & ".join(map(escape, table.columns)) + r" \\"
-    lines = [
-        rf"\begin{{tabular}}{{{''.join(sides)}}}",
-        r"\toprule",
-        head,
-        r"\midrule",
-        *rows,
-        r"\bottomrule",
-        r"\end{tabular}",
-    ]
-    return "\n".join(lines)
+    begin = rf"\begin{{tabular}}{{{''.join(sides)}}}"
+    return "\n".join([begin, r"\toprule", head, r"\midrule", *rows, r"\bottomrule", r"\end{tabular}"])
 
 
 def _float(section: Section) -> str:
     caption = f"{section.title}: {results.heading(section)}. Mean ± standard deviation over the seeds."
-    label = f"tab:{plain(section.title.lower())}"
+    label = f"tab:{slug(section.title.lower())}"
     lines = [r"\begin{table}", r"\centering", rf"\caption{{{escape(caption)}}}", rf"\label{{{label}}}"]
     return "\n".join([*lines, tabular(results.table(section)), r"\end{table}", ""])

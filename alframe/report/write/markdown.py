@@ -27,7 +27,7 @@ def markdown(page: Page, drawn: Mapping[str, Drawn], out: Path) -> Path:
 
 
 def escape(text: str) -> str:
-    """Text as Markdown shows it unchanged, in one line. Underscores within words are left alone: they mean nothing there."""
+    """Text escaped for Markdown, in one line. Underscores within words mean nothing and stay."""
     text = re.sub(r"([\\`*\[\]])", r"\\\1", " ".join(text.split()))
     text = re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -1,10 +1,10 @@
-"""One file of the report, whole or not there."""
+"""Files that are written whole or not at all."""
 
 from pathlib import Path
 
 
 def put(path: Path, content: str | bytes) -> Path:
-    """Write a file so that whoever reads it meanwhile finds the old or the new one, never half of it."""
+    """Write a file atomically: a reader finds the old or the new one, never half of it."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         temporary.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)

@@ -1,6 +1,6 @@
 """The comparison in TensorBoard: each cell's mean over its seeds with the band around it, margin charts, an HParams table.
 
-A folder a cell, `tensorboard/<comparison>/<cell>/`; the step is the number of labels bought, as in the runs' own boards.
+One folder per cell, `tensorboard/<comparison>/<cell>/`; the step is the number of labels bought, as in the runs' own boards.
 """
 
 import re
@@ -21,21 +21,21 @@ from alframe.report.read.section import Section, metrics
 from alframe.report.statistics.curves import BOOTSTRAP_SEEDS, Curve, Points, band, on_grid, thinned
 
 FOLDER, SUFFIX = "tensorboard", ".comparison"
-MAX_STEPS = 1000  # the page shows no more of a curve
+MAX_STEPS = 1000  # the page shows no more points of a curve
 CATEGORIES = {
     "Test": lambda metric: metric.startswith("test/") and not metric.startswith("test/recall/"),
     "Recall of each class": lambda metric: metric.startswith("test/recall/"),
     "Validation": lambda metric: metric.startswith("validation/"),
     "Seconds": lambda metric: "/" not in metric and metric.endswith("_s"),
 }
-"""The headings of the Custom Scalars page; what fits under none is in the Scalars page only."""
+"""The headings of the Custom Scalars page; other metrics are on the Scalars page only."""
 
 
 def write(sections: Sequence[Section], out: Path) -> Path:
-    """Write `sections` below `out/tensorboard`, and give that folder. What an earlier call wrote there is removed first.
+    """Write `sections` below `out/tensorboard` and return that folder. Files of an earlier call are removed first.
 
-    Under `metric`, `low/metric` and `high/metric` stand the mean over the seeds and its band: from five seeds of every cell
-    on the 95 % bootstrap interval of the mean, else the lowest and highest seed. `final/...` and `area/...` are means
+    `metric`, `low/metric` and `high/metric` hold the mean over the seeds and its band: with five or more seeds in every cell
+    the 95 % bootstrap interval of the mean, else the lowest and highest seed. `final/...` and `area/...` are means
     over the seeds at the last common label count and over the common range.
     """
     root = out / FOLDER
@@ -64,7 +64,7 @@ def write(sections: Sequence[Section], out: Path) -> Path:
 
 
 def _curves(section: Section, metric: str) -> dict[str, Curve]:
-    """By cell, over the label counts that all runs with the metric have; the section's own curves for its own metric."""
+    """By cell, over the label counts that all runs with the metric share; for the section's metric its own curves."""
     if metric == section.metric:
         return section.curves
     points: Points = {}
@@ -113,7 +113,7 @@ def _numbers(curves: Mapping[str, Mapping[str, Curve]]) -> dict[str, float]:
 
 
 def _layout(names: set[str], chosen: str) -> Summary:
-    """A margin chart for each metric, the `chosen` one first: the mean as a line, its band as a shade."""
+    """A margin chart for each metric, the `chosen` one first: the mean as a line, its band shaded."""
     categories = []
     for title, belongs in CATEGORIES.items():
         shown = sorted(filter(belongs, names), key=lambda metric: (metric != chosen, metric))
@@ -142,7 +142,7 @@ def _table(tags: set[str], chosen: str, row: Mapping[str, str | int]) -> Summary
 
 
 def _rows(sections: Sequence[Section]) -> dict[tuple[str, str], dict[str, str | int]]:
-    """By comparison and cell its row of the HParams page: strategy, seeds, and the other choices that are not the same in all."""
+    """By comparison and cell its row of the HParams page: strategy, seeds, and the other choices that vary."""
     values: dict[tuple[str, str], dict[str, str | int]] = {}
     for section in sections:
         for name, seeds in section.cells.items():
@@ -155,7 +155,7 @@ def _rows(sections: Sequence[Section]) -> dict[tuple[str, str], dict[str, str | 
 
 
 def _folders(names: Sequence[str]) -> Iterator[str]:
-    """Each name as that of one folder, not too long for a file system; where two become one, they are numbered."""
+    """Each name as a folder name, short enough for a file system; equal ones are numbered."""
     seen: dict[str, int] = {}
     for name in names:
         plain = re.sub(r"[^\w.,=+() -]+", "-", name).strip(" .")[:100] or "cell"

@@ -38,7 +38,7 @@ def test_every_curve_is_named_at_its_end_without_overlap(write_run, tmp_path):
 @pytest.mark.parametrize(
     ("n_seeds", "caption"),
     [
-        (1, "one seed each: nothing is known of the spread"),
+        (1, "one seed each: the spread is unknown"),
         (3, "lowest to highest seed"),
         (5, "95 % bootstrap interval of the mean"),
     ],

@@ -113,4 +113,4 @@ def test_what_could_not_be_tested_is_said(write_run, tmp_path):
     two_seeds(write_run)
     (section,), _ = sections([tmp_path])
     (why,) = power.chapter(section, Options()).blocks
-    assert why.text.startswith("Nothing was tested: that takes 3 common seeds")
+    assert why.text.startswith("Nothing was tested: a test needs 3 common seeds")

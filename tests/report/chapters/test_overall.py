@@ -44,10 +44,10 @@ def test_over_all_comparisons(write_run, tmp_path):
 def test_too_little_for_ranks_says_why(write_run, tmp_path):
     several(write_run, datasets=("one",))
     found, _ = sections([tmp_path])
-    assert ranks_over(found) == (None, "Ranks take 2 comparisons (datasets or budgets) or more, here is 1.")
+    assert ranks_over(found) == (None, "Ranks need 2 comparisons (datasets or budgets) or more, got 1.")
     several(write_run, names=("random", "lcmd"), datasets=("four",))
     found, _ = sections([tmp_path])
-    assert ranks_over(found) == (None, "Ranks take 3 strategies that all comparisons have, here are 1.")
+    assert ranks_over(found) == (None, "Ranks need 3 strategies that all comparisons share, got 1.")
     assert ranks_over([])[0] is None
     why = overall(found, Options()).blocks
     assert all(isinstance(block, Paragraph) for block in why)

@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 
 from alframe.errors import ConfigError
 from alframe.report.chapters.blocks import Chapter, Options, Paragraph, Picture
-from alframe.report.chapters.page import assemble, out_of_range, plain
+from alframe.report.chapters.page import assemble, out_of_range, slug
 from alframe.report.read.section import sections
 
 
@@ -39,16 +39,16 @@ def test_pictures_have_names_of_their_own(write_run, tmp_path, monkeypatch):
     assert [picture.name for picture in alone] == ["curves", "a_b", "a_b_2"]
 
 
-def test_the_first_screen_points_at_grave_objections(write_run, tmp_path):
+def test_the_first_screen_points_at_serious_objections(write_run, tmp_path):
     found, left = study(write_run, tmp_path, ("elpv",))
-    grave = Chapter("Protocol", (Paragraph("different sets", "bad"), Paragraph("few seeds", "warning")))
+    serious = Chapter("Protocol", (Paragraph("different sets", "bad"), Paragraph("few seeds", "warning")))
     told = [
         block
-        for block in assemble(found, left, Options(out=tmp_path), grave).parts[0].blocks
+        for block in assemble(found, left, Options(out=tmp_path), serious).parts[0].blocks
         if isinstance(block, Paragraph)
     ]
     assert told[0].big
-    assert told[-1] == Paragraph("1 grave objection under Protocol: read it before relying on any verdict here.", "bad")
+    assert told[-1] == Paragraph("1 serious warning under Protocol: read it before relying on any verdict here.", "bad")
 
 
 def test_a_topic_without_anything_to_say_is_no_chapter(write_run, tmp_path, monkeypatch):
@@ -61,13 +61,13 @@ def test_a_topic_without_anything_to_say_is_no_chapter(write_run, tmp_path, monk
     )
 
 
-def test_label_counts_out_of_every_range_are_refused_and_of_some_are_told(write_run, tmp_path):
+def test_label_counts_out_of_every_range_are_refused_and_of_some_are_reported(write_run, tmp_path):
     found, _ = study(write_run, tmp_path, ("elpv",))
     assert out_of_range(found, Options(at=(100, 120))) == []
     with pytest.raises(ConfigError, match=r"got 121; choose from 100 to 120 \(elpv\)\."):
         out_of_range(found, Options(at=(121,)))
 
 
-def test_plain_names():
-    assert plain("a (b=1, c): d") == "a_b_1_c_d"
-    assert plain("../..") == ""
+def test_slugs():
+    assert slug("a (b=1, c): d") == "a_b_1_c_d"
+    assert slug("../..") == ""

@@ -26,13 +26,13 @@ def test_everyone_has_a_row_with_what_is_known_of_them(write_run, write_ledger, 
     (section,), _ = sections([tmp_path])
     table, paragraph = chapter(section, Options()).blocks
     assert isinstance(table, Table)
-    assert table.columns == ("person", "images", "seconds each", "gold right", "repeats the same", "as others say")
+    assert table.columns == ("person", "images", "seconds each", "gold correct", "repeats consistent", "agreement")
     assert table.rows == (
         ("anna", f"{sum(n)}", "4", "–", "–", "33 %"),
         ("bob", "6", "9", "50 % of 4", "–", "33 %"),
     )
     assert isinstance(paragraph, Paragraph)
-    assert "33 % of the pairs are the same, kappa -0.50" in paragraph.text
+    assert "33 % of the answer pairs on the same image agree, kappa -0.50" in paragraph.text
 
 
 def test_a_simulated_annotator_is_nobody(write_run, write_ledger, tmp_path):

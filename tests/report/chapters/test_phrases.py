@@ -11,7 +11,7 @@ from alframe.report.chapters.phrases import tone_of
     [
         ("better (end)", "good"),
         ("worse (area)", "bad"),
-        ("cannot tell", ""),
+        ("inconclusive", ""),
         ("worse at the end, better in area", "warning"),
     ],
 )

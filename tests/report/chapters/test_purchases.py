@@ -119,7 +119,7 @@ def test_validation_images_count_where_the_budget_says_so(write_run, write_ledge
         '{"index": 1, "round": 0, "rank": 0, "kind": "query", "label": "bad"}\n',
     ],
 )
-def test_a_damaged_ledger_is_left_out_and_told(write_run, write_ledger, tmp_path, damage):
+def test_a_damaged_ledger_is_left_out_and_reported(write_run, write_ledger, tmp_path, damage):
     write_ledger(write_run("random"))
     folder = write_ledger(write_run("bald"))
     (folder / "ledger.jsonl").write_text(damage + (folder / "ledger.jsonl").read_text() if damage else "")

@@ -1,16 +1,10 @@
 """Where a target comes from, and how many seeds reached it."""
 
-import math
-
-import numpy as np
 import pytest
 
 from alframe.report.chapters.blocks import Options
 from alframe.report.chapters.targets import chapter, target_of
 from alframe.report.read.section import sections
-
-LABELS = np.array([100.0, 110.0, 130.0])
-INF = math.inf
 
 
 def write_both(write_run, **options):
@@ -29,7 +23,7 @@ def test_target_as_asked_for_or_a_share_of_the_full_data_or_the_baseline_s_end(w
     near = next(section for title, section in found.items() if title.startswith("elpv") and section.range[1] == 120)
     assert near.full_data == pytest.approx(0.91)  # the other model's value is not for it
     assert target_of(near, Options(), "margin").value == pytest.approx(0.95 * 0.91)
-    assert target_of(near, Options(full_data_share=0.5), "margin").source == "50 % of the 0.910 of the full data"
+    assert target_of(near, Options(full_data_share=0.5), "margin").source == "50 % of the 0.910 with all labels"
     assert target_of(near, Options(target=0.66), "margin").value == 0.66
     assert found["other"].full_data is None
     assert target_of(found["other"], Options(), "margin").value == pytest.approx(0.71)
@@ -47,4 +41,4 @@ def test_the_chapter_says_how_many_seeds_reached_it(write_run, tmp_path):
     known = {row[0]: row for row in chapter(section, Options(target=0.65)).blocks[1].rows}
     assert known["margin"][2] == "3 of 3"
     assert "to" in known["margin"][5]
-    assert chapter(section, Options(target=0.99)).blocks[1].rows[1][4] == "not known"
+    assert chapter(section, Options(target=0.99)).blocks[1].rows[1][4] == "unknown"

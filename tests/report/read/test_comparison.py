@@ -26,13 +26,13 @@ def test_unfinished_runs_are_left_out_unless_asked_for(write_run, tmp_path):
     write_run("random", 1)
     runs, left = read_runs([tmp_path])
     assert [run.seed for run in runs] == [1]
-    assert reasons(left)[0].startswith("seed=0: unfinished (3 rounds, 120 labels): run its command again")
+    assert reasons(left)[0].startswith("seed=0: unfinished (3 rounds, 120 labels): re-run its command")
     assert [run.seed for run in read_runs([tmp_path], unfinished=True)[0]] == [0, 1]
 
 
 def test_missing_and_empty_folders_are_errors(write_run, tmp_path):
     write_run()
-    with pytest.raises(RunFolderError, match=r"not there; did you mean 'study'\?"):
+    with pytest.raises(RunFolderError, match=r"not exist; did you mean 'study'\?"):
         read_runs([tmp_path / "studi"])
     empty = tmp_path / "empty"
     empty.mkdir()
@@ -66,7 +66,7 @@ def test_cells_are_named_by_what_varies(write_run, tmp_path):
     assert list(comparison.cells) == ["random · resnet18", "random · small_cnn", "bald · resnet18", "bald · small_cnn"]
 
 
-def test_cells_with_the_same_choices_are_told_apart_by_their_options(write_run, tmp_path):
+def test_cells_with_the_same_choices_are_reported_apart_by_their_options(write_run, tmp_path):
     write_run("random", 0)
     for draws in (5, 20):
         for seed in (0, 1):

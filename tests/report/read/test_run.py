@@ -20,7 +20,7 @@ def test_a_run_is_read_with_its_choices_and_rounds(write_run):
     assert [line["test/accuracy"] for line in run.rounds] == [0.5, 0.6]
 
 
-def test_a_torn_last_line_is_dropped_and_told(write_run):
+def test_a_torn_last_line_is_dropped_and_reported(write_run):
     folder = write_run(values=(0.5, 0.6, 0.7))
     whole = (folder / "rounds.jsonl").read_text()
     (folder / "rounds.jsonl").write_text(whole[:-20])
@@ -42,8 +42,8 @@ def test_a_bad_line_in_the_middle_is_damage(write_run):
 @pytest.mark.parametrize(
     ("file", "text", "reason"),
     [
-        ("rounds.jsonl", None, "no rounds.jsonl: no round is done"),
-        ("rounds.jsonl", "", "no round is done"),
+        ("rounds.jsonl", None, "no rounds.jsonl: no round is finished"),
+        ("rounds.jsonl", "", "no round is finished"),
         ("rounds.jsonl", "[1, 2]\n{}\n", "line 1 of rounds.jsonl is not a round"),
         ("config.yaml", None, "no config.yaml"),
         ("config.yaml", "a: [1", "cannot be read"),
@@ -69,7 +69,7 @@ def test_unreadable_provenance_keeps_the_run_apart(write_run, text):
     if text is not None:
         (odd / "provenance.json").write_text(text)
     runs, left = read_runs([odd, whole])
-    assert reasons(left) == ["seed=0: no readable provenance.json: compared only with runs whose data is unknown too"]
+    assert reasons(left) == ["seed=0: no readable provenance.json: compared only with runs whose data are also unknown"]
     assert len(compare(runs)[0]) == 2
 
 

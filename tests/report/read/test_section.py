@@ -55,7 +55,7 @@ def test_runs_of_different_lengths_are_compared_where_both_are(write_run, tmp_pa
     assert section.range == (100, 110)
     assert section.curves["random"].finals == pytest.approx([0.6])
     (note,) = [note for note in section.notes if note.startswith("Compared up to 110 labels")]
-    assert "the longest has 120" in note
+    assert "The longest run has 120" in note
     assert "(plateau)" in note
 
 
@@ -104,13 +104,13 @@ def test_a_baseline_that_does_not_fit_is_not_used(write_run, tmp_path):
     write_run("bald", model="wide_resnet28")
     (section,), _ = sections([tmp_path])
     assert section.against == {}
-    assert section.notes == ("bald · wide_resnet28 is compared with nothing: no run of random has its other options.",)
+    assert section.notes == ("bald · wide_resnet28 has no baseline: no run of random shares its other options.",)
 
 
 def test_another_strategy_can_be_the_baseline(write_run, tmp_path):
     write_run("entropy")
     write_run("bald")
-    assert "No run of random here" in sections([tmp_path])[0][0].notes[0]
+    assert "No run of random:" in sections([tmp_path])[0][0].notes[0]
     assert sections([tmp_path], baseline="entropy")[0][0].baselines == {"bald": "entropy"}
 
 

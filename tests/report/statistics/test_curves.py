@@ -78,8 +78,8 @@ def test_one_correction_over_both_columns_and_all_cells():
         ((0.1, 0.01), (0.1, 0.2), False, "better (end)"),
         ((0.1, 0.01), (0.1, 0.01), True, "worse (end and area)"),
         ((-0.1, 0.01), (0.1, 0.01), False, "worse at the end, better in area"),
-        ((0.1, 0.05), (0.1, 0.05), False, "cannot tell"),
-        ((0.1, None), (0.1, None), False, "cannot tell (the difference is the same in all seeds)"),
+        ((0.1, 0.05), (0.1, 0.05), False, "inconclusive"),
+        ((0.1, None), (0.1, None), False, "inconclusive (the difference is the same in all seeds)"),
     ],
 )
 def test_verdicts(final, area, lower, words):
@@ -88,7 +88,7 @@ def test_verdicts(final, area, lower, words):
 
 
 def test_few_seeds_are_no_verdict():
-    assert verdict(Difference(1, 0.2), Difference(1, 0.2), False) == "cannot tell (1 common seed, needs 3)"
+    assert verdict(Difference(1, 0.2), Difference(1, 0.2), False) == "inconclusive (1 common seed, needs 3)"
 
 
 def test_band_of_few_seeds_is_their_range():

@@ -34,7 +34,7 @@ def test_the_example_of_demsar_2006():
     assert found.groups == ((0, 3),)
 
 
-def test_groups_are_the_longest_runs_that_are_not_told_apart():
+def test_groups_are_the_longest_runs_that_are_not_distinguished():
     scores = np.tile(np.arange(6.0)[::-1], (30, 1))
     found = average_ranks(list("abcdef"), scores)
     assert found.means == (1, 2, 3, 4, 5, 6)

@@ -16,7 +16,8 @@ from statistics import fmean, stdev
 from typing import Any
 
 from alframe.errors import AlframeError
-from alframe.report.read import Run, compare, read_runs
+from alframe.report.read.comparison import compare, read_runs
+from alframe.report.read.run import Run
 
 COLUMNS = ("no class", "copies", "rare half")
 

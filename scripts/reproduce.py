@@ -24,7 +24,8 @@ import yaml
 from alframe.area import area_under_curve
 from alframe.config import CONFIGS, load
 from alframe.errors import AlframeError, ConfigError, RunFolderError, did_you_mean
-from alframe.report.read import Comparison, LeftOut, Run, compare, read_runs
+from alframe.report.read.comparison import Comparison, LeftOut, compare, read_runs
+from alframe.report.read.run import Run
 
 PUBLISHED = Path(__file__).with_name("published.yaml")
 METRIC = "test/accuracy"
@@ -106,7 +107,7 @@ class Report:
         for title, rows in self.tables:
             lines += [f"### {title}", "", *_table(HEADER, [row.cells() for row in rows]), ""]
         lines += [HOW_TO_READ.format(statistic=self.about.get("statistic", "mean"))]
-        lines += ["", *(f"Not used, or not in full: {item.folder}: {item.reason}" for item in self.left_out)]
+        lines += ["", *(f"Not used, or only in part: {item.folder}: {item.reason}" for item in self.left_out)]
         return "\n".join(lines).rstrip() + "\n"
 
 

@@ -20,10 +20,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from alframe.report.curves import Against, Curve, against
-from alframe.report.power import POWER, power_of, visible_effect
-from alframe.report.statistics import LEVEL, choose_test, mean_interval
-from alframe.report.targets import labels_needed, saved
+from alframe.report.statistics.curves import Against, Curve, against
+from alframe.report.statistics.paired import LEVEL, choose_test, mean_interval
+from alframe.report.statistics.power import POWER, power_of, visible_effect
+from alframe.report.statistics.targets import labels_needed, saved
 
 LABELS = np.array([100.0, 150.0, 200.0, 250.0, 300.0, 350.0])
 MEAN = 0.80 - 0.30 * np.exp(-(LABELS - 100) / 120)

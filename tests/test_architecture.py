@@ -84,6 +84,15 @@ def test_imports_point_down(path):
         )
 
 
+def test_the_rooms_of_the_report_point_one_way():
+    order = ("statistics", "read", "chapters", "write", "cli")
+    for path in (path for path in FILES if room(path) == "report"):
+        mine = path.relative_to(PACKAGE).parts[1].removesuffix(".py")
+        used = {name.split(".")[2] for name in imports(path) if name.startswith("alframe.report.")}
+        assert all(order.index(other) <= order.index(mine) for other in used), f"{path}: {used}"
+        assert "alframe.report" not in imports(path), f"{path}: name the room"
+
+
 def test_only_the_top_knows_hydra():
     users = {
         room(path) for path in FILES if any(name.split(".")[0] in ("hydra", "omegaconf") for name in imports(path))

@@ -22,7 +22,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """All that can change the result of the run in `folder`, as plain values of today's format. Raises `RunFolderError`."""
     path = Layout(folder).config
     try:
-        config = yaml.load(path.read_text(encoding="utf-8"), LOADER)
+        config = parse_config(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise RunFolderError(
             f"Expected the folder of a run (with {path.name}), got {folder}; name one such as runs/<study>/<cell>/seed=0."
@@ -41,18 +41,21 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise RunFolderError(
             f"Expected the run's config in {path}, got a damaged file; restore it from a backup, or start again with run.overwrite=true."
         )
-    written_by = config.pop("format", 1)
-    if not isinstance(written_by, int) or written_by > FORMAT:
+    return config
+
+
+def parse_config(text: str) -> Any:
+    """A stored config in today's format; what is no mapping as it is. Raises what YAML does, and `RunFolderError` for a newer format."""
+    config = yaml.load(text, LOADER)
+    if not isinstance(config, dict):
+        return config
+    written_as = config.pop("format", 1)
+    if not isinstance(written_as, int) or written_as > FORMAT:
         raise RunFolderError(
-            f"Expected a run folder of format {FORMAT} or older, got format {written_by} in {path}; install the alframe that wrote it, or a newer one."
+            f"Expected a run folder of format {FORMAT} or older, got format {written_as}; install the alframe that wrote it, or a newer one."
         )
-    return _from_format_1(config) if written_by == 1 else config
-
-
-def _from_format_1(config: dict[str, Any]) -> dict[str, Any]:
-    """Annotators were stored as something to be called later."""
     annotator = config.get("annotator")
-    if isinstance(annotator, dict):
+    if written_as == 1 and isinstance(annotator, dict):  # stored as something to be called later
         config["annotator"] = {key: value for key, value in annotator.items() if key != "_partial_"}
     return config
 

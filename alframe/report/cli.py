@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from alframe.errors import AlframeError, ConfigError, RunFolderError, expect
+from alframe.record.layout import ROUNDS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,38 +33,38 @@ def summarize(
     *,
     strict: bool = False,
     tensorboard: bool = False,
-    **asked: Any,
+    **options: Any,
 ) -> list[Path]:
-    """Print the table of the runs in and below `folders`, and write the report into `out`; gives the files written.
+    """Print the table of the runs in and below `folders`, and write the report into `out`; returns the files written.
 
-    `asked` are fields of `blocks.Options`. Raises `RunFolderError` where no run can be used or `out` cannot be written,
-    `ConfigError` for an unknown metric and for label counts that no comparison has, and with `strict`, once everything is
-    written, `ProtocolError` where the protocol checks found something. `tensorboard` writes mean curves for it too.
+    `options` are fields of `blocks.Options`; `tensorboard` also writes mean curves for TensorBoard. Raises `RunFolderError`
+    if no run can be used or `out` cannot be written, `ConfigError` for an unknown metric or label counts that no comparison
+    has. With `strict`, once everything is written, raises `ProtocolError` if a protocol check found something.
     """
-    # scipy and matplotlib take a second to import, which --help and a mistyped folder should not wait for
-    from alframe.report.blocks import Options
-    from alframe.report.summary import sections
+    # scipy and matplotlib take a second to import, and --help or a mistyped folder should not wait for that
+    from alframe.report.chapters.blocks import Options
+    from alframe.report.read.section import sections
 
-    console, options = console or Console(), Options(out=out, **asked)
-    compared, left = sections(folders, options.metric, options.baseline, options.unfinished)
-    from alframe.report import protocol
-    from alframe.report.console import left_out_to_console, notes_to_console, to_console
-    from alframe.report.page import assemble, out_of_range
+    console, chosen = console or Console(), Options(out=out, **options)
+    compared, left = sections(folders, chosen.metric, chosen.baseline, chosen.unfinished)
+    from alframe.report.chapters import protocol
+    from alframe.report.chapters.page import assemble, out_of_range
+    from alframe.report.write.console import print_left_out, print_notes, print_section, print_warnings
 
-    outside = out_of_range(compared, options)
+    outside = out_of_range(compared, chosen)
     for section in compared:
-        to_console(section, console)
-    notes_to_console(outside, console)
-    left_out_to_console(left, console)
-    objections = protocol.warnings(compared, left)
-    protocol.to_console(objections, console)
-    page = assemble(compared, left, options, protocol.chapter(objections), notes=outside)
+        print_section(section, console)
+    print_notes(outside, console)
+    print_left_out(left, console)
+    warned = protocol.warnings(compared, left)
+    print_warnings(warned, console)
+    page = assemble(compared, left, chosen, protocol.chapter(warned), notes=outside)
     board = None
     try:
         out.mkdir(parents=True, exist_ok=True)
         files = _write(page, compared, out)
         if tensorboard:
-            from alframe.report.tensorboard import write as write_board
+            from alframe.report.write.tensorboard import write as write_board
 
             board = write_board(compared, out)
     except OSError as error:
@@ -75,28 +76,25 @@ def summarize(
     if board:
         console.print(f"tensorboard --logdir '{board}'", markup=False, highlight=False, soft_wrap=True)
     if strict:
-        protocol.insist(objections)
+        protocol.require_none(warned)
     return files
 
 
 def _write(page: Any, compared: Sequence[Any], out: Path) -> list[Path]:
     """The files in the order in which a person would open them."""
-    from alframe.report import write
-    from alframe.report.html import html
-    from alframe.report.latex import latex
+    from alframe.report.write.csv import tables
+    from alframe.report.write.figures import figures
+    from alframe.report.write.html import html
+    from alframe.report.write.latex import latex
+    from alframe.report.write.markdown import markdown
 
-    drawn, curves = write.figures(page, compared, out)
-    return [
-        html(page, drawn, out),
-        write.markdown(page, drawn, out),
-        *curves,
-        *write.tables(compared, out),
-        latex(compared, out),
-    ]
+    drawn, curves = figures(page, compared, out)
+    files = [html(page, drawn, out), markdown(page, drawn, out), *curves, *tables(compared, out)]
+    return [*files, latex(compared, out)]
 
 
 def _checked(options: dict[str, Any]) -> dict[str, Any]:
-    """The options with `at` as numbers. Raises `ConfigError` in one line for what is out of range."""
+    """The options with `at` as numbers. Raises `ConfigError` for values out of range."""
     at = []
     for word in (options["at"] or "").split(","):
         if word.strip():
@@ -118,7 +116,7 @@ def _wrong(option: str, wanted: str, got: object) -> str:
 
 
 def _number(option: str) -> Callable[[str], float]:
-    """What reads a number, and says in our own words where there is none."""
+    """A parser of numbers whose error is one clear line."""
 
     def read(text: str) -> float:
         try:
@@ -132,19 +130,19 @@ def _number(option: str) -> Callable[[str], float]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="alframe-report",
-        description="Compare finished runs: a table, learning curves, and what can be said of the differences.",
+        description="Compare finished runs: a table, learning curves, and which differences are significant.",
     )
     add = parser.add_argument
     add("folders", metavar="FOLDER", nargs="+", type=Path, help="run folders, or folders above them")
-    add("--metric", help="a key of rounds.jsonl; by default test/auroc for two classes, test/accuracy for more")
+    add("--metric", help=f"a key of {ROUNDS}; by default test/auroc for two classes, test/accuracy for more")
     add("--baseline", default="random", help="the strategy to compare with (default: random)")
     add("--out", type=Path, help="where to write (default: the first FOLDER)")
-    add("--unfinished", action="store_true", help="use runs that have not stopped yet, as far as they are")
-    add("--at", metavar="N,N,...", help="label counts to compare at, beside the last one")
-    add("--target", type=_number("--target"), metavar="X", help="how many labels reach this value of the metric?")
+    add("--unfinished", action="store_true", help="include runs that have not finished")
+    add("--at", metavar="N,N,...", help="label counts to compare at, besides the last one")
+    add("--target", type=_number("--target"), metavar="X", help="report how many labels reach this value of the metric")
     add(
         "--full-data-share", type=_number("--full-data-share"), default=0.95, metavar="X",
-        help="how many labels reach this share of a run on all data? (default: 0.95)",
+        help="without --target: the same for this share of the value with all labels (default: 0.95)",
     )  # fmt: skip
     add("--label-cost", type=_number("--label-cost"), default=1.0, metavar="X", help="price of a label (default: 1)")
     add("--tensorboard", action="store_true", help="write mean curves with bands for TensorBoard, to OUT/tensorboard")

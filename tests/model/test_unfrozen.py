@@ -237,11 +237,11 @@ def test_after_the_change_the_features_are_not_needed(make_run, monkeypatch, tmp
     run = make_run(1, budget=Budget(initial=12, query_size=4, rounds=2))
     go(replace(run, budget=replace(run.budget, rounds=1)), tmp_path / "run")
     go(run, tmp_path / "straight")
-    shutil.rmtree(run.cache)
+    shutil.rmtree(run.resources.cache)
     monkeypatch.setattr(Frozen, "prepare", None)
     go(run, tmp_path / "run")
     assert read(tmp_path / "run") == read(tmp_path / "straight")
-    assert not run.cache.exists()
+    assert not run.resources.cache.exists()
 
 
 @pytest.mark.parametrize(

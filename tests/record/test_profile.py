@@ -148,7 +148,9 @@ def test_a_long_selection_is_traced_to_a_limit_and_selects_the_same(make, tmp_pa
 
 def test_images_that_are_streamed_are_timed_once_and_change_nothing(make, tmp_path):
     go(make(), tmp_path / "plain")
-    go(make(tmp_path / "streamed", resident_bytes=0), tmp_path / "streamed")
+    streamed = make(tmp_path / "streamed")
+    streamed = replace(streamed, resources=replace(streamed.resources, resident_bytes=0))
+    go(streamed, tmp_path / "streamed")
     assert read(tmp_path / "plain") == read(tmp_path / "streamed")
     first = stages(tmp_path / "streamed")["rounds"][0]["stages"]
     assert first["fit"]["images"] == 20 * 16

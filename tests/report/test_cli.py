@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from alframe.report.blocks import Options
+from alframe.report.chapters.blocks import Options
 from alframe.report.cli import main
 
 
@@ -36,7 +36,7 @@ def test_table_and_files(write_run, tmp_path, capsys):
     out = capsys.readouterr().out
     lines = {line.split()[0]: line for line in out.splitlines() if line.strip()}
     assert "better (end and area)" in lines["margin"]
-    assert "cannot tell" in lines["bald"]
+    assert "inconclusive" in lines["bald"]
     assert lines["random"].rstrip().endswith("baseline")
     assert "0.696 ± 0.004" in lines["random"]
     assert "end − random" in out
@@ -58,7 +58,7 @@ def test_report_has_the_table_the_figure_and_every_folder(write_run, tmp_path, c
     assert "### Used: 12" in text
     assert text.count("| ../study/") == 13
     assert f"| ../study/{torn.parent.name}/seed=0 | unfinished" in text
-    assert "Not used, or not in full: 1" in capsys.readouterr().out
+    assert "Not used, or only in part: 1" in capsys.readouterr().out
 
 
 def test_csv_files_hold_the_numbers_in_full(write_run, tmp_path):
@@ -90,7 +90,7 @@ def test_one_seed_says_what_it_cannot_say(write_run, tmp_path, capsys):
     write_run("bald", values=(0.5, 0.6, 0.9))
     assert main([str(tmp_path)]) == 0
     out = capsys.readouterr().out
-    assert "cannot tell (1 common seed, needs 3)" in out
+    assert "inconclusive (1 common seed, needs 3)" in out
     assert "±" not in out
 
 
@@ -107,7 +107,7 @@ def test_two_budgets_are_two_tables(write_run, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["{tmp}/nothing"], "which is not there"),
+        (["{tmp}/nothing"], "which does not exist"),
         (["{tmp}/empty"], "got none"),
         (["{tmp}/study", "--metric", "test/aurok"], "Expected a metric of these runs, got 'test/aurok'"),
         (["{tmp}/study", "--out", "{tmp}/file"], "choose another by --out"),
@@ -136,7 +136,7 @@ def test_mistakes_are_one_line_and_exit_code_1(write_run, tmp_path, capsys, argu
 def test_options_reach_the_chapters(write_run, tmp_path, monkeypatch):
     write_run()
     seen = []
-    monkeypatch.setattr("alframe.report.page.TOPICS", (lambda section, options: seen.append(options),))
+    monkeypatch.setattr("alframe.report.chapters.page.TOPICS", (lambda section, options: seen.append(options),))
     asked = ["--at", "120,100,100", "--target", "0.9", "--full-data-share", "0.9", "--label-cost", "2"]
     assert main([str(tmp_path), *asked, "--baseline", "bald"]) == 0
     assert seen == [
@@ -144,7 +144,7 @@ def test_options_reach_the_chapters(write_run, tmp_path, monkeypatch):
     ]
 
 
-def test_a_label_count_that_one_comparison_lacks_is_told(write_run, tmp_path, capsys):
+def test_a_label_count_that_one_comparison_lacks_is_reported(write_run, tmp_path, capsys):
     write_run("random", labels=[100, 110, 120])
     write_run("random", labels=[200, 210, 220], dataset="cifar10")
     assert main([str(tmp_path), "--at", "110"]) == 0

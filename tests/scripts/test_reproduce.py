@@ -19,7 +19,8 @@ from reproduce import Row, Target, measured, read_published, rows_of
 
 from alframe.config import load
 from alframe.config.schema import GROUPS
-from alframe.report.read import compare, read_run, read_runs
+from alframe.report.read.comparison import compare, read_runs
+from alframe.report.read.run import read_run
 
 PUBLISHED = read_published()
 ENTRIES = [(preset, entry) for preset, about in PUBLISHED.items() for entry in about["numbers"]]

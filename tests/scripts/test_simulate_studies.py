@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))  # where a script
 
 import simulate_studies as simulate
 
-from alframe.report import curves
+from alframe.report.statistics import curves
 
 
 @pytest.mark.parametrize(("n_seeds", "n_strategies"), [(3, 3), (10, 2)])

@@ -1,0 +1,1 @@
+"""What the report says: a file for each topic, and the page that they make up."""

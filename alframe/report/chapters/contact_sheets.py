@@ -1,0 +1,100 @@
+"""The queried images as thumbnails: one strip per strategy and round."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageChops, UnidentifiedImageError
+
+from alframe.record.layout import Layout
+from alframe.report.chapters.blocks import Block, Chapter, Options, Paragraph, Strip
+from alframe.report.read.run import Run
+from alframe.report.read.section import Section
+
+COLUMNS, MAX_ON_SHEET = 8, 64
+"""How `queries/round_###.jpg` is laid out: rows of eight equal tiles, in rank order."""
+MAX_SHOWN, MAX_IN_CHAPTER = 24, 600
+
+
+def chapter(section: Section, options: Options) -> Chapter | None:
+    """The first, middle and last query of each cell's lowest seed with contact sheets; None if no run has any."""
+    sheets = {
+        name: found
+        for name, seeds in section.cells.items()
+        if (found := _sheets(list(seeds.values()), section.range[1]))
+    }
+    n_strips = sum(len(paths) for _, paths in sheets.values())
+    if not n_strips:
+        return None
+    shown = max(8, min(MAX_SHOWN, MAX_IN_CHAPTER // n_strips))
+    blocks: list[Block] = [
+        Paragraph(
+            "The first images of each query in order of preference, with the answers. A cross marks images that the network had assigned to another class."
+        )
+    ]
+    for name, (run, paths) in sheets.items():
+        for round, path in paths:
+            if strip := _strip(section, name, run, round, path, shown):
+                blocks.append(strip)
+    return Chapter("Contact sheets", tuple(blocks), folded=True) if len(blocks) > 1 else None
+
+
+def _sheets(runs: list[Run], high: int) -> tuple[Run, list[tuple[int, Path]]] | None:
+    """The first run with contact sheets and its first, middle and last one, by round."""
+    for run in runs:
+        rounds = [line["round"] for line in run.rounds if line["labels"] <= high and isinstance(line.get("round"), int)]
+        paths = [(round, Layout(run.folder).contact_sheet(round)) for round in rounds]
+        paths = [(round, path) for round, path in paths if path.is_file()]
+        if paths:
+            return run, [paths[i] for i in sorted({0, len(paths) // 2, len(paths) - 1})]
+    return None
+
+
+def _strip(section: Section, name: str, run: Run, round: int, path: Path, shown: int) -> Strip | None:
+    """None if sheet and questions do not match or cannot be read."""
+    try:
+        questions = sorted(run.stage(round).get("questions") or [], key=lambda question: question["rank"])[
+            :MAX_ON_SHEET
+        ]
+        tiles = cut(path.read_bytes(), len(questions), shown)
+        captions = [_caption(section, run, question) for question in questions[:shown]]
+    except (OSError, ValueError, KeyError, TypeError, UnidentifiedImageError):
+        return None
+    labels = next(line["labels"] for line in run.rounds if line.get("round") == round)
+    return Strip(f"{name}, seed {run.seed}, asked at {labels:,} labels", tuple(zip(tiles, captions, strict=True)))
+
+
+def cut(sheet: bytes, n_images: int, shown: int) -> list[bytes]:
+    """The first `shown` of the `n_images` tiles of a contact sheet, each as a JPEG. Raises ValueError if the sheet has another number."""
+    with Image.open(io.BytesIO(sheet)) as picture:
+        rows = -(-n_images // COLUMNS)
+        width, height = picture.width // COLUMNS, picture.height // max(rows, 1)
+        if n_images == 0 or picture.width % COLUMNS or picture.height % rows or not 8 <= height <= 64:
+            raise ValueError(
+                f"Expected a contact sheet of {n_images} images, got {picture.width} x {picture.height} pixels."
+            )
+        pixels = picture.convert("RGB")
+    grey = all(low == high == 0 for low, high in _colour(pixels))
+    tiles = []
+    for i in range(min(n_images, shown)):
+        x, y = i % COLUMNS * width, i // COLUMNS * height
+        file = io.BytesIO()
+        tile = pixels.crop((x, y, x + width, y + height))
+        (tile.convert("L") if grey else tile).save(file, "JPEG", quality=80)
+        tiles.append(file.getvalue())
+    return tiles
+
+
+def _colour(pixels: Image.Image) -> list[tuple[int, int]]:
+    """The extreme differences between channels: all 0 in a grey image."""
+    red, green, blue = pixels.split()
+    return [ImageChops.difference(red, other).getextrema() for other in (green, blue)]  # type: ignore[misc]
+
+
+def _caption(section: Section, run: Run, question: dict[str, Any]) -> str:
+    answer = run.labels.get(question["index"])
+    if answer is None:
+        return "no answer"
+    probs = question.get("probs") or []
+    wrong = bool(probs) and max(range(len(probs)), key=probs.__getitem__) != answer
+    return section.class_name(answer) + (" ✗" if wrong else "")

@@ -1,0 +1,187 @@
+"""The order of the report: findings, protocol warnings, a part for each comparison, the runs used, how to read it."""
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from alframe.errors import expect
+from alframe.report.chapters import (
+    budgets,
+    calibration,
+    contact_sheets,
+    pairwise,
+    people,
+    power,
+    purchases,
+    results,
+    targets,
+    timing,
+    verdicts,
+)
+from alframe.report.chapters.blocks import Block, Chapter, Options, Paragraph, Picture, Table
+from alframe.report.chapters.overall import overall
+from alframe.report.chapters.phrases import counted
+from alframe.report.read.comparison import LeftOut
+from alframe.report.read.section import Section
+
+TOPICS: tuple[Callable[[Section, Options], Chapter | None], ...] = (
+    results.chapter,
+    verdicts.chapter,
+    budgets.chapter,
+    targets.chapter,
+    pairwise.chapter,
+    power.chapter,
+    calibration.chapter,
+    purchases.chapter,
+    contact_sheets.chapter,
+    people.chapter,
+    timing.chapter,
+)
+"""The chapters of a comparison, in order. A topic with nothing to report returns None."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Chapters under one heading, after its own `blocks`."""
+
+    title: str
+    blocks: tuple[Block, ...] = ()
+    chapters: tuple[Chapter, ...] = ()
+
+
+@dataclass(frozen=True)
+class Page:
+    """The whole report. Every picture has a unique name that can be a file name."""
+
+    title: str
+    parts: tuple[Part, ...]
+
+    @property
+    def pictures(self) -> list[Picture]:
+        """Every picture in the order of the page."""
+        blocks = [
+            b for part in self.parts for group in (part.blocks, *(c.blocks for c in part.chapters)) for b in group
+        ]
+        return [block for block in blocks if isinstance(block, Picture)]
+
+
+def assemble(
+    sections: Sequence[Section],
+    left: Sequence[LeftOut],
+    options: Options,
+    protocol: Chapter | None = None,
+    notes: Sequence[str] = (),
+) -> Page:
+    """The report on `sections`. `protocol` holds the protocol warnings, `notes` those about the options."""
+    several = len(sections) > 1
+    first, by_comparison = _in_short(sections, options)
+    warned = (*_serious(protocol), *(Paragraph(note, "warning") for note in notes))
+    parts = [Part("In short", (*first, *warned), by_comparison)]
+    if protocol is not None:
+        parts.append(Part(protocol.title, protocol.blocks))
+    for section in sections:
+        chapters = tuple(chapter for topic in TOPICS if (chapter := topic(section, options)) is not None)
+        shown = (results.curves(section),) if several else ()  # a single comparison shows them under In short
+        parts.append(Part(section.title, (Paragraph(f"{results.heading(section)}."), *shown), chapters))
+    together = overall(sections, options)
+    if together is not None:
+        parts.append(Part(together.title, together.blocks))
+    parts.append(Part("What was used", (), _used(sections, left, options.out)))
+    parts.append(Part("How to read this", (Paragraph(results.HOW_TO_READ), *_kept_apart(sections))))
+    runs = counted(sum(len(section.runs) for section in sections), "run")
+    title = f"{len(sections)} comparisons, {runs}" if several else f"{sections[0].title}: {runs} compared"
+    return Page(title, _named(parts, several))
+
+
+def out_of_range(sections: Sequence[Section], options: Options) -> list[str]:
+    """A note for each label count of `--at` that a comparison does not reach. Raises `ConfigError` if none reaches it."""
+    spans = {section.title: section.range for section in sections}
+    for at in options.at:
+        expect(
+            any(low <= at <= high for low, high in spans.values()),
+            f"Expected label counts of --at within those of the runs, got {at:,}; choose from "
+            + "; ".join(f"{low:,} to {high:,} ({title})" for title, (low, high) in spans.items())
+            + ".",
+        )
+    return [
+        f"{title} is not compared at {at:,} labels: its runs share {low:,} to {high:,}."
+        for title, (low, high) in spans.items()
+        for at in options.at
+        if not low <= at <= high
+    ]
+
+
+def _in_short(sections: Sequence[Section], options: Options) -> tuple[tuple[Block, ...], tuple[Chapter, ...]]:
+    """Whether it paid off, and the verdict on each strategy; with several comparisons under their titles."""
+    headlines = {section.title: tuple(filter(None, (verdicts.headline(section, options),))) for section in sections}
+    verdicts_of = {section.title: tuple(verdicts.verdict_sentences(section, options)) for section in sections}
+    if len(sections) == 1:
+        (section,) = sections
+        return (*headlines[section.title], results.curves(section), *verdicts_of[section.title]), ()
+    return (), tuple(Chapter(title, (*headlines[title], *verdicts_of[title])) for title in verdicts_of)
+
+
+def _serious(protocol: Chapter | None) -> tuple[Paragraph, ...]:
+    """A pointer to the warnings under which no verdict holds."""
+    blocks = protocol.blocks if protocol else ()
+    n = sum(isinstance(block, Paragraph) and block.tone == "bad" for block in blocks)
+    pointer = f"{counted(n, 'serious warning')} under Protocol: read {'it' if n == 1 else 'them'} before relying on any verdict here."
+    return (Paragraph(pointer, "bad"),) if n else ()
+
+
+def _used(sections: Sequence[Section], left: Sequence[LeftOut], out: Path) -> tuple[Chapter, ...]:
+    used = tuple(
+        (section.title, name, str(seed), relative(run.folder, out))
+        for section in sections
+        for name, seeds in section.cells.items()
+        for seed, run in seeds.items()
+    )
+    chapters = [
+        Chapter(f"Used: {len(used)}", (Table(("comparison", "strategy", "seed", "folder"), used),), folded=True)
+    ]
+    if left:
+        rows = tuple((relative(item.folder, out), item.reason) for item in left)
+        chapters.append(Chapter(f"Not used, or only in part: {len(left)}", (Table(("folder", "reason"), rows),)))
+    return tuple(chapters)
+
+
+def _kept_apart(sections: Sequence[Section]) -> tuple[Paragraph, ...]:
+    if len(sections) == 1:
+        return ()
+    return (Paragraph("Runs with different data or budgets are never mixed; each comparison above stands on its own."),)
+
+
+def _named(parts: Sequence[Part], several: bool) -> tuple[Part, ...]:
+    """Pictures renamed to unique file names: with `several` comparisons a topic draws one for each."""
+    taken: set[str] = set()
+
+    def rename(blocks: tuple[Block, ...], title: str) -> tuple[Block, ...]:
+        return tuple(
+            replace(b, name=_free(b.name, title if several else "", taken)) if isinstance(b, Picture) else b
+            for b in blocks
+        )
+
+    named = []
+    for part in parts:
+        chapters = tuple(replace(chapter, blocks=rename(chapter.blocks, part.title)) for chapter in part.chapters)
+        named.append(replace(part, blocks=rename(part.blocks, part.title), chapters=chapters))
+    return tuple(named)
+
+
+def _free(name: str, title: str, taken: set[str]) -> str:
+    stem = "_".join(filter(None, (slug(name), slug(title.lower())[:40]))) or "figure"
+    free = next(name for name in (stem, *(f"{stem}_{k}" for k in range(2, 10_000))) if name not in taken)
+    taken.add(free)
+    return free
+
+
+def slug(name: str) -> str:
+    """Letters, digits, dashes and underscores: safe in a file name and in a label."""
+    return re.sub(r"[^A-Za-z0-9-]+", "_", name).strip("_")
+
+
+def relative(folder: Path, out: Path) -> str:
+    """The path of `folder` as seen from `out`."""
+    return Path(os.path.relpath(folder.resolve(), out.resolve())).as_posix()

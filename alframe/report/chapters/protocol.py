@@ -1,0 +1,244 @@
+"""Protocol checks: what a reviewer would object to in a comparison, each a named warning that says what to do."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from alframe.errors import ProtocolError, expect
+from alframe.record.layout import LEDGER, PROVENANCE
+from alframe.record.read import flat
+from alframe.report.chapters import comparable
+from alframe.report.chapters.blocks import Chapter, Paragraph
+from alframe.report.chapters.comparable import MAX_NAMED, ProtocolWarning, and_more, as_yaml, first_few, with_folders
+from alframe.report.chapters.phrases import counted
+from alframe.report.read.comparison import LeftOut
+from alframe.report.read.evidence import Study, read_evidence
+from alframe.report.read.run import Run
+from alframe.report.read.section import Section
+from alframe.report.statistics.paired import MIN_SEEDS
+
+ENOUGH_SEEDS = 5
+"""With fewer, a test shows only large differences."""
+MIN_DUPLICATE_SHARE = 0.001
+"""Of the test images. Fewer near-duplicates than this change a test metric by less than its third decimal."""
+DECIDING = ("trainer", "budget", "uncertainty")
+"""The config groups with options that stop training or a run, or choose a model."""
+
+
+def warnings(sections: Sequence[Section], left: Sequence[LeftOut]) -> list[ProtocolWarning]:
+    """The warnings about `sections`, in the order of `CHECKS`; reads ledger and provenance of every run used."""
+    runs = [run for section in sections for run in section.runs]
+    study = Study(sections, left, {run.folder: read_evidence(run.folder) for run in runs})
+    return [warning for check in CHECKS.values() for warning in check(study)]
+
+
+def chapter(found: Sequence[ProtocolWarning]) -> Chapter:
+    """The warnings as paragraphs; without any, one line with the checks that passed."""
+    if not found:
+        passed = ", ".join(name.replace("-", " ") for name in CHECKS)
+        return Chapter("Protocol", (Paragraph(f"No warnings. Checked for: {passed}.", "good"),))
+    paragraphs = [Paragraph(str(warning), "bad" if warning.serious else "warning") for warning in found]
+    return Chapter("Protocol", tuple(paragraphs))
+
+
+def require_none(found: Sequence[ProtocolWarning]) -> None:
+    """Raise `ProtocolError` with the names of the warnings if there are any."""
+    names = ", ".join(dict.fromkeys(warning.name for warning in found))
+    expect(not found, f"Expected no protocol warnings, got {names}; the report says what to do.", ProtocolError)
+
+
+def _test_used(study: Study) -> Iterator[ProtocolWarning]:
+    used: dict[str, list[Path]] = defaultdict(list)
+    for run, _ in study.runs:
+        for what in _decided_on_test(run):
+            used[what].append(run.folder)
+    if used:
+        yield ProtocolWarning(
+            "test-used-for-selection",
+            f"Test data decided when to stop or which model to keep: {with_folders(used)}.",
+            "Decide on validation data (budget.validation=0.2, budget.metric=validation/accuracy) and run again: these test metrics are too optimistic.",
+            serious=True,
+        )
+
+
+def _decided_on_test(run: Run) -> list[str]:
+    """Deciding options that name the test data, else reasons to stop that do."""
+    found = []
+    for key, value in flat({group: run.config.get(group) for group in DECIDING}).items():
+        named = isinstance(value, str) and (value == "test" or value.startswith("test/"))
+        asked = value is True and "test" in key.rsplit(".", 1)[-1].split("_")
+        if (named or asked) and not (key == "budget.metric" and not _stops(run)):
+            found.append(f"{key}={as_yaml(value)}")
+    reasons = [str(line["stopped"]) for line in run.rounds if line.get("stopped")]
+    return found or [f"stopped because {reason}" for reason in reasons if reason.startswith("test/")]
+
+
+def _stops(run: Run) -> bool:
+    """Whether the run has a stopping rule that uses its budget's metric."""
+    budget = flat(run.config.get("budget"))
+    return budget.get("target") is not None or budget.get("plateau") is not None
+
+
+def _near_duplicates(study: Study) -> Iterator[ProtocolWarning]:
+    seen = set()
+    for run, evidence in study.runs:
+        found, n_test = evidence.near_duplicates, evidence.n_test
+        if not found or run.data_hash in seen:
+            continue
+        seen.add(run.data_hash)
+        exact, near = _count(found, "exact"), _count(found, "near")
+        if exact + near > MIN_DUPLICATE_SHARE * (n_test or 0):
+            share = f" ({100 * (exact + near) / n_test:.1f} % of {n_test:,})" if n_test else ""
+            yield ProtocolWarning(
+                "near-duplicates",
+                f"{run.dataset}: {exact + near:,} test images{share} are in the pool too, {exact:,} identical and {near:,} nearly so"
+                + (f" (test and pool image {first_few(pairs)})." if (pairs := _pairs(found.get("examples"))) else "."),
+                "Remove them from the pool, or split by object, part or batch: a strategy that buys them looks better than it is.",
+            )
+
+
+def _pairs(examples: object) -> list[str]:
+    found = [pair for pair in examples if isinstance(pair, list)] if isinstance(examples, list) else []
+    return [f"{pair[0]} and {pair[1]}" for pair in found if len(pair) >= 2]
+
+
+def _count(found: dict[str, Any], key: str) -> int:
+    value = found.get(key)
+    return value if isinstance(value, int) else 0
+
+
+def _seeds(study: Study) -> Iterator[ProtocolWarning]:
+    for section in study.sections:
+        n_seeds = {
+            name: len(set(seeds) & set(section.cells[section.baselines[name]]) if name in section.baselines else seeds)
+            for name, seeds in section.cells.items()
+        }
+        least = min(n_seeds.values())
+        few = [name for name, n in n_seeds.items() if n == least]
+        count = f"{first_few(few) if len(few) < len(n_seeds) else 'every strategy'}: {counted(least, 'seed')}"
+        if least < MIN_SEEDS:
+            yield ProtocolWarning(
+                "too-few-seeds",
+                f"{section.title}, {count} in common with the baseline; with fewer than {MIN_SEEDS} nothing can be tested.",
+                "Run the same sweep with seed=0,1,2,3,4; finished cells are left alone.",
+                serious=True,
+            )
+        elif least < ENOUGH_SEEDS:
+            yield ProtocolWarning(
+                "few-seeds",
+                f"{section.title}, {count} in common with the baseline, enough to show only large differences.",
+                f"Run at least {ENOUGH_SEEDS} seeds: seed=0,1,2,3,4.",
+            )
+
+
+def _unequal_seeds(study: Study) -> Iterator[ProtocolWarning]:
+    for section in study.sections:
+        by_seeds: dict[str, list[str]] = defaultdict(list)
+        for name, seeds in section.cells.items():
+            by_seeds[" ".join(map(str, sorted(seeds)))].append(name)
+        if len(by_seeds) > 1:
+            listed = "; ".join(f"seeds {seeds} in {first_few(names)}" for seeds, names in by_seeds.items())
+            yield ProtocolWarning(
+                "unequal-seeds",
+                f"{section.title}: cells have different seeds: {listed}.",
+                "Run the missing seeds with the same command; means over different seeds differ by chance, and paired tests use the common seeds only.",
+            )
+
+
+def _label_grids(study: Study) -> Iterator[ProtocolWarning]:
+    for section in study.sections:
+        grids: dict[tuple[int, ...], list[Path]] = defaultdict(list)
+        for run in section.runs:
+            labels = (line["labels"] for line in run.rounds if line.get(section.metric) is not None)
+            grids[tuple(labels)].append(run.folder)
+        if len(grids) > 1:
+            every = sorted({labels for grid in grids for labels in grid})
+            lacking = {_lacks(grid, every): folders for grid, folders in grids.items()}
+            yield ProtocolWarning(
+                "unequal-label-grids",
+                f"{section.title}: runs were measured at different label counts: {with_folders(lacking)}.",
+                "Finish the runs that ended early, or run without stopping rules. Until then only the common range is compared, "
+                "and values between counts are interpolated.",
+            )
+
+
+def _lacks(grid: Sequence[int], every: Sequence[int]) -> str:
+    mine = set(grid)
+    lacking = [f"{labels:,}" for labels in every if labels not in mine]
+    return f"not at {first_few(lacking)}" if lacking else f"at all {len(every)}"
+
+
+def _growing_pools(study: Study) -> Iterator[ProtocolWarning]:
+    for section in study.sections:
+        grows = [str(run.folder) for run in section.runs if study.of(run).grows]
+        if grows and len(section.runs) > 1:
+            yield ProtocolWarning(
+                "growing-pools",
+                f"{section.title}: new photos could enter the pools of {counted(len(grows), 'run')} while they ran: {first_few(grows)}.",
+                "Compare on a folder that does not change: runs of different days did not choose from the same photos.",
+            )
+
+
+def _no_test_images(study: Study) -> Iterator[ProtocolWarning]:
+    for section in study.sections:
+        without = [str(run.folder) for run in section.runs if study.of(run).n_test == 0]
+        if without and len(section.runs) > 1:
+            yield ProtocolWarning(
+                "no-test-images",
+                f"{section.title}: {counted(len(without), 'run')} had no test images. Each was measured on its own validation images, "
+                f"drawn from what its strategy had left: {first_few(without)}.",
+                "Put labelled photos into test/<class> and run again, to get comparable metrics.",
+            )
+
+
+def _left_out(study: Study) -> Iterator[ProtocolWarning]:
+    used = {run.folder for section in study.sections for run in section.runs}
+    left = [item for item in study.left if item.folder not in used]
+    if left:
+        listed = "; ".join(f"{item.folder}: {item.reason}" for item in left[:MAX_NAMED])
+        yield ProtocolWarning(
+            "runs-left-out",
+            f"{counted(len(left), 'run folder')} not in the comparison: {listed}{and_more(len(left))}.",
+            "Finish them with the command that started them, or say why they are left out: runs that are missing for a reason bias the mean.",
+        )
+
+
+def _missing_evidence(study: Study) -> Iterator[ProtocolWarning]:
+    missing: dict[str, list[Path]] = defaultdict(list)
+    for run, evidence in study.runs:
+        lacks = {
+            f"no readable {LEDGER} (initial sets)": evidence.initial is None,
+            f"no launches in {PROVENANCE} (versions, devices)": not (evidence.versions and evidence.devices),
+            f"no data hash in {PROVENANCE} (test sets)": not run.data_hash,
+            "never searched for near-duplicates": not evidence.searched_for_duplicates,
+        }
+        for what in (what for what, is_missing in lacks.items() if is_missing):
+            missing[what].append(run.folder)
+    if missing:
+        yield ProtocolWarning(
+            "missing-evidence",
+            f"Not everything could be checked: {with_folders(missing)}.",
+            "Copy whole run folders; what older versions did not record stays unknown until the runs are repeated.",
+        )
+
+
+CHECKS: dict[str, Callable[[Study], Iterable[ProtocolWarning]]] = {
+    "test-used-for-selection": _test_used,
+    "different-initial-sets": comparable.initial_sets,
+    "different-test-sets": comparable.test_sets,
+    "different-budgets": comparable.budgets,
+    "mixed-count-validation": comparable.validation_counted,
+    "different-recipes": comparable.recipes,
+    "different-versions": comparable.versions,
+    "different-devices": comparable.devices,
+    "near-duplicates": _near_duplicates,
+    "too-few-seeds": _seeds,
+    "unequal-seeds": _unequal_seeds,
+    "unequal-label-grids": _label_grids,
+    "growing-pools": _growing_pools,
+    "no-test-images": _no_test_images,
+    "runs-left-out": _left_out,
+    "missing-evidence": _missing_evidence,
+}
+"""By the first warning name that each can yield."""

@@ -1,0 +1,236 @@
+"""What the strategies bought: images found, class balance, overlap, answers that could not be used."""
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from alframe.report.chapters import overlap
+from alframe.report.chapters.blocks import Block, Chapter, Options, Paragraph, Picture, Table
+from alframe.report.chapters.figure import (
+    FONT,
+    INK,
+    columns_of,
+    label_counts,
+    label_curve_ends,
+    line_styles,
+    plot_curves,
+    shorten,
+    style_axes,
+)
+from alframe.report.chapters.results import mean_std
+from alframe.report.read.section import Bought, Section
+from alframe.report.statistics.curves import Curve, thinned
+
+PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#7A4FBF", "#F0E442", "#8C6D31", "#B5B5B5")
+PANEL = (2.3, 1.75)  # inches
+MAX_CLASSES = 10
+"""Classes shown by name in the class balance; the rarer ones are added up."""
+
+
+def chapter(section: Section, options: Options) -> Chapter | None:
+    """None if no ledger can be read."""
+    bought = section.bought()
+    if not bought:
+        return None
+    blocks: list[Block] = []
+    if n_unread := len(section.runs) - sum(map(len, bought.values())):
+        unread = f"{n_unread} of {len(section.runs)} ledgers are missing or damaged and left out of this chapter."
+        blocks.append(Paragraph(unread, "warning"))
+    blocks += _discovery(section, bought)
+    blocks += _balance(section, bought)
+    blocks += overlap.blocks(section, bought)
+    return Chapter("What was bought", tuple(blocks))
+
+
+def _answers(bought: Bought) -> Iterator[dict[str, Any]]:
+    return (line for seeds in bought.values() for lines in seeds.values() for line in lines)
+
+
+def wanted_class(section: Section, bought: Bought) -> int | None:
+    """Class 1 of two; of more the rarest among all labelled purchases; None if no answer has a label."""
+    n = len(section.runs[0].classes)
+    counts = Counter(line["label"] for line in _answers(bought) if line["label"] is not None)
+    if not counts:
+        return None
+    return 1 if n == 2 else min(counts, key=lambda label: (counts[label], label))
+
+
+def discovered(bought: Bought, wanted: int) -> dict[str, Curve]:
+    """How many images of the class `wanted` are among the first x answers, for x from 1 to what all seeds of a cell have."""
+    curves = {}
+    for name, seeds in bought.items():
+        n = min(map(len, seeds.values()))
+        found = np.array(
+            [np.cumsum([line["label"] == wanted for line in lines[:n]]) for lines in seeds.values()], dtype=float
+        )
+        curves[name] = Curve(name, tuple(seeds), np.arange(1, n + 1, dtype=float), found)
+    return curves
+
+
+def _discovery(section: Section, bought: Bought) -> list[Block]:
+    wanted = wanted_class(section, bought)
+    if wanted is None:
+        return [Paragraph("No answer has a label.", "warning")]
+    curves, word = discovered(bought, wanted), section.class_name(wanted)
+    rows = []
+    for name, seeds in bought.items():
+        unusable = [sum(line["label"] is None for line in lines) for lines in seeds.values()]
+        sizes = [len(lines) for lines in seeds.values()]
+        found, n = curves[name].finals, np.array(sizes)
+        rows.append(
+            (
+                name,
+                f"{n.mean():,.10g}",
+                _counts(found),
+                f"{100 * (found / len(curves[name].labels)).mean():.1f} %",
+                f"{np.mean(unusable):,.10g}",
+            )
+        )
+    rarest = "" if len(section.runs[0].classes) == 2 else " It is the rarest class among all purchases."
+    columns = ("strategy", "labels bought", f"{word} found", "share", "without a label")
+    alt = f"Number of images of class {word} found by labels bought, for {', '.join(curves)}"
+    unusable_note = "Every answer had a label."
+    if any(line["label"] is None for line in _answers(bought)):
+        unusable_note = "Answers without a label are paid for but cannot be trained on."
+    if any("target" in line for line in _answers(bought)):
+        unusable_note += " Unsure answers were still used for training, as soft labels."
+    note = f"Means over the seeds, initial images included.{rarest} {unusable_note}"
+    drawn = {name: thinned(curve, 60) for name, curve in curves.items()}
+    picture = Picture(
+        "discovery",
+        lambda: discovery_figure(section, drawn, f"{word} found"),
+        alt,
+        f"The discovery curve: images of class {word} found, by labels bought.",
+    )
+    return [Table(columns, tuple(rows), note=note), picture]
+
+
+def _counts(values: np.ndarray) -> str:
+    return f"{values.mean():,.1f}" + (f" ± {values.std(ddof=1):,.1f}" if len(values) > 1 else "")
+
+
+def class_shares(seeds: dict[int, list[dict[str, Any]]], n_classes: int) -> Float[np.ndarray, "t c"]:
+    """The share of each class among the usable answers of each purchase, 0 the initial one; mean over seeds, NaN without usable answers."""
+    last = max(int(line["round"]) for lines in seeds.values() for line in lines)
+    counts = np.zeros((len(seeds), last + 1, n_classes))
+    for i, lines in enumerate(seeds.values()):
+        for line in lines:
+            if line["label"] is not None and 0 <= line["label"] < n_classes:
+                counts[i, line["round"], line["label"]] += 1
+    total = counts.sum(axis=2, keepdims=True)
+    shares = np.divide(counts, total, out=np.full_like(counts, math.nan), where=total > 0)
+    usable = (total[..., 0] > 0).sum(axis=0)
+    mean: np.ndarray = np.nansum(shares, axis=0) / np.maximum(usable, 1)[:, None]
+    mean[usable == 0] = math.nan
+    return mean
+
+
+def evenness(labels: Sequence[int], n_classes: int) -> float:
+    """Entropy of the labels' distribution over log(n_classes): 1 where all classes are equally frequent, 0 for one class alone."""
+    counts = np.array(list(Counter(labels).values()), dtype=float)
+    p = counts / counts.sum()
+    return float(-(p * np.log(p)).sum() / math.log(n_classes)) if n_classes > 1 else 1.0
+
+
+def _balance(section: Section, bought: Bought) -> list[Block]:
+    highest = max((line["label"] for line in _answers(bought) if line["label"] is not None), default=0)
+    n = max(len(section.runs[0].classes), 1 + highest)
+    if n < 2:
+        return []
+    shares = {name: class_shares(seeds, n) for name, seeds in bought.items()}
+    rows = []
+    for name, seeds in bought.items():
+        by_seed = [
+            [line["label"] for line in lines if line["kind"] == "query" and line["label"] is not None]
+            for lines in seeds.values()
+        ]
+        even = np.array([evenness(labels, n) for labels in by_seed if labels])
+        common = Counter(label for labels in by_seed for label in labels).most_common(1)
+        most = (
+            f"{section.class_name(common[0][0])} ({100 * common[0][1] / sum(map(len, by_seed)):.0f} %)"
+            if common
+            else ""
+        )
+        missed = np.mean([n - len(set(labels)) for labels in by_seed])
+        rows.append((name, mean_std(even) if len(even) else "", most, f"{missed:,.10g}"))
+    columns = ("strategy", "evenness of classes", "most frequent class", "classes never queried")
+    random = next(
+        (name for name in bought if section.cells[name][min(bought[name])].choices["strategy"] == "random"), None
+    )
+    note = "Queried images only. Evenness is the entropy of the classes over its maximum: 1 is a balanced purchase."
+    if random:
+        note += f" {random} draws uniformly, so its row estimates the pool."
+    names = [section.class_name(c) for c in range(n)]
+    alt = f"Shares of the classes in each purchase, one panel for each of {', '.join(bought)}"
+    caption = "Classes of each purchase as shares, mean over the seeds; purchase 0 is the initial one."
+    picture = Picture("classes", lambda: balance_figure(shares, names, MAX_CLASSES), alt, caption)
+    return [picture, Table(columns, tuple(rows), note=note)]
+
+
+def discovery_figure(section: Section, curves: dict[str, Curve], words: str) -> Figure:
+    """The count found by labels bought, the mean over seeds with its band, each curve named at its end."""
+    styles = line_styles([section])
+    right = 0.35 + 0.072 * max(map(len, curves))
+    width, height = 5.6 + right, 3.4
+    figure = Figure(figsize=(width, height), facecolor="white")
+    axes = figure.add_axes((0.75 / width, 0.55 / height, 4.85 / width, 2.65 / height))
+    plot_curves(axes, curves, styles)
+    style_axes(axes)
+    axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    axes.set_ylabel(shorten(words, 34), fontsize=FONT, color=INK)
+    axes.set_xlabel("labels bought", fontsize=FONT, color=INK)
+    label_counts(axes, next(iter(curves.values())).labels.tolist())
+    axes.margins(x=0.02)
+    label_curve_ends(axes, curves, styles)
+    return figure
+
+
+def balance_figure(shares: dict[str, Float[np.ndarray, "t c"]], names: list[str], most: int) -> Figure:
+    """One panel per cell, one bar per purchase, split by class. Beyond `most` classes the rarest are merged."""
+    order = np.arange(len(names))
+    if len(names) > most:
+        order = np.argsort(-np.nanmean(np.concatenate(list(shares.values())), axis=0), kind="stable")
+        names = [*(names[c] for c in order[: most - 1]), f"{len(names) - most + 1} others"]
+    columns = columns_of(len(shares))
+    rows = math.ceil(len(shares) / columns)
+    shown = [shorten(name, 22) for name in names]
+    width = max(4.6, columns * PANEL[0] + 0.6)
+    n_keys = max(1, int((width - 0.3) / (0.5 + 0.085 * max(map(len, shown)))))
+    legend = 0.22 * math.ceil(len(shown) / n_keys) + 0.15
+    height = rows * (PANEL[1] + 0.35) + 0.35 + legend
+    figure = Figure(figsize=(width, height), facecolor="white")
+    for i, (cell, found) in enumerate(shares.items()):
+        x, y = (
+            0.6 + (i % columns) * PANEL[0],
+            height - legend - 0.25 - (i // columns) * (PANEL[1] + 0.35) - PANEL[1] + 0.25,
+        )
+        axes = figure.add_axes((x / width, y / height, (PANEL[0] - 0.25) / width, (PANEL[1] - 0.25) / height))
+        stacked = found[:, order]
+        if len(order) > most:
+            stacked = np.column_stack([stacked[:, : most - 1], stacked[:, most - 1 :].sum(axis=1)])
+        tops = np.nan_to_num(np.cumsum(stacked, axis=1))
+        edges = np.arange(len(found) + 1) - 0.5
+        for c, colour in zip(range(len(names)), PALETTE, strict=False):
+            baseline = tops[:, c - 1] if c else np.zeros(len(found))
+            axes.stairs(tops[:, c], edges, baseline=baseline, fill=True, color=colour)
+        axes.vlines(edges, 0, 1, color="white", linewidth=1)
+        axes.set_title(shorten(cell, 27), loc="left", fontsize=FONT, color=INK)
+        style_axes(axes)
+        axes.set(ylim=(0, 1), xlim=(-0.6, len(found) - 0.4))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+        axes.tick_params(labelleft=i % columns == 0)
+        if i + columns >= len(shares):
+            axes.set_xlabel("purchase", fontsize=FONT, color=INK)
+    keys = [Patch(color=colour, label=name) for name, colour in zip(shown, PALETTE, strict=False)]
+    figure.legend(handles=keys, loc="upper left", ncols=n_keys, frameon=False, fontsize=FONT - 0.5, handlelength=1,
+                  bbox_to_anchor=(0.3 / width, 1))  # fmt: skip
+    return figure

@@ -1,0 +1,137 @@
+"""Finds run folders, and groups those that may be compared. Nothing is guessed: what cannot be used is left out by name."""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from alframe.errors import RunFolderError, did_you_mean, expect
+from alframe.record.layout import CONFIG, ROUNDS
+from alframe.record.read import flat
+from alframe.report.read.run import CELL_GROUPS, Run, choice, read_run
+
+ALL = 1000
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A folder that is not used, or only in part, and why."""
+
+    folder: Path
+    reason: str
+
+
+@dataclass
+class Comparison:
+    """Runs that may be compared: by name of the cell, then by seed."""
+
+    title: str
+    cells: dict[str, dict[int, Run]] = field(default_factory=dict)
+
+    @property
+    def runs(self) -> list[Run]:
+        return [run for runs in self.cells.values() for run in runs.values()]
+
+
+def read_runs(folders: Sequence[Path], unfinished: bool = False) -> tuple[list[Run], list[LeftOut]]:
+    """All usable runs in and below `folders`, and what was left out. `unfinished` uses those that have not stopped yet.
+
+    Raises `RunFolderError` where a folder does not exist or holds no run folder.
+    """
+    runs, left, seen = [], [], set()
+    for folder in folders:
+        near = folder.parent if folder.parent.is_dir() else Path()
+        expect(
+            folder.is_dir(),
+            f"Expected a folder of runs, got {str(folder)!r}, which does not exist"
+            + did_you_mean(folder.name, (p.name for p in near.iterdir()), otherwise="; check the path."),
+            RunFolderError,
+        )
+        found = [path for path in run_folders(folder) if path.resolve() not in seen]
+        seen |= {path.resolve() for path in found}
+        for path in found:
+            run, reasons = read_run(path)
+            left += [LeftOut(path, reason) for reason in reasons]
+            if run is not None and not (run.finished or unfinished):
+                have = f"{len(run.rounds)} rounds, {run.rounds[-1]['labels']} labels"
+                advice = "re-run its command to finish it, or include it with --unfinished"
+                left.append(LeftOut(path, f"unfinished ({have}): {advice}"))
+            elif run is not None:
+                runs.append(run)
+    expect(
+        bool(seen),
+        f"Expected run folders below {' '.join(map(str, folders))}, got none; "
+        f"a run folder holds {CONFIG} and {ROUNDS}, and `alframe` writes them under run.root.",
+        RunFolderError,
+    )
+    return runs, left
+
+
+def run_folders(folder: Path) -> Iterator[Path]:
+    """Every run folder in and below `folder`, in the order of their names; folders inside a run folder are skipped."""
+    for at, below, files in os.walk(folder):
+        if CONFIG in files or ROUNDS in files:
+            below.clear()
+            yield Path(at)
+        below.sort()
+
+
+def compare(runs: Sequence[Run]) -> tuple[list[Comparison], list[LeftOut]]:
+    """Groups runs by what makes them comparable, then by cell; of two runs of one cell and seed the longer one stays."""
+    comparisons, left = [], []
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(run.settings, []).append(run)
+    titles = _titles([group[0] for group in groups.values()])
+    for title, group in zip(titles, groups.values(), strict=True):
+        cells: dict[str, dict[int, Run]] = {}
+        for run in group:
+            seeds = cells.setdefault(run.cell, {})
+            if run.seed in seeds:
+                loser, run = sorted((seeds[run.seed], run), key=lambda r: (r.finished, len(r.rounds)))
+                left.append(LeftOut(loser.folder, f"the same cell and seed as {run.folder}"))
+            seeds[run.seed] = run
+        names = _cell_names([next(iter(seeds.values())) for seeds in cells.values()])
+        named = dict(zip(names, cells.values(), strict=True))
+        # random first, as the baseline; the others by name
+        order = sorted(named, key=lambda name: (choice(_first(named[name]).config, "strategy") != "random", name))
+        comparisons.append(Comparison(title, {name: dict(sorted(named[name].items())) for name in order}))
+    return comparisons, left
+
+
+def _first(seeds: dict[int, Run]) -> Run:
+    return next(iter(seeds.values()))
+
+
+def _cell_names(runs: Sequence[Run]) -> list[str]:
+    """The strategy and the other choices that vary; if two cells are still alike, the options that differ."""
+    varying = [group for group in CELL_GROUPS[1:] if len({run.choices[group] for run in runs}) > 1]
+    names = [" · ".join(run.choices[group] for group in ("strategy", *varying)) for run in runs]
+    return _distinct(names, [run.options for run in runs])
+
+
+def _titles(runs: Sequence[Run]) -> list[str]:
+    """The dataset; if several comparisons share it, the budget's options and the data that differ."""
+    hashes = [{"data": (run.data_hash or "unknown")[:8]} for run in runs]
+    return _distinct(
+        [run.dataset for run in runs],
+        [flat({"budget": run.config.get("budget")}) | data for run, data in zip(runs, hashes, strict=True)],
+    )
+
+
+def _distinct(names: Sequence[str], options: Sequence[dict[str, Any]], most: int = 3) -> list[str]:
+    """Each name; if others share it, with the options that differ: the first `most`, or all if these are not enough."""
+    distinct = []
+    for name, own in zip(names, options, strict=True):
+        alike = [other for other_name, other in zip(names, options, strict=True) if other_name == name]
+        keys = [key for key in _all_keys(alike) if len({repr(other.get(key)) for other in alike}) > 1]
+        differing = [f"{key}={own[key]}" for key in keys if key in own]
+        distinct.append(
+            f"{name} ({', '.join(differing[:most])}{', …' if len(differing) > most else ''})" if differing else name
+        )
+    return distinct if len(set(distinct)) == len(distinct) or most >= ALL else _distinct(names, options, most=ALL)
+
+
+def _all_keys(options: Iterable[dict[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(key for option in options for key in option))

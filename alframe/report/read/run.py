@@ -1,0 +1,239 @@
+"""One run folder: its config, rounds, ledger and stages. Damage is reported, never guessed around."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from alframe.errors import RunFolderError
+from alframe.labels.consensus import UNANSWERED, Rules, by_question, settle_all
+from alframe.record.layout import CONFIG, PROVENANCE, ROUNDS, Layout, round_name
+from alframe.record.read import flat, parse_config
+
+CELL_GROUPS = ("strategy", "model", "trainer", "uncertainty", "annotator")
+"""Choices in which compared runs may differ; they name a cell."""
+MOST_CLASSES = 10_000
+"""If the classes are unknown, a line with a label beyond these is damaged."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A readable run folder: its config, and the last round of each label count."""
+
+    folder: Path
+    config: dict[str, Any]
+    seed: int
+    dataset: str
+    data_hash: str
+    classes: tuple[str, ...]
+    rounds: list[dict[str, Any]]
+    finished: bool
+    n_pool: int | None = None
+
+    @property
+    def choices(self) -> dict[str, str]:
+        """The leaf of each group, by its name in `choices`, else by its class."""
+        return {group: choice(self.config, group) for group in ("dataset", "budget", *CELL_GROUPS)}
+
+    @property
+    def settings(self) -> str:
+        """What must be equal for two runs to be compared: the data and the budget, with `count_validation`."""
+        budget = flat({"budget": self.config.get("budget")})
+        return json.dumps([self.dataset, self.data_hash, budget], sort_keys=True, default=str)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What runs of one cell share: every option by its path, without budget, seed and location of the data."""
+        apart = {"budget", "seed", "choices"}
+        options = flat({key: value for key, value in self.config.items() if key not in apart})
+        return {key: value for key, value in options.items() if key != "dataset.root"}
+
+    @property
+    def cell(self) -> str:
+        """`options` as one string."""
+        return json.dumps(self.options, sort_keys=True, default=str)
+
+    @cached_property
+    def ledger(self) -> list[dict[str, Any]]:
+        """The settled answers of the ledger in the order of asking, read once and on demand."""
+        return sorted(self._settled(self.answers()), key=lambda line: (line["round"], line["rank"]))
+
+    def answers(self) -> list[dict[str, Any]]:
+        """Every answer of every person, in order of arrival; empty without a ledger.
+
+        It ends before the first line that is not an answer: what follows may be damaged too.
+        """
+        try:
+            text = Layout(self.folder).ledger.read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return []
+        lines = []
+        for line in text.splitlines():
+            answer = parsed(line)
+            if not _is_answer(answer, len(self.answerable) if self.classes else MOST_CLASSES):
+                break
+            lines.append(answer)
+        return lines
+
+    @property
+    def answerable(self) -> tuple[str, ...]:
+        """The classes that an answer may name: the dataset's and those that people added."""
+        annotator = self.config.get("annotator")
+        found = annotator.get("new_classes") if isinstance(annotator, Mapping) else None
+        return (*self.classes, *map(str, found if isinstance(found, list) else ()))
+
+    def _settled(self, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """One line per answered question; the ledger holds every answer of every person."""
+        options = flat({"annotator": self.config.get("annotator")})
+        aggregate, unsure = options.get("annotator.aggregate", "majority"), options.get("annotator.unsure", "again")
+        soft: Literal["again", "soft"] = "soft" if unsure == "soft" and len(self.answerable) > 1 else "again"
+        rules = Rules(people=True, aggregate=aggregate, classes=self.answerable, unsure=soft)
+        return [line for line in settle_all(by_question(lines), rules) if line.get("answer") != UNANSWERED]
+
+    @cached_property
+    def labels(self) -> dict[int, int | None]:
+        """The ledger's answers by index of the image."""
+        return {line["index"]: line["label"] for line in self.ledger}
+
+    def bought(self, labels: int) -> list[dict[str, Any]]:
+        """The answers behind the last evaluation with at most `labels` labels; validation images only where they count as bought."""
+        last = max((line["round"] for line in self.rounds if line["labels"] <= labels and "round" in line), default=-1)
+        counted = flat(self.config.get("budget")).get("count_validation", True)
+        return [line for line in self.ledger if line["round"] <= last and (counted or line["kind"] != "validation")]
+
+    def stage(self, round: int) -> dict[str, Any]:
+        """What was stored of a round, by key (`evaluation`, `questions`); empty if nothing can be read."""
+        return mapping(Layout(self.folder).planned(round_name(round))) or {}
+
+    def points(self, metric: str) -> tuple[list[float], list[float]]:
+        """Label counts and values of the rounds that have the metric as a finite number."""
+        lines = [line for line in self.rounds if is_finite(line.get(metric))]
+        return [float(line["labels"]) for line in lines], [float(line[metric]) for line in lines]
+
+
+def read_run(folder: Path) -> tuple[Run | None, list[str]]:
+    """The run in `folder`, or None; and notes on what could not be used."""
+    layout = Layout(folder)
+    try:
+        config = parse_config(layout.config.read_text(encoding="utf-8"))
+        text = layout.rounds.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        return None, [
+            f"no {Path(error.filename).name}" + (": no round is finished" if ROUNDS in error.filename else "")
+        ]
+    except (
+        OSError,
+        ValueError,
+        RecursionError,
+        RunFolderError,
+        yaml.YAMLError,
+    ) as error:  # ValueError: not UTF-8, or an invalid date
+        return None, [f"cannot be read: {' '.join(str(error).split())}"]
+    if not isinstance(config, dict) or not _is_count(config.get("seed")):
+        return None, [f"{CONFIG} has no seed"]
+    lines, notes, broken = _lines(text)
+    if broken:
+        return None, [broken]
+    if not lines:
+        return None, [*notes, "no round is finished"]
+    provenance = _provenance(layout.provenance, notes)
+    by_labels = {line["labels"]: line for line in lines}
+    run = Run(
+        folder=folder,
+        config=config,
+        seed=config["seed"],
+        dataset=str(provenance.get("dataset") or choice(config, "dataset")),
+        data_hash=str(provenance.get("data_hash") or ""),
+        classes=tuple(map(str, classes)) if isinstance(classes := provenance.get("classes"), list) else (),
+        rounds=[by_labels[labels] for labels in sorted(by_labels)],
+        finished=lines[-1].get("stopped") is not None,
+        n_pool=n_pool if _is_count(n_pool := provenance.get("n_pool")) else None,
+    )
+    return run, notes
+
+
+def _is_answer(line: Any, n_classes: int) -> bool:
+    """Whether a ledger line has the fields that the report reads, and a label below `n_classes` or none."""
+    return (
+        isinstance(line, dict)
+        and _is_count(line.get("index"))
+        and _is_count(line.get("round"))
+        and _is_count(line.get("rank"))
+        and isinstance(line.get("kind"), str)
+        and "label" in line
+        and ((label := line["label"]) is None or (_is_count(label) and label < n_classes))
+    )
+
+
+def _is_round(line: Any) -> bool:
+    return isinstance(line, dict) and _is_count(line.get("labels")) and _is_count(line.get("round", 0))
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and value >= 0  # a bool is an int, but no count
+
+
+def is_finite(value: object) -> bool:
+    """Whether this is a number, neither NaN nor infinite."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def number(value: Any) -> float:
+    """The value if it is a finite number, else 0."""
+    return float(value) if is_finite(value) else 0.0
+
+
+def parsed(text: str) -> Any:
+    """The value of a line of JSON, or None if it is not JSON."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _lines(text: str) -> tuple[list[dict[str, Any]], list[str], str]:
+    """The rounds, notes on what was dropped, and why the file is unusable (or empty).
+
+    An interrupted write leaves a torn last line; a bad line elsewhere means that the file is damaged.
+    """
+    lines: list[dict[str, Any]] = []
+    written = text.splitlines()
+    for number, line in enumerate(written, start=1):
+        values = parsed(line)
+        if not _is_round(values):
+            if number == len(written):
+                return lines, [f"the last line of {ROUNDS} is torn; the {len(lines)} before it are read"], ""
+            return [], [], f"line {number} of {ROUNDS} is not a round: {line[:40]!r}"
+        lines.append(values)
+    return lines, [], ""
+
+
+def _provenance(path: Path, notes: list[str]) -> dict[str, Any]:
+    provenance = mapping(path)
+    if provenance is None:
+        notes.append(f"no readable {PROVENANCE}: compared only with runs whose data are also unknown")
+    return provenance or {}
+
+
+def mapping(path: Path) -> dict[str, Any] | None:
+    """The content of a JSON file, if it can be read and is a mapping."""
+    try:
+        value = parsed(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def choice(config: dict[str, Any], group: str) -> str:
+    """The name of a group's leaf: from `choices`, else the last part of its `_target_`."""
+    named = config.get("choices")
+    if isinstance(named, dict) and named.get(group) is not None:
+        return str(named[group])
+    node = config.get(group)
+    target = node.get("_target_") if isinstance(node, dict) else None
+    return str(target).rsplit(".", maxsplit=1)[-1] if target else "unknown"

@@ -1,0 +1,1 @@
+"""How it is written: HTML, Markdown, LaTeX, CSV, figures, console, TensorBoard."""

@@ -1,0 +1,51 @@
+"""`results.csv` and `rounds.csv`: the numbers in full precision."""
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from alframe.report.chapters.page import relative
+from alframe.report.chapters.results import std
+from alframe.report.read.section import Section, metrics
+from alframe.report.write.put import put
+
+
+def tables(sections: Sequence[Section], out: Path) -> list[Path]:
+    """`results.csv`: one row per cell. `rounds.csv`: one row per round of every run used, with all its metrics."""
+    columns = "comparison,cell,metric,first_labels,last_labels,seeds,final_mean,final_std,area_mean,area_std,baseline"
+    numbers = ("difference", "low", "high", "effect", "test", "p", "p_holm")
+    paired = [f"{what}_{value}" for what in ("final", "area") for value in numbers]
+    results: list[list[object]] = [[*columns.split(","), "common_seeds", *paired, "verdict"]]
+    for section in sections:
+        for name, curve in section.curves.items():
+            row: list[object] = [section.title, name, section.metric, *section.range, len(curve.seeds)]
+            row += [curve.finals.mean(), std(curve.finals), curve.areas.mean(), std(curve.areas)]
+            if versus := section.against.get(name):
+                row += [versus.baseline, versus.final.n]
+                for test in (versus.final, versus.area):
+                    row += [
+                        test.mean,
+                        *(test.interval or (None, None)),
+                        test.effect,
+                        test.test or None,
+                        test.p,
+                        test.p_holm,
+                    ]
+                row += [versus.verdict]
+            results.append([*row, *[None] * (len(results[0]) - len(row))])
+    names = metrics(run for section in sections for run in section.runs)
+    rounds: list[list[object]] = [["comparison", "cell", "seed", "folder", "round", "labels", *names]]
+    for section in sections:
+        for name, seeds in section.cells.items():
+            for run in seeds.values():
+                start = [section.title, name, run.seed, relative(run.folder, out)]
+                for line in run.rounds:
+                    rounds.append([*start, line.get("round"), line["labels"], *(line.get(key) for key in names)])
+    return [_csv(out / "results.csv", results), _csv(out / "rounds.csv", rounds)]
+
+
+def _csv(path: Path, rows: Sequence[Sequence[object]]) -> Path:
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return put(path, text.getvalue())

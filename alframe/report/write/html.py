@@ -1,0 +1,53 @@
+"""`report.html`: the whole page in one file, which needs neither network nor scripts."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from alframe.report.chapters.blocks import Block, Chapter, Strip
+from alframe.report.chapters.page import Page, Part
+from alframe.report.write.figures import Drawn
+from alframe.report.write.put import put
+
+MAX_SVG = 60_000
+"""A larger SVG, in bytes, is replaced by its PNG if that is smaller."""
+MAX_STRIPS = 1_500_000
+"""Bytes of all thumbnails together; beyond them every strip is cut by the same share."""
+
+
+def html(page: Page, drawn: Mapping[str, Drawn], out: Path) -> Path:
+    """Write the page with its figures embedded."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )  # fmt: skip
+    environment.filters["kind"] = lambda block: type(block).__name__
+    environment.filters["picture"] = lambda name: _data(drawn[name])
+    environment.filters["width"] = lambda name: round(96 * drawn[name].size[0])
+    environment.filters["jpeg"] = lambda content: f"data:image/jpeg;base64,{base64.b64encode(content).decode()}"
+    template = environment.get_template("page.html.j2")
+    return put(out / "report.html", template.render(page=page, parts=_within(page.parts, MAX_STRIPS)))
+
+
+def _data(figure: Drawn) -> str:
+    vector = len(figure.svg) <= max(MAX_SVG, len(figure.png))
+    kind, content = ("svg+xml", figure.svg) if vector else ("png", figure.png)
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _within(parts: Sequence[Part], most: int) -> list[tuple[Part, list[Chapter]]]:
+    """The parts with their chapters, all strips cut by the same share so that they take `most` bytes or less."""
+    strips = [b for part in parts for chapter in part.chapters for b in chapter.blocks if isinstance(b, Strip)]
+    total = sum(len(content) for strip in strips for content, _ in strip.thumbnails)
+    share = min(1.0, most / max(total, 1))
+
+    def cut(block: Block) -> Block:
+        return (
+            replace(block, thumbnails=block.thumbnails[: int(share * len(block.thumbnails))])
+            if isinstance(block, Strip)
+            else block
+        )
+
+    return [(part, [replace(c, blocks=tuple(map(cut, c.blocks))) for c in part.chapters]) for part in parts]

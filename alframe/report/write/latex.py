@@ -1,0 +1,43 @@
+"""`results.tex`: the table of each comparison for a paper; needs `\\usepackage{booktabs}`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from alframe.report.chapters import results
+from alframe.report.chapters.blocks import Table
+from alframe.report.chapters.page import slug
+from alframe.report.read.section import Section
+from alframe.report.write.put import put
+
+SPECIAL = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
+    "±": r"$\pm$", "−": "$-$", "·": r"$\cdot$", "…": r"\ldots{}", "✗": r"$\times$", '"': "''",
+}  # fmt: skip
+
+
+def latex(sections: Sequence[Section], out: Path) -> Path:
+    """A `table` for each comparison, with caption and label."""
+    head = "% Needs \\usepackage{booktabs}. Made by alframe-report.\n\n"
+    return put(out / "results.tex", head + "\n".join(_float(section) for section in sections))
+
+
+def escape(text: str) -> str:
+    """Text escaped for LaTeX, in one line."""
+    return "".join(SPECIAL.get(character, character) for character in " ".join(text.split()))
+
+
+def tabular(table: Table) -> str:
+    """The table alone, set with booktabs: words aligned left, numbers right."""
+    sides = ["l" if table.has_words(i) else "r" for i in range(len(table.columns))]
+    rows = [" & ".join(map(escape, row)) + r" \\" for row in table.rows]
+    head = " & ".join(map(escape, table.columns)) + r" \\"
+    begin = rf"\begin{{tabular}}{{{''.join(sides)}}}"
+    return "\n".join([begin, r"\toprule", head, r"\midrule", *rows, r"\bottomrule", r"\end{tabular}"])
+
+
+def _float(section: Section) -> str:
+    caption = f"{section.title}: {results.heading(section)}. Mean ± standard deviation over the seeds."
+    label = f"tab:{slug(section.title.lower())}"
+    lines = [r"\begin{table}", r"\centering", rf"\caption{{{escape(caption)}}}", rf"\label{{{label}}}"]
+    return "\n".join([*lines, tabular(results.table(section)), r"\end{table}", ""])

@@ -25,7 +25,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import get_context
-from pathlib import Path
 from statistics import mean, median
 
 import numpy as np
@@ -36,7 +35,7 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from alframe import Experiment, Record, run, scores
+from alframe import Experiment, run, scores
 from alframe.annotator.oracle import Oracle
 from alframe.budget import Budget, draw_initial
 from alframe.console import RoundTable
@@ -131,10 +130,8 @@ def by_alframe(task: Task, data: Data, seed: int, tensorboard: bool) -> Result:
         seed=seed,
     )
     with tempfile.TemporaryDirectory() as folder:
-        record = Record(Path(folder), {"seed": seed}, tensorboard=tensorboard)
-        record.begin({"data_hash": experiment.data_hash}, experiment.device)
-        lines = run(experiment, record, RoundTable(binary=False, console=Console(file=io.StringIO())))
-        record.close()
+        table = RoundTable(binary=False, console=Console(file=io.StringIO()))
+        lines = run(experiment, folder, tensorboard=tensorboard, table=table).rounds
     keys = {"fit": "fit_s", "pool": "pool_s", "select": "select_s", "test": "evaluate_s"}
     stages = {stage: sum(line.get(key, 0.0) for line in lines) for stage, key in keys.items()}
     return Result(stages=stages, accuracies=[line["test/accuracy"] for line in lines])

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from alframe.config import load
 from alframe.images import Data, ImageSet
-from alframe.learner import POOL, TARGET, TEST, Learner
+from alframe.learner import POOL, TARGET, TEST, Learner, Sets
 from alframe.metrics import evaluate
 from alframe.scores import bald, entropy
 from alframe.types import Examples
@@ -103,7 +103,7 @@ def in_shape_of(images: ImageSet, foreign: Sequence[ImageSet]) -> ImageSet:
 def measure(case: Case, data: Data, outside: ImageSet, overrides: Sequence[str], seed: int) -> list[float]:
     """One fit, and all that is measured on it, in the order of `COLUMNS`."""
     e = load([*overrides, f"seed={seed}"]).experiment(data)
-    learner = Learner(data, e.model, e.trainer, e.uncertainty, seed=seed, device=e.device, target=outside)
+    learner = Learner(Sets(data, outside), e.model, e.trainer, e.uncertainty, seed=seed, resources=e.resources)
     order = torch.from_numpy(np.random.default_rng(seed).permutation(len(data.pool))[: case.labels * 6 // 5])
     labels = torch.from_numpy(data.pool.labels)
     training, validation = (Examples(rows, labels[rows]) for rows in order.split(case.labels))
@@ -111,7 +111,9 @@ def measure(case: Case, data: Data, outside: ImageSet, overrides: Sequence[str],
 
     truth = torch.from_numpy(data.test.labels)
     test, others = log_probs_of(learner, TEST, len(data.test)), log_probs_of(learner, TARGET, len(outside))
-    held_out = zip(learner.batches(POOL, validation.rows), validation.labels.split(learner.batch_size), strict=True)
+    held_out = zip(
+        learner.batches(POOL, validation.rows), validation.labels.split(learner.resources.batch_size), strict=True
+    )
     temperature = Tempered.fit(learner.fitted, ((x, view, y) for (x, view), y in held_out)).temperature
     as_is, cooled = (
         evaluate(mean_of((test / t).log_softmax(dim=-1)), truth, data.test.classes).metrics for t in (1.0, temperature)

@@ -33,7 +33,7 @@ from alframe.model.resnet import ResNet18
 from alframe.model.small_cnn import SmallCNN
 from alframe.pixels import Normalizer, Pixels
 from alframe.rng import generator, scoped
-from alframe.trainer.trainer import Trainer
+from alframe.trainer.trainer import Lesson, Trainer
 from alframe.types import Examples
 
 SHAPE, N_CLASSES, N_FEATURES = (3, 32, 32), 10, 1280
@@ -128,15 +128,15 @@ def ensemble_row(name: str, options: argparse.Namespace) -> str:
     device, members = torch.device(options.device), options.ensemble
     images, labels = samples(name, options.batch * options.steps)
     pixels = Pixels(images, device, 1 << 40)
-    told = fit_options(name, pixels, labels)
+    lesson = lesson_of(name, pixels, labels)
     trainer = trainer_of(options)
 
     def one_by_one(networks: list[nn.Module]) -> None:
         for member, network in enumerate(networks):
-            trainer.fit(network, stream=stream(member), **told)
+            trainer.fit(network, lesson, stream(member))
 
     def together(networks: list[nn.Module]) -> None:
-        trainer.fit_together(networks, streams=[stream(member) for member in range(len(networks))], **told)
+        trainer.fit_together(networks, lesson, [stream(member) for member in range(len(networks))])
 
     rounds = []
     for _ in range(options.repeats + 1):
@@ -175,19 +175,15 @@ def stream(member: int) -> Callable[[str], torch.Generator]:
     return lambda purpose: generator(0, member, purpose)
 
 
-def fit_options(name: str, pixels: Pixels, labels: np.ndarray) -> dict[str, object]:
-    return {
-        "pixels": pixels,
-        "examples": Examples(torch.arange(len(labels)), torch.from_numpy(labels)),
-        "n_classes": N_CLASSES,
-        "prepare": Normalizer(pixels.take(torch.arange(64)).cpu().numpy(), pixels.device),
-        "augment": None if name == "frozen_head" else PHOTO,
-    }
+def lesson_of(name: str, pixels: Pixels, labels: np.ndarray) -> Lesson:
+    examples = Examples(torch.arange(len(labels)), torch.from_numpy(labels))
+    prepare = Normalizer(pixels.take(torch.arange(64)).cpu().numpy(), pixels.device)
+    return Lesson(pixels, examples, N_CLASSES, prepare, None if name == "frozen_head" else PHOTO)
 
 
 def by_trainer(options: argparse.Namespace, pixels: Pixels, labels: np.ndarray, network: nn.Module) -> None:
     name = "frozen_head" if len(pixels.shape) == 1 else ""
-    trainer_of(options).fit(network, stream=stream(0), **fit_options(name, pixels, labels))
+    trainer_of(options).fit(network, lesson_of(name, pixels, labels), stream(0))
 
 
 def bare(options: argparse.Namespace, pixels: Pixels, labels: np.ndarray, network: nn.Module) -> None:

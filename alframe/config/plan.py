@@ -1,4 +1,4 @@
-"""A checked experiment that has not read its data: its parts, its folder, and all that can change its result."""
+"""A checked experiment that has not read its data: its parts, its folder, and everything that can change its result."""
 
 import hashlib
 import inspect
@@ -11,9 +11,8 @@ import torch
 from hydra._internal.utils import _locate
 from omegaconf import DictConfig
 
-from alframe.config.overrides import check_overrides
 from alframe.config.parts import INJECTED, assemble, pick_device
-from alframe.config.schema import NO_PRESET, OPTIONAL_GROUPS, composer, groups_of, plain, without_hydra
+from alframe.config.schema import NOT_IN_IDENTITY, OPTIONAL_GROUPS, groups_of, plain
 from alframe.dataset.base import Dataset
 from alframe.dataset.cache import default_cache
 from alframe.dataset.files import load_unlabelled
@@ -27,25 +26,9 @@ from alframe.storage import GOES_ON
 from alframe.trainer.trainer import Trainer
 
 IN_EVERY_CELL = ("dataset", "model", "uncertainty", "strategy")
-NO_RESULT = (
-    "device",
-    "threads",
-    "progress",
-    "traceback",
-    "resident_bytes",
-    "cache",
-    "run",
-    "query.max_bytes",
-    "query.batch_size",
-    "annotator.url",
-    "annotator.project",
-    "annotator.wait",
-    "annotator.poll_s",
-)
-"""Options that cannot change a result: kept out of the run's config, free to differ between launches."""
 CELL_LENGTH = 80
 FAST_PATHS = 1
-"""Which rules choose how draws and ensembles are computed (`method: auto`), by device and network; raise it when one changes."""
+"""Version of the rules that choose how draws and ensembles are computed (`method: auto`); raise it when one changes."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +47,7 @@ class Plan:
     def experiment(self, data: Data) -> Experiment:
         query = self.options["query"]
         target, images = query["target"], None
-        if target not in (POOL, TEST):  # a folder, which is read only for a strategy that asks about it
+        if target not in (POOL, TEST):  # a folder, read only for strategies that use it
             folder, target = Path(target).expanduser().resolve(), TARGET
             if "target" in self.parts["strategy"].needs:
                 images = load_unlabelled(folder, data.pool, self.cache)
@@ -90,21 +73,11 @@ class Plan:
         )
 
 
-def load(overrides: Iterable[str] = (), config_dir: str | None = None) -> Plan:
-    """The plan for a list of overrides, as on the command line. Raises `ConfigError` with every mistake."""
-    overrides = [text for text in overrides if text not in NO_PRESET]
-    with composer(config_dir) as compose:
-        check_overrides(overrides, compose, multirun=False)
-        cfg = compose(overrides)
-        choices, tasks = dict(cfg.hydra.runtime.choices), list(cfg.hydra.overrides.task)
-    return build(without_hydra(cfg), choices, tasks)
-
-
 def build(cfg: DictConfig, choices: Mapping[str, Any], overrides: list[str]) -> Plan:
     """Construct every part. Raises `ConfigError` with every mistake."""
     parts, problems = assemble(cfg)
     if problems:
-        raise ConfigError("\n".join(problems))
+        raise ConfigError("\n".join(dict.fromkeys(problems)))
     tree = plain(cfg)
     device = pick_device(tree["device"])
     cache = Path(tree["cache"]).expanduser() if tree["cache"] else default_cache()
@@ -133,15 +106,15 @@ def build(cfg: DictConfig, choices: Mapping[str, Any], overrides: list[str]) -> 
 def _identity(
     tree: Mapping[str, Any], choices: Mapping[str, Any], trainer: Trainer, device: torch.device
 ) -> dict[str, Any]:
-    """All that can change a result, and how it was chosen."""
+    """Everything that can change a result, and the choices it came from."""
     groups = groups_of(tree)
     absent = set(OPTIONAL_GROUPS) - set(groups)
-    identity = {"choices": dict(choices), **{key: tree[key] for key in tree if key not in {*NO_RESULT, *absent}}}
+    identity = {"choices": dict(choices), **{key: tree[key] for key in tree if key not in {*NOT_IN_IDENTITY, *absent}}}
     identity |= {group: {**_defaults(tree[group], group), **tree[group]} for group in groups}
     for part in ("query", "annotator"):
-        identity[part] = {key: value for key, value in identity[part].items() if f"{part}.{key}" not in NO_RESULT}
+        identity[part] = {key: value for key, value in identity[part].items() if f"{part}.{key}" not in NOT_IN_IDENTITY}
     channels_last = device.type == "cuda" if trainer.channels_last is None else trainer.channels_last
-    identity["resolved"] = {  # what follows the device, and changes results by more than rounding
+    identity["resolved"] = {  # depends on the device, and changes results by more than rounding
         "precision": str(trainer._dtype(device)).removeprefix("torch."),
         "channels_last": channels_last,
         "fast_paths": f"{device.type}, {FAST_PATHS}",
@@ -154,7 +127,7 @@ def _identity(
 
 
 def _defaults(node: Mapping[str, Any], group: str) -> dict[str, Any]:
-    """The options of a part that its node leaves to the constructor."""
+    """The options of a part that its node leaves at the constructor's defaults."""
     try:
         parameters = inspect.signature(_locate(node["_target_"])).parameters
     except (TypeError, ValueError):
@@ -170,10 +143,10 @@ def _defaults(node: Mapping[str, Any], group: str) -> dict[str, Any]:
 def cell_name(choices: Mapping[str, Any], overrides: Iterable[str]) -> str:
     """A folder name for one cell of a study: the choices of the main groups, then every other override that can change a result.
 
-    What a run may be given other values of is left out (`storage.GOES_ON`): it goes on in its folder.
+    Options that may change on resume (`storage.GOES_ON`) are left out: the run resumes in the same folder.
     """
     name = "-".join(str(choices[group]) for group in IN_EVERY_CELL)
-    quiet = (*NO_RESULT, *GOES_ON, "seed", "experiment", "hydra")
+    quiet = (*NOT_IN_IDENTITY, *GOES_ON, "seed", "experiment", "hydra")
     others = []
     for text in sorted(overrides):
         key = text.lstrip("+~").split("=", 1)[0]

@@ -1,5 +1,8 @@
 """`python -m alframe`: the same as the `alframe` command."""
 
+import sys
+
 from alframe.cli import main
 
-main()
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,161 +1,231 @@
-"""The `alframe` command: run or resume one experiment, or a Hydra multirun followed by a comparison."""
+"""The `alframe` command: a verb, or overrides that run or resume an experiment, or sweep over many and compare them.
 
+Hydra and torch take seconds to import, so that happens where they are used: a mistyped word is answered at once.
+"""
+
+import argparse
 import os
 import sys
-import tempfile
 import traceback
 import warnings
+from collections.abc import Callable, MutableMapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
+from importlib import import_module
 from pathlib import Path
-
-import hydra
-import torch
-from hydra._internal.utils import get_args_parser
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
-from omegaconf import DictConfig
-from rich.console import Console
+from typing import TYPE_CHECKING
 
 from alframe import __version__
-from alframe.clock import Clock
-from alframe.config import COMPOSING, CONFIGS, NO_PRESET, Plan, build, check_overrides, composer, first_line, load
-from alframe.console import RoundTable
-from alframe.dataset.base import history_of
-from alframe.errors import AlframeError, Waiting, expect
-from alframe.loop import run
-from alframe.record.record import Record
+from alframe.errors import AlframeError, Waiting, did_you_mean, expect
+from alframe.verbs import VERBS
+
+if TYPE_CHECKING:
+    from alframe.config import Plan
+    from alframe.dataset.growing import Growing
+    from alframe.images import Data
+    from alframe.record.record import Record
 
 WAITING = os.EX_TEMPFAIL
 """Exit code of a run that waits for people: not a success, so that a script stops there, and not a failure."""
 
 
-def main() -> None:
-    """Console entry point. Exit code 0, or 1 after one line for each mistake or failed run, or 130 when interrupted, or 75
-    (EX_TEMPFAIL of sysexits.h: nothing failed, try again later) where people have not answered yet.
+def main() -> int:
+    """Console entry point. Returns the exit code: 0, or 1 after one line for each mistake or failed run, or 130 when interrupted,
+    or 75 (EX_TEMPFAIL of sysexits.h: nothing failed, try again later) if people have not answered yet.
     """
-    sys.path.append(os.getcwd())  # a user's own classes, named by _target_, lie in the folder they work in
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come to us, not to Hydra's own printing
-    if "--version" in sys.argv[1:]:
-        say(f"alframe {__version__}")
-        raise SystemExit(0)
-    warnings.showwarning = lambda message, *_: say(f"warning: {message}", error=True)  # without a line of our source
+    limit_spinning(os.environ)
+    words = sys.argv[1:]
+    word = words[0] if words else ""
+    if word in VERBS:
+        module, function, _ = VERBS[word]
+        code: int = getattr(import_module(module), function)(words[1:], prog=f"alframe {word}")
+        return code
+    if "--version" in words:
+        print(f"alframe {__version__}")
+        return 0
+    if word[:1].isalpha() and "=" not in word:
+        hint = did_you_mean(word, VERBS, otherwise="; alframe --help lists both.")
+        wanted = f"one of {', '.join(VERBS)}, or overrides such as strategy=margin"
+        say(f"error: Expected {wanted}, got '{word}'{hint}", error=True)
+        return 1
+    return _run()
+
+
+def limit_spinning(environment: MutableMapping[str, str]) -> None:
+    """Let idle OpenMP threads sleep after some 10,000 turns of waiting, so that other programs get their cores.
+
+    Read when torch is imported; a choice of the user's stands.
+    """
+    if not environment.keys() & {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME"}:
+        environment["GOMP_SPINCOUNT"] = "10000"
+
+
+def resume(argv: Sequence[str] | None = None, *, prog: str = "alframe resume") -> int:
+    """`alframe resume`: continue each run by the config in its folder. Exit codes are those of `main`."""
+    from alframe.config.stored import ON_RESUME, resume_options, stored_plan
+
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        usage=f"{prog} RUN... [OPTION=VALUE...]",
+        description="Continue runs by the config in their folders, wherever those are now. Finished runs are left alone.",
+        epilog=f"Options: {', '.join(ON_RESUME)}. Beside these, what the run's parts allow: a higher budget.rounds extends a finished run.",
+    )
+    parser.add_argument("words", metavar="RUN, OPTION=VALUE", nargs="+", help="folders, and options for this launch")
+    words = parser.parse_args(argv).words
+    options = [word for word in words if "=" in word and "/" not in word.split("=", 1)[0] and not Path(word).is_dir()]
+    folders = [Path(word) for word in words if word not in options]
+
+    def work(outcome: Outcome) -> None:
+        given = resume_options(options)
+        outcome.wants_traceback = given.get("traceback") is True
+        for folder in folders:
+            outcome.run(partial(stored_plan, folder, **given), others=len(folders) > 1)
+
+    return _exit_code(work)
+
+
+def _run() -> int:
+    from alframe.config.command import parse, plan_of, with_hydra
+    from alframe.config.schema import NO_PRESET
+
     sys.argv = [text for text in sys.argv if text not in NO_PRESET]
-    arguments, _ = get_args_parser().parse_known_args()
-    outcome = Outcome("traceback=true" in {text.lower() for text in arguments.overrides})
-    try:
-        asks_hydra = (arguments.help, arguments.hydra_help, arguments.info, arguments.cfg, arguments.shell_completion)
-        if not any(asks_hydra):
-            with composer(arguments.config_dir) as compose:
-                check_overrides(arguments.overrides, compose, multirun=arguments.multirun or None)
-        with tempfile.TemporaryDirectory() as folder:
-            if not any(text.startswith("hydra/launcher=") for text in arguments.overrides):
-                os.environ["ALFRAME_SWEEP_DIR"] = (
-                    folder  # Hydra's own note of a sweep; other launchers may share theirs
-                )
-            _hydra_main(outcome)
+    arguments = parse(sys.argv[1:])
+
+    def work(outcome: Outcome) -> None:
+        outcome.wants_traceback = "traceback=true" in {text.lower() for text in arguments.overrides}
+        plan = plan_of(arguments)
+        if plan is None:
+            with_hydra(outcome.run, arguments)
+        else:
+            outcome.run(lambda: plan)
         if len(outcome.cells) > 1:
             _compare(outcome.cells)
-    except BrokenPipeError:  # whoever read our output has gone (`alframe --help | head`)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(1) from None
-    except (AlframeError, OSError, *COMPOSING) as error:
-        outcome.failed(error)
-    except KeyboardInterrupt:
-        say("Interrupted. The same command again goes on where this one stopped.", error=True)
-        raise SystemExit(130) from None
-    raise SystemExit(1 if outcome.errors else WAITING if outcome.n_waiting else 0)
+
+    return _exit_code(work)
 
 
 @dataclass
 class Outcome:
-    """What became of the cells of a command: the folders of those that went through, the errors of the others."""
+    """How the cells of a command ended: the folders of those that went through, the errors of the others."""
 
-    wants_traceback: bool
+    wants_traceback: bool = False
     cells: list[Path] = field(default_factory=list)
     errors: list[Exception] = field(default_factory=list)
     n_waiting: int = 0
 
+    def run(self, make: "Callable[[], Plan]", *, others: bool = False, elsewhere: bool = False) -> None:
+        """Execute a plan and record how it ended. `others`: a bug is reported like an error, since other cells are to run.
+
+        `elsewhere`: this is another process, whose launcher passes errors on.
+        """
+        try:
+            plan = make()
+            execute(plan)
+            self.cells.append(plan.folder)
+        except Waiting as waiting:
+            self.n_waiting += 1
+            say(str(waiting))
+        except Exception as error:
+            bug = not isinstance(error, (AlframeError, OSError))
+            if elsewhere or (bug and not others):
+                raise
+            self.failed(error)
+
     def failed(self, error: Exception) -> None:
-        """Note an error and tell it at once."""
+        """Record an error and report it."""
         self.errors.append(error)
-        _tell(error)
+        _report(error)
         if self.wants_traceback:
             traceback.print_exception(error)
 
 
-def _hydra_main(outcome: Outcome) -> None:
-    @hydra.main(config_path=str(CONFIGS), config_name="config", version_base="1.3")
-    def task(cfg: DictConfig) -> None:
-        context = HydraConfig.get()
-        sweep = context.mode is RunMode.MULTIRUN
-        try:
-            plan = build(cfg, dict(context.runtime.choices), list(context.overrides.task))
-            execute(plan)
-            outcome.cells.append(plan.folder)
-        except Waiting as waiting:
-            outcome.n_waiting += 1
-            say(str(waiting))
-        except Exception as error:
-            elsewhere = sweep and not context.launcher._target_.endswith(".BasicLauncher")  # another process's outcome
-            bug = not isinstance(error, (AlframeError, OSError))
-            if elsewhere or (bug and not sweep):
-                raise
-            outcome.failed(error)  # and the other cells go on
+def _exit_code(work: "Callable[[Outcome], None]") -> int:
+    """Do the work of a command and report its errors."""
+    from alframe.config.schema import COMPOSING
 
-    task()
+    warnings.showwarning = lambda message, *_: say(f"warning: {message}", error=True)  # without a line of our source
+    outcome = Outcome()
+    try:
+        work(outcome)
+    except BrokenPipeError:  # the reader of our output has gone (`alframe --help | head`)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (AlframeError, OSError, *COMPOSING) as error:
+        outcome.failed(error)
+    except KeyboardInterrupt:
+        say("Interrupted. Re-run the same command to resume.", error=True)
+        return 130
+    return 1 if outcome.errors else WAITING if outcome.n_waiting else 0
 
 
 def launch(*overrides: str) -> list[dict[str, object]]:
-    """What the command does with these overrides, from Python: run, go on, or leave alone; returns the round lines.
+    """What the command does with these overrides, from Python: run, resume, or leave alone; returns the round lines.
 
     Raises the errors that the command prints, and `Waiting` where people have not answered yet.
     """
+    from alframe.config import load
+
     return execute(load(overrides))
 
 
-def execute(plan: Plan) -> list[dict[str, object]]:
-    """Run a plan in its folder, or go on with it; a finished one is left alone. Returns its round lines."""
+def execute(plan: "Plan") -> list[dict[str, object]]:
+    """Run a plan in its folder, or resume it there; a finished run is left alone. Returns its round lines."""
+    import torch
+
+    from alframe.clock import Clock
+    from alframe.console import RoundTable
+    from alframe.loop import run
+    from alframe.record.record import Record
+
     options = plan.options
-    if options["threads"]:
-        torch.set_num_threads(options["threads"])
-    record = Record(
-        plan.folder,
-        plan.identity,
-        plan.declared,
-        overwrite=options["overwrite"],
-        tensorboard=options["tensorboard"],
-        keep_checkpoint=options["checkpoint"],
-    )
-    with closing(record):
+    with closing(
+        Record(
+            plan.folder,
+            plan.identity,
+            plan.declared,
+            overwrite=options["overwrite"],
+            tensorboard=options["tensorboard"],
+            keep_checkpoint=options["checkpoint"],
+        )
+    ) as record:
+        if threads := options["threads"] or record.threads:  # results depend on their number
+            torch.set_num_threads(threads)
+        clock = Clock()
         if options["profile"]:
             from alframe.record.profile import Profile
-        clock = Profile(record.layout.profile, plan.device) if options["profile"] else Clock()
+
+            clock = Profile(record.layout.profile, plan.device)
         if record.finished:
             say(
-                f"{plan.folder}: finished already ({record.stopped}); nothing to do. A higher budget.rounds goes on, run.overwrite=true starts again."
+                f"{plan.folder}: finished already ({record.stopped}); nothing to do. Raise budget.rounds to extend it, or set run.overwrite=true to start again."
             )
             _say_all(clock.report())
             return record.rounds
-        say(f"{plan.folder}: {f'going on after {record.done} rounds' if record.done else 'starting'} on {plan.device}")
-        photos = history_of(plan.dataset, plan.folder)
-        if photos is None:
-            data = plan.dataset.load(plan.cache)
-        else:
-            expect(
-                not plan.parts["annotator"].needs_labels,
-                "Expected people to label unlabelled photos, got an annotator that answers with the dataset's own labels; "
-                "use annotator=queue or annotator=label_studio, or take the folder of unlabelled photos away.",
-            )
-            photos.refresh(record.done, again=record.reopened)
-            _say_all(photos.notes())
-            data = photos.data()
-        experiment = plan.experiment(data, photos, clock)
+        say(f"{plan.folder}: {f'resuming after {record.done} rounds' if record.done else 'starting'} on {plan.device}")
+        data, photos = _data(plan, record)
         table = RoundTable(binary=data.pool.n_classes == 2, of="test" if len(data.test) else "validation")
-        lines = run(experiment, record, table)
+        lines = run(plan.experiment(data, photos, clock), record, table)
         table.summary(lines, plan.folder)
         _say_all(clock.report())
         return lines
+
+
+def _data(plan: "Plan", record: "Record") -> "tuple[Data, Growing | None]":
+    """The dataset of a run, and where more photos come from, if any do."""
+    from alframe.dataset.base import history_of
+
+    photos = history_of(plan.dataset, plan.folder)
+    if photos is None:
+        return plan.dataset.load(plan.cache), None
+    expect(
+        not plan.parts["annotator"].needs_labels,
+        "Expected people to label unlabelled photos, got an annotator that answers with the dataset's own labels; "
+        "use annotator=queue or annotator=label_studio, or take the folder of unlabelled photos away.",
+    )
+    photos.refresh(record.done, again=record.reopened)
+    _say_all(photos.notes())
+    return photos.data(), photos
 
 
 def _compare(cells: list[Path]) -> None:
@@ -168,7 +238,9 @@ def _compare(cells: list[Path]) -> None:
 
 
 def say(text: str, *, error: bool = False) -> None:
-    """One line to a person: unwrapped, so that it can be copied and searched."""
+    """Print one line for a person: unwrapped, so that it can be copied and searched."""
+    from rich.console import Console
+
     Console(stderr=error, highlight=False).print(text, markup=False, soft_wrap=True, style="red" if error else None)
 
 
@@ -177,13 +249,15 @@ def _say_all(lines: list[str]) -> None:
         say(line)
 
 
-def _tell(error: Exception) -> None:
+def _report(error: Exception) -> None:
+    from alframe.config.schema import COMPOSING, first_line
+
     if isinstance(error, AlframeError):
         text = str(error)
     elif isinstance(error, COMPOSING):
         text = f"Expected a config that Hydra can compose, got: {first_line(error)}; see alframe --help."
     elif isinstance(error, OSError):
-        text = f"Expected the disk and files to work, got: {error}; mend it and run the same command again to go on."
+        text = f"Expected the disk and files to work, got: {error}; fix it and re-run the same command to resume."
     else:
         text = f"unexpected {type(error).__name__}: {first_line(error)}; run this cell alone with traceback=true."
     for line in text.splitlines():
@@ -191,4 +265,4 @@ def _tell(error: Exception) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -60,15 +60,11 @@ class Declared:
         return old == new or (key in self.changeable and self.changeable[key](old, new))
 
 
-def declared(parts: Mapping[str, object], **options: Any) -> Declared:
-    """What `parts` declare, each under the name of its group. `options` are the other fields of `Declared`."""
-    classes = {group: part_class(part) for group, part in parts.items()}
-    return Declared(
-        {
-            f"{group}.{key}": change
-            for group, kind in classes.items()
-            for key, change in kind.changeable_on_resume.items()
-        },
-        {f"{group}.{key}": value for group, kind in classes.items() for key, value in kind.added_options.items()},
-        **options,
-    )
+def declared(parts: Mapping[str, object], added: Mapping[str, Any] | None = None, **options: Any) -> Declared:
+    """What `parts` declare, each under the name of its group. `added` and `options` are the other fields of `Declared`."""
+    changeable = {
+        f"{group}.{key}": change
+        for group, part in parts.items()
+        for key, change in part_class(part).changeable_on_resume.items()
+    }
+    return Declared(changeable, added or {}, **options)

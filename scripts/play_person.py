@@ -87,7 +87,7 @@ def play(run: Path, shares: Mapping[str, float], seed: int, saved: Saved) -> lis
 
 
 def _person(run: Path, shares: Mapping[str, float], seed: int) -> Person:
-    plan = stored_plan(run, progress=False)
+    plan = stored_plan(run, **{"progress": False, "device": "auto", "query.target": "pool"})
     pool = plan.dataset.load(plan.cache).pool
     new_classes = read_config(run)["annotator"].get("new_classes", [])
     truth = {id: pool.classes[label] for id, label in zip(pool.ids, pool.labels, strict=True) if label >= 0}

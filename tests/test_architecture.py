@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "alframe"
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
 TIERS = [
-    {"types", "errors", "rng", "part", "images", "pixels", "console", "clock", "area"},
+    {"types", "errors", "rng", "part", "images", "pixels", "console", "clock", "area", "verbs"},
     {"record.layout", "record.files", "record.read", "labels.consensus", "labels.tally"},
     {"scores", "metrics", "engine", "labels.ledger"},
     {"dataset", "model", "trainer", "uncertainty", "strategy", "budget", "labels", "annotator"},
@@ -93,11 +93,11 @@ def test_the_rooms_of_the_report_point_one_way():
         assert "alframe.report" not in imports(path), f"{path}: name the room"
 
 
-def test_only_the_top_knows_hydra():
+def test_only_configs_know_hydra():
     users = {
         room(path) for path in FILES if any(name.split(".")[0] in ("hydra", "omegaconf") for name in imports(path))
     }
-    assert users == {"config", "cli"}
+    assert users == {"config"}
 
 
 def test_only_the_boards_know_tensorboard():

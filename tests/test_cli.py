@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
+
+from alframe.cli import limit_spinning
+from alframe.config.command import share_cores
+from alframe.verbs import VERBS
 
 pytestmark = pytest.mark.slow
 TINY = [
@@ -24,9 +30,9 @@ TINY = [
 BUDGET = ["budget.initial=20", "budget.query_size=5", "budget.rounds=2"]
 
 
-def alframe(*arguments: str, cwd: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+def alframe(*arguments: str, cwd: Path, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
     command = Path(sys.executable).with_name("alframe")
-    environment = {**os.environ, "COLUMNS": "200", "ALFRAME_CACHE": str(cwd / "cache")}
+    environment = {**os.environ, "COLUMNS": "200", "ALFRAME_CACHE": str(cwd / "cache"), **environment}
     done = subprocess.run(
         [str(command), *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300
     )
@@ -220,8 +226,154 @@ def test_a_killed_command_run_again_arrives_at_the_same_result(workplace, tmp_pa
     assert read(run) == read(undisturbed)
 
 
-def test_help_lists_the_parts(tmp_path):
+def test_resuming_leaves_a_finished_run_alone_extends_it_and_completes_an_unfinished_one_wherever_they_lie(workplace):
+    folder, _ = workplace
+    (run,) = cells(folder / "runs")
+    finished, cut = folder / "cache/seed=0", folder / "cache/moved,a=1"
+    for copy in (finished, cut):
+        shutil.copytree(run, copy)
+    (cut / "rounds.jsonl").write_text("".join((run / "rounds.jsonl").read_text().splitlines(keepends=True)[:1]))
+    for name in ("round_001", "round_002"):
+        (cut / f"queries/{name}.json").unlink()
+    lines = (run / "ledger.jsonl").read_text().splitlines(keepends=True)
+    (cut / "ledger.jsonl").write_text("".join(line for line in lines if json.loads(line)["round"] < 2))
+
+    done = alframe("resume", "cache/seed=0", "cache/moved,a=1", "progress=false", cwd=folder)
+    assert "cache/seed=0: finished already" in done.stdout
+    assert "cache/moved,a=1: resuming after 1 rounds on cpu" in done.stdout
+    assert read(cut) == read(finished) == read(run)
+
+    alframe("resume", "seed=0", "budget.rounds=3", "run.tensorboard=false", cwd=folder / "cache")
+    assert [line["labels"] for line in read(finished)[1]] == [20, 25, 30, 35]
+    for copy in (finished, cut):
+        shutil.rmtree(copy)
+
+
+def test_what_cannot_be_resumed_is_one_line_each(workplace):
+    folder, _ = workplace
+    (run,) = cells(folder / "runs")
+    told = alframe("resume", str(run), "strategy=bald", "trainer.lr=1", cwd=folder, check=False)
+    assert told.returncode == 1
+    assert "got strategy=bald, trainer.lr=1; its config.yaml fixes all but device, threads" in told.stderr
+    told = alframe("resume", "nowhere/seed=0", str(run), "runs", cwd=folder, check=False)
+    assert told.returncode == 1
+    assert ["nowhere/seed=0/config.yaml" in told.stderr, "runs/config.yaml" in told.stderr] == [True, True]
+    assert len(told.stderr.splitlines()) == 2
+    assert "finished already" in told.stdout
+    assert not (folder / "nowhere").exists()
+
+
+LAUNCHER = """
+from dataclasses import dataclass
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra.core.config_store import ConfigStore
+class Parallel(BasicLauncher):
+    pass
+@dataclass
+class Options:
+    _target_: str = "hydra_plugins.parallel.Parallel"
+ConfigStore.instance().store(group="hydra/launcher", name="parallel", node=Options)
+"""
+
+
+@pytest.mark.parametrize(("given", "threads"), [([], 1), (["threads=2"], 2)])
+def test_cells_beside_each_other_take_one_thread_each_unless_told_otherwise(tmp_path, given, threads):
+    (tmp_path / "hydra_plugins").mkdir()
+    (tmp_path / "hydra_plugins/parallel.py").write_text(LAUNCHER)
+    sweep = ["-m", "hydra/launcher=parallel", "seed=0", *given, *TINY, *BUDGET[:2], "budget.rounds=0"]
+    alframe(*sweep, cwd=tmp_path, OMP_NUM_THREADS="2", PYTHONPATH=f"{os.environ.get('PYTHONPATH', '')}:{tmp_path}")
+    (run,) = cells(tmp_path / "runs")
+    (launch,) = json.loads((run / "provenance.json").read_text())["launches"]
+    assert launch["device"]["threads"] == threads
+
+
+def test_threads_of_a_preset_or_the_command_stand_beside_other_cells():
+    for threads, overrides, expected in ((None, [], 1), (4, [], 4), (None, ["threads=null"], None)):
+        cfg = OmegaConf.create({"threads": threads})
+        share_cores(cfg, overrides)
+        assert cfg.threads == expected
+
+
+def test_idle_threads_spin_briefly_unless_the_user_chose():
+    for chosen, expected in (({}, "10000"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None), ({"GOMP_SPINCOUNT": "5"}, "5")):
+        environment = dict(chosen)
+        limit_spinning(environment)
+        assert environment.get("GOMP_SPINCOUNT") == expected
+
+
+WITHOUT_TORCH = """
+import sys
+from alframe.cli import main
+try:
+    code = main()
+except SystemExit as end:
+    code = end.code
+slow = [name for name in ("torch", "scipy", "matplotlib", "sklearn", "tensorboard") if name in sys.modules]
+sys.exit(f"imported {slow}" if slow else code)
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (0, ["--help"]),
+        (0, ["--version"]),
+        (0, ["-sc", "query=bash"]),
+        (1, ["trainer.lrr=0.1"]),
+        (1, ["model=resnet_18"]),
+        (1, ["reprot", "x"]),
+        (1, ["resume", "nowhere"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_help_completion_and_misspelt_words_import_nothing_slow(tmp_path, code, words):
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, *words],
+        cwd=tmp_path,
+        env={**os.environ, "COMP_LINE": "alframe strategy=mar", "COMP_POINT": "20"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == code, done.stderr
+    assert "imported" not in done.stderr
+    assert words != ["-sc", "query=bash"] or done.stdout.split() == ["strategy=margin"]
+
+
+def test_a_misspelt_verb_is_one_line_with_a_suggestion(tmp_path):
+    done = alframe("reprot", "runs/x", cwd=tmp_path, check=False)
+    assert done.returncode == 1
+    (told,) = done.stderr.splitlines()
+    assert told.endswith("got 'reprot'; did you mean 'report'?")
+    assert "alframe --help lists both." in alframe("xyzzy", cwd=tmp_path, check=False).stderr
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_verbs_and_their_dashed_aliases_show_the_name_that_was_typed(tmp_path, verb):
+    assert alframe(verb, "--help", cwd=tmp_path).stdout.startswith(f"usage: alframe {verb} ")
+    alias = Path(sys.executable).with_name(f"alframe-{verb}")
+    if alias.exists():
+        done = subprocess.run([str(alias), "--help"], capture_output=True, text=True, timeout=60, check=True)
+        assert done.stdout.startswith(f"usage: alframe-{verb} ")
+
+
+def test_a_verb_returns_the_exit_code_of_its_command(workplace):
+    folder, _ = workplace
+    assert alframe("report", "nowhere", cwd=folder, check=False).returncode == 1
+    assert "least_confidence" in alframe("report", "runs", "--out", "cache/report", cwd=folder).stdout
+
+
+def test_options_of_hydra_work_for_a_single_run_too(tmp_path):
+    words = [*TINY, *BUDGET[:2], "budget.rounds=0", "+hydra.job.env_set.ALFRAME_CACHE=elsewhere"]
+    alframe(*words, cwd=tmp_path)
+    assert (tmp_path / "elsewhere").is_dir()
+    assert len(cells(tmp_path / "runs")) == 1
+
+
+def test_help_lists_the_verbs_and_the_parts(tmp_path):
     done = alframe("--help", cwd=tmp_path)
+    for verb, (_, _, text) in VERBS.items():
+        assert f"alframe {verb:<9} {text}" in done.stdout
     for word in ("strategy: ", "margin", "dataset: ", "elpv", "budget"):
         assert word in done.stdout
 

@@ -23,10 +23,10 @@ from alframe.record.record import Record
 from alframe.types import Question
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, *, prog: str = "alframe-queue") -> int:
     """Run the command; 0 if it did what was asked, 1 with a line on stderr for each mistake if not."""
     try:
-        options = _parser().parse_args(argv)
+        options = _parser(prog).parse_args(argv)
         for line in options.run_command(options):
             print(line)
     except AlframeError as error:
@@ -42,9 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="alframe-queue",
+        prog=prog,
         description="What people are asked in a run with annotator=queue, and with label_studio how far they are.",
     )
     commands = parser.add_subparsers(required=True)

@@ -1,7 +1,7 @@
-"""What a person typed: every override is looked at, and every mistake told, before anything is composed for good."""
+"""What a person typed: composed once, checked and built. Only what goes wrong is composed again, to report all errors together."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -10,49 +10,70 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from alframe.config.parts import assemble
-from alframe.config.schema import COMPOSING, CONFIGS, RESERVED, Compose, first_line, without_hydra
+from alframe.config.schema import COMPOSING, CONFIGS, NO_PRESET, RESERVED, Compose, composer, first_line, without_hydra
 from alframe.errors import ConfigError, did_you_mean
 
+if TYPE_CHECKING:
+    from alframe.config.plan import Plan
 
-def check_overrides(overrides: list[str], compose: Compose, *, multirun: bool | None = None) -> None:
-    """Raise one `ConfigError` with all that is wrong: unknown options, unknown choices, misspelt keys, values out of range.
 
-    `multirun` says whether lists of values are swept over; None: where `hydra.mode`, which presets set, says so.
+def load(overrides: Iterable[str] = (), config_dir: str | None = None) -> "Plan":
+    """The plan for a list of overrides, as on the command line. Raises `ConfigError` with every mistake."""
+    with composer(config_dir) as compose:
+        plan = check_overrides([text for text in overrides if text not in NO_PRESET], compose, multirun=False)
+    assert plan is not None
+    return plan
+
+
+def check_overrides(overrides: list[str], compose: Compose, *, multirun: bool | None = None) -> "Plan | None":
+    """The plan of a single run; None for a sweep, of which every value is checked.
+
+    Raises one `ConfigError` with all that is wrong: unknown options and choices, misspelt keys, values out of range, parts that
+    cannot work together. `multirun` says whether lists of values are swept over; None: where `hydra.mode`, which presets set, says so.
     """
     problems: list[str] = []
-    parsed = _parsed(overrides, problems)
-    groups = [text for override in parsed if _is_group(override) for text in _values(override, None, problems)[:1]]
-    base = _composed(compose, groups, problems)
-    if base is None:
-        raise ConfigError("\n".join(problems))
-    given: list[str] = []
-    sweeps: list[str] = []
-    unasked = []
-    for override in parsed:
-        texts = _values(override, base, problems)
-        given, sweeps = given + texts[:1], sweeps + texts[1:]
-        unasked += [override] if texts and override.is_sweep_override() else []
-    cfg = _composed(compose, given, problems)
-    if cfg is not None and (cfg.hydra.mode is RunMode.MULTIRUN if multirun is None else multirun):
-        unasked = []
+    parsed = parse(overrides, problems)
+    values = [_values(override, problems) for override in parsed]
+    cfg, accepted = _composed(compose, [texts[0] for texts in values if texts], problems)
+    sweeps = cfg.hydra.mode is RunMode.MULTIRUN if multirun is None else multirun
+    if sweeps:
         taken = {override.get_key_element() for override in parsed}
         preset = [f"{key}={value}" for key, value in (cfg.hydra.sweeper.params or {}).items() if key not in taken]
-        for override in _parsed(preset, problems):
-            texts = _values(override, cfg, problems)
-            given, sweeps = given + texts[:1], sweeps + texts[1:]
-    for override in unasked:
-        problems.append(f"Expected one value, got '{override.input_line}'; add -m to run every combination.")
-    for cell in [None, *sweeps]:
-        cfg = _composed(compose, [*_replacing(given, cell), cell] if cell else given, problems)
-        if cfg is not None:
-            problems += assemble(without_hydra(cfg))[1]
-    if problems:
+        added = [_values(override, problems) for override in parse(preset, problems)]
+        if added:
+            cfg, accepted = _composed(compose, [*accepted, *(texts[0] for texts in added if texts)], problems)
+            values += added
+    else:
+        for override, texts in zip(parsed, values, strict=True):
+            if texts and override.is_sweep_override():
+                problems.append(f"Expected one value, got '{override.input_line}'; add -m to run every combination.")
+    cells = {"": cfg}
+    for text in [text for texts in values for text in texts[1:]]:
+        same = f"{text.split('=', 1)[0]}="
+        cells[text], _ = _composed(compose, [*(each for each in accepted if not each.startswith(same)), text], problems)
+    if problems and not accepted:  # nothing is left that could be wrong as well
         raise ConfigError("\n".join(dict.fromkeys(problems)))
 
+    from alframe.config.parts import sweep_problems
+    from alframe.config.plan import build
 
-def _parsed(overrides: Iterable[str], problems: list[str]) -> list[Override]:
-    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    plan = None
+    if sweeps or len(cells) > 1:
+        problems += sweep_problems({text: without_hydra(cell) for text, cell in cells.items()})
+    else:
+        try:
+            plan = build(without_hydra(cfg), dict(cfg.hydra.runtime.choices), list(cfg.hydra.overrides.task))
+        except ConfigError as error:
+            problems.append(str(error))
+    if problems:
+        raise ConfigError("\n".join(dict.fromkeys(problems)))
+    return plan
+
+
+def parse(overrides: Iterable[str], problems: list[str]) -> list[Override]:
+    """The overrides that Hydra can read; a reason for each of the others is appended to `problems`."""
+    known = GlobalHydra.instance().hydra
+    parser = OverridesParser.create(config_loader=known.config_loader if known else None)
     parsed: list[Override] = []
     for text in overrides:
         try:
@@ -61,11 +82,7 @@ def _parsed(overrides: Iterable[str], problems: list[str]) -> list[Override]:
         except HydraException as error:
             reason = str(error).splitlines()[0]
         if reason:
-            letters = (
-                ""
-                if text.isascii()
-                else """ (other letters than a to z in quotes, as in 'annotator.people=["Jörg"]')"""
-            )
+            letters = "" if text.isascii() else """ (quote letters beyond a to z, as in 'annotator.people=["Jörg"]')"""
             problems.append(
                 f"Expected overrides like trainer.lr=0.1, got '{text}' ({reason}); mind quotes and spaces{letters}."
             )
@@ -74,23 +91,16 @@ def _parsed(overrides: Iterable[str], problems: list[str]) -> list[Override]:
     return parsed
 
 
-def _values(override: Override, base: DictConfig | None, problems: list[str]) -> list[str]:
-    """The override with each value that it sweeps over, or as it is; none where it cannot be (the reason is appended)."""
-    problem = _sweep_problem(override)
-    if not problem:
-        problem = (
-            _group_problem(override)
-            if _is_group(override)
-            else _key_problem(override, base)
-            if base is not None
-            else None
-        )
+def _values(override: Override, problems: list[str]) -> list[str]:
+    """The override with each value that it sweeps over, or as it is; none if it cannot be (the reason is appended)."""
+    problem = _sweep_problem(override) or (_group_problem(override) if _is_group(str(override.key_or_group)) else None)
     if problem:
         problems.append(problem)
         return []
+    key = override.get_key_element()
     if not override.is_sweep_override():
-        return [override.input_line or f"{override.get_key_element()}={override.get_value_element_as_str()}"]
-    key, choices = override.get_key_element(), _choices(override)
+        return [override.input_line or f"{key}={override.get_value_element_as_str()}"]
+    choices = _choices(override)
     if key == "seed":  # any number of seeds are one check
         choices = choices[:1] + [choice for choice in choices[1:] if not choice.lstrip("-").isdecimal()]
     return [f"{key}={choice}" for choice in choices]
@@ -102,38 +112,34 @@ def _sweep_problem(override: Override) -> str | None:
     if not override.is_discrete_sweep() or not _choices(override):
         return f"Expected a list of values, got '{override.input_line}'; write them out, as in seed=0,1,2."
     if override.key_or_group == "budget.rounds":
-        return f"Expected one number of rounds, got '{override.input_line}'; a run's first rounds are those of a shorter one, so ask for the most."
+        return f"Expected one number of rounds, got '{override.input_line}'; a shorter run is the start of a longer one, so ask for the most."
     return None
 
 
-def _replacing(values: list[str], cell: str) -> list[str]:
-    return [text for text in values if text.split("=", 1)[0] != cell.split("=", 1)[0]]
+def _composed(compose: Compose, overrides: list[str], problems: list[str]) -> tuple[DictConfig, list[str]]:
+    """The config of the overrides that Hydra accepts, and which those are; a reason for each of the others is appended.
 
-
-def _composed(compose: Compose, overrides: list[str], problems: list[str]) -> DictConfig | None:
-    """The config without the overrides that Hydra refuses, whose reasons are appended; None where that is not enough.
-
-    Hydra stops at the first bad override; trying them one after another tells them all.
+    Hydra stops at the first bad override; trying them one after another finds them all.
     """
     try:
-        return compose(overrides)
+        return compose(overrides), overrides
     except COMPOSING:
-        accepted: list[str] = []
-        cfg = None
-        for text in sorted(overrides, key=lambda text: not _is_group_text(text)):  # a value may belong to a chosen part
+        groups = [text for text in overrides if _is_group(text)]
+        values = [text for text in overrides if text not in groups]  # which may belong to a chosen part
+    cfg, accepted = _composed(compose, groups, problems) if values else (compose([]), [])
+    for text in values or groups:
+        problem = _key_problem(text, cfg)
+        if problem is None:
             try:
-                cfg = compose([*accepted, text])
-                accepted.append(text)
+                cfg, accepted = compose([*accepted, text]), [*accepted, text]
+                continue
             except COMPOSING as error:
-                problems.append(f"Expected a value that fits, got '{text}': {first_line(error)}.")
-        return cfg
+                problem = f"Expected a value that fits, got '{text}': {first_line(error)}."
+        problems.append(problem)
+    return cfg, accepted
 
 
-def _is_group(override: Override) -> bool:
-    return _is_group_text(str(override.key_or_group))
-
-
-def _is_group_text(text: str) -> bool:
+def _is_group(text: str) -> bool:
     name = text.split("=", 1)[0].split("@", 1)[0]  # strategy@strategy.first=badge: a choice for a place inside
     return not name.startswith("hydra") and (CONFIGS / name).is_dir()
 
@@ -156,12 +162,12 @@ def _group_problem(override: Override) -> str | None:
     return None
 
 
-def _key_problem(override: Override, base: DictConfig) -> str | None:
-    """An option that does not exist. `+key=value` is checked in the composed config."""
-    key = str(override.key_or_group)
-    if override.is_add() or override.is_force_add() or key.startswith("hydra"):
+def _key_problem(text: str, cfg: DictConfig) -> str | None:
+    """An option that does not exist. Parts know whether they take what `+key=value` adds."""
+    key = text.removeprefix("~").split("=", 1)[0]
+    if key.startswith(("+", "hydra")) or _is_group(key):
         return None
-    known = dict.fromkeys(_keys(OmegaConf.to_container(without_hydra(base), resolve=False)))
+    known = dict.fromkeys(_keys(OmegaConf.to_container(without_hydra(cfg), resolve=False)))
     if key in known:
         return None
     group, leaf = key.split(".", 1)[0], key.rsplit(".", 1)[-1]

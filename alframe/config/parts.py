@@ -1,8 +1,11 @@
-"""The parts of a composed config: options against signatures at any depth, construction, and what only a trial shows."""
+"""The parts of a composed config: options checked against signatures at any depth, construction, and ranges that only use shows."""
 
 import functools
 import inspect
+import itertools
 import math
+import os
+import sys
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,6 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from alframe.annotator.base import Annotator
 from alframe.budget import Budget
+from alframe.config.kept import INJECTED
 from alframe.config.schema import GROUPS, OPTIONAL_GROUPS, RESERVED, Schema, first_line, groups_of, plain
 from alframe.dataset.base import Dataset
 from alframe.dataset.shift import Shift
@@ -41,16 +45,13 @@ TYPES = {
     "annotator": Annotator,
     "shift": Shift,
 }
-"""What the parts must be; a model makes networks later, so it is anything that can be called."""
-INJECTED = {
-    "model": {"shape", "n_classes"},
-    "trainer.optimizer": {"params", "lr"},
-}
-"""What the loop hands to a part beside the values of its YAML."""
+"""The type of each part; a model makes networks later, so it is anything that can be called."""
 
 
 def assemble(cfg: DictConfig) -> tuple[dict[str, Any], list[str]]:
-    """The parts of a composed config, built, and everything that is wrong with it and can be known without data."""
+    """The parts of a composed config, built, and everything wrong with it that can be known without data."""
+    if os.getcwd() not in sys.path:  # users keep classes of their own there; last, so that they shadow nothing
+        sys.path.append(os.getcwd())
     try:
         tree = plain(cfg)
     except OmegaConfBaseException as error:
@@ -76,18 +77,38 @@ def assemble(cfg: DictConfig) -> tuple[dict[str, Any], list[str]]:
     return parts, problems
 
 
+def sweep_problems(cells: Mapping[str, DictConfig]) -> list[str]:
+    """What is wrong with a sweep: with each value in `cells`, and with the parts that come of them in any combination.
+
+    `cells` has a config for each override with a value that is swept over; "" stands for the first values of all.
+    """
+    built = {text: assemble(cfg) for text, cfg in cells.items()}
+    problems = [problem for _, found in built.values() for problem in found]
+    if not problems:
+        choices = [
+            [parts[group] for text, (parts, _) in built.items() if not text or text.lstrip("+").startswith(group)]
+            for group in ("strategy", "uncertainty", "trainer", "budget")
+        ]
+        for combination in itertools.product(*choices):
+            try:
+                check_parts(*combination)
+            except AlframeError as error:
+                problems.append(str(error))
+    return problems
+
+
 def _missing(tree: Mapping[str, Any], schema: Any, prefix: str = "") -> Iterator[str]:
-    """Options of the loop that were deleted or left open."""
+    """Options of the loop that were deleted or have no value."""
     for option in fields(schema):
         value, name = tree.get(option.name, "???"), f"{prefix}{option.name}"
         if isinstance(value, str) and value == "???":
-            yield f"Expected a value for {name}, got none; it can be neither deleted nor left open."
+            yield f"Expected a value for {name}, got none; it cannot be deleted or left without one."
         elif is_dataclass(getattr(schema, option.name)):
             yield from _missing(value, getattr(schema, option.name), f"{name}.")
 
 
 def _unknown(tree: Mapping[str, Any], schema: Any, prefix: str = "") -> Iterator[str]:
-    """Options that were added and that the loop does not know."""
+    """Options that were added but that the loop does not know."""
     known = [f"{prefix}{option.name}" for option in fields(schema)]
     for key, value in tree.items():
         name = f"{prefix}{key}"
@@ -108,12 +129,8 @@ def _not_finite(node: Any, path: str) -> Iterator[str]:
 
 def _option_problems(tree: Mapping[str, Any]) -> list[str]:
     problems = []
-    for key, lowest in (
-        ("query.max_bytes", 1 << 20),
-        ("query.batch_size", 1),
-        ("query.target_size", 1),
-        ("resident_bytes", 0),
-    ):
+    bounds = {"query.max_bytes": 1 << 20, "query.batch_size": 1, "query.target_size": 1, "resident_bytes": 0}
+    for key, lowest in bounds.items():
         value = tree["query"][key[6:]] if key.startswith("query.") else tree[key]
         if value < lowest:
             problems.append(f"Expected {key} >= {lowest}, got {value}.")
@@ -131,7 +148,7 @@ def _option_problems(tree: Mapping[str, Any]) -> list[str]:
 
 
 def _node_problems(path: str, node: Any) -> Iterator[str]:
-    """Keys of a `_target_` node against the signature of what it names, at any depth."""
+    """Keys of a `_target_` node checked against the signature of what it names, at any depth."""
     if isinstance(node, list):
         for position, item in enumerate(node):
             yield from _node_problems(f"{path}.{position}", item)
@@ -150,7 +167,7 @@ def _node_problems(path: str, node: Any) -> Iterator[str]:
         try:
             thing = _locate(target)  # `hydra.utils.get_object` also logs
         except Exception as error:
-            yield f"Expected an importable class in {path}._target_, got '{target}' ({first_line(error)}); run from the folder it lies in, or install it."
+            yield f"Expected an importable class in {path}._target_, got '{target}' ({first_line(error)}); run from the folder that contains it, or install it."
             return
         if not callable(thing):
             yield f"Expected a class or function in {path}._target_, got '{target}', which is a {type(thing).__name__}."
@@ -165,7 +182,7 @@ def _signature_problems(
 ) -> Iterator[str]:
     try:
         parameters = inspect.signature(thing).parameters
-    except (TypeError, ValueError):  # some builtin classes have none
+    except (TypeError, ValueError):  # some built-in classes have none
         return
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return
@@ -190,13 +207,13 @@ def _signature_problems(
 def _hints(thing: Callable[..., Any]) -> dict[str, Any]:
     try:
         parameters = inspect.signature(thing, eval_str=True).parameters.values()
-    except Exception:  # a user's class may carry annotations that do not resolve here; then values go unchecked
+    except Exception:  # annotations of a user's class may not resolve here; its values then go unchecked
         return {}
     return {p.name: p.annotation for p in parameters if p.annotation is not p.empty}
 
 
 def _is_int(value: object) -> bool:
-    return type(value) is int  # YAML's true is no number, though Python says it is
+    return type(value) is int  # YAML's true is not a number, though it is one to Python
 
 
 def _is_float(value: object) -> bool:
@@ -216,7 +233,7 @@ def _fits(value: Any, hint: Any) -> bool:
 
 
 def _alone(value: Any) -> Iterator[Any]:
-    """Nested lists as lists of one: beartype looks at one item of a list, picked at random."""
+    """Nested lists as lists of one item: beartype checks one item of a list, picked at random."""
     if isinstance(value, list) and value:
         for item in value:
             yield from ([alone] for alone in _alone(item))
@@ -242,7 +259,7 @@ def _contains_target(value: Any) -> bool:
 
 
 def _construct(tree: Mapping[str, Any], groups: Iterable[str] = GROUPS) -> tuple[dict[str, Any], list[str]]:
-    """The parts of `groups`, built; constructors check their ranges and read nothing."""
+    """The parts of `groups`, built; constructors check ranges and read no data."""
     parts: dict[str, Any] = {}
     problems = []
     for group in groups:
@@ -263,7 +280,7 @@ def _construct(tree: Mapping[str, Any], groups: Iterable[str] = GROUPS) -> tuple
 
 
 def _probe(parts: Mapping[str, Any], tree: Mapping[str, Any]) -> Iterator[str]:
-    """Ranges that only show in use: parts that are made once data are there are tried on next to nothing."""
+    """Ranges that only use shows: parts that are made once there are data are tried on next to nothing."""
     if "trainer" in parts:
         try:
             parts["trainer"].optimizer([torch.nn.Parameter(torch.zeros(1, 1))], lr=parts["trainer"].lr)
@@ -274,11 +291,11 @@ def _probe(parts: Mapping[str, Any], tree: Mapping[str, Any]) -> Iterator[str]:
             parts["budget"].n_images(0)
         except Exception as error:
             yield _not_built("budget", error)
-    if _is_ours(parts.get("model")) and "weights" not in tree["model"]:  # weights may have to be downloaded
+    if _is_ours(parts.get("model")) and "weights" not in tree["model"]:  # weights may need a download
         try:
             with torch.device("meta"):
                 parts["model"]((3, 64, 64), 2)
-        except Exception as error:  # another image size may do
+        except Exception as error:  # another image size may work
             if str(error).startswith("Expected model."):
                 yield str(error)
 
@@ -296,15 +313,16 @@ def _not_built(name: str, error: BaseException) -> str:
 
 
 def pick_device(name: str) -> torch.device:
-    """auto: the first CUDA device, else the CPU. Raises `ConfigError` for a device that is not there."""
+    """auto: the first CUDA device, else the CPU. Raises `ConfigError` for a device that does not exist."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    unknown = ConfigError(f"Expected device to be auto, cpu, cuda or cuda:<number>, got '{name}'.")
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ConfigError(f"Expected device to be auto, cpu, cuda or cuda:<number>, got '{name}'.") from error
+        raise unknown from error
     if device.type not in ("cpu", "cuda"):
-        raise ConfigError(f"Expected device to be auto, cpu, cuda or cuda:<number>, got '{name}'.")
+        raise unknown
     if device.type == "cuda" and not (torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()):
         raise ConfigError(
             f"Expected a CUDA device, got device={name} on a machine with {torch.cuda.device_count()}; use device=auto or cpu."

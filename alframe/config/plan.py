@@ -1,7 +1,6 @@
-"""A checked experiment that has not read its data: its parts, its folder, and all that can change its result."""
+"""A checked experiment that has not read its data: its parts, its folder, and everything that can change its result."""
 
 import hashlib
-import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,15 +8,14 @@ from typing import Any
 
 import hydra
 import torch
-from hydra._internal.utils import _locate
 from hydra.errors import InstantiationException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from alframe.annotator.base import Annotator
 from alframe.clock import Clock
-from alframe.config.overrides import check_overrides
-from alframe.config.parts import INJECTED, assemble, pick_device
-from alframe.config.schema import NO_PRESET, OPTIONAL_GROUPS, composer, groups_of, plain, without_hydra
+from alframe.config.kept import before_added, continued, defaults, given, may_change, part_classes
+from alframe.config.parts import assemble, pick_device
+from alframe.config.schema import NOT_IN_IDENTITY, OPTIONAL_GROUPS, groups_of, plain
 from alframe.dataset.base import Dataset
 from alframe.dataset.cache import default_cache
 from alframe.dataset.files import load_unlabelled
@@ -28,28 +26,16 @@ from alframe.experiment import Experiment
 from alframe.images import Data
 from alframe.learner import POOL, TARGET, TEST, Resources
 from alframe.metrics import Costs
-from alframe.part import Declared, declared, part_class
+from alframe.part import Declared, declared
 from alframe.query import TargetSet
 from alframe.record.layout import CONFIG, Layout
 from alframe.record.read import read_config
 from alframe.trainer.trainer import Trainer
 
 IN_EVERY_CELL = ("dataset", "model", "uncertainty", "strategy")
-NO_RESULT = (
-    "device",
-    "threads",
-    "progress",
-    "traceback",
-    "resident_bytes",
-    "cache",
-    "run",
-    "query.max_bytes",
-    "query.batch_size",
-)
-"""Options that cannot change a result: kept out of the run's config, free to differ between launches."""
 CELL_LENGTH = 80
 FAST_PATHS = 1
-"""Which rules choose how draws and ensembles are computed (`method: auto`), by device and network; raise it when one changes."""
+"""Version of the rules that choose how draws and ensembles are computed (`method: auto`); raise it when one changes."""
 
 
 @dataclass(frozen=True)
@@ -65,38 +51,78 @@ class Plan:
     seed: int
     options: dict[str, Any]
 
-    @property
-    def declared(self) -> Declared:
-        """What the parts declare about options, and whether people answered in the run that is in the folder already."""
-        count_validation = self.parts["budget"].count_validation
-        return declared(self.parts, count_validation=count_validation, has_answers=people_answered)
+    declared: Declared
 
     def experiment(self, data: Data, photos: Growing | None = None, clock: Clock | None = None) -> Experiment:
         query = self.options["query"]
         name, images = query["target"], None
-        if name not in (POOL, TEST):  # a folder, which is read only for a strategy that asks about it
+        if name not in (POOL, TEST):  # a folder, read only for strategies that use it
             folder, name = Path(name).expanduser().resolve(), TARGET
             if "target" in self.parts["strategy"].needs:
                 images = load_unlabelled(folder, data.pool, self.cache)
-        resources = Resources(
-            self.device,
-            self.cache,
-            query["batch_size"],
-            query["max_bytes"],
-            self.options["resident_bytes"],
-            self.options["progress"],
-            clock or Clock(),
-        )
-        parts = {name: part for name, part in self.parts.items() if name not in ("dataset", "shift")}
+        sizes = query["batch_size"], query["max_bytes"], self.options["resident_bytes"]
         return Experiment(
             data,
-            **parts,
+            **{group: part for group, part in self.parts.items() if group not in ("dataset", "shift")},
             costs=Costs(**self.options["costs"]),
             seed=self.seed,
             target_set=TargetSet(name, query["target_size"], images),
-            resources=resources,
+            resources=Resources(self.device, self.cache, *sizes, self.options["progress"], clock or Clock()),
             photos=photos,
         )
+
+
+def build(cfg: DictConfig, choices: Mapping[str, Any], overrides: list[str]) -> Plan:
+    """Construct every part. Where the run has a folder already, options that are not given keep its values.
+
+    Raises `ConfigError` with every mistake, `RunFolderError` for a folder whose config is damaged.
+    """
+    try:
+        tree = plain(cfg)
+        folder = _folder(tree, choices, overrides)
+    except Exception:  # something is wrong with the config: checks say what
+        return plan_in(None, cfg, choices)
+    if Layout(folder).config.is_file() and not tree["run"]["overwrite"]:
+        stored = read_config(folder)
+        cfg = OmegaConf.create(continued(tree, stored, given(overrides)))
+        choices = {**choices, **(stored.get("choices") or {})}
+    return plan_in(folder, cfg, choices)
+
+
+def plan_in(folder: Path | None, cfg: DictConfig, choices: Mapping[str, Any]) -> Plan:
+    """The plan of a whole config, to be executed in `folder`. Raises `ConfigError` with every mistake."""
+    parts, problems = assemble(cfg)
+    if problems:
+        raise ConfigError("\n".join(dict.fromkeys(problems)))
+    assert folder is not None, "a config that has no folder has mistakes"
+    tree = plain(cfg)
+    device = pick_device(tree["device"])
+    known = declared(
+        parts, before_added(tree), count_validation=parts["budget"].count_validation, has_answers=people_answered
+    )
+    return Plan(
+        dataset=Shifted(parts["dataset"], parts["shift"]) if "shift" in parts else parts["dataset"],
+        parts=parts,
+        folder=folder,
+        identity=_identity(tree, {group: choices.get(group) for group in groups_of(tree)}, parts["trainer"], device),
+        cache=Path(tree["cache"]).expanduser() if tree["cache"] else default_cache(),
+        device=device,
+        seed=tree["seed"],
+        options={
+            **tree["run"],
+            "query": tree["query"],
+            "costs": tree["costs"],
+            **{key: tree[key] for key in ("progress", "resident_bytes", "threads", "traceback")},
+        },
+        declared=known,
+    )
+
+
+def _folder(tree: Mapping[str, Any], choices: Mapping[str, Any], overrides: list[str]) -> Path:
+    run = tree["run"]
+    study = run["name"] or choices.get("experiment") or choices.get("dataset")
+    cell = cell_name(choices, overrides, may_change(tree))
+    return Path(run["root"]).expanduser() / str(study) / cell / f"seed={tree['seed']}"
 
 
 def stored_annotator(config: Mapping[str, Any]) -> Annotator:
@@ -112,67 +138,28 @@ def stored_annotator(config: Mapping[str, Any]) -> Annotator:
 
 
 def people_answered(folder: Path) -> bool:
-    """Whether people have answered anything in a run's folder. Of a folder that says no more who was asked, whether anyone was."""
+    """Whether people have answered anything in a run's folder. If its config does not say who was asked: whether anyone was."""
+    if not Layout(folder).config.exists() and not Layout(folder).places():
+        return False
     try:
         return stored_annotator(read_config(folder)).has_answers(folder)
     except RunFolderError:
         return bool(Layout(folder).places())
 
 
-def load(overrides: Iterable[str] = (), config_dir: str | None = None) -> Plan:
-    """The plan for a list of overrides, as on the command line. Raises `ConfigError` with every mistake."""
-    overrides = [text for text in overrides if text not in NO_PRESET]
-    with composer(config_dir) as compose:
-        check_overrides(overrides, compose, multirun=False)
-        cfg = compose(overrides)
-        choices, tasks = dict(cfg.hydra.runtime.choices), list(cfg.hydra.overrides.task)
-    return build(without_hydra(cfg), choices, tasks)
-
-
-def build(cfg: DictConfig, choices: Mapping[str, Any], overrides: list[str]) -> Plan:
-    """Construct every part. Raises `ConfigError` with every mistake."""
-    parts, problems = assemble(cfg)
-    if problems:
-        raise ConfigError("\n".join(problems))
-    tree = plain(cfg)
-    device = pick_device(tree["device"])
-    cache = Path(tree["cache"]).expanduser() if tree["cache"] else default_cache()
-    run = tree["run"]
-    study = run["name"] or choices.get("experiment") or choices.get("dataset")
-    choices = {group: choices.get(group) for group in groups_of(tree)}
-    dataset = Shifted(parts["dataset"], parts["shift"]) if "shift" in parts else parts["dataset"]
-    folder = Path(run["root"]).expanduser() / str(study) / cell_name(choices, overrides) / f"seed={tree['seed']}"
-    return Plan(
-        dataset=dataset,
-        parts=parts,
-        folder=folder,
-        identity=_identity(tree, choices, parts["trainer"], device),
-        cache=cache,
-        device=device,
-        seed=tree["seed"],
-        options={
-            **run,
-            "query": tree["query"],
-            "costs": tree["costs"],
-            **{key: tree[key] for key in ("progress", "resident_bytes", "threads", "traceback")},
-        },
-    )
-
-
 def _identity(
     tree: Mapping[str, Any], choices: Mapping[str, Any], trainer: Trainer, device: torch.device
 ) -> dict[str, Any]:
-    """All that can change a result, and how it was chosen."""
+    """Everything that can change a result, and the choices it came from."""
     groups = groups_of(tree)
     absent = set(OPTIONAL_GROUPS) - set(groups)
-    identity = {"choices": dict(choices), **{key: tree[key] for key in tree if key not in {*NO_RESULT, *absent}}}
-    identity |= {group: {**_defaults(tree[group], group), **tree[group]} for group in groups}
-    identity["query"] = {key: value for key, value in identity["query"].items() if f"query.{key}" not in NO_RESULT}
-    for group in groups:
-        left_out = part_class(_locate(tree[group]["_target_"])).not_in_identity
-        identity[group] = {key: value for key, value in identity[group].items() if key not in left_out}
+    identity = {"choices": dict(choices), **{key: tree[key] for key in tree if key not in {*NOT_IN_IDENTITY, *absent}}}
+    identity["query"] = {key: value for key, value in tree["query"].items() if f"query.{key}" not in NOT_IN_IDENTITY}
+    for group, kind in part_classes(tree).items():
+        options = {**defaults(tree[group], group), **tree[group]}
+        identity[group] = {key: value for key, value in options.items() if key not in kind.not_in_identity}
     channels_last = device.type == "cuda" if trainer.channels_last is None else trainer.channels_last
-    identity["resolved"] = {  # what follows the device, and changes results by more than rounding
+    identity["resolved"] = {  # depends on the device, and changes results by more than rounding
         "precision": str(trainer._dtype(device)).removeprefix("torch."),
         "channels_last": channels_last,
         "fast_paths": f"{device.type}, {FAST_PATHS}",
@@ -184,37 +171,13 @@ def _identity(
     return identity
 
 
-def _defaults(node: Mapping[str, Any], group: str) -> dict[str, Any]:
-    """The options of a part that its node leaves to the constructor."""
-    try:
-        parameters = inspect.signature(_locate(node["_target_"])).parameters
-    except (TypeError, ValueError):
-        return {}
-    plain = (str, int, float, bool, list, type(None))
-    return {
-        name: parameter.default
-        for name, parameter in parameters.items()
-        if isinstance(parameter.default, plain) and name not in INJECTED.get(group, ())
-    }
-
-
-def cell_name(choices: Mapping[str, Any], overrides: Iterable[str]) -> str:
+def cell_name(choices: Mapping[str, Any], overrides: Iterable[str], changeable: Iterable[str] = NOT_IN_IDENTITY) -> str:
     """A folder name for one cell of a study: the choices of the main groups, then every other override that can change a result.
 
-    What a run may be given other values of is left out (`storage.GOES_ON`): it goes on in its folder.
+    Options that are `changeable` (`kept.may_change`) are left out: the run resumes in the same folder.
     """
     name = "-".join(str(choices[group]) for group in IN_EVERY_CELL)
-    quiet = (
-        *NO_RESULT,
-        "budget.rounds",
-        "annotator.new_classes",
-        "annotator.quorum",
-        "annotator.separator",
-        "annotator.show_prediction",
-        "seed",
-        "experiment",
-        "hydra",
-    )
+    quiet = (*changeable, "seed", "experiment", "hydra")
     others = []
     for text in sorted(overrides):
         key = text.lstrip("+~").split("=", 1)[0]

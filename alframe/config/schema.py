@@ -13,15 +13,21 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from alframe.errors import ConfigError
+from alframe.verbs import listed
 
 _PACKAGE = Path(__file__).parent.parent
 _INSIDE = _PACKAGE / "configs"  # in a wheel; in a checkout they lie at the top level
 CONFIGS = _INSIDE if _INSIDE.is_dir() else _PACKAGE.parent / "configs"
 GROUPS = ("dataset", "model", "trainer", "uncertainty", "strategy", "budget", "annotator")
 OPTIONAL_GROUPS = ("shift",)
-"""Parts that may be absent. They are in a run's identity only where they are there, so that runs without them keep theirs."""
+"""Parts that may be absent. They enter a run's identity only if present, so that runs without them keep theirs."""
 NO_PRESET = ("experiment=null", "debug=null")
-"""The defaults, which Hydra does not take as overrides."""
+"""Defaults that Hydra does not accept as overrides."""
+NOT_IN_IDENTITY = (
+    *("device", "threads", "progress", "traceback", "resident_bytes", "cache", "run"),
+    *("query.max_bytes", "query.batch_size"),
+)
+"""Options that cannot change a result: kept out of the run's config, free to differ between launches."""
 COMPOSING = (HydraException, OmegaConfBaseException)
 RESERVED = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
 
@@ -75,21 +81,23 @@ class Schema:
 
 
 ConfigStore.instance().store(name="schema", node=Schema)
+OmegaConf.register_new_resolver("alframe.verbs", listed, replace=True)  # for alframe --help
 
 Compose = Callable[[list[str]], DictConfig]
 
 
 class composer:
-    """`with composer() as compose: cfg = compose(overrides)`; leaves Hydra's global state as it found it."""
+    """`with composer() as compose: cfg = compose(overrides)`, as often as needed; leaves Hydra's global state as it found it."""
 
     def __init__(self, config_dir: str | None = None) -> None:
         if config_dir and not Path(config_dir).is_dir():
             raise ConfigError(
-                f"Expected a folder of YAML files in --config-dir, got '{config_dir}', which is not there."
+                f"Expected a folder of YAML files in --config-dir, got '{config_dir}', which does not exist."
             )
         self.extra = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
 
     def __enter__(self) -> Compose:
+        self._before = GlobalHydra.instance().hydra
         GlobalHydra.instance().clear()
         self._context = hydra.initialize_config_dir(str(CONFIGS), version_base="1.3")
         self._context.__enter__()
@@ -97,11 +105,11 @@ class composer:
 
     def __exit__(self, *_: object) -> None:
         self._context.__exit__(None, None, None)
-        GlobalHydra.instance().clear()
+        GlobalHydra.instance().hydra = self._before
 
 
 def first_line(error: BaseException) -> str:
-    """Hydra wraps the reason: the innermost cause says it best."""
+    """The reason for an error in one line: Hydra wraps errors, and the innermost cause says it best."""
     while error.__cause__ is not None:
         error = error.__cause__
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
@@ -114,7 +122,7 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
 
 
 def groups_of(tree: Mapping[str, Any]) -> tuple[str, ...]:
-    """The groups that a composed config has parts of."""
+    """The groups that a composed config chooses parts from."""
     return (*GROUPS, *(group for group in OPTIONAL_GROUPS if tree.get(group)))
 
 

@@ -1,4 +1,4 @@
-"""The commands `alframe-export` and `alframe-predict`."""
+"""The commands `alframe export` and `alframe predict`, with `alframe-export` and `alframe-predict` as aliases."""
 
 import argparse
 import os
@@ -13,9 +13,9 @@ from alframe.errors import AlframeError, RunFolderError, expect
 DEVICE = "cpu, cuda or auto (default: what the run ran on, where there is one)"
 
 
-def export_main(argv: Sequence[str] | None = None) -> int:
-    """`alframe-export`: 0; 1 with one line on stderr; 130 when interrupted."""
-    options = export_parser().parse_args(argv)
+def export_main(argv: Sequence[str] | None = None, *, prog: str = "alframe-export") -> int:
+    """`alframe export`: 0; 1 with one line on stderr; 130 when interrupted."""
+    options = export_parser(prog).parse_args(argv)
 
     def work() -> int:
         from alframe.handover.export import export
@@ -35,9 +35,9 @@ def export_main(argv: Sequence[str] | None = None) -> int:
     return _guarded(work)
 
 
-def predict_main(argv: Sequence[str] | None = None) -> int:
-    """`alframe-predict`: 0; 1 where a file could not be read (the others are predicted) or with one line on stderr; 130 when interrupted."""
-    options = predict_parser().parse_args(argv)
+def predict_main(argv: Sequence[str] | None = None, *, prog: str = "alframe-predict") -> int:
+    """`alframe predict`: 0; 1 if a file could not be read (the others are predicted) or with one line on stderr; 130 when interrupted."""
+    options = predict_parser(prog).parse_args(argv)
 
     def work() -> int:
         from alframe.handover.predict import predict, predictor_of
@@ -45,7 +45,7 @@ def predict_main(argv: Sequence[str] | None = None) -> int:
         say = _line_to(sys.stderr)
         if options.out is not None and options.out.exists() and not options.overwrite:
             raise RunFolderError(
-                f"Expected a new file for the predictions, got {options.out}, which is there; replace it by --overwrite."
+                f"Expected a new file for the predictions, got {options.out}, which exists; add --overwrite to replace it."
             )
         predictor = predictor_of(options.source, device=options.device, accept=options.accept_difference, say=say)
 
@@ -57,35 +57,35 @@ def predict_main(argv: Sequence[str] | None = None) -> int:
     return _guarded(work)
 
 
-def export_parser() -> argparse.ArgumentParser:
+def export_parser(prog: str = "alframe-export") -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="alframe-export",
-        description="Take a run's trained model and its labels out of it, into a folder of their own.",
+        prog=prog,
+        description="Write a run's trained model and its labels to a folder of their own.",
     )
     add = parser.add_argument
     add("run", metavar="RUN", type=Path, help="a run folder: runs/<study>/<cell>/seed=<s>")
     add("--out", metavar="DIR", type=Path, help="where to write (default: RUN/export)")
-    add("--images", action="store_true", help="copy the labelled images too, a subfolder a class")
-    add("--no-onnx", action="store_true", help="leave model.onnx out")
+    add("--images", action="store_true", help="copy the labelled images too, one subfolder per class")
+    add("--no-onnx", action="store_true", help="do not write model.onnx")
     add("--overwrite", action="store_true", help="replace an older export in DIR")
     add("--device", help=DEVICE)
-    add("--accept-difference", action="store_true", help="go on even if the run's test metrics do not come out again")
+    add("--accept-difference", action="store_true", help="continue even if the run's test metrics are not reproduced")
     return parser
 
 
-def predict_parser() -> argparse.ArgumentParser:
+def predict_parser(prog: str = "alframe-predict") -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="alframe-predict",
-        description="Class, probability and uncertainty of image files, as CSV. Folders are read to their depth.",
+        prog=prog,
+        description="Class, probability and uncertainty of image files, as CSV. Folders are searched at any depth.",
     )
     add = parser.add_argument
-    add("source", metavar="RUN_OR_EXPORT", type=Path, help="a folder of alframe-export, or a run folder")
+    add("source", metavar="RUN_OR_EXPORT", type=Path, help="a folder written by alframe export, or a run folder")
     add("paths", metavar="PATH", nargs="+", type=Path, help="image files, or folders of them")
     add("--out", metavar="FILE", type=Path, help="where to write (default: standard output)")
-    add("--all", action="store_true", help="the probability of every class, a column each")
+    add("--all", action="store_true", help="the probability of every class, one column per class")
     add("--overwrite", action="store_true", help="replace FILE")
     add("--device", help=DEVICE)
-    add("--accept-difference", action="store_true", help="go on even if the run's test metrics do not come out again")
+    add("--accept-difference", action="store_true", help="continue even if the run's test metrics are not reproduced")
     return parser
 
 
@@ -106,19 +106,19 @@ def _to_file(path: Path, write: Callable[[TextIO], int]) -> int:
             return write(stream)
     except OSError as error:
         raise RunFolderError(
-            f"Expected a file to write to, got {path} ({error.strerror}); choose another by --out."
+            f"Expected a file to write to, got {path} ({error.strerror}); choose another with --out."
         ) from error
 
 
 def _utf8(stream: TextIO) -> TextIO:
-    """The stream so that any file name can be written to it, odd bytes as they are."""
+    """The stream, set so that any file name can be written to it, odd bytes as they are."""
     if hasattr(stream, "reconfigure"):
         stream.reconfigure(encoding="utf-8", errors="surrogateescape", newline="\n")
     return stream
 
 
 def _line_to(stream: TextIO) -> Callable[[str], None]:
-    """What prints a line for a person; odd characters of file names, line breaks too, are spelt out."""
+    """A function that prints a line for a person; unprintable characters in file names, line breaks too, are escaped."""
 
     def say(text: str) -> None:
         shown = "".join(
@@ -130,20 +130,20 @@ def _line_to(stream: TextIO) -> Callable[[str], None]:
 
 
 def _guarded(work: Callable[[], int]) -> int:
-    """Run a command: one line for what a user can mend, no traceback."""
-    sys.path.append(os.getcwd())  # a user's own classes, named by _target_, lie in the folder they work in
+    """Run a command: one line for an error that a user can fix, no traceback."""
+    sys.path.append(os.getcwd())  # where users keep classes of their own, named by _target_
     say = _line_to(sys.stderr)
     try:
         with warnings.catch_warnings():  # of a photo of 90 megapixels, for instance: a line, not a line of PIL's source
             warnings.showwarning = lambda message, *_: say(f"warning: {message}")
             return work()
-    except BrokenPipeError:  # whoever read our output has gone
+    except BrokenPipeError:  # the reader of our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except AlframeError as error:
         for line in str(error).splitlines():
             say(f"error: {line}")
     except OSError as error:
-        say(f"error: Expected the disk and files to work, got: {error}; mend it and run the same command again.")
+        say(f"error: Expected the disk and files to work, got: {error}; fix it and re-run the same command.")
     except KeyboardInterrupt:
         say("Interrupted. Nothing was written.")
         return 130

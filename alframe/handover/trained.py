@@ -68,7 +68,10 @@ def retrieve(folder: Path, *, device: str | None = None, progress: bool = True, 
     read_config(folder)
     rounds = read_rounds(folder)
     launch = _last_launch(folder)
-    plan = stored_plan(folder, progress=progress, device=device or _device_of(launch))
+    options = {"progress": progress, "device": device or _device_of(launch)}
+    plan = stored_plan(
+        folder, **options, **{"query.target": "pool"}
+    )  # its folder may be gone, and it decides queries alone
     if not rounds:
         raise RunFolderError(
             f"Expected a run with a committed round in {folder}, got one with none; run it on, by the command it was started with."

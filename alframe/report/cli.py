@@ -13,10 +13,10 @@ from alframe.errors import AlframeError, ConfigError, RunFolderError, expect
 from alframe.record.layout import ROUNDS
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, *, prog: str = "alframe-report") -> int:
     """Run the command; 0 if a report was written, 1 with one line on stderr if not."""
     try:
-        options = vars(_parser().parse_args(argv))
+        options = vars(_parser(prog).parse_args(argv))
         folders, out = options.pop("folders"), options.pop("out")
         writes = {name: options.pop(name) for name in ("strict", "tensorboard")}
         summarize(folders, out or folders[0], **writes, **_checked(options))
@@ -127,9 +127,9 @@ def _number(option: str) -> Callable[[str], float]:
     return read
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="alframe-report",
+        prog=prog,
         description="Compare finished runs: a table, learning curves, and which differences are significant.",
     )
     add = parser.add_argument

@@ -1,0 +1,69 @@
+"""The command line as Hydra parses it. Sweeps, help and the printed config are Hydra's; a single run needs its parser alone."""
+
+import os
+import tempfile
+from argparse import Namespace
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from alframe.config.overrides import check_overrides
+from alframe.config.schema import CONFIGS, composer
+
+if TYPE_CHECKING:
+    from alframe.config.plan import Plan
+
+SHOWING = ("help", "hydra_help", "info", "cfg", "shell_completion")
+
+
+def parse(words: list[str]) -> Namespace:
+    """The flags and `overrides` of a command line. Exits with 2 for an unknown flag."""
+    return get_args_parser().parse_args(words)
+
+
+def plan_of(arguments: Namespace) -> "Plan | None":
+    """The plan of a single run; None where Hydra takes over: to show something, or for a sweep, whose cells are checked.
+
+    Raises `ConfigError` with every mistake.
+    """
+    if any(getattr(arguments, name) for name in SHOWING):
+        return None
+    with composer(arguments.config_dir) as compose:
+        plan = check_overrides(arguments.overrides, compose, multirun=arguments.multirun or None)
+    flags = {name for name, value in vars(arguments).items() if value} - {"overrides", "config_dir", "run"}
+    keys = [text.lstrip("+~").split("=", 1)[0] for text in arguments.overrides]
+    own = [key for key in keys if key.startswith("hydra") and key != "hydra.mode"]  # Hydra alone knows what they do
+    return None if flags or own else plan
+
+
+def with_hydra(run: Callable[..., None], arguments: Namespace) -> None:
+    """Hand `sys.argv` to Hydra, which shows what was asked for, or calls `run` (see `cli.Outcome.run`) for every cell."""
+
+    @hydra.main(config_path=str(CONFIGS), config_name="config", version_base="1.3")
+    def job(cfg: DictConfig) -> None:
+        from alframe.config.plan import build
+
+        context = HydraConfig.get()
+        overrides = list(context.overrides.task)
+        sweep = context.mode is RunMode.MULTIRUN
+        elsewhere = sweep and not context.launcher._target_.endswith(".BasicLauncher")
+        if elsewhere:
+            share_cores(cfg, overrides)
+        run(lambda: build(cfg, dict(context.runtime.choices), overrides), others=sweep, elsewhere=elsewhere)
+
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come to us, not to Hydra's own printing
+    with tempfile.TemporaryDirectory() as folder:
+        if not any(text.startswith("hydra/launcher=") for text in arguments.overrides):
+            os.environ["ALFRAME_SWEEP_DIR"] = folder  # Hydra's own note of a sweep; other launchers may share theirs
+        job()
+
+
+def share_cores(cfg: DictConfig, overrides: list[str]) -> None:
+    """One thread for a cell that runs beside others, unless the command or its preset says otherwise."""
+    if cfg.threads is None and not any(text.lstrip("+").startswith("threads=") for text in overrides):
+        cfg.threads = 1

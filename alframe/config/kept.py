@@ -1,0 +1,115 @@
+"""Options through time: a run keeps the values that it began with, whatever the defaults have become since."""
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from hydra._internal.utils import _locate
+
+from alframe.config.schema import CONFIGS, GROUPS, NOT_IN_IDENTITY, OPTIONAL_GROUPS, Schema, groups_of
+from alframe.part import Part, part_class
+
+INJECTED = {
+    "model": {"shape", "n_classes"},
+    "trainer.optimizer": {"params", "lr"},
+}
+"""What the loop passes to a part in addition to the values of its YAML."""
+DERIVED = ("choices", "resolved")
+"""Entries of a run's config that record how it came about: not options."""
+PLAIN = (str, int, float, bool, list, type(None))
+Tree = dict[str, Any]
+
+
+def located(node: Any) -> Callable[..., Any] | None:
+    """The class or function that makes a part; None where that cannot be found, which is reported when it is to be built."""
+    try:
+        found = _locate(node["_target_"])
+    except Exception:
+        return None
+    return found if callable(found) else None
+
+
+def part_classes(tree: Mapping[str, Any]) -> dict[str, type[Part]]:
+    """What declares the options of each group of a composed config."""
+    return {group: part_class(located(tree[group])) for group in groups_of(tree)}
+
+
+def defaults(node: Mapping[str, Any], group: str) -> Tree:
+    """The options of a part that its node leaves at the constructor's defaults."""
+    try:
+        parameters = inspect.signature(located(node)).parameters  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return {}
+    return {
+        name: parameter.default
+        for name, parameter in parameters.items()
+        if isinstance(parameter.default, PLAIN) and name not in INJECTED.get(group, ())
+    }
+
+
+def before_added(tree: Mapping[str, Any]) -> Tree:
+    """By path, what an option counts as in a folder that does not have it: the value that equals the behaviour before it came."""
+    values: Tree = {}
+    for group, kind in part_classes(tree).items():
+        values |= {
+            f"{group}.{key}": value for key, value in {**defaults(tree[group], group), **kind.added_options}.items()
+        }
+    schema = asdict(Schema())
+    return values | {f"{part}.{key}": value for part in ("query", "costs") for key, value in schema[part].items()}
+
+
+def may_change(tree: Mapping[str, Any]) -> tuple[str, ...]:
+    """The paths of options that a run may be given other values of: they do not decide which folder it is in."""
+    classes = part_classes(tree)
+    declared = [
+        f"{group}.{key}"
+        for group, kind in classes.items()
+        for key in (*kind.changeable_on_resume, *kind.not_in_identity)
+    ]
+    return (*NOT_IN_IDENTITY, *declared)
+
+
+def given(overrides: Iterable[str]) -> set[str]:
+    """The paths of the options that a command gives a value to. Chosen parts are none: a folder keeps the options of its own."""
+    keys = [text.lstrip("+~").split("=", 1)[0] for text in overrides]
+    return {key for key in keys if not (CONFIGS / key.split("@", 1)[0]).is_dir()}
+
+
+def continued(tree: Tree, stored: Mapping[str, Any], options: set[str]) -> Tree:
+    """The composed config `tree` as the run of the `stored` one continues with it: its values, but for the given `options`."""
+    merged = {key: value for key, value in tree.items() if key not in OPTIONAL_GROUPS or key in stored}
+    for key, value in stored.items():
+        if key in (*GROUPS, *OPTIONAL_GROUPS):
+            merged[key] = _part(key, value, tree.get(key) or {}, options)
+        elif isinstance(value, Mapping) and key not in DERIVED:
+            merged[key] = tree.get(key, {}) | {
+                name: one for name, one in value.items() if f"{key}.{name}" not in options
+            }
+        elif key not in options and key in tree:
+            merged[key] = value
+    return merged
+
+
+def _part(group: str, stored: Any, now: Mapping[str, Any], options: set[str]) -> Any:
+    """The node of a part: as it is stored, with the options that came since as they were before, and those that are given."""
+    if not isinstance(stored, Mapping):
+        return stored
+    kind = part_class(located(stored))
+    added = {key: value for key, value in kind.added_options.items() if key not in stored}
+    node = {**stored, **added, **{key: now[key] for key in kind.not_in_identity if key in now}}
+    for path in options:
+        if path.startswith(f"{group}."):
+            node = _replaced(node, now, path.split(".")[1:])
+    return node
+
+
+def _replaced(node: Any, now: Any, keys: list[str]) -> Any:
+    """`node` with the value that `now` has under `keys`, or without it where `now` has none."""
+    if not isinstance(node, Mapping) or not isinstance(now, Mapping):
+        return now
+    first, *rest = keys
+    others = {key: value for key, value in node.items() if key != first}
+    if first not in now:
+        return others
+    return {**others, first: _replaced(node.get(first), now[first], rest) if rest else now[first]}

@@ -22,7 +22,7 @@ from torch import Tensor
 from alframe.console import RoundTable
 from alframe.experiment import Experiment
 from alframe.images import ImageSet
-from alframe.learner import Learner, fixed_views
+from alframe.learner import Learner, fixed_augmentations
 from alframe.loop import run as run_loop
 from alframe.record.record import Record
 from alframe.restore import restore
@@ -46,7 +46,9 @@ class Fitted:
         prepare = partial(learner.model.prepare, cache=e.resources.cache, device=learner.device)
         sets = [prepare(given)]
         if learner.model.on_features:
-            sets += [prepare(given, transform=view) for view in fixed_views(e.data.augment, e.uncertainty.n_views)]
+            sets += [
+                prepare(given, transform=one) for one in fixed_augmentations(e.data.augment, e.uncertainty.n_augmented)
+            ]
         size, parts = e.resources.batch_size, []
         for start in range(0, len(images), size):
             raw = [torch.from_numpy(np.array(one.pixels[start : start + size])).to(learner.device) for one in sets]
@@ -63,7 +65,7 @@ class Fitted:
         """The batch under the j-th fixed transformation."""
         if len(raw) > 1:
             return self.learner.prepare(raw[1 + j])
-        return self.learner.prepare(self.learner.fixed_views[j](raw[0]))
+        return self.learner.prepare(self.learner.fixed_augmentations[j](raw[0]))
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ class Budget(Part):
 
     `validation` is the share of every purchase that is drawn at random and kept for validation, or, from 2 on, a number of images
     drawn with the initial ones and never again: random, because images a strategy liked tell nothing true about the rest. These count as bought; with `count_validation: false` they come on top
-    for free, as in most published tables. Stopping rules, all on validation or the clock, never on test data: `target` (value of
+    for free, as in most published tables. Stopping rules, all on validation or the clock, never on test data: `stop_at` (value of
     `metric` reached), `plateau` (rounds without an improvement of more than `min_improvement`), `max_hours` (training, pool passes and labelling of its rounds).
     """
 
@@ -33,7 +33,7 @@ class Budget(Part):
     metric: Literal["validation/accuracy", "validation/balanced_accuracy", "validation/auroc", "validation/auprc"] = (
         "validation/accuracy"
     )
-    target: float | None = None
+    stop_at: float | None = None
     plateau: int | None = None
     min_improvement: float = 0.0
     max_hours: float | None = None
@@ -75,8 +75,8 @@ class Budget(Part):
             f"Expected budget.max_hours > 0 or null, got {self.max_hours}.",
         )
         expect(
-            (self.target is None and self.plateau is None) or self.validation > 0,
-            "Expected budget.validation > 0 with budget.target or budget.plateau (they stop on validation data), got 0; try 0.2.",
+            (self.stop_at is None and self.plateau is None) or self.validation > 0,
+            "Expected budget.validation > 0 with budget.stop_at or budget.plateau (they stop on validation data), got 0; try 0.2.",
         )
 
     def size(self, round: int) -> int:
@@ -121,8 +121,8 @@ class Budget(Part):
         if len(lines) > self.rounds:
             return "budget spent"
         values = [line[self.metric] for line in lines if self.metric in line]
-        if self.target is not None and values and values[-1] >= self.target:
-            return f"{self.metric} reached {self.target}"
+        if self.stop_at is not None and values and values[-1] >= self.stop_at:
+            return f"{self.metric} reached {self.stop_at}"
         if self.plateau is not None and len(values) > self.plateau:
             before, since = max(values[: -self.plateau]), max(values[-self.plateau :])
             if since <= before + self.min_improvement:

@@ -54,7 +54,7 @@ def _few_validation_images(experiment: Experiment) -> list[str]:
     rules = {
         "trainer.early_stop": experiment.trainer.early_stop is not None,
         "trainer.best_checkpoint": experiment.trainer.best_checkpoint,
-        "budget.target": experiment.budget.target is not None,
+        "budget.stop_at": experiment.budget.stop_at is not None,
         "budget.plateau": experiment.budget.plateau is not None,
     }
     used = [name for name, is_used in rules.items() if is_used]

@@ -15,8 +15,8 @@ from alframe.annotator.oracle import Oracle
 from alframe.budget import Budget
 from alframe.dataset.growing import Growing
 from alframe.errors import expect
-from alframe.images import Data, FixedView, ImageSet
-from alframe.learner import POOL, TARGET, TEST, Learner, Resources, Sets, fixed_views
+from alframe.images import Data, FixedAugmentation, ImageSet
+from alframe.learner import POOL, TARGET, TEST, Learner, Resources, Sets, fixed_augmentations
 from alframe.metrics import Costs
 from alframe.model.base import Build, Model, model_of
 from alframe.part import Declared, declared
@@ -119,13 +119,13 @@ class Experiment:
     def _features(self, model: Model) -> Sets:
         data, cache, device = self.data, self.resources.cache, self.resources.device
 
-        def features(images: ImageSet, *transform: FixedView) -> ImageSet:
+        def features(images: ImageSet, *transform: FixedAugmentation) -> ImageSet:
             ends = data.grown if images is data.pool else ()
             return _by_arrival(images, ends, lambda some: model.prepare(some, cache, device, *transform))
 
         pool, target = features(data.pool), self.target_set.images
         test = features(data.test) if len(data.test) else replace(data.test, pixels=pool.pixels[:0])
-        transforms = fixed_views(data.augment, self.uncertainty.n_views)
+        transforms = fixed_augmentations(data.augment, self.uncertainty.n_augmented)
         named = ((POOL, data.pool), (TEST, data.test), (TARGET, target))
         augmented = {
             name: [features(images, transform) for transform in transforms]

@@ -37,7 +37,7 @@ class FixedAugment(Protocol):
 
 
 @dataclass(frozen=True)
-class FixedView:
+class FixedAugmentation:
     """One transformation of every image: `augment` under the one `draw` [...]."""
 
     augment: FixedAugment

@@ -17,14 +17,14 @@ from alframe.clock import Clock
 from alframe.console import progress
 from alframe.dataset.cache import default_cache
 from alframe.errors import ConfigError, RunFolderError, TrainingError
-from alframe.images import Data, FixedAugment, FixedView, ImageSet
+from alframe.images import Data, FixedAugment, FixedAugmentation, ImageSet
 from alframe.model.base import Build, Model, model_of
 from alframe.pixels import Normalizer, Pixels
 from alframe.record.files import replacing
 from alframe.rng import generator, scoped
 from alframe.trainer.trainer import Cycles, FitReport, Lesson, Stream, Trainer
 from alframe.types import Examples, Prediction
-from alframe.uncertainty.base import Method, Posterior, Uncertainty, View
+from alframe.uncertainty.base import Augmented, Method, Posterior, Uncertainty
 from alframe.uncertainty.tempered import Tempered
 
 POOL, TEST, TARGET = "pool", "test", "target"
@@ -51,7 +51,7 @@ class Resources:
 class Sets:
     """All that a learner looks at: pool and test images of `data`, and the unlabelled images of a `target` set of its own, if any.
 
-    `augmented` are the images of "pool", "test" and "target" under each of `uncertainty.n_views` fixed transformations, where the
+    `augmented` are the images of "pool", "test" and "target" under each of `uncertainty.n_augmented` fixed transformations, where the
     data are features; transformed images are made when they are looked at.
     """
 
@@ -74,7 +74,7 @@ class Learner:
         resources: Resources | None = None,
     ) -> None:
         resources = resources or Resources()
-        data, clock, n_fixed = sets.data, resources.clock, uncertainty.n_views
+        data, clock, n_fixed = sets.data, resources.clock, uncertainty.n_augmented
         self.resources, self.device, self.seed, self.round = resources, resources.device, seed, 0
         self.model, self.trainer, self.uncertainty = model_of(model), trainer, uncertainty
         self.n_classes, self.shape = data.pool.n_classes, data.pool.shape
@@ -86,8 +86,8 @@ class Learner:
         named = ((POOL, data.pool), (TEST, data.test), (TARGET, sets.target))
         self.pixels = {name: pixels(images) for name, images in named if images is not None}
         self.augmented = {name: [pixels(images) for images in of] for name, of in sets.augmented.items()}
-        fixed = [] if sets.augmented else fixed_views(data.augment, n_fixed)
-        self.fixed_views = [clock.preparing("augment", view) for view in fixed]
+        fixed = [] if sets.augmented else fixed_augmentations(data.augment, n_fixed)
+        self.fixed_augmentations = [clock.preparing("augment", one) for one in fixed]
         self.augment = None if data.augment is None else clock.preparing("augment", data.augment)
         self.normalizer = Normalizer(data.at_start.pool.pixels, self.device, data.normalization)
         self.prepare = clock.preparing("prepare", self.normalizer)
@@ -133,9 +133,11 @@ class Learner:
         """A `Prediction` for each batch of `rows` of the pool, the test or the target set, under the evaluation transform, in order."""
         enabled = self.resources.show_progress and bool(description)
         n_batches = math.ceil(len(rows) / self.resources.batch_size)
-        for x, view in progress(self.batches(which, rows), f"round {self.round}: {description}", n_batches, enabled):
+        for x, augmented in progress(
+            self.batches(which, rows), f"round {self.round}: {description}", n_batches, enabled
+        ):
             with torch.no_grad():
-                prediction = self.fitted.predict(x, view)
+                prediction = self.fitted.predict(x, augmented)
             yield prediction
 
     def features(self, which: str, rows: Tensor) -> Iterator[Tensor]:
@@ -145,16 +147,16 @@ class Learner:
                 features = self.fitted.networks[0].embed(x).float()  # type: ignore[operator]
             yield features
 
-    def batches(self, which: str, rows: Tensor) -> Iterator[tuple[Tensor, View]]:
-        """Normalised batches of `rows` of the pool, the test or the target set, each with its views."""
+    def batches(self, which: str, rows: Tensor) -> Iterator[tuple[Tensor, Augmented]]:
+        """Normalised batches of `rows` of the pool, the test or the target set, each with what augments it."""
         split = rows.split(self.resources.batch_size) if len(rows) else ()
         for raw, batch in zip(self.pixels[which].stream(split), split, strict=True):
-            yield self.prepare(raw), partial(self._view, which, batch, raw)
+            yield self.prepare(raw), partial(self._augmented, which, batch, raw)
 
-    def _view(self, which: str, rows: Tensor, raw: Tensor, j: int) -> Tensor:
+    def _augmented(self, which: str, rows: Tensor, raw: Tensor, j: int) -> Tensor:
         if which in self.augmented:
             return self.prepare(self.augmented[which][j].take(rows))
-        return self.prepare(self.fixed_views[j](raw))
+        return self.prepare(self.fixed_augmentations[j](raw))
 
     def mean_log_probs(self, which: str, rows: Tensor, description: str = "") -> Tensor:
         """Log of the mean probabilities of `rows`, float32 [len(rows), c] on the CPU. Raises `TrainingError` where they are NaN."""
@@ -228,13 +230,13 @@ class _Task:
     def training(self) -> Iterator[tuple[Tensor, Tensor]]:
         return ((x, labels) for x, _, labels in self._batches(self.examples))
 
-    def validation(self) -> Iterator[tuple[Tensor, View, Tensor]]:
+    def validation(self) -> Iterator[tuple[Tensor, Augmented, Tensor]]:
         return self._batches(self.held_out)
 
-    def _batches(self, examples: Examples) -> Iterator[tuple[Tensor, View, Tensor]]:
+    def _batches(self, examples: Examples) -> Iterator[tuple[Tensor, Augmented, Tensor]]:
         labels, start = examples.truth.to(self.learner.device), 0
-        for x, view in self.learner.batches(POOL, examples.rows):
-            yield x, view, labels[start : start + len(x)]
+        for x, augmented in self.learner.batches(POOL, examples.rows):
+            yield x, augmented, labels[start : start + len(x)]
             start += len(x)
 
     @property
@@ -297,7 +299,7 @@ def _read_weights(path: Path) -> list[dict[str, Tensor]]:
     ]
 
 
-def fixed_views(augment: object, n: int) -> list[FixedView]:
+def fixed_augmentations(augment: object, n: int) -> list[FixedAugmentation]:
     """`n` transformations that are the same in every run. Raises ConfigError."""
     if n == 0:
         return []
@@ -307,4 +309,4 @@ def fixed_views(augment: object, n: int) -> list[FixedView]:
             f"Expected an augmentation with draw() and apply() for uncertainty=tta, got {found}; "
             "set dataset.augmentation, or use another uncertainty."
         )
-    return [FixedView(augment, draw) for draw in augment.draw(n, generator(0, 0, "views"))]
+    return [FixedAugmentation(augment, draw) for draw in augment.draw(n, generator(0, 0, "views"))]

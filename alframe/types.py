@@ -20,32 +20,32 @@ Summary = dict[str, Tensor]
 class Examples:
     """Rows of `Pixels` with their labels (int64, both on the CPU).
 
-    `targets`, float32 [n, c], are there if some images have no class but a probability for each (their label is -1), or both: then
+    `soft_labels`, float32 [n, c], are there if some images have no class but a probability for each (their label is -1), or both: then
     training is on these, where most rows have a single 1.
     """
 
     rows: Tensor
     labels: Tensor
-    targets: Tensor | None = None
+    soft_labels: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
 
     @property
     def truth(self) -> Tensor:
-        """What `cross_entropy` compares with: labels, or targets where there are some."""
-        return self.labels if self.targets is None else self.targets
+        """What `cross_entropy` compares with: labels, or soft ones where there are some."""
+        return self.labels if self.soft_labels is None else self.soft_labels
 
     @property
     def certain(self) -> "Examples":
-        """Those that have a class, without targets: for all that counts in classes."""
+        """Those that have a class, without soft labels: for all that counts in classes."""
         known = self.labels >= 0
-        return self if self.targets is None else Examples(self.rows[known], self.labels[known])
+        return self if self.soft_labels is None else Examples(self.rows[known], self.labels[known])
 
     @property
     def n_soft(self) -> int:
-        """How many have a target that is not one class."""
-        return 0 if self.targets is None else int((self.targets.max(dim=1).values < 1).sum())
+        """How many have a label that is not one class."""
+        return 0 if self.soft_labels is None else int((self.soft_labels.max(dim=1).values < 1).sum())
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,7 @@ def measure(name: str, n: int) -> tuple[float, int]:
         else {}
     )
     labeled = of.features(N_LABELED, 5)
-    views = PoolView(
+    view = PoolView(
         n=n if narrowed is None else len(narrowed),
         pool=pool,
         n_classes=C,
@@ -103,7 +103,7 @@ def measure(name: str, n: int) -> tuple[float, int]:
         max_bytes=MAX_BYTES,
     )
     begin = time.perf_counter()
-    extra = extra_bytes(lambda: strategy.select(views, Q, seeded(0)))
+    extra = extra_bytes(lambda: strategy.select(view, Q, seeded(0)))
     return time.perf_counter() - begin, extra
 
 

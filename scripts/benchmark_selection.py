@@ -60,12 +60,12 @@ class Rival:
 
 @dataclass(frozen=True)
 class Case:
-    """`views` makes what `strategy` selects `q` images from; `plain` is the rule as one would write it down."""
+    """`view` makes what `strategy` selects `q` images from; `plain` is the rule as one would write it down."""
 
     name: str
     size: str
     strategy: Strategy
-    views: Callable[[], PoolView]
+    view: Callable[[], PoolView]
     q: int
     plain: Callable[[PoolView, int], object] | None = None
     rivals: tuple[Rival, ...] = ()
@@ -115,15 +115,13 @@ def draws_views(strategy: Strategy, n: int, k: int, c: int, scale: float = 1.0) 
     return PoolView(n=n, pool=pool, n_classes=c)
 
 
-def plain_core_set(views: PoolView, size: int) -> list[int]:
+def plain_core_set(view: PoolView, size: int) -> list[int]:
     """One matrix-vector product a pick, float32, on a transposed copy (row-major, such a product runs on one thread)."""
-    assert views.labeled is not None
-    pool, picked = views.pool["features"], []
+    assert view.labeled is not None
+    pool, picked = view.pool["features"], []
     columns = pool.T.contiguous()
     norms = pool.square().sum(dim=1)
-    nearest = torch.cat(
-        [torch.cdist(rows, views.labeled["features"]).amin(dim=1).square() for rows in pool.split(4096)]
-    )
+    nearest = torch.cat([torch.cdist(rows, view.labeled["features"]).amin(dim=1).square() for rows in pool.split(4096)])
     for _ in range(size):
         picked.append(int(nearest.argmax()))
         distances = norms + norms[picked[-1]] - 2 * (pool[picked[-1]] @ columns)
@@ -132,9 +130,9 @@ def plain_core_set(views: PoolView, size: int) -> list[int]:
     return picked
 
 
-def plain_badge(views: PoolView, size: int) -> list[int]:
+def plain_badge(view: PoolView, size: int) -> list[int]:
     """k-means++ with factored gradients, two matrix-vector products a pick, float32."""
-    gradient, embedding = views.pool["gradient"], views.pool["features"]
+    gradient, embedding = view.pool["gradient"], view.pool["features"]
     generator = torch.Generator().manual_seed(0)
     norms = gradient.square().sum(dim=1) * embedding.square().sum(dim=1)
     picked, nearest = [int(norms.argmax())], torch.full_like(norms, torch.inf)
@@ -147,20 +145,20 @@ def plain_badge(views: PoolView, size: int) -> list[int]:
     return picked
 
 
-def arrays(views: PoolView, rule: str) -> dict[str, np.ndarray]:
+def arrays(view: PoolView, rule: str) -> dict[str, np.ndarray]:
     """What a peer is told: the case's features and probabilities as plain arrays."""
     if rule == "batch_bald":
-        return {"log_probs": views.pool["log_probs"].numpy()}
+        return {"log_probs": view.pool["log_probs"].numpy()}
     if rule == "badge":
-        given = views.pool["gradient"]
+        given = view.pool["gradient"]
         largest = given.argmin(dim=1, keepdim=True)  # p - 1 at the predicted class
         probs = given + torch.zeros_like(given).scatter(1, largest, 1)
         log_probs = probs.clamp_min(1e-30).log()
-        hidden, n_labeled = views.pool["features"][:, :-1], 0
+        hidden, n_labeled = view.pool["features"][:, :-1], 0
         labeled = hidden[:n_labeled]
     else:
-        assert views.labeled is not None
-        hidden, labeled = views.pool["features"], views.labeled["features"]
+        assert view.labeled is not None
+        hidden, labeled = view.pool["features"], view.labeled["features"]
         log_probs = predictions(len(hidden), 1, 10, scale=3)[:, 0]
     return {
         "features": hidden.numpy(),
@@ -171,8 +169,8 @@ def arrays(views: PoolView, rule: str) -> dict[str, np.ndarray]:
     }
 
 
-def select(case: Case, views: PoolView) -> object:
-    return case.strategy.select(views, case.q, torch.Generator().manual_seed(0))
+def select(case: Case, view: PoolView) -> object:
+    return case.strategy.select(view, case.q, torch.Generator().manual_seed(0))
 
 
 def cases() -> list[Case]:
@@ -258,15 +256,15 @@ def measure_memory(name: str, q: int) -> int:
     """Runs in a fresh process."""
     warnings.simplefilter("ignore")
     case = next(case for case in cases() if (case.name, case.q) == (name, q))
-    views = case.views()
-    return extra_bytes(lambda: select(case, views))
+    view = case.view()
+    return extra_bytes(lambda: select(case, view))
 
 
-def ask(rival: Rival, case: Case, views: PoolView, options: argparse.Namespace) -> tuple[str, float | None]:
+def ask(rival: Rival, case: Case, view: PoolView, options: argparse.Namespace) -> tuple[str, float | None]:
     """A line about a rival, and its median seconds."""
     try:
         with Peer(rival.package, limit_s=options.limit, address_space=int(options.memory * 1e9)) as peer:
-            path = peer.store(arrays(views, rival.rule))
+            path = peer.store(arrays(view, rival.rule))
             answers = [peer.ask(rival.rule, path, case.q, seed, rival.options) for seed in range(options.peer_repeats)]
     except (PeerError, Unavailable) as error:
         return f"none ({error})", None
@@ -290,10 +288,10 @@ def main() -> None:
     print("| rule and data | size | ours | extra memory | plain | times ours | another package | times ours |")
     print("|---|---|---|---|---|---|---|---|", flush=True)
     for case in chosen:
-        views = case.views()
-        works: dict[str, Callable[[], object]] = {"ours": lambda case=case, views=views: select(case, views)}
+        view = case.view()
+        works: dict[str, Callable[[], object]] = {"ours": lambda case=case, view=view: select(case, view)}
         if case.plain:
-            works["plain"] = lambda case=case, views=views: case.plain(views, case.q)
+            works["plain"] = lambda case=case, view=view: case.plain(view, case.q)
         taken = interleaved(works, options.repeats)
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as fresh:
             extra = fresh.submit(measure_memory, case.name, case.q).result()
@@ -304,7 +302,7 @@ def main() -> None:
             if rival is None:
                 print(f"{row} | |", flush=True)
                 continue
-            said, seconds = ask(rival, case, views, options)
+            said, seconds = ask(rival, case, view, options)
             print(f"{row} {rival.package}: {said} | {'' if seconds is None else f'{seconds / ours:.1f}'} |", flush=True)
             row = "| | | | | | |"
 

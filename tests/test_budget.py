@@ -93,7 +93,7 @@ def test_a_budget_larger_than_the_pool_is_refused_with_both_numbers():
         {"validation": 100},
         {"initial": 20, "validation": 20},
         {"rounds": -1},
-        {"target": 0.9},
+        {"stop_at": 0.9},
         {"plateau": 2},
         {"plateau": 0, "validation": 0.2},
         {"max_hours": 0.0},
@@ -110,8 +110,8 @@ def test_the_budget_is_spent_after_the_last_round():
     assert budget.stop_reason(lines(0.1, 0.2, 0.3)) == "budget spent"
 
 
-def test_reaching_the_target_stops():
-    budget = Budget(rounds=9, validation=0.2, target=0.9)
+def test_reaching_the_value_stops():
+    budget = Budget(rounds=9, validation=0.2, stop_at=0.9)
     assert budget.stop_reason(lines(0.95, 0.89)) is None
     assert "reached 0.9" in budget.stop_reason(lines(0.5, 0.9))
 

@@ -254,7 +254,7 @@ def test_what_cannot_be_resumed_is_one_line_each(workplace):
     (run,) = cells(folder / "runs")
     told = alframe("resume", str(run), "strategy=bald", "trainer.lr=1", cwd=folder, check=False)
     assert told.returncode == 1
-    assert "got strategy=bald, trainer.lr=1; its config.yaml fixes all but device, threads" in told.stderr
+    assert "got strategy=bald, trainer.lr=1; its config fixes all but device, threads" in told.stderr
     told = alframe("resume", "nowhere/seed=0", str(run), "runs", cwd=folder, check=False)
     assert told.returncode == 1
     assert ["nowhere/seed=0/config.yaml" in told.stderr, "runs/config.yaml" in told.stderr] == [True, True]

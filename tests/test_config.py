@@ -332,8 +332,11 @@ def test_a_cell_does_not_depend_on_the_order_of_overrides():
 
 
 def test_more_rounds_go_on_in_the_same_folder():
-    assert cell_name(CHOICES, ["annotator.separator=;", "annotator.quorum=0.9"]) == cell_name(CHOICES, [])
-    assert cell_name(CHOICES, ["budget.rounds=1"]) == cell_name(CHOICES, ["budget.rounds=2"]) == cell_name(CHOICES, [])
+    queue = ["annotator=queue", "run.root=x"]
+    plan, other = load(queue), load([*queue, "annotator.separator=;", "annotator.quorum=0.9"])
+    assert plan.folder == other.folder
+    assert plan.identity != other.identity
+    assert load(["budget.rounds=1"]).folder == load(["budget.rounds=2"]).folder == load().folder
 
 
 def test_long_cells_are_shortened_and_stay_apart():
@@ -403,18 +406,19 @@ def test_a_run_resumes_with_options_that_leave_its_results_alone(stored):
 
 
 def test_options_that_change_results_are_refused_on_resume(stored):
+    options = resume_options(["strategy=bald", "trainer.lr=1", "threads=1", "run.root=x"])
     with pytest.raises(ConfigError) as caught:
-        resume_options(["strategy=bald", "trainer.lr=1", "threads=1", "run.root=x", "threads=1,2"])
+        stored_plan(stored[0], **options)
     (told,) = str(caught.value).splitlines()
-    assert (
-        "got strategy=bald, trainer.lr=1, run.root=x, threads=1,2; its config.yaml fixes all but device, threads,"
-        in told
-    )
+    assert "got strategy=bald, trainer.lr=1, run.root=x; its config fixes all but device, threads," in told
+    assert "budget.rounds" in told
+    with pytest.raises(ConfigError, match="an option with one value, got 'threads=1,2'"):
+        resume_options(["threads=1,2"])
     for options in ({"threads": "many"}, {"budget.rounds": "many"}, {"annotator.quorum": 0.5}):
         with pytest.raises(ConfigError, match=next(iter(options)).split(".")[-1]):
             stored_plan(stored[0], **options)
 
 
 def test_a_folder_without_a_run_cannot_be_resumed(tmp_path):
-    with pytest.raises(RunFolderError, match="name a folder such as"):
+    with pytest.raises(RunFolderError, match="name one such as"):
         stored_plan(tmp_path)

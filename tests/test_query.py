@@ -29,8 +29,8 @@ class Answers(Strategy):
         top = prediction.mean_log_probs.max(dim=1).values
         return {"top": top * float("nan") if self.spoil else top, "features": prediction.features}
 
-    def select(self, views: PoolView, size: int, generator: torch.Generator) -> Selection:
-        self.seen.append(views)
+    def select(self, view: PoolView, size: int, generator: torch.Generator) -> Selection:
+        self.seen.append(view)
         return Selection(torch.tensor(self.positions, dtype=torch.int64), torch.tensor(self.scores), "told")
 
 
@@ -87,20 +87,20 @@ def test_a_broken_contract_names_the_strategy_and_the_positions(learner, strateg
 def test_a_strategy_gets_what_it_needs_and_nothing_else(learner, data):
     plain = Answers()
     ask(learner, plain)
-    views = plain.seen[0]
-    assert (views.labeled, views.labels, views.target, views.held_out, views.head) == (None, None, None, None, None)
-    assert views.n == len(views.pool["top"]) == 60
+    view = plain.seen[0]
+    assert (view.labeled, view.labels, view.target, view.held_out, view.head) == (None, None, None, None, None)
+    assert view.n == len(view.pool["top"]) == 60
 
     needy = Needy()
     labels = torch.from_numpy(data.pool.labels)
     training, validation = Examples(torch.arange(15), labels[:15]), Examples(torch.arange(15, 20), labels[15:20])
     ask(learner, needy, training, validation)
-    views = needy.seen[0]
-    assert len(views.labeled["top"]) == 15
-    assert torch.equal(views.labels, labels[:15])
-    assert len(views.held_out["top"]) == 5
-    assert len(views.target["top"]) == 60
-    assert views.head(views.pool["features"]).shape == (60, 2)
+    view = needy.seen[0]
+    assert len(view.labeled["top"]) == 15
+    assert torch.equal(view.labels, labels[:15])
+    assert len(view.held_out["top"]) == 5
+    assert len(view.target["top"]) == 60
+    assert view.head(view.pool["features"]).shape == (60, 2)
 
 
 def test_the_target_set_may_be_images_that_are_neither_pool_nor_test(data, make_trainer, make_images, tiny_network):
@@ -158,7 +158,7 @@ def test_what_is_beside_the_pool_lies_on_its_device(learner, monkeypatch):
     labelled = Examples(rows, torch.zeros(20, dtype=torch.int64))
     strategy = Needy()
     ask(learner, strategy, training=labelled, validation=labelled)
-    (views,) = strategy.seen
-    for summary in (views.pool, views.labeled, views.held_out, views.target):
+    (view,) = strategy.seen
+    for summary in (view.pool, view.labeled, view.held_out, view.target):
         assert {tensor.device.type for tensor in summary.values()} == {"meta"}
-    assert views.labels.device.type == views.held_out_labels.device.type == "meta"
+    assert view.labels.device.type == view.held_out_labels.device.type == "meta"

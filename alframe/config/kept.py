@@ -78,7 +78,7 @@ def given(overrides: Iterable[str]) -> set[str]:
 
 def continued(tree: Tree, stored: Mapping[str, Any], options: set[str]) -> Tree:
     """The composed config `tree` as the run of the `stored` one continues with it: its values, but for the given `options`."""
-    merged = {key: value for key, value in tree.items() if key not in OPTIONAL_GROUPS or key in stored}
+    merged = {**tree, **dict.fromkeys(OPTIONAL_GROUPS)}
     for key, value in stored.items():
         if key in (*GROUPS, *OPTIONAL_GROUPS):
             merged[key] = _part(key, value, tree.get(key) or {}, options)

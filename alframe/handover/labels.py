@@ -27,7 +27,7 @@ UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*%]|^[. ]|[. ]$')
 class Labelled:
     """One labelled image: `index` in the pool, `label` as training takes it, and who gave it when.
 
-    `soft` is the target that training takes instead where people were not sure, and `label` then UNKNOWN if they have no class.
+    `soft` is what training takes instead where people were not sure, and `label` then UNKNOWN if they have no class.
     """
 
     index: int
@@ -49,9 +49,9 @@ def labelled(trained: Trained) -> list[Labelled]:
             answers.setdefault(line["index"], []).append(line)
     found = []
     for part in everything(trained):
-        targets = [()] * len(part) if part.targets is None else part.targets.tolist()
-        for index, label, target in zip(part.rows.tolist(), part.labels.tolist(), targets, strict=True):
-            soft = tuple(target) if max(target, default=1) < 1 else ()
+        every_soft = [()] * len(part) if part.soft_labels is None else part.soft_labels.tolist()
+        for index, label, probs in zip(part.rows.tolist(), part.labels.tolist(), every_soft, strict=True):
+            soft = tuple(probs) if max(probs, default=1) < 1 else ()
             lines = [] if soft else answers.get(index, [])
             lines = lines or [line for line in trained.ledger if line["index"] == index and line["kind"] not in CHECKS]
             who = dict.fromkeys(str(line.get("annotator", "")) for line in lines)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from alframe.errors import AlframeError, DataError
 from alframe.handover.spec import Spec, located
 from alframe.images import FixedAugment
-from alframe.learner import fixed_views
+from alframe.learner import fixed_augmentations
 from alframe.model.base import Network
 from alframe.model.frozen import Frozen
 from alframe.pixels import normalize
@@ -79,7 +79,7 @@ class Predictor:
         self.views = []
         if spec.augmentation is not None:
             augment, options = located(spec.augmentation, (FixedAugment,), "augmentation")
-            self.views = fixed_views(augment(**options), self.uncertainty.n_views)
+            self.views = fixed_augmentations(augment(**options), self.uncertainty.n_augmented)
 
     @property
     def averages(self) -> bool:

@@ -130,7 +130,7 @@ def capture(trained: Trained) -> tuple[Spec, Tensors]:
         on_features=model.on_features,
         uncertainty=config["uncertainty"],
         members=len(learner.fitted.networks),
-        augmentation=describe(e.data.augment) if e.uncertainty.n_views else None,
+        augmentation=describe(e.data.augment) if e.uncertainty.n_augmented else None,
         run=_origin(trained, config),
     )
     tensors = {key: value.detach().cpu() for key, value in flat(parts).items()}

@@ -3,7 +3,7 @@
 A ledger's line has a `label`, or `label` null and an `answer`: unsure (the class that is likelier than the others may be in
 `text`), skip, bad_image, new_class (whose name is in `text`), or unanswered (a round that was closed before anyone said
 anything). A vote is a class (int), bad_image, or a class that has no number yet (`new: NAME`); unsure and skip are abstentions,
-but see `soft_target`.
+but see `soft_label`.
 """
 
 import math
@@ -37,7 +37,7 @@ class Rules:
     `people`: an image may have answers of several people, and the last of each counts; else it has one, and a second is an error.
     `per_image`: people whose answers an image needs. `ask_again`: how often an image that nobody was sure of goes back into the
     pool. `classes`: the dataset's, and after them `new_classes`, which people found and the config names by now. `unsure`: such an
-    image goes back (again), or stays and is learnt from with a `soft_target`, in which `lean` is the probability of a class that
+    image goes back (again), or stays and is learnt from with a `soft_label`, in which `lean` is the probability of a class that
     someone finds likelier than the others.
     """
 
@@ -142,12 +142,12 @@ def settle(lines: Sequence[Line], rules: Rules, posterior: Posterior | None = No
     """One line for one question, from the last answer of each person about it: the first of them with the outcome in `label` and `answer`.
 
     Whether the image has a class at all is put to the vote first; which one, then, among those who gave one, or by the `posterior`
-    of `dawid_skene`. A tie is unsure, and so are people who all abstain, unless all of them skip. Where there is a `soft_target`,
-    it is in `target`.
+    of `dawid_skene`. A tie is unsure, and so are people who all abstain, unless all of them skip. Where there is a `soft_label`,
+    it is in `soft_label`.
     """
     settled = _settle(lines, rules, posterior)
-    target = soft_target(lines, rules, posterior)
-    return settled if target is None else {**settled, "target": target}
+    soft = soft_label(lines, rules, posterior)
+    return settled if soft is None else {**settled, "soft_label": soft}
 
 
 def _settle(lines: Sequence[Line], rules: Rules, posterior: Posterior | None) -> dict[str, Any]:
@@ -176,14 +176,14 @@ def _kind(votes: Iterable[Vote]) -> Vote | None:
     return majority("class" if isinstance(v, int) else v for v in votes)
 
 
-def soft_target(lines: Sequence[Line], rules: Rules, posterior: Posterior | None = None) -> list[float] | None:
+def soft_label(lines: Sequence[Line], rules: Rules, posterior: Posterior | None = None) -> list[float] | None:
     """A probability for each class, from people who were not sure of one; None where they were, or do not speak of classes.
 
     There is one if `rules.unsure` is soft, someone was unsure or two classes tie, and most votes, if there are any, are classes;
     not for validation images, which measure by classes. It is the mean over those who gave a class or were unsure: a class is
     certain (with Dawid-Skene: all who gave one count as the `posterior`); unsure with a name gives that class `rules.lean`, and the
-    others equal parts of the rest; unsure without one gives all classes the same, the most uncertain target there is.
-    Source: shares of votes as targets from Peterson et al. 2019, arXiv:1908.07086; the mean of what each annotator finds probable
+    others equal parts of the rest; unsure without one gives all classes the same, the most uncertain label there is.
+    Source: shares of votes as labels from Peterson et al. 2019, arXiv:1908.07086; the mean of what each annotator finds probable
     from Collins et al. 2022, arXiv:2207.00810. Differs: one probability for all leanings instead of one that is asked each time.
     """
     if rules.unsure != "soft" or lines[0]["kind"] == "validation":

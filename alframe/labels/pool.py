@@ -35,7 +35,7 @@ def _whole(label: Any) -> Any:
 
 
 class Pool:
-    """The state that the ledger implies. `bought` counts images paid for, `usable` those with a label or a soft target.
+    """The state that the ledger implies. `bought` counts images paid for, `usable` those with a label or a soft label.
 
     The ledger holds every answer of every person; what is known of an image is derived from them by `rules`.
     """
@@ -132,7 +132,7 @@ class Pool:
             return np.flatnonzero(~self._asked)
         out, unsure = np.zeros(len(self.ids), dtype=bool), np.zeros(len(self.ids), dtype=int)
         for line in self.settled():
-            if line.get("answer") == UNSURE and "target" not in line:
+            if line.get("answer") == UNSURE and "soft_label" not in line:
                 unsure[line["index"]] += 1
             elif line.get("answer") != UNANSWERED:
                 out[line["index"]] = True
@@ -150,21 +150,23 @@ class Pool:
         rows = torch.tensor([line["index"] for line in lines], dtype=torch.int64)
         given = [UNKNOWN if line["label"] is None else line["label"] for line in lines]
         labels = torch.tensor(given, dtype=torch.int64)
-        soft = {place: line["target"] for place, line in enumerate(lines) if "target" in line}
+        soft = {place: line["soft_label"] for place, line in enumerate(lines) if "soft_label" in line}
         if not soft:
             return Examples(rows, labels)
-        targets = one_hot(labels.clamp_min(0), self.n_classes).float()
-        targets[list(soft)] = torch.tensor(list(soft.values()))
-        return Examples(rows, labels, targets)
+        soft_labels = one_hot(labels.clamp_min(0), self.n_classes).float()
+        soft_labels[list(soft)] = torch.tensor(list(soft.values()))
+        return Examples(rows, labels, soft_labels)
 
     def _labelled(self) -> list[dict[str, Any]]:
-        """The settled lines with a label or a soft target.
+        """The settled lines with a label or a soft label.
 
         Of an image that was put back and labelled, and whose first answers come to a label by now (Dawid-Skene knows people better
         with every round), the later one.
         """
         return list(
-            {line["index"]: line for line in self.settled() if line["label"] is not None or "target" in line}.values()
+            {
+                line["index"]: line for line in self.settled() if line["label"] is not None or "soft_label" in line
+            }.values()
         )
 
     def _note(self, line: dict[str, Any]) -> None:

@@ -54,9 +54,16 @@ def parse_config(text: str) -> Any:
         raise RunFolderError(
             f"Expected a run folder of format {FORMAT} or older, got format {written_as}; install the alframe that wrote it, or a newer one."
         )
-    annotator = config.get("annotator")
-    if written_as == 1 and isinstance(annotator, dict):  # stored as something to be called later
+    return _from_format_1(config) if written_as == 1 else config
+
+
+def _from_format_1(config: dict[str, Any]) -> dict[str, Any]:
+    """Annotators were stored as something to be called later, and budget.stop_at was called target."""
+    annotator, budget = config.get("annotator"), config.get("budget")
+    if isinstance(annotator, dict):
         config["annotator"] = {key: value for key, value in annotator.items() if key != "_partial_"}
+    if isinstance(budget, dict) and "target" in budget:
+        config["budget"] = {("stop_at" if key == "target" else key): value for key, value in budget.items()}
     return config
 
 

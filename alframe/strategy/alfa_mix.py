@@ -52,17 +52,17 @@ class AlfaMix(Strategy):
     def summarize(self, prediction: Prediction) -> Summary:
         return {"features": prediction.features}
 
-    def select(self, views: PoolView, size: int, generator: torch.Generator) -> Selection:
-        assert views.labeled is not None
-        assert views.labels is not None
-        assert views.head is not None
-        features, labeled = views.pool["features"], views.labeled["features"]
+    def select(self, view: PoolView, size: int, generator: torch.Generator) -> Selection:
+        assert view.labeled is not None
+        assert view.labels is not None
+        assert view.head is not None
+        features, labeled = view.pool["features"], view.labeled["features"]
         expect_finite(features)
         expect_finite(labeled)
-        scores = features.new_zeros(views.n)
-        candidates = torch.arange(views.n, device=features.device)
+        scores = features.new_zeros(view.n)
+        candidates = torch.arange(view.n, device=features.device)
         if len(labeled):
-            scores = self._instability(features, _class_means(labeled, views.labels), views.head, size, views.max_bytes)
+            scores = self._instability(features, _class_means(labeled, view.labels), view.head, size, view.max_bytes)
             candidates = scores.nonzero().squeeze(1)
         if len(candidates) <= size:
             others = (scores == 0).nonzero().squeeze(1)
@@ -76,7 +76,7 @@ class AlfaMix(Strategy):
                 generator,
                 normalize=self.normalize,
                 max_points=self.max_points,
-                max_bytes=views.max_bytes,
+                max_bytes=view.max_bytes,
             )
         return Selection(picked.cpu(), scores[picked].cpu(), "instability", pool_scores=scores.cpu())
 

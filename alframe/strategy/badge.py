@@ -31,8 +31,8 @@ class Badge(Strategy):
     def summarize(self, prediction: Prediction) -> Summary:
         return last_layer_gradients(prediction)
 
-    def select(self, views: PoolView, size: int, generator: torch.Generator) -> Selection:
-        nearest = NearestCentre([views.pool["gradient"], views.pool["features"]], views.max_bytes)
+    def select(self, view: PoolView, size: int, generator: torch.Generator) -> Selection:
+        nearest = NearestCentre([view.pool["gradient"], view.pool["features"]], view.max_bytes)
         lengths = norms(nearest.factors)
         highest = lengths == lengths.max() if self.first == "norm" else torch.ones_like(lengths, dtype=torch.bool)
         equals = highest.nonzero().squeeze(1)
@@ -41,6 +41,6 @@ class Badge(Strategy):
         nearest.add(first.tolist(), first, torch.zeros(1))
         nearest.refresh()
         scores += sample_d_squared(nearest, size - len(scores), generator)
-        picked = fill_at_random(nearest.centres, views.n, size, generator)
+        picked = fill_at_random(nearest.centres, view.n, size, generator)
         scores += [0.0] * (size - len(scores))
         return Selection(torch.tensor(picked), torch.tensor(scores), "squared_distance")

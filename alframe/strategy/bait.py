@@ -53,13 +53,13 @@ class Bait(Strategy):
         wrong = probs.scatter(1, probs.argmax(dim=1, keepdim=True), 0).sum(dim=1).clamp_max(1)
         return {"features": prediction.features, "weight": wrong * (1 - wrong)}
 
-    def select(self, views: PoolView, size: int, generator: torch.Generator) -> Selection:
+    def select(self, view: PoolView, size: int, generator: torch.Generator) -> Selection:
         roots = full_roots if self.fisher == "full" else binary_roots
-        order = random_order(views.n, generator, views.pool["features"].device)
-        design = self._start(views, roots)
+        order = random_order(view.n, generator, view.pool["features"].device)
+        design = self._start(view, roots)
         picked: list[int] = []
         scores: list[float] = []
-        while len(picked) < min(views.n, max(size, math.ceil(self.oversample * size))):
+        while len(picked) < min(view.n, max(size, math.ceil(self.oversample * size))):
             gains = torch.where(design.inside, -1.0, design.changes(1))
             best = highest_of_equals(gains, order)
             if not float(gains[best]) > 0:
@@ -69,34 +69,34 @@ class Bait(Strategy):
             design.update(best, 1)
         kept = _prune(design, picked, size, order)
         positions = [picked[i] for i in kept]
-        positions = fill_at_random(positions, views.n, size, generator)
+        positions = fill_at_random(positions, view.n, size, generator)
         values = [scores[i] for i in kept] + [0.0] * (size - len(kept))
         return Selection(torch.tensor(positions), torch.tensor(values), "trace_decrease")
 
-    def _start(self, views: PoolView, roots: Roots) -> Design:
+    def _start(self, view: PoolView, roots: Roots) -> Design:
         """The design before the first pick: what is labelled, and the pool to be told about."""
-        features = views.pool["features"]
+        features = view.pool["features"]
         expect_finite(features)
-        if views.labeled:
-            expect_finite(views.labeled["features"])
+        if view.labeled:
+            expect_finite(view.labeled["features"])
         n_blocks = 1
         if self.fisher == "full":
-            n_blocks = views.pool["probs"].shape[1]
-            _expect_room(n_blocks, features.shape[1], views)
+            n_blocks = view.pool["probs"].shape[1]
+            _expect_room(n_blocks, features.shape[1], view)
         width = n_blocks * features.shape[1]
-        target = fisher_information(views.pool, roots, width, views.max_bytes) / views.n
+        target = fisher_information(view.pool, roots, width, view.max_bytes) / view.n
         information = self.regularization * torch.eye(width, dtype=torch.float64, device=features.device)
-        if views.labeled:
-            information += fisher_information(views.labeled, roots, width, views.max_bytes)
-        return Design(views.pool, roots, information, target, views.max_bytes)
+        if view.labeled:
+            information += fisher_information(view.labeled, roots, width, view.max_bytes)
+        return Design(view.pool, roots, information, target, view.max_bytes)
 
 
-def _expect_room(c: int, d: int, views: PoolView) -> None:
-    needed = 8 * (8 * (c * d) ** 2 + views.n * (2 * c * c + 8))
+def _expect_room(c: int, d: int, view: PoolView) -> None:
+    needed = 8 * (8 * (c * d) ** 2 + view.n * (2 * c * c + 8))
     expect(
-        needed <= views.max_bytes,
-        f"Expected the full Fisher information within query.max_bytes = {views.max_bytes}, got about {needed} bytes for {c} classes "
-        f"by {d} features and {views.n} images; set fisher to binary, look at fewer images (strategy=candidates), or raise "
+        needed <= view.max_bytes,
+        f"Expected the full Fisher information within query.max_bytes = {view.max_bytes}, got about {needed} bytes for {c} classes "
+        f"by {d} features and {view.n} images; set fisher to binary, look at fewer images (strategy=candidates), or raise "
         "query.max_bytes.",
         StrategyError,
     )

@@ -48,8 +48,8 @@ class Strategy(Schedule):
         """What to keep of a batch: named tensors with axis 0 = sample, as small as the rule allows."""
 
     @abstractmethod
-    def select(self, views: PoolView, size: int, generator: torch.Generator) -> Selection:
-        """`size` distinct positions of the pool (1 <= size <= views.n), the most wanted first; randomness from `generator` only."""
+    def select(self, view: PoolView, size: int, generator: torch.Generator) -> Selection:
+        """`size` distinct positions of the pool (1 <= size <= view.n), the most wanted first; randomness from `generator` only."""
 
 
 def features_of(prediction: Prediction, unit_length: bool) -> Float[Tensor, "b d"]:

@@ -52,9 +52,9 @@ class BatchBald(Strategy):
     def summarize(self, prediction: Prediction) -> Summary:
         return {"log_probs": prediction.log_probs}
 
-    def select(self, views: PoolView, size: int, generator: torch.Generator) -> Selection:
-        log_probs = views.pool["log_probs"]
-        joint = _Joint(log_probs, self.max_configurations, views.max_bytes, generator)
+    def select(self, view: PoolView, size: int, generator: torch.Generator) -> Selection:
+        log_probs = view.pool["log_probs"]
+        joint = _Joint(log_probs, self.max_configurations, view.max_bytes, generator)
         scores = bald(log_probs)
         with full_precision():
             picked, gains = lazy_greedy(
@@ -72,7 +72,7 @@ class BatchBald(Strategy):
                 f"{joint.k} draws can tell; the other {size - len(picked)} are drawn by PowerBALD (more draws, or strategy=power_bald).",
                 stacklevel=2,
             )
-            left = torch.ones(views.n, dtype=torch.bool, device=scores.device)
+            left = torch.ones(view.n, dtype=torch.bool, device=scores.device)
             left[picked] = False
             rest = left.nonzero().squeeze(1)
             drawn = sample(scores[rest], size - len(picked), "power", 1.0, generator)

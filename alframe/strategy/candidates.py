@@ -46,5 +46,5 @@ class Candidates(Strategy):
     def summarize(self, prediction: Prediction) -> Summary:
         return self._inner.summarize(prediction)
 
-    def select(self, views: PoolView, size: int, generator: torch.Generator) -> Selection:
-        return self._inner.select(views, size, generator)
+    def select(self, view: PoolView, size: int, generator: torch.Generator) -> Selection:
+        return self._inner.select(view, size, generator)

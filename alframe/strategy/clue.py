@@ -37,14 +37,14 @@ class Clue(Strategy):
         features = features_of(prediction, self.normalize)
         return {"features": features, "entropy": torch.special.entr(probs).sum(dim=-1)}
 
-    def select(self, views: PoolView, size: int, generator: torch.Generator) -> Selection:
+    def select(self, view: PoolView, size: int, generator: torch.Generator) -> Selection:
         clusters = k_means(
-            views.pool["features"],
+            view.pool["features"],
             size,
             generator,
-            weights=views.pool["entropy"],
+            weights=view.pool["entropy"],
             max_iterations=self.max_iterations,
-            max_bytes=views.max_bytes,
+            max_bytes=view.max_bytes,
         )
         chosen = clusters.representatives(size)
         return Selection(chosen.cpu(), -clusters.distances[chosen].sqrt().cpu(), "minus_distance_to_centre")

@@ -45,11 +45,11 @@ class ClusterMargin(Strategy):
         features = features_of(prediction, self.normalize)
         return {"features": features, "score": margin(prediction.log_probs)}
 
-    def select(self, views: PoolView, size: int, generator: torch.Generator) -> Selection:
-        scores = read_scores(margin, views)
-        n_candidates = min(views.n, max(size, round(self.ratio * size)))
+    def select(self, view: PoolView, size: int, generator: torch.Generator) -> Selection:
+        scores = read_scores(margin, view)
+        n_candidates = min(view.n, max(size, round(self.ratio * size)))
         candidates = highest(scores, n_candidates, generator).cpu()
-        clusters = self._clusters(views.pool["features"], generator, views.max_bytes)
+        clusters = self._clusters(view.pool["features"], generator, view.max_bytes)
         picked = candidates[in_turn(clusters[candidates], generator)[:size]]
         return Selection(picked, scores.cpu()[picked], "margin", pool_scores=scores.cpu())
 

@@ -41,14 +41,14 @@ class CoreSet(Strategy):
     def summarize(self, prediction: Prediction) -> Summary:
         return {"features": features_of(prediction, self.normalize)}
 
-    def select(self, views: PoolView, size: int, generator: torch.Generator) -> Selection:
-        features = views.pool["features"]
-        nearest = NearestCentre([features], views.max_bytes)
+    def select(self, view: PoolView, size: int, generator: torch.Generator) -> Selection:
+        features = view.pool["features"]
+        nearest = NearestCentre([features], view.max_bytes)
         scores: list[float] = []
-        if views.labeled is not None and len(views.labeled["features"]):
-            nearest.cover_roughly([views.labeled["features"]])
+        if view.labeled is not None and len(view.labeled["features"]):
+            nearest.cover_roughly([view.labeled["features"]])
         else:
-            scores.append(_start_in_the_middle(nearest, views))
+            scores.append(_start_in_the_middle(nearest, view))
         if self.outlier_rate > 0:
             scores += _at_quantile(nearest, size - len(scores), self.outlier_rate)
         while len(scores) < size:
@@ -58,9 +58,9 @@ class CoreSet(Strategy):
         )
 
 
-def _start_in_the_middle(nearest: NearestCentre, views: PoolView) -> float:
+def _start_in_the_middle(nearest: NearestCentre, view: PoolView) -> float:
     """Make the point nearest to the mean the first centre; its squared distance to the farthest point."""
-    to_mean = NearestCentre(nearest.factors, views.max_bytes)
+    to_mean = NearestCentre(nearest.factors, view.max_bytes)
     to_mean.cover([nearest.factors[0].mean(dim=0, keepdim=True)])
     first = to_mean.bounds.argmin(dim=0, keepdim=True)
     nearest.add(first.tolist(), first, torch.tensor([-1.0]))

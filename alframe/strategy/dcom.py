@@ -66,37 +66,37 @@ class DCoM(Strategy):
             "uncertainty": margin(log_probs[:, None]),
         }
 
-    def select(self, views: PoolView, size: int, generator: torch.Generator) -> Selection:
-        pool, labeled, labels = views.pool, views.labeled, views.labels
+    def select(self, view: PoolView, size: int, generator: torch.Generator) -> Selection:
+        pool, labeled, labels = view.pool, view.labeled, view.labels
         if labeled is None or labels is None or len(labels) == 0:
             rule = ProbCover(radius=self.radius, normalize=self.normalize, max_points=self.max_points)
-            return rule.select(views, size, generator)
+            return rule.select(view, size, generator)
         features, centres = pool["features"], labeled["features"]
         expect_finite(features)
         expect_finite(centres)
         first = self.radius
         if first is None:
-            first = pure_radius(features, views.n_classes, 0.95, generator, views.max_bytes)
-        covered = _covered(features, centres, centres.new_full((len(centres),), first), views.max_bytes)
-        chosen = sub_pool(views.n, self.max_points, 1, generator)
+            first = pure_radius(features, view.n_classes, 0.95, generator, view.max_bytes)
+        covered = _covered(features, centres, centres.new_full((len(centres),), first), view.max_bytes)
+        chosen = sub_pool(view.n, self.max_points, 1, generator)
         some = pool if chosen is None else {name: tensor[chosen.to(tensor.device)] for name, tensor in pool.items()}
         radii = _pure_radii(
             labeled,
             labels.to(features.device),
             some,
-            views.n / len(some["features"]),
+            view.n / len(some["features"]),
             0.4 + 0.2 * _share(covered, labels),
             self.max_radius,
-            views.max_bytes,
+            view.max_bytes,
         )
-        covered = _covered(features, centres, radii, views.max_bytes)
+        covered = _covered(features, centres, radii, view.max_bytes)
         coverage = Coverage(
             features,
             float(radii.mean()),
             generator,
             ball=True,
             max_points=self.max_points,
-            max_bytes=views.max_bytes,
+            max_bytes=view.max_bytes,
         )
         coverage.covered = covered.float()
         everyone = torch.cat([pool["uncertainty"], labeled["uncertainty"]])

@@ -47,11 +47,11 @@ class DropQuery(Strategy):
     def summarize(self, prediction: Prediction) -> Summary:
         return {"features": prediction.features}
 
-    def select(self, views: PoolView, size: int, generator: torch.Generator) -> Selection:
-        assert views.head is not None
-        features = views.pool["features"]
+    def select(self, view: PoolView, size: int, generator: torch.Generator) -> Selection:
+        assert view.head is not None
+        features = view.pool["features"]
         expect_finite(features)
-        mismatches = self._mismatches(features, views.head, views.n_classes, generator)
+        mismatches = self._mismatches(features, view.head, view.n_classes, generator)
         rates = mismatches / self.draws
         candidates = (2 * mismatches > self.draws).nonzero().squeeze(1)
         if len(candidates) <= size:
@@ -64,7 +64,7 @@ class DropQuery(Strategy):
                 generator,
                 normalize=self.normalize,
                 max_points=self.max_points,
-                max_bytes=views.max_bytes,
+                max_bytes=view.max_bytes,
             )
         return Selection(picked.cpu(), rates[picked].cpu(), "mismatch_rate", pool_scores=rates.cpu())
 

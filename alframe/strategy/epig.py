@@ -22,7 +22,7 @@ _ROUNDING = 1e-6  # nats: a bound below this is no information
 class Epig(Strategy):
     """The top q images by EPIG(x) = mean over targets x* of I[y; y* | x, x*] in nats, in [0, log c].
 
-    p(y, y*) = mean_k p_k(y|x) p_k(y*|x*): draw k is the same function for pool and targets. `views.target` is a sample of the
+    p(y, y*) = mean_k p_k(y|x) p_k(y*|x*): draw k is the same function for pool and targets. `view.target` is a sample of the
     images that the model will be used on, not the labelled ones. For q > 1 it is the top q, as in the paper: equal images score
     equally, so near-duplicates come together. Raises `StrategyError` when there are no targets, or when they have other draws.
     Source: Bickford Smith et al. 2023, arXiv:2304.08151. Differs: the same numbers, but worked out only for images that a cheap
@@ -35,16 +35,16 @@ class Epig(Strategy):
     def summarize(self, prediction: Prediction) -> Summary:
         return {"log_probs": prediction.log_probs}
 
-    def select(self, views: PoolView, size: int, generator: torch.Generator) -> Selection:
-        log_probs = views.pool["log_probs"]
-        targets = _Targets(log_probs, views)
+    def select(self, view: PoolView, size: int, generator: torch.Generator) -> Selection:
+        log_probs = view.pool["log_probs"]
+        targets = _Targets(log_probs, view)
         with full_precision():
             bounds = targets.bounds(log_probs)
             order = bounds.argsort(descending=True)
             scores = torch.full_like(bounds, -torch.inf)
             scores[bounds <= _ROUNDING] = 0
             done = 0
-            while done < views.n:
+            while done < view.n:
                 threshold = float(scores.topk(size).values[-1])  # -inf until q of them are known
                 block = order[done : done + _BLOCK]
                 block = block[(bounds[block] >= threshold) & (bounds[block] > _ROUNDING)]
@@ -60,8 +60,8 @@ class Epig(Strategy):
 class _Targets:
     """What the targets say of the draws, as ratios p_k(y*|x*) / p̄(y*|x*) with the weight p̄(y*|x*) / m of each."""
 
-    def __init__(self, pool: Float[Tensor, "n k c"], views: PoolView) -> None:
-        target = None if views.target is None else views.target["log_probs"]
+    def __init__(self, pool: Float[Tensor, "n k c"], view: PoolView) -> None:
+        target = None if view.target is None else view.target["log_probs"]
         expect(
             target is not None and len(target) > 0 and target.shape[1] == pool.shape[1],
             f"Expected target images with the {pool.shape[1]} draws of the pool, got "
@@ -71,7 +71,7 @@ class _Targets:
         )
         assert target is not None
         ratios, means = _ratios(target)
-        self.max_bytes = views.max_bytes
+        self.max_bytes = view.max_bytes
         self.n_targets, self.k = target.shape[:2]
         self.ratios = ratios.permute(1, 0, 2).reshape(self.k, -1)  # [k, m c]
         self.weights = means.flatten() / self.n_targets  # [m c]

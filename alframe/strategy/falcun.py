@@ -38,10 +38,10 @@ class Falcun(Strategy):
         log_probs = prediction.point_log_probs
         return {"probs": log_probs.exp(), "margin": margin(log_probs[:, None])}
 
-    def select(self, views: PoolView, size: int, generator: torch.Generator) -> Selection:
-        probs, uncertainty = views.pool["probs"], views.pool["margin"].double()
+    def select(self, view: PoolView, size: int, generator: torch.Generator) -> Selection:
+        probs, uncertainty = view.pool["probs"], view.pool["margin"].double()
         distance = uncertainty.clone()
-        left = torch.ones(views.n, dtype=torch.bool, device=probs.device)
+        left = torch.ones(view.n, dtype=torch.bool, device=probs.device)
         places = torch.rand(size, dtype=torch.float64, generator=generator).to(probs.device)
         positions, scores = torch.empty_like(places, dtype=torch.int64), torch.empty_like(places)
         for i in range(size):

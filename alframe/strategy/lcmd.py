@@ -47,15 +47,15 @@ class Lcmd(Strategy):
     def summarize(self, prediction: Prediction) -> Summary:
         return last_layer_gradients(prediction)
 
-    def select(self, views: PoolView, size: int, generator: torch.Generator) -> Selection:
-        order = random_order(views.n, generator, views.pool["features"].device)
-        pool, labeled = _factors(views.pool), _factors(views.labeled) if views.labeled else []
+    def select(self, view: PoolView, size: int, generator: torch.Generator) -> Selection:
+        order = random_order(view.n, generator, view.pool["features"].device)
+        pool, labeled = _factors(view.pool), _factors(view.labeled) if view.labeled else []
         expect_finite(*pool)
         if labeled:
             expect_finite(*labeled)
         if self.sketch is not None:
-            pool, labeled = self._project(pool, labeled, views.max_bytes, generator)
-        partition = _Partition(pool, views.max_bytes)
+            pool, labeled = self._project(pool, labeled, view.max_bytes, generator)
+        partition = _Partition(pool, view.max_bytes)
         positions: list[int] = []
         scores: list[float] = []
         if labeled and len(labeled[0]):
@@ -73,7 +73,7 @@ class Lcmd(Strategy):
             positions.append(position)
             scores.append(float(farthest[position]))
             partition.add(position)
-        positions = fill_at_random(positions, views.n, size, generator)
+        positions = fill_at_random(positions, view.n, size, generator)
         scores += [0.0] * (size - len(scores))
         return Selection(torch.tensor(positions), torch.tensor(scores), "squared_distance")
 

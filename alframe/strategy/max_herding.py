@@ -38,12 +38,12 @@ class MaxHerding(Strategy):
     def summarize(self, prediction: Prediction) -> Summary:
         return {"features": features_of(prediction, self.normalize)}
 
-    def select(self, views: PoolView, size: int, generator: torch.Generator) -> Selection:
-        return herd(views, self.radius, None, self.max_points, size, generator)
+    def select(self, view: PoolView, size: int, generator: torch.Generator) -> Selection:
+        return herd(view, self.radius, None, self.max_points, size, generator)
 
 
 def herd(
-    views: PoolView,
+    view: PoolView,
     radius: float,
     weights: Float[Tensor, " n"] | None,
     max_points: int,
@@ -51,14 +51,14 @@ def herd(
     generator: torch.Generator,
 ) -> Selection:
     """Greedy soft coverage of the pool weighted by `weights`; where these have nothing left to gain, by coverage alone, then at random."""
-    features = views.pool["features"]
-    coverage = Coverage(features, radius, generator, weights=weights, max_points=max_points, max_bytes=views.max_bytes)
-    if views.labeled is not None:
-        coverage.cover(views.labeled["features"])
+    features = view.pool["features"]
+    coverage = Coverage(features, radius, generator, weights=weights, max_points=max_points, max_bytes=view.max_bytes)
+    if view.labeled is not None:
+        coverage.cover(view.labeled["features"])
     picked, gains = coverage.greedy(size, generator)
     if weights is not None and len(picked) < size:
         coverage.weights = torch.ones_like(coverage.weights)
         picked += coverage.greedy(size - len(picked), generator, picked)[0]
-    picked = fill_at_random(picked, views.n, size, generator)
-    scores = torch.tensor(gains + [0.0] * (size - len(gains)), dtype=torch.float64) / views.n
+    picked = fill_at_random(picked, view.n, size, generator)
+    scores = torch.tensor(gains + [0.0] * (size - len(gains)), dtype=torch.float64) / view.n
     return Selection(torch.tensor(picked), scores.float(), "coverage_gain")

@@ -43,28 +43,28 @@ class ProbCover(Strategy):
     def summarize(self, prediction: Prediction) -> Summary:
         return {"features": features_of(prediction, self.normalize)}
 
-    def select(self, views: PoolView, size: int, generator: torch.Generator) -> Selection:
-        features = views.pool["features"]
+    def select(self, view: PoolView, size: int, generator: torch.Generator) -> Selection:
+        features = view.pool["features"]
         radius = self.radius
         if radius is None:
-            radius = pure_radius(features, views.n_classes, self.purity, generator, views.max_bytes)
+            radius = pure_radius(features, view.n_classes, self.purity, generator, view.max_bytes)
         coverage = Coverage(
-            features, radius, generator, ball=True, max_points=self.max_points, max_bytes=views.max_bytes
+            features, radius, generator, ball=True, max_points=self.max_points, max_bytes=view.max_bytes
         )
-        if views.labeled is not None:
-            coverage.cover(views.labeled["features"])
+        if view.labeled is not None:
+            coverage.cover(view.labeled["features"])
         picked, gains = coverage.greedy(size, generator)
         scores = torch.tensor(gains + [0.0] * (size - len(gains)))
         if len(picked) < size:
-            picked = _farthest_first(picked, views, size)
+            picked = _farthest_first(picked, view, size)
         return Selection(torch.tensor(picked), scores, "newly_covered")
 
 
-def _farthest_first(picked: list[int], views: PoolView, size: int) -> list[int]:
+def _farthest_first(picked: list[int], view: PoolView, size: int) -> list[int]:
     """`picked`, and up to `size` the images farthest from all that is labelled or picked, one after another."""
-    nearest = NearestCentre([views.pool["features"]], views.max_bytes)
-    if views.labeled is not None and len(views.labeled["features"]):
-        nearest.cover([views.labeled["features"]])
+    nearest = NearestCentre([view.pool["features"]], view.max_bytes)
+    if view.labeled is not None and len(view.labeled["features"]):
+        nearest.cover([view.labeled["features"]])
     if picked:
         nearest.add(picked, torch.tensor(picked, device=nearest.bounds.device), torch.full((len(picked),), -1.0))
         nearest.refresh()

@@ -18,7 +18,7 @@ class Random(Strategy):
     def summarize(self, prediction: Prediction) -> Summary:
         return {}
 
-    def select(self, views: PoolView, size: int, generator: torch.Generator) -> Selection:
-        draws = torch.rand(views.n, generator=generator)
+    def select(self, view: PoolView, size: int, generator: torch.Generator) -> Selection:
+        draws = torch.rand(view.n, generator=generator)
         picked = highest(draws, size, generator)
         return Selection(picked, draws[picked], "random")

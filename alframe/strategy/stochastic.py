@@ -70,7 +70,7 @@ class Stochastic(Strategy):
     def summarize(self, prediction: Prediction) -> Summary:
         return summarize_score(self.score, prediction)
 
-    def select(self, views: PoolView, size: int, generator: torch.Generator) -> Selection:
-        scores = read_scores(self.score, views)
+    def select(self, view: PoolView, size: int, generator: torch.Generator) -> Selection:
+        scores = read_scores(self.score, view)
         picked = sample(scores, size, self.method, self.beta, generator)
         return Selection(picked.cpu(), scores[picked].cpu(), name_of(self.score), pool_scores=scores.cpu())

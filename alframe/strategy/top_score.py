@@ -40,9 +40,9 @@ def summarize_score(score: Score, prediction: Prediction) -> Summary:
     return {"score": scores}
 
 
-def read_scores(score: Score, views: PoolView) -> Float[Tensor, " n"]:
+def read_scores(score: Score, view: PoolView) -> Float[Tensor, " n"]:
     """The pool's scores out of its summary. Raises `StrategyError` when there is NaN among them."""
-    scores = views.pool["score"]
+    scores = view.pool["score"]
     missing = scores.isnan().nonzero().squeeze(1)
     expect(
         len(missing) == 0,
@@ -80,7 +80,7 @@ class TopScore(Strategy):
     def summarize(self, prediction: Prediction) -> Summary:
         return summarize_score(self.score, prediction)
 
-    def select(self, views: PoolView, size: int, generator: torch.Generator) -> Selection:
-        scores = read_scores(self.score, views)
+    def select(self, view: PoolView, size: int, generator: torch.Generator) -> Selection:
+        scores = read_scores(self.score, view)
         picked = highest(scores, size, generator)
         return Selection(picked.cpu(), scores[picked].cpu(), self.score_name, pool_scores=scores.cpu())

@@ -46,15 +46,15 @@ class TypiClust(Strategy):
     def summarize(self, prediction: Prediction) -> Summary:
         return {"features": features_of(prediction, self.normalize)}
 
-    def select(self, views: PoolView, size: int, generator: torch.Generator) -> Selection:
-        pool = views.pool["features"]
-        kept = sub_pool(views.n, self.max_points, size, generator)
+    def select(self, view: PoolView, size: int, generator: torch.Generator) -> Selection:
+        pool = view.pool["features"]
+        kept = sub_pool(view.n, self.max_points, size, generator)
         features = pool if kept is None else pool[kept.to(pool.device)]
         n_pool = len(features)
-        if views.labeled is not None and len(views.labeled["features"]):
-            features = torch.cat([features, views.labeled["features"]])
+        if view.labeled is not None and len(view.labeled["features"]):
+            features = torch.cat([features, view.labeled["features"]])
         k = min(len(features) - n_pool + size, self.max_clusters)
-        clusters = k_means(features, k, generator, max_per_cluster=_PER_CLUSTER, max_bytes=views.max_bytes)
+        clusters = k_means(features, k, generator, max_per_cluster=_PER_CLUSTER, max_bytes=view.max_bytes)
         members = clusters.labels.argsort(stable=True).split(clusters.sizes.tolist())
         n_labels = clusters.labels[n_pool:].bincount(minlength=len(members)).tolist()
 
@@ -68,7 +68,7 @@ class TypiClust(Strategy):
         while len(picked) < size:
             small, count, negative_size, c = heappop(queue)
             if c not in waiting:
-                waiting[c] = self._by_typicality(features, members[c], n_pool, generator, views.max_bytes)
+                waiting[c] = self._by_typicality(features, members[c], n_pool, generator, view.max_bytes)
             picked.append(waiting[c].pop())
             if waiting[c]:
                 heappush(queue, (small, count + 1, negative_size, c))

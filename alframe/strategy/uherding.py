@@ -46,21 +46,21 @@ class UHerding(Strategy):
         features = features_of(prediction, self.normalize)
         return {"features": features, "log_probs": prediction.point_log_probs}
 
-    def select(self, views: PoolView, size: int, generator: torch.Generator) -> Selection:
+    def select(self, view: PoolView, size: int, generator: torch.Generator) -> Selection:
         radius, weights = 1.0, None
-        if views.labeled is not None and len(views.labeled["features"]):
+        if view.labeled is not None and len(view.labeled["features"]):
             temperature = 1.0
-            if views.held_out is not None and views.held_out_labels is not None and len(views.held_out_labels):
-                temperature = calibrated_temperature(views.held_out["log_probs"], views.held_out_labels)
-            rows = rows_within(views.max_bytes, 16 * views.n_classes)
+            if view.held_out is not None and view.held_out_labels is not None and len(view.held_out_labels):
+                temperature = calibrated_temperature(view.held_out["log_probs"], view.held_out_labels)
+            rows = rows_within(view.max_bytes, 16 * view.n_classes)
             weights = torch.cat(
                 [
                     margin((some / temperature).log_softmax(dim=1)[:, None])
-                    for some in views.pool["log_probs"].split(rows)
+                    for some in view.pool["log_probs"].split(rows)
                 ]
             )
-            radius = smallest_distance(views.labeled["features"], views.max_bytes) or 1.0
-        return herd(views, radius, weights, self.max_points, size, generator)
+            radius = smallest_distance(view.labeled["features"], view.max_bytes) or 1.0
+        return herd(view, radius, weights, self.max_points, size, generator)
 
 
 def calibrated_temperature(log_probs: Float[Tensor, "v c"], labels: Int[Tensor, " v"]) -> float:

@@ -254,11 +254,11 @@ class Trainer(Part):
         return self.optimizer([weights for weights in network.parameters() if weights.requires_grad], **options)
 
     def _loss(self, logits: Tensor, labels: Tensor, weight: Tensor | None) -> Tensor:
-        """Mean over the batch, weighted; `labels` int64 [b] or targets [b, c]. Targets of a single 1 give what labels give."""
+        """Mean over the batch, weighted; `labels` int64 [b] or soft [b, c]. Soft labels of a single 1 give what labels give."""
         loss = partial(cross_entropy, logits, labels, weight=weight, label_smoothing=self.label_smoothing)
         if weight is None or not labels.is_floating_point():
             return loss()
-        # torch divides by the weights of the images where they have labels, and by their number where they have targets
+        # torch divides by the weights of the images where they have labels, and by their number where these are soft
         return loss(reduction="sum") / (labels @ weight).sum()
 
     def _dtype(self, device: torch.device) -> torch.dtype:
@@ -269,12 +269,12 @@ class Trainer(Part):
     def _class_weight(self, examples: Examples, n_classes: int, device: torch.device) -> Tensor | None:
         """Inverse class frequency with mean 1 over the images; classes not seen yet weigh nothing.
 
-        Targets count by their parts; a class whose parts come to less than one image weighs as if it had one.
+        Soft labels count by their parts; a class whose parts come to less than one image weighs as if it had one.
         """
         if self.class_weighting == "none":
             return None
-        labels, targets = examples.labels, examples.targets
-        counts = torch.bincount(labels, minlength=n_classes).float() if targets is None else targets.sum(dim=0)
+        labels, soft = examples.labels, examples.soft_labels
+        counts = torch.bincount(labels, minlength=n_classes).float() if soft is None else soft.sum(dim=0)
         weight = torch.where(counts > 0, len(labels) / ((counts > 0).sum() * counts.clamp_min(1)), 0.0)
         return weight.to(device)
 

@@ -13,8 +13,8 @@ from alframe.part import Part
 from alframe.types import Prediction
 
 Method = Literal["auto", "together", "one_by_one"]
-View = Callable[[int], Tensor]
-"""`view(j)`: the batch that was asked about once more, under the j-th fixed transformation of the dataset's augmentation."""
+Augmented = Callable[[int], Tensor]
+"""`augmented(j)`: the batch that was asked about once more, under the j-th fixed transformation of the dataset's augmentation."""
 
 
 class Task(Protocol):
@@ -33,11 +33,11 @@ class Task(Protocol):
         ...
 
     def training(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of the labelled images, normalised and not augmented, with their labels (int64 [b]) or soft targets (float32 [b, c])."""
+        """Batches of the labelled images, normalised and not augmented, with their labels (int64 [b]) or soft labels (float32 [b, c])."""
         ...
 
-    def validation(self) -> Iterator[tuple[Tensor, View, Tensor]]:
-        """Batches of the validation images with their views and their labels."""
+    def validation(self) -> Iterator[tuple[Tensor, Augmented, Tensor]]:
+        """Batches of the validation images with what augments them, and their labels."""
         ...
 
 
@@ -48,10 +48,10 @@ class Posterior(ABC):
     """The fitted networks, member 0 first (checkpoints, warm start)."""
 
     @abstractmethod
-    def predict(self, x: Tensor, view: View | None = None) -> Prediction:
+    def predict(self, x: Tensor, augmented: Augmented | None = None) -> Prediction:
         """Normalised float images [b, ...] on the networks' device to a `Prediction` (float32, no gradient).
 
-        `view` is there for a posterior whose `Uncertainty.n_views` asks for it.
+        `augmented` is there for a posterior whose `Uncertainty.n_augmented` asks for it.
         """
 
     @property
@@ -90,7 +90,7 @@ class Uncertainty(Part, ABC):
     temperature: bool = False
 
     added_options: ClassVar[Mapping[str, Any]] = {"temperature": False}
-    n_views: ClassVar[int] = 0
+    n_augmented: ClassVar[int] = 0
     """How many fixed augmentations of each image `Posterior.predict` looks at, beside the image itself."""
     restarts: ClassVar[bool] = False
     """Whether networks are kept from within a training, which leaves none to be chosen by validation or averaged."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from alframe.types import Prediction
-from alframe.uncertainty.base import Method, Posterior, Task, Uncertainty, View, expect_spread
+from alframe.uncertainty.base import Augmented, Method, Posterior, Task, Uncertainty, expect_spread
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class EnsemblePosterior(Posterior):
         self.networks = [network.eval() for network in networks]
 
     @torch.no_grad()
-    def predict(self, x: Tensor, view: View | None = None) -> Prediction:
+    def predict(self, x: Tensor, augmented: Augmented | None = None) -> Prediction:
         features = self.networks[0].embed(x)  # type: ignore[operator]
         logits = [self.head(features.clone()), *(network(x) for network in self.networks[1:])]
         log_probs = torch.stack(logits, dim=1).float().log_softmax(dim=-1)

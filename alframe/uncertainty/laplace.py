@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from alframe.errors import ConfigError, expect
 from alframe.types import Prediction
-from alframe.uncertainty.base import Posterior, Task, Uncertainty, View, expect_spread
+from alframe.uncertainty.base import Augmented, Posterior, Task, Uncertainty, expect_spread
 
 PRECISIONS = torch.logspace(-4, 6, 201, dtype=torch.float64)
 
@@ -21,7 +21,7 @@ class Laplace(Uncertainty):
     The curvature is the Gauss-Newton matrix of the cross-entropy (whatever the trainer weighs or smooths) in Kronecker
     form, A (x) B with A = sum of h h^T over the images (h with a 1 for the bias) and B = mean of diag(p) - p p^T; weights ~
     N(trained weights, (A (x) B + tau I)^-1). `prior_precision` is tau; null: the one with the largest marginal likelihood,
-    of 201 from 1e-4 to 1e6 (without a label, that of the initial weights; of a soft target, the expected log-likelihood). One training; inference costs one pass and a
+    of 201 from 1e-4 to 1e6 (without a label, that of the initial weights; of a soft label, the expected log-likelihood). One training; inference costs one pass and a
     small product. Memory (d + 1)^2 + k c (d + 1) numbers for d features. Raises ConfigError if `draws` < 2,
     `prior_precision` <= 0, or the logits are not what a linear layer gives.
     Source: MacKay 1992; Ritter et al. 2018; Daxberger et al. 2021, arXiv:2106.14806. Differs: draws of the weights rather
@@ -150,7 +150,7 @@ class LaplacePosterior(Posterior):
         return features, h if self.layer.bias is None else torch.cat([h, h.new_ones(len(h), 1)], dim=1), logits
 
     @torch.no_grad()
-    def predict(self, x: Tensor, view: View | None = None) -> Prediction:
+    def predict(self, x: Tensor, augmented: Augmented | None = None) -> Prediction:
         features, h, logits = self._forward(x)
         drawn = torch.einsum("bd,kdc->bkc", h, self.weights)
         return Prediction(drawn.log_softmax(dim=-1), features.float(), logits.float().log_softmax(dim=-1))

@@ -11,7 +11,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from alframe.errors import ConfigError, expect
 from alframe.types import Prediction
-from alframe.uncertainty.base import Posterior, Task, Uncertainty, View, expect_spread
+from alframe.uncertainty.base import Augmented, Posterior, Task, Uncertainty, expect_spread
 from alframe.uncertainty.masks import Masks, stochastic_layers
 from alframe.uncertainty.split import Split, split
 
@@ -82,7 +82,7 @@ class MCDropoutPosterior(Posterior):
         return {"seed": torch.tensor(self.masks.seed)}
 
     @torch.no_grad()
-    def predict(self, x: Tensor, view: View | None = None) -> Prediction:
+    def predict(self, x: Tensor, augmented: Augmented | None = None) -> Prediction:
         if not self._settled:
             self._settle(x[:2].float() if torch.is_autocast_enabled(x.device.type) else x[:2])
         features, point_logits, logits = self._run(x, self.draws)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from alframe.types import Prediction
-from alframe.uncertainty.base import Posterior, Task, Uncertainty, View
+from alframe.uncertainty.base import Augmented, Posterior, Task, Uncertainty
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class PointPosterior(Posterior):
         self.networks = [network.eval()]
 
     @torch.no_grad()
-    def predict(self, x: Tensor, view: View | None = None) -> Prediction:
+    def predict(self, x: Tensor, augmented: Augmented | None = None) -> Prediction:
         features = self.networks[0].embed(x)  # type: ignore[operator]
         point_log_probs = self.head(features.clone()).float().log_softmax(dim=-1)
         return Prediction(point_log_probs[:, None], features.float(), point_log_probs)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import nll_loss
 
 from alframe.types import Prediction
-from alframe.uncertainty.base import Posterior, Uncertainty, View
+from alframe.uncertainty.base import Augmented, Posterior, Uncertainty
 
 COOLEST, HOTTEST = 0.05, 20.0
 
@@ -24,14 +24,16 @@ class Tempered(Posterior):
         self.inner, self.networks, self.temperature = inner, inner.networks, temperature
 
     @classmethod
-    def fit(cls, inner: Posterior, validation: Iterable[tuple[Tensor, View, Tensor]]) -> Self:
+    def fit(cls, inner: Posterior, validation: Iterable[tuple[Tensor, Augmented, Tensor]]) -> Self:
         """The temperature in [0.05, 20] with the least negative log-likelihood of the mean over the draws; 1 without images.
 
         Source: Guo et al. 2017, arXiv:1706.04599; all draws scaled by one temperature before they are averaged, as Rahaman &
         Thiery 2021 (arXiv:2007.08792) compare. Differs: a standard normal prior on log T, worth one image, so that a handful
         of images that are all classified rightly does not make the posterior certain.
         """
-        parts = [(inner.predict(x, view).log_probs.double().cpu(), labels.cpu()) for x, view, labels in validation]
+        parts = [
+            (inner.predict(x, augmented).log_probs.double().cpu(), labels.cpu()) for x, augmented, labels in validation
+        ]
         if not parts:
             return cls(inner, 1.0)
         log_probs, labels = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
@@ -45,8 +47,8 @@ class Tempered(Posterior):
         found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-4})
         return cls(inner, float(torch.tensor(found.x).exp()))
 
-    def predict(self, x: Tensor, view: View | None = None) -> Prediction:
-        inner = self.inner.predict(x, view)
+    def predict(self, x: Tensor, augmented: Augmented | None = None) -> Prediction:
+        inner = self.inner.predict(x, augmented)
         log_probs = (inner.log_probs / self.temperature).log_softmax(dim=-1)
         return Prediction(log_probs, inner.features, (inner.point_log_probs / self.temperature).log_softmax(dim=-1))
 

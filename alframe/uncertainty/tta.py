@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from alframe.types import Prediction
-from alframe.uncertainty.base import Posterior, Task, Uncertainty, View, expect_spread
+from alframe.uncertainty.base import Augmented, Posterior, Task, Uncertainty, expect_spread
 
 
 @dataclass(frozen=True)
@@ -30,27 +30,27 @@ class TTA(Uncertainty):
         return self.draws
 
     @property
-    def n_views(self) -> int:  # type: ignore[override]
+    def n_augmented(self) -> int:  # type: ignore[override]
         return self.draws - 1
 
     def fit(self, task: Task, generator: torch.Generator) -> "TTAPosterior":
-        return TTAPosterior(task.train(), self.n_views)
+        return TTAPosterior(task.train(), self.n_augmented)
 
     def restore(self, networks: list[nn.Module], state: Mapping[str, Tensor]) -> "TTAPosterior":
-        return TTAPosterior(networks[0], self.n_views)
+        return TTAPosterior(networks[0], self.n_augmented)
 
 
 class TTAPosterior(Posterior):
     """One network in eval mode; draw 0 is the image as it is."""
 
-    def __init__(self, network: nn.Module, n_views: int) -> None:
+    def __init__(self, network: nn.Module, n_augmented: int) -> None:
         self.networks = [network.eval()]
-        self.n_views = n_views
+        self.n_augmented = n_augmented
 
     @torch.no_grad()
-    def predict(self, x: Tensor, view: View | None = None) -> Prediction:
-        assert view is not None, "the learner gives the views that n_views asks for"
+    def predict(self, x: Tensor, augmented: Augmented | None = None) -> Prediction:
+        assert augmented is not None, "the learner makes as many as n_augmented says"
         features = self.networks[0].embed(x)  # type: ignore[operator]
-        logits = [self.head(features.clone()), *(self.networks[0](view(j)) for j in range(self.n_views))]
+        logits = [self.head(features.clone()), *(self.networks[0](augmented(j)) for j in range(self.n_augmented))]
         log_probs = torch.stack(logits, dim=1).float().log_softmax(dim=-1)
         return Prediction(log_probs, features.float(), log_probs[:, 0])

@@ -110,7 +110,7 @@ def blobs(sizes: tuple[int, ...], n_labeled: int, c: int, seed: int, d: int = 8)
     }
 
 
-def views(strategy: Strategy, case: Mapping[str, np.ndarray]) -> PoolView:
+def view(strategy: Strategy, case: Mapping[str, np.ndarray]) -> PoolView:
     """What `strategy` may look at."""
     weight, bias = torch.from_numpy(case["weight"]), torch.from_numpy(case["bias"])
 
@@ -134,7 +134,7 @@ def views(strategy: Strategy, case: Mapping[str, np.ndarray]) -> PoolView:
 
 def ours(strategy: Strategy, case: Mapping[str, np.ndarray], size: int, seed: int = 0) -> Selection:
     """What alframe picks."""
-    return strategy.select(views(strategy, case), size, torch.Generator().manual_seed(seed))
+    return strategy.select(view(strategy, case), size, torch.Generator().manual_seed(seed))
 
 
 def _features(case: Case, rng: np.random.Generator, n: int) -> np.ndarray:

@@ -13,7 +13,7 @@ from alframe.labels.consensus import (
     same_name,
     settle,
     settle_all,
-    soft_target,
+    soft_label,
     vote,
 )
 
@@ -222,7 +222,7 @@ SOFT = Rules(True, 3, classes=("a", "b", "c"), unsure="soft", lean=0.8)
 
 
 def naive_target(lines, lean, classes):
-    """By the sentences of `soft_target`, with loops."""
+    """By the sentences of `soft_label`, with loops."""
     total, n = [0.0] * len(classes), 0
     for said in lines:
         if said["label"] is not None:
@@ -251,7 +251,7 @@ def test_soft_targets_are_the_mean_of_what_people_find_probable():
                 if said == "lean"
                 else line(answer=str(said), who=str(person))
             )
-        target = soft_target(lines, SOFT)
+        target = soft_label(lines, SOFT)
         votes = [x["label"] for x in lines if x["label"] is not None]
         wanted = any(x.get("answer") == "unsure" for x in lines) or (votes and majority(votes) is None)
         assert (target is not None) == bool(wanted)
@@ -259,7 +259,7 @@ def test_soft_targets_are_the_mean_of_what_people_find_probable():
             seen += 1
             assert target == pytest.approx(naive_target(lines, 0.8, "abc"))
             assert sum(target) == pytest.approx(1)
-            assert target == soft_target(lines[::-1], SOFT), "whoever answered first"
+            assert target == soft_label(lines[::-1], SOFT), "whoever answered first"
     assert seen > 100
 
 
@@ -276,19 +276,19 @@ def test_soft_targets_are_the_mean_of_what_people_find_probable():
     ],
 )
 def test_there_is_no_soft_target_where_people_are_sure_or_speak_of_no_class(lines):
-    assert "target" not in settle(lines, SOFT)
+    assert "soft_label" not in settle(lines, SOFT)
 
 
 def test_without_the_policy_unsure_stays_what_it_was():
     said = line(answer="unsure", text="a")
     assert settle([said], Rules(True, classes=("a", "b", "c"))) == said
-    assert settle([said], SOFT) == {**said, "target": pytest.approx([0.8, 0.1, 0.1])}
+    assert settle([said], SOFT) == {**said, "soft_label": pytest.approx([0.8, 0.1, 0.1])}
 
 
 def test_with_a_class_by_majority_and_someone_unsure_there_are_both():
     settled = settle([line(1), line(1, who="bob"), line(answer="unsure", who="cora")], SOFT)
     assert settled["label"] == 1
-    assert settled["target"] == pytest.approx([1 / 9, 7 / 9, 1 / 9])
+    assert settled["soft_label"] == pytest.approx([1 / 9, 7 / 9, 1 / 9])
 
 
 def test_with_dawid_skene_those_who_gave_a_class_count_as_its_posterior():
@@ -301,5 +301,5 @@ def test_with_dawid_skene_those_who_gave_a_class_count_as_its_posterior():
     posterior, _ = dawid_skene(items, people, labels, 3)
     settled = settle_all(answers, rules)
     assert settled[0]["label"] == posterior[0].argmax()
-    assert settled[0]["target"] == pytest.approx((2 * posterior[0] + 1 / 3) / 3)
-    assert all("target" not in one for one in settled[1:])
+    assert settled[0]["soft_label"] == pytest.approx((2 * posterior[0] + 1 / 3) / 3)
+    assert all("soft_label" not in one for one in settled[1:])

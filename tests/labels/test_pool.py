@@ -61,7 +61,7 @@ def test_asked_images_leave_the_pool_even_when_skipped(pool):
     assert pool.unasked().tolist() == [0, 3, 4, 6, 8, 9]
 
 
-def test_unsure_answers_train_with_a_soft_target_and_do_not_go_back(opened):
+def test_unsure_answers_train_with_a_soft_label_and_do_not_go_back(opened):
     pool = Pool(
         IDS, opened(), 3, rules=Rules(people=True, ask_again=1, classes=("a", "b", "c"), unsure="soft", lean=0.6)
     )
@@ -76,11 +76,11 @@ def test_unsure_answers_train_with_a_soft_target_and_do_not_go_back(opened):
         pool.add(question(index, 1, index, kind), Answer(index, label, "anna", answer=answer, text=text))
     training = pool.training()
     assert (training.rows.tolist(), training.labels.tolist()) == ([1, 5, 7], [-1, 2, -1])
-    assert training.targets.dtype == torch.float32
+    assert training.soft_labels.dtype == torch.float32
     expected = torch.tensor([[1 / 3, 1 / 3, 1 / 3], [0, 0, 1], [0.2, 0.6, 0.2]])
-    torch.testing.assert_close(training.targets, expected)
+    torch.testing.assert_close(training.soft_labels, expected)
     assert pool.validation().rows.tolist() == [4]
-    assert pool.validation().targets is None
+    assert pool.validation().soft_labels is None
     assert (pool.bought, pool.usable) == (6, 4)
     assert pool.unasked().tolist() == [0, 2, 6, 8, 9]  # the unsure validation image goes back
 

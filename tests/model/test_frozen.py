@@ -13,7 +13,7 @@ import torchvision
 
 from alframe.dataset.augment import Augmentation
 from alframe.errors import ConfigError, DataError
-from alframe.images import FixedView, ImageSet
+from alframe.images import FixedAugmentation, ImageSet
 from alframe.model.frozen import FeatureHead, Frozen
 from alframe.model.trunk import _load_lite0, load_trunk
 from alframe.rng import generator
@@ -68,7 +68,7 @@ def test_features_are_those_of_the_trunk_on_resized_normalised_images(weights, t
 
 def test_features_of_a_view_are_those_of_the_transformed_images_and_kept_beside_the_others(weights, tmp_path):
     images, augment = make_images(), Augmentation(crop=2)
-    flipped, shifted = (FixedView(augment, draw) for draw in augment.draw(2, torch.Generator().manual_seed(0)))
+    flipped, shifted = (FixedAugmentation(augment, draw) for draw in augment.draw(2, torch.Generator().manual_seed(0)))
     frozen = resnet(weights)
     for view in (flipped, shifted):
         transformed = replace(images, pixels=view(torch.from_numpy(images.pixels)).numpy())

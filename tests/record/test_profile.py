@@ -178,7 +178,7 @@ def test_a_round_that_was_begun_by_another_launch_has_no_times(make, tmp_path):
 
 def test_a_round_that_fails_leaves_no_profiler_behind(make, tmp_path):
     class Fails(TopScore):
-        def select(self, views, size, generator):
+        def select(self, view, size, generator):
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):

@@ -70,7 +70,7 @@ def select(
     seed: int = 0,
     max_bytes: int = 1 << 30,
 ) -> Selection:
-    views = PoolView(
+    view = PoolView(
         n=len(pool),
         pool={"features": pool},
         n_classes=100,
@@ -79,7 +79,7 @@ def select(
         head=head,
         max_bytes=max_bytes,
     )
-    return strategy.select(views, size, seeded(seed))
+    return strategy.select(view, size, seeded(seed))
 
 
 def problem(n: int = 60, m: int = 24, c: int = 5, d: int = 7, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:

@@ -33,8 +33,8 @@ def dense(summary: dict[str, Tensor]) -> Tensor:
 def select(
     strategy: Badge, summary: dict[str, Tensor], size: int, generator: torch.Generator, max_bytes: int = 1 << 30
 ) -> Selection:
-    views = PoolView(n=len(summary["gradient"]), pool=summary, n_classes=4, max_bytes=max_bytes)
-    return strategy.select(views, size, generator)
+    view = PoolView(n=len(summary["gradient"]), pool=summary, n_classes=4, max_bytes=max_bytes)
+    return strategy.select(view, size, generator)
 
 
 def rows(gradients: Tensor) -> dict[str, Tensor]:
@@ -215,8 +215,6 @@ def test_the_first_of_equally_long_gradients_goes_by_the_generator() -> None:
     strategy, zeros = Badge(), torch.zeros(20, 3)
     uniform = torch.full((20, 1, 2), 0.5).log()
     pool = strategy.summarize(Prediction(uniform, zeros, uniform[:, 0]))
-    views = PoolView(n=20, pool=pool, n_classes=2)
-    firsts = {
-        strategy.select(views, 1, torch.Generator().manual_seed(seed)).positions.tolist()[0] for seed in range(20)
-    }
+    view = PoolView(n=20, pool=pool, n_classes=2)
+    firsts = {strategy.select(view, 1, torch.Generator().manual_seed(seed)).positions.tolist()[0] for seed in range(20)}
     assert len(firsts) > 5

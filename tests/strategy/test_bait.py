@@ -75,7 +75,7 @@ def select(
     seed: int = 0,
     max_bytes: int = 1 << 30,
 ) -> Selection:
-    views = PoolView(
+    view = PoolView(
         n=len(pool.features),
         pool=strategy.summarize(pool),
         n_classes=pool.point_log_probs.shape[1],
@@ -83,7 +83,7 @@ def select(
         labels=None if labeled is None else torch.zeros(len(labeled.features), dtype=torch.int64),
         max_bytes=max_bytes,
     )
-    return strategy.select(views, size, seeded(seed))
+    return strategy.select(view, size, seeded(seed))
 
 
 @pytest.mark.parametrize("fisher", ["binary", "full"])
@@ -174,8 +174,8 @@ def test_the_state_follows_the_matrices_through_picks_and_drops() -> None:
     pool = predict(features(50, 4), 3)
     strategy = Bait("full", 0.1)
     summary = strategy.summarize(pool)
-    views = PoolView(n=50, pool=summary, n_classes=3)
-    design = strategy._start(views, full_roots)
+    view = PoolView(n=50, pool=summary, n_classes=3)
+    design = strategy._start(view, full_roots)
     for position, sign in ((3, 1), (7, 1), (3, -1), (20, 1), (7, -1)):
         design.update(position, sign)
     v = dense(pool, "full")

@@ -53,8 +53,8 @@ def naive_batch_bald(log_probs: Tensor, size: int) -> tuple[list[int], list[floa
 
 
 def select(log_probs: Tensor, size: int, seed: int = 0, max_bytes: int = 1 << 30, **options: int) -> Selection:
-    views = PoolView(n=len(log_probs), pool={"log_probs": log_probs}, n_classes=log_probs.shape[2], max_bytes=max_bytes)
-    return BatchBald(**options).select(views, size, seeded(seed))
+    view = PoolView(n=len(log_probs), pool={"log_probs": log_probs}, n_classes=log_probs.shape[2], max_bytes=max_bytes)
+    return BatchBald(**options).select(view, size, seeded(seed))
 
 
 def joint_after(log_probs: Tensor, picked: list[int], max_configurations: int = 10_000, seed: int = 0) -> _Joint:

@@ -17,8 +17,8 @@ def seeded(seed: int) -> torch.Generator:
 
 
 def select(features: Tensor, entropy: Tensor, size: int, seed: int = 0, **options: object) -> Selection:
-    views = PoolView(n=len(features), pool={"features": features, "entropy": entropy}, n_classes=3)
-    return Clue(**options).select(views, size, seeded(seed))
+    view = PoolView(n=len(features), pool={"features": features, "entropy": entropy}, n_classes=3)
+    return Clue(**options).select(view, size, seeded(seed))
 
 
 @pytest.mark.parametrize("temperature", [0.1, 1.0, 3.0])

@@ -18,8 +18,8 @@ def seeded(seed: int) -> torch.Generator:
 
 
 def select(strategy: ClusterMargin, features: Tensor, margin: Tensor, size: int, seed: int = 0) -> Selection:
-    views = PoolView(n=len(features), pool={"features": features, "score": margin}, n_classes=3)
-    return strategy.select(views, size, seeded(seed))
+    view = PoolView(n=len(features), pool={"features": features, "score": margin}, n_classes=3)
+    return strategy.select(view, size, seeded(seed))
 
 
 def naive_average_linkage(points: Tensor, n_clusters: int) -> set[frozenset[int]]:

@@ -65,7 +65,7 @@ def summarize(strategy: Strategy, features: Tensor, batch: int = 256) -> Summary
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
-def views(
+def view(
     strategy: Strategy,
     pool: Tensor = POOL,
     batch: int = 256,
@@ -90,7 +90,7 @@ def views(
 
 
 def choose(strategy: Strategy, size: int = Q, seed: int = 0, **options: object) -> list[int]:
-    return strategy.select(views(strategy, **options), size, seeded(seed)).positions.tolist()
+    return strategy.select(view(strategy, **options), size, seeded(seed)).positions.tolist()
 
 
 def tensors(of: PoolView | Prediction) -> list[Tensor]:
@@ -151,7 +151,7 @@ def check(selection: Selection, size: int, n: int) -> None:
 
 @pytest.mark.parametrize("size", [1, Q, N])
 def test_it_picks_distinct_positions_with_finite_scores(strategy: Strategy, size: int) -> None:
-    check(strategy.select(views(strategy), size, seeded(0)), size, N)
+    check(strategy.select(view(strategy), size, seeded(0)), size, N)
 
 
 @pytest.mark.parametrize("size", [1, Q, 60])
@@ -166,17 +166,17 @@ def test_it_picks_distinct_positions_with_finite_scores(strategy: Strategy, size
     ids=["duplicates", "one image", "zeros", "extremes"],
 )
 def test_duplicates_zeros_and_certain_images_are_picked_once(strategy: Strategy, pool: Tensor, size: int) -> None:
-    check(strategy.select(views(strategy, pool.contiguous()), size, seeded(0)), size, 60)
+    check(strategy.select(view(strategy, pool.contiguous()), size, seeded(0)), size, 60)
 
 
 @pytest.mark.parametrize("size", [1, Q, 40])
 def test_it_starts_without_labels_and_without_validation_images(strategy: Strategy, size: int) -> None:
     pool = POOL[:40]
-    check(strategy.select(views(strategy, pool, n_labeled=0, n_held_out=0), size, seeded(0)), size, 40)
+    check(strategy.select(view(strategy, pool, n_labeled=0, n_held_out=0), size, seeded(0)), size, 40)
 
 
 def test_one_label_of_one_class_is_enough(strategy: Strategy) -> None:
-    check(strategy.select(views(strategy, n_labeled=1, n_held_out=1), Q, seeded(0)), Q, N)
+    check(strategy.select(view(strategy, n_labeled=1, n_held_out=1), Q, seeded(0)), Q, N)
 
 
 @pytest.mark.parametrize("n_classes", [2, 100])
@@ -185,7 +185,7 @@ def test_two_and_a_hundred_classes_are_alike(
 ) -> None:
     monkeypatch.setattr(POSTERIOR, "weight", torch.randn(n_classes, D, generator=seeded(5)))
     monkeypatch.setattr(POSTERIOR, "draws", POSTERIOR.weight + torch.randn(K, n_classes, D, generator=seeded(6)))
-    looked_at = replace(views(strategy, POOL[:100]), n_classes=n_classes)
+    looked_at = replace(view(strategy, POOL[:100]), n_classes=n_classes)
     check(strategy.select(looked_at, Q, seeded(0)), Q, 100)
 
 
@@ -201,7 +201,7 @@ def test_the_nan_of_an_image_stands_in_its_summary_where_the_pool_pass_names_it(
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 def test_the_device_does_not_change_the_choice(strategy: Strategy, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = choose(strategy)
-    looked_at = views(strategy)
+    looked_at = view(strategy)
     moved = {name: value.cuda() for name, value in vars(looked_at).items() if isinstance(value, Tensor)}
     for name, value in vars(looked_at).items():
         if isinstance(value, dict):
@@ -212,7 +212,7 @@ def test_the_device_does_not_change_the_choice(strategy: Strategy, monkeypatch: 
 
 def test_it_works_with_the_fewest_draws_it_declares(strategy: Strategy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(POSTERIOR, "draws", POSTERIOR.draws[: strategy.min_draws])
-    assert strategy.select(views(strategy), Q, seeded(0)).scores.isfinite().all()
+    assert strategy.select(view(strategy), Q, seeded(0)).scores.isfinite().all()
 
 
 def test_the_generator_alone_decides(strategy: Strategy) -> None:
@@ -247,7 +247,7 @@ def test_a_rule_without_randomness_does_not_depend_on_the_order_of_the_pool(stra
 def test_its_inputs_are_left_as_they_were(strategy: Strategy) -> None:
     prediction = POSTERIOR.predict(POOL.clone())
     assert unchanged(prediction, lambda: strategy.summarize(prediction))
-    looked_at = views(strategy)
+    looked_at = view(strategy)
     assert unchanged(looked_at, lambda: strategy.select(looked_at, Q, seeded(0)))
 
 

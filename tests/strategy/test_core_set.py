@@ -44,7 +44,7 @@ def select(
     outlier_rate: float = 0.0,
 ) -> Selection:
     strategy = CoreSet(normalize, outlier_rate)
-    views = PoolView(
+    view = PoolView(
         n=len(pool),
         pool=summary(strategy, pool),
         n_classes=2,
@@ -52,7 +52,7 @@ def select(
         labels=torch.zeros(len(labeled), dtype=torch.int64),
         max_bytes=max_bytes,
     )
-    return strategy.select(views, size, torch.Generator().manual_seed(0))
+    return strategy.select(view, size, torch.Generator().manual_seed(0))
 
 
 def summary(strategy: CoreSet, features: Tensor) -> dict[str, Tensor]:

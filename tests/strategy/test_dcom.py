@@ -72,7 +72,7 @@ def assert_naive(selection: Selection, pool: Images, labeled: Images, rule: DCoM
 
 
 def select(pool: Images, labeled: Images, rule: DCoM, size: int, seed: int = 0, max_bytes: int = 1 << 30) -> Selection:
-    views = PoolView(
+    view = PoolView(
         n=len(pool.features),
         pool=pool.summary(rule),
         n_classes=pool.log_probs.shape[1],
@@ -80,7 +80,7 @@ def select(pool: Images, labeled: Images, rule: DCoM, size: int, seed: int = 0, 
         labels=labeled.labels,
         max_bytes=max_bytes,
     )
-    return rule.select(views, size, seeded(seed))
+    return rule.select(view, size, seeded(seed))
 
 
 @pytest.mark.parametrize("centre", [0.05, 0.5, 0.95])
@@ -111,8 +111,8 @@ def test_with_nothing_labelled_it_is_prob_cover() -> None:
     pool, nothing = Images(200), Images(0)
     for radius in (None, 0.5):
         rule, other = DCoM(radius=radius), ProbCover(radius=radius)
-        views = PoolView(n=200, pool=pool.summary(rule), n_classes=3, labeled=nothing.summary(rule))
-        expected = other.select(views, 20, seeded())
+        view = PoolView(n=200, pool=pool.summary(rule), n_classes=3, labeled=nothing.summary(rule))
+        expected = other.select(view, 20, seeded())
         found = select(pool, nothing, rule, 20)
         assert torch.equal(found.positions, expected.positions)
         assert torch.equal(found.scores, expected.scores)

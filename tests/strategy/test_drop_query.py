@@ -35,8 +35,8 @@ def select(
     max_bytes: int = 1 << 30,
     n_classes: int = 5,
 ) -> Selection:
-    views = PoolView(n=len(pool), pool={"features": pool}, n_classes=n_classes, head=head, max_bytes=max_bytes)
-    return strategy.select(views, size, seeded(seed))
+    view = PoolView(n=len(pool), pool={"features": pool}, n_classes=n_classes, head=head, max_bytes=max_bytes)
+    return strategy.select(view, size, seeded(seed))
 
 
 def naive_mismatches(pool: Tensor, layer: nn.Linear, draws: int, rate: float, seed: int, rows: int) -> Tensor:

@@ -38,7 +38,7 @@ def naive_epig(pool: Tensor, target: Tensor) -> list[float]:
     return answer
 
 
-def views(pool: Tensor, target: Tensor, max_bytes: int = 1 << 30) -> PoolView:
+def view(pool: Tensor, target: Tensor, max_bytes: int = 1 << 30) -> PoolView:
     c = pool.shape[2]
     return PoolView(
         n=len(pool), pool={"log_probs": pool}, n_classes=c, target={"log_probs": target}, max_bytes=max_bytes
@@ -46,7 +46,7 @@ def views(pool: Tensor, target: Tensor, max_bytes: int = 1 << 30) -> PoolView:
 
 
 def select(pool: Tensor, target: Tensor, size: int, seed: int = 0, max_bytes: int = 1 << 30) -> Selection:
-    return Epig().select(views(pool, target, max_bytes), size, seeded(seed))
+    return Epig().select(view(pool, target, max_bytes), size, seeded(seed))
 
 
 @pytest.fixture
@@ -89,14 +89,14 @@ def test_a_small_information_is_not_lost_to_rounding() -> None:
     pool, target = images(30, 5, 10, spread=0.002), images(5, 5, 10, seed=5)
     expected = torch.tensor(naive_epig(pool, target), dtype=torch.float64)
     assert expected.max() < 1e-4
-    actual = _Targets(pool, views(pool, target)).information(pool)
+    actual = _Targets(pool, view(pool, target)).information(pool)
     torch.testing.assert_close(actual.double(), expected, rtol=1e-2, atol=1e-9)
 
 
 def test_the_bounds_hold_and_are_below_bald() -> None:
     for k, c, spread in ((2, 2, 1.0), (10, 3, 5.0), (40, 10, 0.3), (40, 10, 2.0)):
         pool, target = images(200, k, c, spread=spread), images(20, k, c, seed=5)
-        targets = _Targets(pool, views(pool, target))
+        targets = _Targets(pool, view(pool, target))
         bounds = targets.bounds(pool)
         assert (bounds >= targets.information(pool)).all()
         assert (bounds <= scores.bald(pool) * 1.0001 + 5e-6).all()
@@ -116,7 +116,7 @@ def count_looked_at(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def test_most_of_a_typical_pool_is_ruled_out_unseen(monkeypatch: pytest.MonkeyPatch) -> None:
     pool, target = images(3000, 10, 5), images(40, 10, 5, seed=5)
-    everything = _Targets(pool, views(pool, target)).information(pool)
+    everything = _Targets(pool, view(pool, target)).information(pool)
     monkeypatch.setattr(epig, "_BLOCK", 64)
     counts = count_looked_at(monkeypatch)
     selection = select(pool, target, 20)

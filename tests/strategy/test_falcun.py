@@ -28,8 +28,8 @@ def summary(probs: Tensor) -> dict[str, Tensor]:
 
 
 def select(probs: Tensor, size: int, gamma: float = 10.0, generator: torch.Generator | None = None) -> Selection:
-    views = PoolView(n=len(probs), pool=summary(probs), n_classes=probs.shape[1])
-    return Falcun(gamma).select(views, size, generator or seeded(0))
+    view = PoolView(n=len(probs), pool=summary(probs), n_classes=probs.shape[1])
+    return Falcun(gamma).select(view, size, generator or seeded(0))
 
 
 def naive_relevance(probs: list[list[float]], picked: list[int]) -> dict[int, float]:

@@ -52,8 +52,8 @@ def naive_lcmd(pool: Tensor, labeled: Tensor, size: int) -> tuple[list[int], lis
 def select(
     pool: Summary, labeled: Summary | None, size: int, *, seed: int = 0, max_bytes: int = 1 << 30, **options: int
 ) -> Selection:
-    views = PoolView(n=len(pool["features"]), pool=pool, n_classes=4, labeled=labeled, max_bytes=max_bytes)
-    return Lcmd(**options).select(views, size, seeded(seed))
+    view = PoolView(n=len(pool["features"]), pool=pool, n_classes=4, labeled=labeled, max_bytes=max_bytes)
+    return Lcmd(**options).select(view, size, seeded(seed))
 
 
 @pytest.mark.parametrize(("c", "scale"), [(2, 1.0), (4, 2.0), (4, 8.0), (100, 3.0)])

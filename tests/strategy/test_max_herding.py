@@ -37,7 +37,7 @@ def assert_naive(selection: Selection, pool: Tensor, labeled: Tensor, radius: fl
 
 def select(pool: Tensor, labeled: Tensor, size: int, seed: int = 0, max_bytes: int = 1 << 30, **options) -> Selection:
     strategy = MaxHerding(**options)
-    views = PoolView(
+    view = PoolView(
         n=len(pool),
         pool=summary(strategy, pool),
         n_classes=3,
@@ -45,7 +45,7 @@ def select(pool: Tensor, labeled: Tensor, size: int, seed: int = 0, max_bytes: i
         labels=torch.zeros(len(labeled), dtype=torch.int64),
         max_bytes=max_bytes,
     )
-    return strategy.select(views, size, seeded(seed))
+    return strategy.select(view, size, seeded(seed))
 
 
 def summary(strategy: MaxHerding, of: Tensor) -> dict[str, Tensor]:

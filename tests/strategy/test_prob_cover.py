@@ -46,7 +46,7 @@ def assert_naive(selection: Selection, pool: Tensor, labeled: Tensor, radius: fl
 
 def select(pool: Tensor, labeled: Tensor, size: int, seed: int = 0, max_bytes: int = 1 << 30, **options) -> Selection:
     strategy = ProbCover(**{"normalize": False, **options})
-    views = PoolView(
+    view = PoolView(
         n=len(pool),
         pool=summary(strategy, pool),
         n_classes=6,
@@ -54,7 +54,7 @@ def select(pool: Tensor, labeled: Tensor, size: int, seed: int = 0, max_bytes: i
         labels=torch.zeros(len(labeled), dtype=torch.int64),
         max_bytes=max_bytes,
     )
-    return strategy.select(views, size, seeded(seed))
+    return strategy.select(view, size, seeded(seed))
 
 
 def summary(strategy: ProbCover, of: Tensor) -> dict[str, Tensor]:

@@ -33,8 +33,8 @@ def test_the_pool_is_not_read() -> None:
 
 
 def test_the_score_is_the_draw_that_decided() -> None:
-    views = PoolView(n=30, pool={}, n_classes=2)
-    selection = Random().select(views, 30, torch.Generator().manual_seed(2))
+    view = PoolView(n=30, pool={}, n_classes=2)
+    selection = Random().select(view, 30, torch.Generator().manual_seed(2))
     assert torch.equal(selection.scores, selection.scores.sort(descending=True).values)
     assert selection.scores.min() >= 0
     assert selection.scores.max() < 1

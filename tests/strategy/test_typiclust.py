@@ -23,7 +23,7 @@ def blobs(n: int, d: int = 6, k: int = 8, seed: int = 0) -> Tensor:
 def select(
     strategy: TypiClust, pool: Tensor, labeled: Tensor, size: int, seed: int = 0, max_bytes: int = 1 << 30
 ) -> Selection:
-    views = PoolView(
+    view = PoolView(
         n=len(pool),
         pool=summary(strategy, pool),
         n_classes=3,
@@ -31,7 +31,7 @@ def select(
         labels=torch.zeros(len(labeled), dtype=torch.int64),
         max_bytes=max_bytes,
     )
-    return strategy.select(views, size, seeded(seed))
+    return strategy.select(view, size, seeded(seed))
 
 
 def summary(strategy: TypiClust, features: Tensor) -> dict[str, Tensor]:
@@ -198,10 +198,10 @@ def test_another_generator_makes_other_clusters_and_the_same_one_the_same() -> N
 
 
 def test_rounds_that_share_a_generator_do_not_repeat_its_draws(clusters: list[Tensor]) -> None:
-    views = PoolView(n=300, pool={"features": torch.randn(300, 4, generator=seeded(0))}, n_classes=2)
+    view = PoolView(n=300, pool={"features": torch.randn(300, 4, generator=seeded(0))}, n_classes=2)
     generator = seeded(1)
     for _ in range(2):
-        TypiClust().select(views, 12, generator)
+        TypiClust().select(view, 12, generator)
     assert not torch.equal(clusters[0], clusters[1])
 
 

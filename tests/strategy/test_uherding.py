@@ -43,7 +43,7 @@ def select(pool: Tensor, pool_log_probs: Tensor, labeled: Tensor, size: int, hel
     c = pool_log_probs.shape[1]
     no_images = (torch.empty(0, pool.shape[1]), torch.empty(0, c), torch.empty(0, dtype=torch.int64))
     v_features, v_log_probs, v_labels = held_out or no_images
-    views = PoolView(
+    view = PoolView(
         n=len(pool),
         pool=summary(strategy, pool, pool_log_probs),
         n_classes=c,
@@ -52,7 +52,7 @@ def select(pool: Tensor, pool_log_probs: Tensor, labeled: Tensor, size: int, hel
         held_out=summary(strategy, v_features, v_log_probs),
         held_out_labels=v_labels,
     )
-    return strategy.select(views, size, seeded())
+    return strategy.select(view, size, seeded())
 
 
 def summary(strategy: UHerding, of: Tensor, its_log_probs: Tensor) -> dict[str, Tensor]:
@@ -90,8 +90,8 @@ def test_uncertainty_weighs_the_images_to_cover_and_not_the_candidates() -> None
 def test_with_nothing_labelled_it_is_max_herding() -> None:
     pool, nothing = features(150, 8), torch.empty(0, 8)
     rule = MaxHerding()
-    views = PoolView(n=150, pool={"features": pool}, n_classes=4, labeled={"features": nothing})
-    expected = rule.select(views, 20, seeded())
+    view = PoolView(n=150, pool={"features": pool}, n_classes=4, labeled={"features": nothing})
+    expected = rule.select(view, 20, seeded())
     found = select(pool, log_probs(150, 4), nothing, 20)
     assert torch.equal(found.positions, expected.positions)
     torch.testing.assert_close(found.scores, expected.scores)
@@ -113,8 +113,8 @@ def test_certain_images_only_are_covered_as_if_uncertain() -> None:
     assert sorted(selection.positions.tolist()) == list(range(60))
     assert torch.equal(selection.scores, torch.zeros(60))
     strategy = MaxHerding(radius=smallest_distance(labeled, 1 << 30))
-    views = PoolView(n=60, pool={"features": pool}, n_classes=3, labeled={"features": labeled})
-    assert selection.positions[:20].tolist() == strategy.select(views, 20, seeded(1)).positions.tolist()
+    view = PoolView(n=60, pool={"features": pool}, n_classes=3, labeled={"features": labeled})
+    assert selection.positions[:20].tolist() == strategy.select(view, 20, seeded(1)).positions.tolist()
 
 
 @pytest.mark.parametrize("kind", ["zeros", "copies"])

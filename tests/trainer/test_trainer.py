@@ -195,7 +195,7 @@ def test_what_has_a_class_is_told_from_what_has_a_target_alone():
     targets = torch.tensor([[1.0, 0.0], [0.7, 0.3], [0.25, 0.75]])
     examples = Examples(torch.tensor([4, 5, 6]), torch.tensor([0, -1, 1]), targets)
     assert (examples.certain.rows.tolist(), examples.certain.labels.tolist()) == ([4, 6], [0, 1])
-    assert examples.certain.targets is None
+    assert examples.certain.soft_labels is None
     assert (len(examples), examples.n_soft) == (3, 2)
     plain = Examples(torch.tensor([4]), torch.tensor([0]))
     assert (plain.certain is plain, plain.truth is plain.labels, plain.n_soft) == (True, True, 0)

@@ -52,7 +52,7 @@ def learner_for(uncertainty, network, make_trainer, labelled: int = 30, seed: in
     data = Data("noise", sets(60, 0), sets(10, 1), Augmentation(crop=2) if sets is image_set else None)
     augmented = {}
     if sets is feature_set:
-        augmented = {name: [sets(60, 2 + j) for j in range(uncertainty.n_views)] for name in ("pool", "test")}
+        augmented = {name: [sets(60, 2 + j) for j in range(uncertainty.n_augmented)] for name in ("pool", "test")}
     learner = Learner(
         Sets(data, augmented=augmented),
         network,

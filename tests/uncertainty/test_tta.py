@@ -9,7 +9,7 @@ from alframe.uncertainty.tta import TTA
 
 def test_each_draw_is_the_network_on_one_view():
     uncertainty = TTA(draws=3)
-    assert uncertainty.n_views == 2
+    assert uncertainty.n_augmented == 2
     posterior = uncertainty.fit(NetworkTask(linear_network), torch.Generator())
     x = torch.randn(5, 3, generator=generator(0, 0, "x"))
     views = [x.flip(1), x + 1]

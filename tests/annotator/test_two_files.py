@@ -132,8 +132,7 @@ def test_files_of_the_queue_are_not_for_it(start, capsys):
     assert "whose answers do not come in files" in capsys.readouterr().err
 
 
-def test_from_python_it_needs_no_yaml(start, monkeypatch):
-    monkeypatch.setattr("alframe.cli.say", lambda *_, **__: None)
+def test_from_python_it_needs_no_yaml(start):
     with pytest.raises(Waiting):
         launch(
             *TINY[:-1],

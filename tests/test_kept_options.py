@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from alframe import config
@@ -14,7 +15,7 @@ from alframe.config.schema import GROUPS, RESERVED
 from alframe.errors import ConfigError, RunFolderError
 from alframe.part import Part, part_class
 from alframe.record.layout import CONFIG
-from alframe.record.read import read_config, read_rounds
+from alframe.record.read import read_config, read_provenance, read_rounds
 from alframe.trainer.trainer import Trainer
 
 TINY = [
@@ -170,3 +171,18 @@ def test_parts_that_declare_nothing_have_defaults():
     assert part_class(dict) is Part
     assert part_class(len) is Part
     assert part_class(Trainer()) is Trainer
+
+
+def test_a_resumed_run_keeps_its_number_of_threads(configs):
+    """Results depend on it. One that is given counts."""
+    without = [text for text in TINY if not text.startswith("threads=")]
+    try:
+        folder = begin("threads=2")
+        torch.set_num_threads(1)
+        execute(load([*without, "budget.rounds=2"]))
+        execute(load([*TINY, "budget.rounds=3"]))
+        execute(load([*without, "budget.rounds=4"]))
+    finally:
+        torch.set_num_threads(1)
+    launches = read_provenance(folder)["launches"]
+    assert [launch["device"]["threads"] for launch in launches] == [2, 2, 1, 2]

@@ -141,7 +141,7 @@ def test_labels_of_folders_are_the_beginning_and_people_are_asked_for_the_rest(f
     given = factory.lines("ledger.jsonl")
     assert [(line["annotator"], line["kind"], line["round"]) for line in given] == [("folder", "given", 0)] * 6
     assert len(factory.rows()) == 4  # of budget.initial=10
-    assert "warning: 2 test images, whose accuracy is known to about 35 points" in capsys.readouterr().err
+    assert "warning: only 2 test images, so accuracy is uncertain by about 35 points" in capsys.readouterr().err
     for _ in range(2):
         factory.answer()
         assert not factory.launch()
@@ -334,7 +334,7 @@ def test_no_label_at_all_and_no_test_set(bare, capsys, tmp_path):
         made.answer()
         made.photos(2)
     output = capsys.readouterr()
-    assert "warning: no test images: the figures are those of the validation images" in " ".join(output.err.split())
+    assert "warning: no test images: metrics are computed on the validation images" in " ".join(output.err.split())
     rounds = made.lines("rounds.jsonl")
     assert [line["labels"] for line in rounds] == [0, 4, 8, 12]
     assert not [key for line in rounds for key in line if key.startswith("test/")]

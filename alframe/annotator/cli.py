@@ -37,7 +37,10 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "alframe-queue") -> i
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        print(f"error: Expected the disk and files to work, got: {error}; mend it and try again.", file=sys.stderr)
+        print(
+            f"error: Expected the disk and files to work, got: {error}; fix it and re-run the same command.",
+            file=sys.stderr,
+        )
         return 1
     return 0
 

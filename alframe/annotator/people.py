@@ -10,7 +10,7 @@ import torch
 
 from alframe.annotator.base import Annotate, Annotator, Job
 from alframe.errors import RunFolderError, expect
-from alframe.labels.consensus import CHECKS, GIVEN, UNANSWERED, Line, Rules, majority, same_name, vote
+from alframe.labels.consensus import CHECKS, FROM_FOLDER, UNANSWERED, Line, Rules, majority, normalized_name, vote
 from alframe.part import Change, anything, extended
 from alframe.record.layout import Layout
 from alframe.record.read import read_ledger, read_planned
@@ -82,8 +82,8 @@ class AsksPeople(Annotator):
 
     def rules(self, classes: tuple[str, ...]) -> Rules:
         every = (*classes, *self.new_classes)
-        known = [same_name(name) for name in every]
-        twice = sorted({name for name in self.new_classes if known.count(same_name(name)) > 1})
+        known = [normalized_name(name) for name in every]
+        twice = sorted({name for name in self.new_classes if known.count(normalized_name(name)) > 1})
         expect(
             not twice,
             f"Expected classes in annotator.new_classes that the dataset has not, each once, got {', '.join(twice)}.",
@@ -98,7 +98,7 @@ class AsksPeople(Annotator):
     def has_answers(self, folder: Path) -> bool:
         """Whether the ledger holds more than class folders say: those are still there."""
         try:
-            return any(line["kind"] != GIVEN for line in read_ledger(folder))
+            return any(line["kind"] != FROM_FOLDER for line in read_ledger(folder))
         except RunFolderError:
             return True  # damaged: nobody knows
 
@@ -125,17 +125,17 @@ class People(ABC):
 
     # -- what was said -------------------------------------------------------------------------------------------------
 
-    def said(self, round: int) -> dict[tuple[bool, int], dict[str, Line]]:
+    def answers_by_question(self, round: int) -> dict[tuple[bool, int], dict[str, Line]]:
         """The last answer of each person to a question of `round`, by (whether it is a check, index)."""
         found: dict[tuple[bool, int], dict[str, Line]] = {}
         for line in self.ledger:
-            if line["round"] == round and line["kind"] != GIVEN:
+            if line["round"] == round and line["kind"] != FROM_FOLDER:
                 found.setdefault((line["kind"] in CHECKS, line["index"]), {})[line["annotator"]] = line
         return found
 
     def missing(self, questions: Sequence[Question], person: str) -> list[Question]:
         """Those of the open `questions` that are `person`'s to answer and have no answer of theirs, in order."""
-        n, said = len(self.people), self.said(questions[0].round) if questions else {}
+        n, said = len(self.people), self.answers_by_question(questions[0].round) if questions else {}
         share = []
         for question in questions:
             of = said.get((False, question.index), {})
@@ -148,13 +148,13 @@ class People(ABC):
 
     def left(self, questions: Sequence[Question]) -> list[Question]:
         """Those of `questions` that fewer people have answered than an image needs, and that were not closed without."""
-        said = self.said(questions[0].round) if questions else {}
+        said = self.answers_by_question(questions[0].round) if questions else {}
         by = {q.index: said.get((False, q.index), {}) for q in questions}
         return [q for q in questions if len(by[q.index]) < self.rules.per_image and NOBODY not in by[q.index]]
 
     def n_asked(self, questions: Sequence[Question]) -> int:
         """Images of the round of the open `questions`, those with all their answers too."""
-        answered = {index for check, index in self.said(questions[0].round) if not check}
+        answered = {index for check, index in self.answers_by_question(questions[0].round) if not check}
         return len(answered | {q.index for q in questions})
 
     def close(self, questions: Sequence[Question]) -> Iterator[Answer]:
@@ -201,7 +201,7 @@ class People(ABC):
         found = []
         for round in range(like.round):
             planned = read_planned(self.folder, round - 1 if round else None) or {"questions": []}
-            said = self.said(round)
+            said = self.answers_by_question(round)
             for question in (Question(**question) for question in planned["questions"]):
                 lines = said.get((False, question.index), {})
                 if lines and not (self.show_prediction and _shows_less(question, like)):
@@ -217,7 +217,7 @@ def _shows_less(question: Question, like: Question) -> bool:
 
 
 def is_new(answer: Answer, said: Mapping[tuple[bool, int], Mapping[str, Line]]) -> bool:
-    """Whether `said` (`People.said`) does not hold this answer as the last of its person about the image."""
+    """Whether `said` (`People.answers_by_question`) does not hold this answer as the last of its person about the image."""
     line = said.get((answer.about is not None, answer.index), {}).get(answer.annotator)
     given = (answer.label, answer.answer, answer.text)
     return line is None or (line["label"], line.get("answer", ""), line.get("text", "")) != given

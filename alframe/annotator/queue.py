@@ -12,10 +12,10 @@ import torch
 from alframe.annotator.base import Job
 from alframe.annotator.people import AsksPeople, People, is_new, predicted
 from alframe.annotator.sheet import SEPARATORS, Row, is_open, read_sheet, seconds_of, unknown_id, workbooks, write_sheet
-from alframe.annotator.words import LEAN, NEW, meaning_of
+from alframe.annotator.words import LEAN, NEW, parse_answer
 from alframe.errors import DataError, Waiting, expect
 from alframe.images import rgb
-from alframe.labels.consensus import same_name
+from alframe.labels.consensus import normalized_name
 from alframe.part import Change, anything
 from alframe.record.files import read_json, write_atomically
 from alframe.record.layout import Layout, round_name
@@ -53,7 +53,7 @@ class Queue(AsksPeople):
             "name as many people as an image needs, as in annotator.people=[anna,bob].",
         )
         expect(
-            len({same_name(name) for name in self.people}) == len(self.people)
+            len({normalized_name(name) for name in self.people}) == len(self.people)
             and all(name.strip() == name and name.isprintable() and name and "/" not in name for name in self.people),
             f"Expected different names in annotator.people, without '/' and blanks at the ends, got {self.people}.",
         )
@@ -147,7 +147,7 @@ class Sheets(People):
         if whole and not path.exists() and not self.missing(questions, person):
             return  # nothing to ask of this person, so nothing was written
         rows, mistakes = read_sheet(path)
-        said = self.said(questions[0].round)
+        said = self.answers_by_question(questions[0].round)
         by_id, checks = self._ids(questions), {name: self._checks(questions, name) for name in self.people}
         found: list[Answer] = []
         seen: dict[tuple[str, str], int] = {}
@@ -185,16 +185,16 @@ class Sheets(People):
         """A person by the name that the config has; where it names nobody, whoever comes. Raises `DataError`."""
         if self.people == (self.anyone,):
             return name
-        known = {same_name(person): person for person in self.people}
-        if same_name(name) not in known:
+        known = {normalized_name(person): person for person in self.people}
+        if normalized_name(name) not in known:
             raise DataError(f"Expected {' or '.join(self.people)} as the annotator, got {name!r}; say who answered.")
-        return known[same_name(name)]
+        return known[normalized_name(name)]
 
     def _answer(self, row: Row, who: str, index: int, check: tuple[Question, int] | None) -> Answer | None:
         seconds = seconds_of(row.seconds)
         if not row.answer:
             return None
-        meaning = meaning_of(row.answer, self.classes)
+        meaning = parse_answer(row.answer, self.classes)
         question, expected = check or (None, None)
         return Answer(
             index if question is None else question.index,
@@ -211,7 +211,7 @@ class Sheets(People):
         """The images of the round by id: the open ones, and those with an answer, which may still be changed."""
         answered = {
             line["id"]: index
-            for (check, index), of in self.said(questions[0].round).items()
+            for (check, index), of in self.answers_by_question(questions[0].round).items()
             if not check
             for line in of.values()
         }

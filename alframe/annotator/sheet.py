@@ -74,7 +74,7 @@ def read_sheet(path: Path) -> tuple[list[Row], list[str]]:
         text = _decoded(path.read_bytes())
     except OSError as error:
         raise DataError(
-            f"Expected a file of answers that can be read, got {path} ({error.strerror}); close it in the spreadsheet, or mend its name."
+            f"Expected a file of answers that can be read, got {path} ({error.strerror}); close it in the spreadsheet, or correct its name."
         ) from error
     return _from_jsonl(text, path) if path.suffix == ".jsonl" else _from_csv(text, path)
 
@@ -144,7 +144,7 @@ def _from_jsonl(text: str, path: Path) -> tuple[list[Row], list[str]]:
             value = None
         if not isinstance(value, dict) or any(key not in value for key in NEEDED):
             mistakes.append(
-                f"row {number}: Expected a JSON object with {' and '.join(NEEDED)}, got {line[:40]!r}; mend the line."
+                f"row {number}: Expected a JSON object with {' and '.join(NEEDED)}, got {line[:40]!r}; fix the line."
             )
             continue
         of = {

@@ -112,7 +112,7 @@ def to_pixels(array: np.ndarray, name: str, layout: Layout, allocate: Allocate) 
         pixels[start : start + step] = block
     if n_bad:
         raise DataError(
-            f"Expected finite pixels in {name}, got {n_bad} NaN or infinite, the first at {name}{list(first_bad)}; mend or drop those images."
+            f"Expected finite pixels in {name}, got {n_bad} NaN or infinite, the first at {name}{list(first_bad)}; fix or drop those images."
         )
     if low < 0 or high > 1:
         raise DataError(

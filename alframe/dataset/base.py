@@ -25,15 +25,15 @@ class Dataset(Part, ABC):
         """Whether more images may come between rounds."""
         return False
 
-    def growing(self, folder: Path, *, mend: bool = True) -> "Growing":
-        """The history of a pool that grows, kept in `folder`; with `mend` false nothing is written. Reads no image."""
+    def growing(self, folder: Path, *, repair: bool = True) -> "Growing":
+        """The history of a pool that grows, kept in `folder`; with `repair` false nothing is written. Reads no image."""
         raise ConfigError(
             f"Expected the dataset that {folder} began with, whose pool grows, got {type(self).__name__}; name that one."
         )
 
 
-def history_of(dataset: Dataset, folder: Path, *, mend: bool = True) -> "Growing | None":
+def history_of(dataset: Dataset, folder: Path, *, repair: bool = True) -> "Growing | None":
     """The pool's history of the run in `folder`; None where the dataset is fixed, and in a run that began with a fixed one."""
     layout = Layout(folder)
     starts = dataset.grows and not layout.provenance.exists()
-    return dataset.growing(folder, mend=mend) if starts or layout.history.exists() else None
+    return dataset.growing(folder, repair=repair) if starts or layout.history.exists() else None

@@ -183,7 +183,7 @@ def _each(
         more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
         raise DataError(
             f"Expected images that can be read, got {files[first]}{more} ({broken[first]}); "
-            "mend or remove them (or set dataset.skip_broken=true where the dataset has that option)."
+            "fix or remove them (or set dataset.skip_broken=true where the dataset has that option)."
         )
     if not results:
         raise DataError(

@@ -33,11 +33,11 @@ from alframe.images import UNKNOWN, Data, content_digest
 class Growing:
     """The pool that `photos` come into, with its history in `folder`. One process at a time may call `refresh`.
 
-    Raises RunFolderError for a damaged history. With `mend` false nothing is written, and what was not settled is passed over.
+    Raises RunFolderError for a damaged history. With `repair` false nothing is written, and what was not settled is passed over.
     """
 
-    def __init__(self, folder: Path, photos: PhotoFolder, *, mend: bool = True) -> None:
-        self.photos, self.history = photos, History(folder, mend=mend)
+    def __init__(self, folder: Path, photos: PhotoFolder, *, repair: bool = True) -> None:
+        self.photos, self.history = photos, History(folder, repair=repair)
         self._notes: list[str] = []
         self._named: set[str] = set()
 
@@ -54,7 +54,7 @@ class Growing:
             None if self.photos.root is None else Path(self.photos.root).expanduser().resolve(),
             grown=tuple(sorted({count - n for _, count in history.settled})),
             gone=frozenset(row - n for row, image in enumerate(history.images) if image.gone),
-            given=dict(history.given),
+            folder_labels=dict(history.folder_labels),
             files=tuple(image.file[1:] for image in history.images[n:]),
         )
 
@@ -231,7 +231,7 @@ class Growing:
         if broken and not self.photos.skip_broken:
             more = f" and {len(broken) - 5} more" if len(broken) > 5 else ""
             raise DataError(
-                f"Expected labelled photos that can be read in {self.photos.path}, got {', '.join(broken[:5])}{more}; mend or remove them, "
+                f"Expected labelled photos that can be read in {self.photos.path}, got {', '.join(broken[:5])}{more}; fix or remove them, "
                 "or set dataset.skip_broken=true."
             )
         if broken:

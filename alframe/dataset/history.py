@@ -27,7 +27,7 @@ Stat = tuple[str, int, int]
 
 
 @dataclass(frozen=True)
-class Kept:
+class PoolImage:
     """An image that came in: what its file is or was, the class of its folder (or -1), and whether it is there no more."""
 
     id: str
@@ -41,25 +41,25 @@ class Kept:
 
 
 class History:
-    """The files in `folder`. One process at a time may write; with `mend` false nothing is written. Raises RunFolderError for damage.
+    """The files in `folder`. One process at a time may write; with `repair` false nothing is written. Raises RunFolderError for damage.
 
     `rows` finds an image by its content and by the digest of a file that holds it, `seen` by what a file was when it was read last,
-    both as places among `images`. `given` has, by index in the pool, the class that a folder gave, and in which round.
+    both as places among `images`. `folder_labels` has, by index in the pool, the class that a folder gave, and in which round.
     """
 
-    def __init__(self, folder: Path, *, mend: bool) -> None:
+    def __init__(self, folder: Path, *, repair: bool) -> None:
         self.folder, self.path, self.pixels = folder, Layout(folder).history, Layout(folder).pixels
-        self.images: list[Kept] = []
+        self.images: list[PoolImage] = []
         self.n_test = 0
         self.shape: tuple[int, ...] = ()
         self.classes: tuple[str, ...] = ()
-        self.given: dict[int, tuple[int, int]] = {}
+        self.folder_labels: dict[int, tuple[int, int]] = {}
         self.settled: list[tuple[int, int]] = []  # round, images
         self.rows: dict[str, int] = {}
         self.seen: dict[Stat, int] = {}
-        lines = read_jsonl(self.path, ("event", "round"), mend=mend)
+        lines = read_jsonl(self.path, ("event", "round"), repair=repair)
         whole = max((i for i, line in enumerate(lines, 1) if line["event"] == SETTLED), default=0)
-        if mend and whole < len(lines):
+        if repair and whole < len(lines):
             write_atomically(self.path, "".join(json.dumps(line) + "\n" for line in lines[:whole]))
         for line in lines[:whole]:
             self.happened(line)
@@ -117,12 +117,12 @@ class History:
 
     def _arrived(self, event: Event) -> None:
         row, label = len(self.images), UNKNOWN if event["label"] is None else event["label"]
-        self.images.append(Kept(event["id"], _file(event), label))
+        self.images.append(PoolImage(event["id"], _file(event), label))
         self.n_test += event["test"]
         self.rows[event["file"]] = self.rows[event["id"].rsplit("-", 1)[0]] = row
         self.seen[_file(event)] = row
         if label != UNKNOWN and not event["test"]:
-            self.given[row - self.n_test] = (label, event["round"])
+            self.folder_labels[row - self.n_test] = (label, event["round"])
 
     def _changed(self, index: int, event: Event) -> None:
         row, kind = index + self.n_test, event["event"]
@@ -131,7 +131,7 @@ class History:
             self.seen[_file(event)] = row
         elif kind == LABELLED:
             self.images[row] = replace(self.images[row], label=event["label"])
-            self.given[index] = (event["label"], event["round"])
+            self.folder_labels[index] = (event["label"], event["round"])
         else:
             self.images[row] = replace(self.images[row], gone=kind == GONE)
 

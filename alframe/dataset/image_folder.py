@@ -84,7 +84,7 @@ class ImageFolder(Dataset):
         if lost:
             name = files.classes[lost[0]]
             raise DataError(
-                f"Expected a readable image in each class folder, got none for {name}; mend or remove the folder."
+                f"Expected a readable image in each class folder, got none for {name}; fix or remove the folder."
             )
         if images.groups is not None and TEST in images.groups:
             pool = limit(
@@ -109,7 +109,7 @@ class ImageFolder(Dataset):
         """Whether there is a folder of unlabelled photos, into which more may come."""
         return self.root is not None and (Path(self.root).expanduser() / self.unlabelled).is_dir()
 
-    def growing(self, folder: Path, *, mend: bool = True) -> Growing:
+    def growing(self, folder: Path, *, repair: bool = True) -> Growing:
         """The history of the pool, kept in `folder`. Reads nothing of the photos. Raises ConfigError for options of a fixed pool."""
         for option, value in (("pool_size", self.pool_size), ("test_size", self.test_size)):
             expect(
@@ -118,7 +118,7 @@ class ImageFolder(Dataset):
             )
         given = {f.name: getattr(self, f.name) for f in fields(PhotoFolder)}
         classes = None if self.classes is None else tuple(self.classes)
-        return Growing(folder, PhotoFolder(**{**given, "classes": classes}), mend=mend)
+        return Growing(folder, PhotoFolder(**{**given, "classes": classes}), repair=repair)
 
     def _load_growing(self, cache: Path) -> Data:
         """The photos of now, and those that earlier calls found. A run has a history of its own, by rounds."""

@@ -48,7 +48,7 @@ def labelled(trained: Trained) -> list[Labelled]:
         if line.get("label") is not None and line.get("kind") not in CHECKS:
             answers.setdefault(line["index"], []).append(line)
     found = []
-    for part in everything(trained):
+    for part in all_labelled(trained):
         every_soft = [()] * len(part) if part.soft_labels is None else part.soft_labels.tolist()
         for index, label, probs in zip(part.rows.tolist(), part.labels.tolist(), every_soft, strict=True):
             soft = tuple(probs) if max(probs, default=1) < 1 else ()
@@ -62,7 +62,7 @@ def labelled(trained: Trained) -> list[Labelled]:
     return sorted(found, key=lambda one: one.round)
 
 
-def everything(trained: Trained) -> tuple[Examples, Examples]:
+def all_labelled(trained: Trained) -> tuple[Examples, Examples]:
     """Training and validation images of the whole ledger."""
     last = max((line.get("round", 0) for line in trained.ledger), default=0)
     known = labelled_at(trained.experiment, trained.ledger, trained.rules, last)

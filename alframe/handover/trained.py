@@ -78,7 +78,7 @@ def retrieve(folder: Path, *, device: str | None = None, progress: bool = True, 
         )
     torch.set_num_threads(int(launch.get("device", {}).get("threads", torch.get_num_threads())))
     line, ledger = rounds[-1], read_ledger(folder)
-    photos = history_of(plan.dataset, folder, mend=False)
+    photos = history_of(plan.dataset, folder, repair=False)
     experiment = plan.experiment(plan.dataset.load(plan.cache) if photos is None else photos.data())
     rules = experiment.annotator.rules(experiment.data.pool.classes)
     experiment = _as_trained(

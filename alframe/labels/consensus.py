@@ -26,7 +26,7 @@ NO_LABEL = (UNSURE, SKIP, BAD_IMAGE, NEW_CLASS)
 CHECKS = ("gold", "repeat")
 """Kinds of ledger lines that test the annotator: the image has an answer already. They buy nothing and label nothing."""
 
-GIVEN = "given"
+FROM_FOLDER = "given"
 """The kind of lines that answer no question: the class folder in which a photo lies says what it is. They count as bought."""
 
 
@@ -51,7 +51,7 @@ class Rules:
     lean: float = 0.7
 
 
-def same_name(name: str) -> str:
+def normalized_name(name: str) -> str:
     """The form in which two spellings of a class are the same: case, white space, and how an ö is made up do not count."""
     return " ".join(unicodedata.normalize("NFKC", name).split()).casefold()
 
@@ -62,14 +62,14 @@ def vote(line: Line, classes: Sequence[str] = ()) -> Vote | None:
         return int(line["label"])
     if line.get("answer") == NEW_CLASS:
         number = _number_of(line, classes)
-        return f"new: {same_name(str(line.get('text', '')))}" if number is None else number
+        return f"new: {normalized_name(str(line.get('text', '')))}" if number is None else number
     return BAD_IMAGE if line.get("answer") == BAD_IMAGE else None
 
 
 def _number_of(line: Line, classes: Sequence[str]) -> int | None:
     """The number of the class that stands in the `text` of a line."""
-    wanted = same_name(str(line.get("text", "")))
-    return next((number for number, name in enumerate(classes) if same_name(name) == wanted), None)
+    wanted = normalized_name(str(line.get("text", "")))
+    return next((number for number, name in enumerate(classes) if normalized_name(name) == wanted), None)
 
 
 def majority(votes: Iterable[Vote]) -> Vote | None:

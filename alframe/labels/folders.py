@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from alframe.images import Data
-from alframe.labels.consensus import GIVEN
+from alframe.labels.consensus import FROM_FOLDER
 from alframe.labels.pool import Pool
 from alframe.types import Answer, Question
 
@@ -16,9 +16,9 @@ def record_folder_labels(data: Data, pool: Pool) -> list[str]:
     known = {line["index"]: line["label"] for line in pool.settled() if line["label"] is not None}
     recorded = {(line["index"], line["round"]) for line in pool.ledger.lines if line["annotator"] == FOLDER}
     against = []
-    for index, (label, round) in sorted(data.given.items()):
+    for index, (label, round) in sorted(data.folder_labels.items()):
         if index not in known and (index, round) not in recorded:
-            pool.add(Question(pool.ids[index], index, GIVEN, round, index), Answer(index, label, FOLDER))
+            pool.add(Question(pool.ids[index], index, FROM_FOLDER, round, index), Answer(index, label, FOLDER))
         elif known.get(index, label) != label:
             against.append(index)
     if not against:

@@ -16,7 +16,7 @@ from alframe.labels.consensus import (
     UNSURE,
     Rules,
     agreement,
-    same_name,
+    normalized_name,
     settle,
     settle_all,
     vote,
@@ -97,7 +97,7 @@ class Pool:
         for (of, index), lines in self._answers.items():
             settled = self._settle(lines) if of == round and self._is_complete(lines) else {}
             if settled.get("answer") == NEW_CLASS:
-                name = spelling.setdefault(same_name(settled["text"]), settled["text"])  # as it was written first
+                name = spelling.setdefault(normalized_name(settled["text"]), settled["text"])  # as it was written first
                 found.setdefault(name, []).append(index)
         return found
 
@@ -126,7 +126,7 @@ class Pool:
             for key, value in work.numbers.items()
         }
 
-    def unasked(self) -> np.ndarray:
+    def available(self) -> np.ndarray:
         """Dataset indices that nobody was asked about, or that were put back, ascending: the pool that a strategy sees."""
         if not self.rules.people:
             return np.flatnonzero(~self._asked)
@@ -191,7 +191,7 @@ class Pool:
         if label is not None and not (type(label) is int and 0 <= label < self.n_classes):
             raise RunFolderError(
                 f"Expected whole labels from 0 to {self.n_classes - 1} in {self.ledger.where}, got {label!r} for image {index}; "
-                "mend the annotator that answered so."
+                "fix the annotator that answered so."
             )
         if self._asked[index] and not self.rules.people:
             raise RunFolderError(

@@ -53,10 +53,10 @@ def read_json(path: Path, keys: tuple[str, ...] = ()) -> dict[str, Any] | None:
     return _object(path.read_bytes(), keys, str(path))
 
 
-def read_jsonl(path: Path, keys: tuple[str, ...] = (), *, mend: bool = True) -> list[dict[str, Any]]:
-    """The objects of a JSON-lines file; a torn last line is passed over, and with `mend` cut off the file.
+def read_jsonl(path: Path, keys: tuple[str, ...] = (), *, repair: bool = True) -> list[dict[str, Any]]:
+    """The objects of a JSON-lines file; a torn last line is passed over, and with `repair` cut off the file.
 
-    Only who holds the run's lock may mend: the line may be one that another process is writing. Raises `RunFolderError` for any
+    Only who holds the run's lock may repair: the line may be one that another process is writing. Raises `RunFolderError` for any
     other damage.
     """
     if not path.exists():
@@ -64,7 +64,7 @@ def read_jsonl(path: Path, keys: tuple[str, ...] = (), *, mend: bool = True) -> 
     raw = path.read_bytes()
     whole = raw[: raw.rfind(b"\n") + 1]
     lines = [_object(text, keys, f"line {number} of {path}") for number, text in enumerate(whole.splitlines(), 1)]
-    if mend and len(whole) < len(raw):
+    if repair and len(whole) < len(raw):
         with path.open("r+b") as file:
             file.truncate(len(whole))
             os.fsync(file.fileno())

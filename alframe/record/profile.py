@@ -44,7 +44,7 @@ class Profile(Clock):
         self._stage: Spent | None = None
         self._batches, self._in_data = 0, False
         self._traces: list[_Trace] | None = None
-        self._begins = {"round": 0.0, "stage": 0.0}
+        self._starts = {"round": 0.0, "stage": 0.0}
         self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
 
     # -- measuring ---------------------------------------------------------------------------------------------------
@@ -54,9 +54,9 @@ class Profile(Clock):
         """A whole round. It is written when it ends well; the run's first one with its operations."""
         self._spent = defaultdict(Spent)
         self._traces = None if (self.folder / TRACE).exists() else []
-        self._begins["round"] = time.perf_counter()
+        self._starts["round"] = time.perf_counter()
         yield
-        total_s = time.perf_counter() - self._begins["round"]
+        total_s = time.perf_counter() - self._starts["round"]
         if self._traces:
             self._write_operations(number, self._traces)
         self._traces = None
@@ -69,12 +69,12 @@ class Profile(Clock):
             with self._uncounted():
                 self._traces.append(_Trace(name, self.device, self._stop_trace))
         self._wait()
-        self._begins["stage"] = time.perf_counter()
+        self._starts["stage"] = time.perf_counter()
         try:
             with super().stage(name) as watch:
                 yield watch
                 self._wait()
-            self._stage.seconds += time.perf_counter() - self._begins["stage"]
+            self._stage.seconds += time.perf_counter() - self._starts["stage"]
             for first, last in self._events:
                 self._add_data(first.elapsed_time(last) / 1000)
         finally:
@@ -155,8 +155,8 @@ class Profile(Clock):
         self._wait()
         begin = time.perf_counter()
         yield
-        for clock in self._begins:
-            self._begins[clock] += time.perf_counter() - begin
+        for clock in self._starts:
+            self._starts[clock] += time.perf_counter() - begin
 
     # -- writing -----------------------------------------------------------------------------------------------------
 

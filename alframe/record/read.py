@@ -69,12 +69,12 @@ def _from_format_1(config: dict[str, Any]) -> dict[str, Any]:
 
 def read_rounds(folder: Path) -> list[dict[str, Any]]:
     """The committed rounds, first to last."""
-    return read_jsonl(Layout(folder).rounds, ("round", "labels"), mend=False)
+    return read_jsonl(Layout(folder).rounds, ("round", "labels"), repair=False)
 
 
 def read_ledger(folder: Path) -> list[dict[str, Any]]:
     """Every answer, as they came."""
-    return read_jsonl(Layout(folder).ledger, LEDGER_KEYS, mend=False)
+    return read_jsonl(Layout(folder).ledger, LEDGER_KEYS, repair=False)
 
 
 def read_provenance(folder: Path) -> dict[str, Any]:

@@ -55,7 +55,7 @@ class Record:
                 "some, or with a place where some may be; use another run.name, or move the folder away.",
                 RunFolderError,
             )
-            self._discard(begin=overwrite)
+            self._discard(start=overwrite)
             extends, changed = self._compare_config()
             self.reopened = False
             self.rounds: list[Line] = read_jsonl(self.layout.rounds, ("round", "labels"))
@@ -252,10 +252,10 @@ class Record:
                 planned = self.planned(line["round"])
                 self.board.round(line, planned.evaluation if planned else None)
 
-    def _discard(self, *, begin: bool) -> None:
+    def _discard(self, *, start: bool) -> None:
         """Remove everything in the folder but the lock. A marker is set first and removed last, so that a kill leaves no half of it."""
         marker = self.layout.discarding
-        if begin:
+        if start:
             marker.touch()
         if not marker.exists():
             return

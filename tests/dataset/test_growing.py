@@ -66,7 +66,7 @@ def test_the_first_look_finds_labelled_test_and_unlabelled_photos(open_, root):
     assert len(data.pool) == 16
     assert data.grown == (16,)
     assert set(data.pool.labels) == {-1}
-    given = {data.pool.names[index]: data.pool.classes[label] for index, (label, round) in data.given.items()}
+    given = {data.pool.names[index]: data.pool.classes[label] for index, (label, round) in data.folder_labels.items()}
     assert len(given) == 8
     assert all(name.split("/")[0] == label for name, label in given.items())
     assert [name.split("/")[0] for name in data.test.names] == [data.test.classes[c] for c in data.test.labels]
@@ -86,7 +86,7 @@ def test_new_photos_come_behind_the_others_and_are_read_once(begun, open_, root,
     data = begun.data()
     assert data.pool.ids[:16] == before
     assert data.grown == (16, 18)
-    assert data.given[index_of(data, "scratch/late.png")] == (1, 1)
+    assert data.folder_labels[index_of(data, "scratch/late.png")] == (1, 1)
     monkeypatch.setattr(alframe.dataset.photos, "file_digest", lambda file: pytest.fail(f"{file} was read again"))
     again = open_()
     assert not again.refresh(1)
@@ -114,7 +114,7 @@ def test_a_renamed_or_moved_photo_is_the_same_one(begun, root):
     now = begun.data()
     assert now.pool.ids == data.pool.ids
     assert now.pool.names[old] == "unlabelled/deep/again.png"
-    assert now.given[index_of(now, "scratch/moved.png")] == (1, 1)
+    assert now.folder_labels[index_of(now, "scratch/moved.png")] == (1, 1)
     assert not now.gone
     assert begun.notes() == [f"{root}: 1 labelled by their folder, 2 renamed"]
 
@@ -218,7 +218,7 @@ def test_broken_photos_at_the_first_look(open_, root):
 def test_broken_labelled_photos_are_all_told_at_once(open_, root):
     for name in ("good/a.png", "scratch/b.png"):
         (root / name).write_bytes(b"no image")
-    with pytest.raises(DataError, match=r"good/a\.png \(not an image\), scratch/b\.png \(not an image\); mend"):
+    with pytest.raises(DataError, match=r"good/a\.png \(not an image\), scratch/b\.png \(not an image\); fix"):
         open_().refresh(0)
     growing = open_(skip_broken=True)
     growing.refresh(0)
@@ -250,7 +250,7 @@ def test_without_a_label_the_classes_are_named_by_the_config_or_by_folders(root,
     assert data.pool.classes == (("scratch", "good") if how == "named" else ("good", "scratch"))
     assert len(data.pool) == 8
     assert len(data.test) == (10 if how == "test folder" else 0)
-    assert not data.given
+    assert not data.folder_labels
 
 
 def test_no_class_at_all_says_what_to_do(root, tmp_path):
@@ -285,7 +285,7 @@ def test_train_and_test_folders_may_stand_beside_the_unlabelled_one(root, tmp_pa
     growing.refresh(0)
     data = growing.data()
     assert sorted(data.test.names) == ["test/good/0.png", "test/scratch/0.png"]
-    assert len(data.given) == 8
+    assert len(data.folder_labels) == 8
     photo(root / "test" / "good" / "late.png", 100)
     (root / "unlabelled" / "0.png").rename(root / "test" / "good" / "moved.png")
     growing.notes()
@@ -331,7 +331,7 @@ def test_labels_by_folders_are_seen_between_rounds(begun, root):
     labels = begun.labels_now()
     assert labels[index_of(data, "unlabelled/5.png")] == 0
     assert len(labels) == 9
-    assert begun.data().given == data.given
+    assert begun.data().folder_labels == data.folder_labels
 
 
 @pytest.mark.parametrize("damage", ["pixels gone", "pixels short", "pixels other", "history"])
@@ -372,7 +372,7 @@ def test_killed_while_photos_are_taken_in(open_, root, tmp_path, kill, round):
     data, wanted = growing.data(), expected.data()
     assert data.pool.ids == wanted.pool.ids
     assert data.test.ids == wanted.test.ids
-    assert data.given == wanted.given
+    assert data.folder_labels == wanted.folder_labels
     assert data.grown == wanted.grown
     assert (tmp_path / "run" / HISTORY).read_text() == (tmp_path / "undisturbed" / HISTORY).read_text()
     assert (tmp_path / "run" / PIXELS).read_bytes() == (tmp_path / "undisturbed" / PIXELS).read_bytes()
@@ -450,8 +450,8 @@ def test_new_photos_that_come_into_two_class_folders_have_no_label(begun, root):
     begun.refresh(1)
     data = begun.data()
     assert len(data.pool) == 18
-    assert index_of(data, "good/new.png") not in data.given
-    assert data.given[index_of(data, "scratch/sorted.png")] == (1, 1)
+    assert index_of(data, "good/new.png") not in data.folder_labels
+    assert data.folder_labels[index_of(data, "scratch/sorted.png")] == (1, 1)
     for pixels, name in zip(data.pool.pixels[16:], data.pool.names[16:], strict=True):
         expected = np.asarray(Image.open(root / name).resize((8, 8), Image.Resampling.BILINEAR))
         np.testing.assert_array_equal(pixels[0], expected)

@@ -67,7 +67,7 @@ def test_checkpoint_ledger_and_exported_file_all_predict_like_the_run(case, make
     bare = copy_of(run)
     shutil.rmtree(bare / "checkpoint")
     again = retrieve(bare, progress=False)
-    assert "trained it again" in again.how
+    assert "retrained it" in again.how
     assert again.difference == 0.0
     assert torch.equal(learner_says(again), learner_says(kept))
 
@@ -101,7 +101,7 @@ def test_a_warm_start_is_followed_back_to_the_weights_that_are_there(kept, make_
             path.unlink(missing_ok=True)
     trained = retrieve(run, progress=False)
     assert trained.difference == 0.0
-    expected = {(0, 1, 2): "from its checkpoint", (1,): "trained it again", (): "trained rounds 0 to 2 again"}
+    expected = {(0, 1, 2): "from its checkpoint", (1,): "retrained it", (): "retrained rounds 0 to 2"}
     assert expected[kept] in trained.how
 
 

@@ -16,7 +16,7 @@ from PIL.Image import Image
 
 from alframe.annotator.base import Job
 from alframe.annotator.label_studio.connection import Connection
-from alframe.annotator.label_studio.interface import meaning, prelabel
+from alframe.annotator.label_studio.interface import parse_annotation, prelabel
 from alframe.annotator.label_studio.project import (
     LONGEST_TITLE,
     MODEL,
@@ -27,7 +27,7 @@ from alframe.annotator.label_studio.project import (
     stored_project,
 )
 from alframe.annotator.people import AsksPeople, People
-from alframe.annotator.words import Meaning
+from alframe.annotator.words import ParsedAnswer
 from alframe.console import LiveCount
 from alframe.errors import DataError, Waiting, expect
 from alframe.images import rgb
@@ -50,7 +50,7 @@ class Given:
     task: Task
     annotation: int
     who: str
-    meaning: Meaning
+    meaning: ParsedAnswer
     seconds: float
 
 
@@ -305,13 +305,15 @@ class ProjectDesk(People):
             index = asked[name] if about is None else about.index
             yield Answer(index, content.label, one.who, one.seconds, extra, content.answer, content.text, about)
 
-    def _known(self) -> dict[tuple[int, str, str], Meaning]:
+    def _known(self) -> dict[tuple[int, str, str], ParsedAnswer]:
         """What each person said last, by round and image. A new class that has a number by now is that class."""
         known = {}
         for line in self.ledger:
             number = vote(line, self.classes)
-            said = Meaning(line["label"], line.get("answer", ""), line.get("text", ""))
-            known[line["round"], line["id"], line["annotator"]] = Meaning(number) if isinstance(number, int) else said
+            said = ParsedAnswer(line["label"], line.get("answer", ""), line.get("text", ""))
+            known[line["round"], line["id"], line["annotator"]] = (
+                ParsedAnswer(number) if isinstance(number, int) else said
+            )
         return known
 
     def _given(self, tasks: Sequence[Task], *, tell: bool = False) -> Iterator[Given]:
@@ -326,7 +328,7 @@ class ProjectDesk(People):
             newest[key] = of, annotation
         for (_, _, who), (task, annotation) in newest.items():
             try:
-                content = meaning(annotation, self.classes)
+                content = parse_annotation(annotation, self.classes)
             except DataError as error:
                 if tell:
                     self._tell(f"{who} at {self._server.project.url}/data?task={task.id}: {error}")

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from alframe.annotator.label_studio.failures import Gone, Unreachable
+from alframe.annotator.label_studio.failures import NotFound, Unreachable
 from alframe.errors import ConfigError, DataError
 
 TOKEN = "LABEL_STUDIO_API_KEY"
@@ -50,7 +50,7 @@ class TokenAuth(httpx.Auth):
 class Client:
     """Label Studio at `url`, as the user whose token the environment holds.
 
-    Raises `ConfigError` without a token or with one that is refused, `Unreachable` where no answer comes, `Gone` for what is not
+    Raises `ConfigError` without a token or with one that is refused, `Unreachable` where no answer comes, `NotFound` for what is not
     there, and `DataError` with the server's own words for what it does not accept.
     """
 
@@ -92,7 +92,7 @@ class Client:
         while seen < total:
             try:
                 answer = self.get(path, page=page, page_size=PAGE, **params)
-            except Gone:
+            except NotFound:
                 if page == 1:
                     raise
                 return  # fewer than before: something was deleted in between
@@ -139,7 +139,7 @@ class Client:
                 f"withdrawn, or its user may not do this; make a new one under {self.url}/user/account/personal-access-token."
             )
         if response.status_code == 404:
-            raise Gone(words)
+            raise NotFound(words)
         raise DataError(f"Expected {self.url} to accept {method} {path}, got HTTP {response.status_code}: {words}")
 
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from alframe.annotator.label_studio.failures import Gone, Unreachable
+from alframe.annotator.label_studio.failures import NotFound, Unreachable
 from alframe.annotator.label_studio.project import Project
 from alframe.errors import ConfigError, expect
 
@@ -56,7 +56,7 @@ class Connection:
             try:
                 result = step()
             except (
-                Gone
+                NotFound
             ) as error:  # a task, which the next turn does not find, or the project, which the next turn tells
                 expect(
                     not failed, f"Expected this run's project on {self.url}, got: {error}; run the same command again."

@@ -1,4 +1,4 @@
-"""What can go wrong with a server and may be mended by asking again. Apart from the client, so that httpx is not needed to name it."""
+"""What can go wrong with a server and may go away on a retry. Apart from the client, so that httpx is not needed to name it."""
 
 from alframe.errors import AlframeError
 
@@ -7,5 +7,5 @@ class Unreachable(AlframeError):
     """The server does not answer, or not as it should: it may in a moment."""
 
 
-class Gone(AlframeError):
+class NotFound(AlframeError):
     """What was asked for is not on the server."""

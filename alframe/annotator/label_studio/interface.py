@@ -5,9 +5,9 @@ from typing import Any
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
-from alframe.annotator.words import NEW, Meaning, meaning_of
+from alframe.annotator.words import NEW, ParsedAnswer, parse_answer
 from alframe.errors import DataError
-from alframe.labels.consensus import SKIP, UNSURE, same_name
+from alframe.labels.consensus import SKIP, UNSURE, normalized_name
 
 BAD, NEW_CLASS = "bad image", "new class"
 WORDS = {UNSURE: "q", BAD: "x", NEW_CLASS: "n"}
@@ -41,14 +41,14 @@ def keys_of(classes: Sequence[str]) -> dict[str, str]:
     """A key for each class in order: the one that it is called like (7), else the first that is free. One more class changes none."""
     free, keys = list(KEYS), {}
     for name in classes[: len(KEYS)]:
-        own = same_name(name)
+        own = normalized_name(name)
         keys[name] = own if own in free else free[0]
         free.remove(keys[name])
     return keys
 
 
 def words(classes: Sequence[str]) -> list[str]:
-    taken = {same_name(name) for name in classes}
+    taken = {normalized_name(name) for name in classes}
     return [word for word in WORDS if word not in taken]
 
 
@@ -71,26 +71,26 @@ def prelabel(name: str) -> list[dict[str, Any]]:
     return [{"from_name": ANSWER, "to_name": IMAGE, "type": "choices", "value": {"choices": [name]}}]
 
 
-def meaning(annotation: Mapping[str, Any], classes: Sequence[str]) -> Meaning:
+def parse_annotation(annotation: Mapping[str, Any], classes: Sequence[str]) -> ParsedAnswer:
     """What an annotation means: a class, one of the words, a skip, or a new class.
 
     A choice that was added to the page by hand is a new class. Raises `DataError` for an annotation without a choice or with several,
     and for a name that no class can have.
     """
     if annotation["was_cancelled"]:
-        return Meaning(None, SKIP)
+        return ParsedAnswer(None, SKIP)
     chosen = [str(c) for part in _parts(annotation, ANSWER) for c in part.get("choices") or []]
     if len(chosen) != 1:
         raise DataError(f"Expected one choice, got {' and '.join(chosen) or 'none'}; choose one.")
     choice = chosen[0]
     if choice in classes:
-        return Meaning(classes.index(choice))
+        return ParsedAnswer(classes.index(choice))
     if choice in words(classes) and choice != NEW_CLASS:
-        return meaning_of(choice, ())
+        return parse_answer(choice, ())
     written = [str(t) for part in _parts(annotation, NAME) for t in _listed(part.get("text"))]
     name = " ".join(written) if choice == NEW_CLASS else choice
-    same = [number for number, known in enumerate(classes) if same_name(known) == same_name(name)]
-    return Meaning(same[0]) if same else meaning_of(f"{NEW} {name}", classes)
+    same = [number for number, known in enumerate(classes) if normalized_name(known) == normalized_name(name)]
+    return ParsedAnswer(same[0]) if same else parse_answer(f"{NEW} {name}", classes)
 
 
 def _parts(annotation: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alframe.annotator.label_studio.failures import Gone
+from alframe.annotator.label_studio.failures import NotFound
 from alframe.annotator.label_studio.interface import interface, offered, words
 from alframe.errors import ConfigError, DataError
 from alframe.record.files import read_json, write_atomically
@@ -64,7 +64,7 @@ class Project:
     def remove(self, task: Task) -> None:
         """Delete a task, unless someone has begun to work on it since it was looked at: an answer goes with its task."""
         path = f"/api/tasks/{task.id}/"
-        with suppress(Gone):
+        with suppress(NotFound):
             if not _touched(self.client.get(path)):
                 self.client.delete(path)
 
@@ -79,7 +79,7 @@ class Project:
             self._set(task, overlap=len(task.annotations) + 1, is_labeled=False)
 
     def _set(self, task: Task, **values: Any) -> None:
-        with suppress(Gone):
+        with suppress(NotFound):
             self.client.patch(f"/api/tasks/{task.id}/", values)
 
     def pictures(self) -> dict[str, str]:

@@ -10,7 +10,7 @@ fit(experiment, labels={0: 1, 7: 0, 9: 1}).predict(images)   # one fit, without 
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,8 @@ class Fitted:
 
     experiment: Experiment
     learner: Learner
+    numbers: dict[str, float] = field(default_factory=dict)
+    """What the fit settled on: the training loss, a temperature and the like."""
 
     def predict(self, images: np.ndarray) -> Prediction:
         """The posterior on raw images, uint8 [n, c, h, w] like the pool's, or on features [n, d]. Returned on the CPU.
@@ -116,8 +118,8 @@ def fit(
     The random streams are those of `round`.
     """
     learner = experiment.learner(round)
-    learner.fit(_examples(labels), _examples(validation or {}), round)
-    return Fitted(experiment, learner)
+    numbers = learner.fit(_examples(labels), _examples(validation or {}), round)
+    return Fitted(experiment, learner, numbers)
 
 
 def _examples(labels: Mapping[int, int]) -> Examples:

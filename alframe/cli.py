@@ -7,7 +7,6 @@ import argparse
 import os
 import sys
 import traceback
-import warnings
 from collections.abc import Callable, MutableMapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from alframe import __version__
 from alframe.errors import AlframeError, Waiting, did_you_mean, expect
-from alframe.verbs import VERBS
+from alframe.verbs import VERBS, guarded, say, say_error
 
 if TYPE_CHECKING:
     from alframe.config import Plan
@@ -47,7 +46,7 @@ def main() -> int:
     if word[:1].isalpha() and "=" not in word:
         hint = did_you_mean(word, VERBS, otherwise="; alframe --help lists both.")
         wanted = f"one of {', '.join(VERBS)}, or overrides such as strategy=margin"
-        say(f"error: Expected {wanted}, got '{word}'{hint}", error=True)
+        say_error(f"Expected {wanted}, got '{word}'{hint}")
         return 1
     return _run()
 
@@ -125,7 +124,7 @@ class Outcome:
             self.cells.append(plan.folder)
         except Waiting as waiting:
             self.n_waiting += 1
-            say(str(waiting))
+            say(str(waiting), sys.stdout)
         except Exception as error:
             bug = not isinstance(error, (AlframeError, OSError))
             if elsewhere or (bug and not others):
@@ -144,19 +143,18 @@ def _exit_code(work: "Callable[[Outcome], None]") -> int:
     """Do the work of a command and report its errors."""
     from alframe.config.schema import COMPOSING
 
-    warnings.showwarning = lambda message, *_: say(f"warning: {message}", error=True)  # without a line of our source
     outcome = Outcome()
-    try:
-        work(outcome)
-    except BrokenPipeError:  # the reader of our output has gone (`alframe --help | head`)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except (AlframeError, OSError, *COMPOSING) as error:
-        outcome.failed(error)
-    except KeyboardInterrupt:
-        say("Interrupted. Re-run the same command to resume.", error=True)
-        return 130
-    return 1 if outcome.errors else WAITING if outcome.n_waiting else 0
+
+    def whole() -> int:
+        try:
+            work(outcome)
+        except (AlframeError, OSError, *COMPOSING) as error:
+            if isinstance(error, BrokenPipeError):
+                raise
+            outcome.failed(error)
+        return 1 if outcome.errors else WAITING if outcome.n_waiting else 0
+
+    return guarded(whole, "Re-run the same command to resume.")
 
 
 def launch(*overrides: str) -> list[dict[str, object]]:
@@ -198,11 +196,13 @@ def execute(plan: "Plan") -> list[dict[str, object]]:
             clock = Profile(record.layout.profile, plan.device)
         if record.finished:
             say(
-                f"{plan.folder}: finished already ({record.stopped}); nothing to do. Raise budget.rounds to extend it, or set run.overwrite=true to start again."
+                f"{plan.folder}: finished already ({record.stopped}); nothing to do. Raise budget.rounds to extend it, or set run.overwrite=true to start again.",
+                sys.stdout,
             )
             _say_all(clock.report())
             return record.rounds
-        say(f"{plan.folder}: {f'resuming after {record.done} rounds' if record.done else 'starting'} on {plan.device}")
+        how = f"resuming after {record.done} rounds" if record.done else "starting"
+        say(f"{plan.folder}: {how} on {plan.device}", sys.stdout)
         data, photos = _data(plan, record)
         table = RoundTable(binary=data.pool.n_classes == 2, of="test" if len(data.test) else "validation")
         lines = run(plan.experiment(data, photos, clock), record, table)
@@ -237,16 +237,9 @@ def _compare(cells: list[Path]) -> None:
         summarize([cell for cell in dict.fromkeys(cells) if cell.parent.parent == study], study)
 
 
-def say(text: str, *, error: bool = False) -> None:
-    """Print one line for a person: unwrapped, so that it can be copied and searched."""
-    from rich.console import Console
-
-    Console(stderr=error, highlight=False).print(text, markup=False, soft_wrap=True, style="red" if error else None)
-
-
 def _say_all(lines: list[str]) -> None:
     for line in lines:
-        say(line)
+        say(line, sys.stdout)
 
 
 def _report(error: Exception) -> None:
@@ -260,8 +253,7 @@ def _report(error: Exception) -> None:
         text = f"Expected the disk and files to work, got: {error}; fix it and re-run the same command to resume."
     else:
         text = f"unexpected {type(error).__name__}: {first_line(error)}; run this cell alone with traceback=true."
-    for line in text.splitlines():
-        say(f"error: {line}", error=True)
+    say_error(text)
 
 
 if __name__ == "__main__":

@@ -68,6 +68,7 @@ def test_imports_point_down(path):
             "errors",
             "area",
             "console",
+            "verbs",
             "labels.consensus",
             "labels.tally",
             "record.layout",

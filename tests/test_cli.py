@@ -257,7 +257,7 @@ def test_what_cannot_be_resumed_is_one_line_each(workplace):
     assert "got strategy=bald, trainer.lr=1; its config fixes all but device, threads" in told.stderr
     told = alframe("resume", "nowhere/seed=0", str(run), "runs", cwd=folder, check=False)
     assert told.returncode == 1
-    assert ["nowhere/seed=0/config.yaml" in told.stderr, "runs/config.yaml" in told.stderr] == [True, True]
+    assert ["got nowhere/seed=0;" in told.stderr, "got runs;" in told.stderr] == [True, True]
     assert len(told.stderr.splitlines()) == 2
     assert "finished already" in told.stdout
     assert not (folder / "nowhere").exists()

@@ -333,7 +333,7 @@ def test_a_cell_does_not_depend_on_the_order_of_overrides():
 
 def test_more_rounds_go_on_in_the_same_folder():
     queue = ["annotator=queue", "run.root=x"]
-    plan, other = load(queue), load([*queue, "annotator.separator=;", "annotator.quorum=0.9"])
+    plan, other = load(queue), load([*queue, "annotator.separator=';'", "annotator.quorum=0.9"])
     assert plan.folder == other.folder
     assert plan.identity != other.identity
     assert load(["budget.rounds=1"]).folder == load(["budget.rounds=2"]).folder == load().folder

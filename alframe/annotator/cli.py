@@ -1,8 +1,6 @@
 """The `alframe-queue` command: what people are asked in a run, out to a file, and back in. It needs the run folder, not the data."""
 
 import argparse
-import os
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
@@ -14,35 +12,26 @@ from alframe.annotator.people import AsksPeople
 from alframe.annotator.queue import Sheets
 from alframe.annotator.sheet import write_sheet
 from alframe.config import stored_annotator
-from alframe.errors import AlframeError, ConfigError, RunFolderError, expect
+from alframe.errors import ConfigError, RunFolderError, expect
 from alframe.labels.consensus import UNANSWERED, by_question
 from alframe.labels.pool import Pool
 from alframe.labels.tally import accuracy
 from alframe.record.read import read_config, read_ledger, read_planned, read_provenance, read_rounds
 from alframe.record.record import Record
 from alframe.types import Question
+from alframe.verbs import guarded
 
 
 def main(argv: Sequence[str] | None = None, *, prog: str = "alframe-queue") -> int:
     """Run the command; 0 if it did what was asked, 1 with a line on stderr for each mistake if not."""
-    try:
-        options = _parser(prog).parse_args(argv)
+    options = _parser(prog).parse_args(argv)
+
+    def work() -> int:
         for line in options.run_command(options):
             print(line)
-    except AlframeError as error:
-        for line in str(error).splitlines():
-            print(f"error: {line}", file=sys.stderr)
-        return 1
-    except BrokenPipeError:  # whoever read our output has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except OSError as error:
-        print(
-            f"error: Expected the disk and files to work, got: {error}; fix it and re-run the same command.",
-            file=sys.stderr,
-        )
-        return 1
-    return 0
+        return 0
+
+    return guarded(work)
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:

@@ -3,12 +3,13 @@
 import argparse
 import os
 import sys
-import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
-from alframe.errors import AlframeError, RunFolderError, expect
+from alframe.errors import RunFolderError, expect
+from alframe.verbs import guarded, say
 
 DEVICE = "cpu, cuda or auto (default: what the run ran on, where there is one)"
 
@@ -18,21 +19,23 @@ def export_main(argv: Sequence[str] | None = None, *, prog: str = "alframe-expor
     options = export_parser(prog).parse_args(argv)
 
     def work() -> int:
-        from alframe.handover.export import export
+        from alframe.handover.export import check_out, export
+        from alframe.handover.trained import retrieve
+        from alframe.record.layout import Layout
 
+        out = options.out or Layout(options.run).export
+        check_out(out, options.overwrite)  # before anything is trained again
         export(
-            options.run,
-            options.out or options.run / "export",
+            retrieve(options.run, device=options.device, accept=options.accept_difference),
+            out,
             images=options.images,
             with_onnx=not options.no_onnx,
             overwrite=options.overwrite,
-            device=options.device,
-            accept=options.accept_difference,
-            say=_line_to(sys.stdout),
+            say=partial(say, stream=sys.stdout),
         )
         return 0
 
-    return _guarded(work)
+    return guarded(work)
 
 
 def predict_main(argv: Sequence[str] | None = None, *, prog: str = "alframe-predict") -> int:
@@ -42,7 +45,7 @@ def predict_main(argv: Sequence[str] | None = None, *, prog: str = "alframe-pred
     def work() -> int:
         from alframe.handover.predict import predict, predictor_of
 
-        say = _line_to(sys.stderr)
+        sys.path.append(os.getcwd())  # where users keep classes of their own, named by _target_
         if options.out is not None and options.out.exists() and not options.overwrite:
             raise RunFolderError(
                 f"Expected a new file for the predictions, got {options.out}, which exists; add --overwrite to replace it."
@@ -54,7 +57,7 @@ def predict_main(argv: Sequence[str] | None = None, *, prog: str = "alframe-pred
 
         return int(bool(_to_file(options.out, write) if options.out is not None else write(_utf8(sys.stdout))))
 
-    return _guarded(work)
+    return guarded(work)
 
 
 def export_parser(prog: str = "alframe-export") -> argparse.ArgumentParser:
@@ -115,36 +118,3 @@ def _utf8(stream: TextIO) -> TextIO:
     if hasattr(stream, "reconfigure"):
         stream.reconfigure(encoding="utf-8", errors="surrogateescape", newline="\n")
     return stream
-
-
-def _line_to(stream: TextIO) -> Callable[[str], None]:
-    """A function that prints a line for a person; unprintable characters in file names, line breaks too, are escaped."""
-
-    def say(text: str) -> None:
-        shown = "".join(
-            each if each.isprintable() else each.encode("unicode_escape", "backslashreplace").decode() for each in text
-        )
-        print(shown, file=stream, flush=True)
-
-    return say
-
-
-def _guarded(work: Callable[[], int]) -> int:
-    """Run a command: one line for an error that a user can fix, no traceback."""
-    sys.path.append(os.getcwd())  # where users keep classes of their own, named by _target_
-    say = _line_to(sys.stderr)
-    try:
-        with warnings.catch_warnings():  # of a photo of 90 megapixels, for instance: a line, not a line of PIL's source
-            warnings.showwarning = lambda message, *_: say(f"warning: {message}")
-            return work()
-    except BrokenPipeError:  # the reader of our output has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except AlframeError as error:
-        for line in str(error).splitlines():
-            say(f"error: {line}")
-    except OSError as error:
-        say(f"error: Expected the disk and files to work, got: {error}; fix it and re-run the same command.")
-    except KeyboardInterrupt:
-        say("Interrupted. Nothing was written.")
-        return 130
-    return 1

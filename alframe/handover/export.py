@@ -16,7 +16,7 @@ from alframe.handover import labels, onnx
 from alframe.handover.predictor import Predictor, Tensors, load, save
 from alframe.handover.readme import readme
 from alframe.handover.spec import Spec
-from alframe.handover.trained import Trained, capture, images_to_check, retrieve
+from alframe.handover.trained import Trained, capture, images_to_check
 
 MODEL, ONNX, LABELS, IMAGES, MANIFEST, README = (
     "model.safetensors", "model.onnx", "labels.csv", "images", "manifest.json", "README.txt",
@@ -26,25 +26,21 @@ Say = Callable[[str], None]
 
 
 def export(
-    run: Path,
+    trained: Trained,
     out: Path,
     *,
     images: bool = False,
     with_onnx: bool = True,
     overwrite: bool = False,
-    device: str | None = None,
-    progress: bool = True,
-    accept: bool = False,
     say: Say = print,
 ) -> dict[str, Any]:
-    """Write the model and the labels of `run` to `out`; gives the manifest.
+    """Write the model and the labels of a run to `out`; returns the manifest.
 
-    Raises `RunFolderError` for an `out` that is not empty (with `overwrite`: that is no export), and what `retrieve`, `capture`
-    and `onnx` raise. `say` is told each step in a line.
+    Raises `RunFolderError` for an `out` that is not empty (with `overwrite`: that is no export), and what `capture` and `onnx` raise.
+    `say` prints each step in a line.
     """
     check_out(out, overwrite)
-    trained = retrieve(run, device=device, progress=progress, accept=accept)
-    say(f"{run}: {_told(trained)}")
+    say(f"{trained.folder}: {_told(trained)}")
     spec, tensors = capture(trained)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,6 @@ pool.jsonl, pool.bin   of a pool that grows: what came when, and the pixels
 <annotator>/       what an annotator keeps for itself, such as queue/
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
 FORMAT = 2
@@ -28,31 +27,18 @@ def round_name(round: int) -> str:
     return f"round_{round:03d}"
 
 
-@dataclass(frozen=True)
 class Layout:
     """The paths of the run in `root`. Nothing is read or made."""
 
-    root: Path
-
-    @property
-    def config(self) -> Path:
-        return self.root / CONFIG
-
-    @property
-    def provenance(self) -> Path:
-        return self.root / PROVENANCE
-
-    @property
-    def ledger(self) -> Path:
-        return self.root / LEDGER
-
-    @property
-    def rounds(self) -> Path:
-        return self.root / ROUNDS
-
-    @property
-    def queries(self) -> Path:
-        return self.root / "queries"
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.config, self.provenance = root / CONFIG, root / PROVENANCE
+        self.ledger, self.rounds = root / LEDGER, root / ROUNDS
+        self.history, self.pixels = root / HISTORY, root / PIXELS
+        self.queries, self.tensorboard, self.profile = root / "queries", root / "tensorboard", root / "profile"
+        self.export = root / "export"  # where a run's model and labels go unless another folder is named
+        self.lock = root / ".lock"
+        self.discarding = root / ".discarding"  # there while run.overwrite removes what is in the folder
 
     def planned(self, name: str) -> Path:
         """What was stored under `name`: INITIAL, or the `round_name` of a round."""
@@ -63,36 +49,6 @@ class Layout:
 
     def checkpoint(self, round: int) -> Path:
         return self.root / "checkpoint" / f"{round_name(round)}.safetensors"
-
-    @property
-    def tensorboard(self) -> Path:
-        return self.root / "tensorboard"
-
-    @property
-    def profile(self) -> Path:
-        return self.root / "profile"
-
-    @property
-    def history(self) -> Path:
-        return self.root / HISTORY
-
-    @property
-    def pixels(self) -> Path:
-        return self.root / PIXELS
-
-    @property
-    def lock(self) -> Path:
-        return self.root / ".lock"
-
-    @property
-    def discarding(self) -> Path:
-        """There while run.overwrite removes what is in the folder."""
-        return self.root / ".discarding"
-
-    @property
-    def export(self) -> Path:
-        """Where a run's model and labels go unless another folder is named."""
-        return self.root / "export"
 
     def place(self, annotator: str) -> Path:
         """What the annotator of this name keeps for itself."""

@@ -56,14 +56,14 @@ class Record:
                 RunFolderError,
             )
             self._discard(start=overwrite)
-            extends, changed = self._compare_config()
+            extends = self._compare_config()
             self.reopened = False
             self.rounds: list[Line] = read_jsonl(self.layout.rounds, ("round", "labels"))
             if extends:
                 self._reopen_last_round()
-            if changed or not self.layout.config.exists():
-                # Last, so that a launch that is killed before this extends again.
-                write_atomically(self.layout.config, _yaml({"format": FORMAT, **config}))
+            text = _yaml({"format": FORMAT, **config})
+            if not self.layout.config.exists() or self.layout.config.read_text(encoding="utf-8") != text:
+                write_atomically(self.layout.config, text)  # last: a launch that is killed before this extends again
             self.ledger = Ledger(self.layout.ledger, self._declared.count_validation)
             self._rounds_file = self.layout.rounds.open("a", encoding="utf-8")
         except OSError as error:
@@ -210,15 +210,15 @@ class Record:
             ) from error
         return lock
 
-    def _compare_config(self) -> tuple[bool, bool]:
-        """Compare with the stored config, if any: whether budget.rounds has grown, and whether anything else has changed that may."""
+    def _compare_config(self) -> bool:
+        """Whether budget.rounds has grown since the config was stored. Raises `RunFolderError` where something has changed that may not."""
         if not self.layout.config.exists():
-            return False, False
+            return False
         stored = read_config(self.folder)
         old, new = ({**self._declared.added, **flat(config)} for config in (stored, yaml.safe_load(_yaml(self.config))))
         differing = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
         if all(self._declared.may_become(key, old.get(key), new.get(key)) for key in differing):
-            return "budget.rounds" in differing, stored != self.config
+            return "budget.rounds" in differing
         changes = ", ".join(f"{key} ({old.get(key)} -> {new.get(key)})" for key in differing)
         raise RunFolderError(
             f"Expected the config that {self.folder} began with, got other values of {changes}; "

@@ -2,28 +2,28 @@
 
 import argparse
 import math
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from alframe.errors import AlframeError, ConfigError, RunFolderError, expect
+from alframe.errors import ConfigError, RunFolderError, expect
 from alframe.record.layout import ROUNDS
+from alframe.verbs import guarded
 
 
 def main(argv: Sequence[str] | None = None, *, prog: str = "alframe-report") -> int:
     """Run the command; 0 if a report was written, 1 with one line on stderr if not."""
-    try:
-        options = vars(_parser(prog).parse_args(argv))
-        folders, out = options.pop("folders"), options.pop("out")
-        writes = {name: options.pop(name) for name in ("strict", "tensorboard")}
+    options = vars(_parser(prog).parse_args(argv))
+    folders, out = options.pop("folders"), options.pop("out")
+    writes = {name: options.pop(name) for name in ("strict", "tensorboard")}
+
+    def work() -> int:
         summarize(folders, out or folders[0], **writes, **_checked(options))
-    except AlframeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+        return 0
+
+    return guarded(work)
 
 
 def summarize(

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Self
 
 import torch
-from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 from torch.nn.functional import nll_loss
 
@@ -44,6 +43,8 @@ class Tempered(Posterior):
             return float(nll_loss(mean, labels, reduction="sum")) + log_temperature**2 / 2
 
         bounds = torch.tensor([COOLEST, HOTTEST]).log().tolist()
+        from scipy.optimize import minimize_scalar  # takes a second to import
+
         found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-4})
         return cls(inner, float(torch.tensor(found.x).exp()))
 

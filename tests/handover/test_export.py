@@ -20,7 +20,7 @@ has_onnx = pytest.mark.skipif(bool(onnx.missing()), reason="onnx is not installe
 
 
 def quietly(run, out, **options):
-    return export(run, out, progress=False, say=lambda _: None, **{"with_onnx": False, **options})
+    return export(retrieve(run, progress=False), out, say=lambda _: None, **{"with_onnx": False, **options})
 
 
 def test_an_export_holds_model_labels_images_and_their_digests(make_run, tmp_path, capsys):

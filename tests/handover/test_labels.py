@@ -101,7 +101,7 @@ def test_a_class_that_was_found_after_the_round_is_among_the_labels_but_not_in_t
     with pytest.raises(PoolError, match="scratch"):
         execute(load(options))
     launch_and_answer(lambda row: "good", named)
-    export(plan.folder, tmp_path / "out", images=True, with_onnx=False, progress=False, say=lambda _: None)
+    export(retrieve(plan.folder, progress=False), tmp_path / "out", images=True, with_onnx=False, say=lambda _: None)
     manifest = json.loads((tmp_path / "out/manifest.json").read_text())
     assert manifest["model"]["run"]["round"] == 0
     assert manifest["model"]["classes"] == ["bad", "good"]

@@ -42,7 +42,7 @@ def folder_run(photos, workplace, tmp_path):
 @pytest.fixture
 def exported(folder_run, tmp_path):
     run, root = folder_run
-    export(run, tmp_path / "export", with_onnx=False, progress=False, say=lambda _: None)
+    export(retrieve(run, progress=False), tmp_path / "export", with_onnx=False, say=lambda _: None)
     return tmp_path / "export", root
 
 

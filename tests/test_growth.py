@@ -295,7 +295,7 @@ def test_a_photo_that_is_gone_while_it_is_asked_about_is_shown_from_the_run(fact
     first.resolve().unlink()
     Image.new("L", (8, 8)).save(third)  # the camera begins again at the same number
     second.resolve().rename(second.with_name("other name.png").resolve())
-    with pytest.raises(Waiting, match=r"gone, renamed or overwritten since \(3\): .*queue/images, by id"):
+    with pytest.raises(Waiting, match=r"deleted, renamed or overwritten since then \(3\): .*queue/images, by id"):
         execute(factory.plan)
     shown = {path.stem for path in (factory.run / "queue" / "images").iterdir()}
     assert shown == {row["id"] for row in factory.rows()[:3]}

@@ -1,4 +1,4 @@
-"""What a person writes as an answer, and what it means."""
+"""Parsing of the answers that people write."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ LEAN = "unsure:"
 
 @dataclass(frozen=True)
 class ParsedAnswer:
-    """A class (`label`), or none, and then what was said instead; `text` is the name of a new class, or of one that is likelier."""
+    """A class (`label`), or None with the kind of `answer`; `text` names a new class, or the more likely one if unsure."""
 
     label: int | None
     answer: str = ""
@@ -29,11 +29,11 @@ class ParsedAnswer:
 
 
 def parse_answer(text: str, classes: Sequence[str]) -> ParsedAnswer:
-    """The meaning of a cell: the name of a class; unsure (`unsure: NAME` or `NAME?`, if a class is likelier), skip or bad image; or
+    """Parse a cell: a class name; unsure (`unsure: NAME` or `NAME?` if a class is more likely), skip or bad image; or
     `new: NAME`, a class that the config does not name.
 
-    Case, and white space at the ends and doubled, do not count. A class that is called like one of the words goes first. A spreadsheet
-    takes classes that are numbers for numbers: 1.0 and 1,0 are the class 1, and 7 is the class 007, where no other class is meant.
+    Case, surrounding and repeated white space are ignored. A class with the name of a keyword takes precedence. A
+    spreadsheet reformats classes that are numbers: 1.0 and 1,0 match the class 1, and 7 matches 007, unless ambiguous.
     Raises `DataError` with the allowed answers for anything else.
     """
     if text in classes:
@@ -47,7 +47,7 @@ def parse_answer(text: str, classes: Sequence[str]) -> ParsedAnswer:
             return ParsedAnswer(same[0])
         if same:
             raise DataError(
-                f"Expected an answer that means one class, got {text!r}, which may be {' or '.join(repr(classes[n]) for n in same)}; write it exactly."
+                f"Expected an unambiguous class, got {text!r}, which may be {' or '.join(repr(classes[n]) for n in same)}; write it exactly."
             )
     if wanted in WORDS:
         return ParsedAnswer(None, WORDS[wanted])
@@ -56,10 +56,10 @@ def parse_answer(text: str, classes: Sequence[str]) -> ParsedAnswer:
     if wanted.startswith(NEW):
         name = " ".join(text.strip()[len(NEW) :].split())
         if not name or _is_known(name, classes):
-            got = f"{name!r}, which is a class already; write {name}" if name else "none; write it after new:"
+            got = f"{name!r}, which already is a class; write {name}" if name else "none; write it after new:"
             raise DataError(f"Expected the name of a new class, got {got}.")
         if any(sign in name for sign in ",[]{}'\"=:$"):
-            raise DataError(f"Expected a name without punctuation for a new class, got {name!r}; choose another.")
+            raise DataError(f"Expected a name without punctuation for a new class, got {name!r}; choose another name.")
         return ParsedAnswer(None, NEW_CLASS, name)
     allowed = [*classes, UNSURE, SKIP, "bad image"]
     hint = did_you_mean(wanted, allowed, otherwise=".")
@@ -72,7 +72,9 @@ def _lean(name: str, classes: Sequence[str]) -> ParsedAnswer:
     except DataError:
         label = None
     if label is None:
-        raise DataError(f"Expected the likelier of {', '.join(classes)} after {LEAN}, got {name.strip()!r}.")
+        raise DataError(
+            f"Expected the most likely of {', '.join(classes)} after {LEAN}, got {name.strip()!r}; write its name."
+        )
     return ParsedAnswer(None, UNSURE, classes[label])
 
 

@@ -129,7 +129,7 @@ def test_its_answers_are_guarded_against_overwriting(start):
 def test_files_of_the_queue_are_not_for_it(start, capsys):
     folder, _ = start()
     assert queue_command(["export", str(folder), "open.csv"]) == 1
-    assert "whose answers do not come in files" in capsys.readouterr().err
+    assert "whose answers are not in files" in capsys.readouterr().err
 
 
 def test_from_python_it_needs_no_yaml(start):

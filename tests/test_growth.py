@@ -285,7 +285,7 @@ def test_a_folder_that_contradicts_people_is_told_and_does_not_count(factory, ca
     factory.answer()
     factory.launch()
     told = " ".join(capsys.readouterr().out.split())
-    assert "1 photo lies in the folder of another class than the ledger has" in told
+    assert "1 photo is in the folder of another class than in the ledger" in told
     assert [line["label"] for line in factory.lines("ledger.jsonl") if line["id"] == row["id"]] == [CLASSES.index(said)]
 
 

@@ -258,7 +258,7 @@ def test_labels_of_folders_are_no_answers_that_overwriting_would_lose(factory):
     factory.choose("run.overwrite=true")
     assert not factory.launch()
     factory.answer()
-    with pytest.raises(RunFolderError, match="Expected a run without answers of people to start again"):
+    with pytest.raises(RunFolderError, match="Expected a run without answers from people"):
         execute(factory.plan)
 
 
@@ -342,7 +342,7 @@ def test_no_label_at_all_and_no_test_set(bare, capsys, tmp_path):
     assert f"{rounds[-1]['validation/accuracy']:.3f}" in output.out
     assert report_command([str(tmp_path / "bare" / "runs")]) == 0
     assert export_main([str(made.run), "--images", "--out", str(tmp_path / "export")]) == 0
-    assert "its validation metrics come out exactly" in capsys.readouterr().out
+    assert "its validation metrics are reproduced exactly" in capsys.readouterr().out
     assert predict_main([str(tmp_path / "export"), str(made.root), "--out", str(tmp_path / "out.csv")]) == 0
     with (tmp_path / "out.csv").open() as file:
         assert len(list(csv.DictReader(file))) == made.number
@@ -355,7 +355,7 @@ def test_nothing_that_is_measured_is_told_too(bare, capsys, tmp_path):
         made.answer()
     assert "so nothing is measured; set budget.validation=0.2" in " ".join(capsys.readouterr().err.split())
     assert export_main([str(made.run), "--no-onnx", "--out", str(tmp_path / "export")]) == 0
-    assert "nothing was measured, so nothing is checked" in capsys.readouterr().out
+    assert "no metrics were measured, so nothing is checked" in capsys.readouterr().out
 
 
 def test_a_query_of_test_images_needs_some(bare):
@@ -437,7 +437,7 @@ def test_a_run_that_began_without_unlabelled_photos_stays_so(factory):
     assert factory.launch()
     shutil.move(factory.folder / "later", factory.root / "unlabelled")
     factory.choose("budget.rounds=2")
-    with pytest.raises(RunFolderError, match="Expected the data this run began with"):
+    with pytest.raises(RunFolderError, match="Expected the data that this run started with"):
         execute(factory.plan)
     assert not (factory.run / "pool.jsonl").exists()
 

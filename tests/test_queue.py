@@ -236,7 +236,7 @@ def test_answers_of_people_are_not_overwritten(make, tmp_path):
     path = sheets(tmp_path)[0]
     empty = path.read_bytes()
     fill(path, experiment.data, only=slice(0, 1))
-    with pytest.raises(RunFolderError, match="without answers of people"):
+    with pytest.raises(RunFolderError, match="without answers from people"):
         start_again()
     go(experiment, tmp_path)
     path.write_bytes(empty)

@@ -119,10 +119,10 @@ def test_its_answers_are_guarded_against_overwriting(start):
     start("run.overwrite=true")  # nobody has answered yet
     answer(folder)
     start()
-    with pytest.raises(RunFolderError, match="without answers of people"):
+    with pytest.raises(RunFolderError, match="without answers from people"):
         start("run.overwrite=true")
     (folder / "config.yaml").write_text("damaged: [")
-    with pytest.raises(RunFolderError, match="without answers of people"):
+    with pytest.raises(RunFolderError, match="without answers from people"):
         start("run.overwrite=true")
 
 

@@ -34,7 +34,7 @@ def test_shared_images_are_told_in_one_line(make_experiment, data, tmp_path):
         make_experiment(data=replace(data, test=twice), resources=Resources(cache=tmp_path))
     )
     assert known["near_duplicates"]["exact"] == 3
-    assert caution.startswith("3 test images are in the pool too, pixel by pixel, and 0 nearly; test figures")
+    assert caution.startswith("3 test images have an exact copy in the pool, and 0 a near copy; test metrics")
 
 
 def test_features_are_compared_exactly(make_experiment, tmp_path):

@@ -15,9 +15,9 @@ from tests_support import die
 
 import alframe.dataset.history
 import alframe.dataset.photos
-from alframe.dataset.history import HISTORY, PIXELS
 from alframe.dataset.image_folder import ImageFolder
 from alframe.errors import ConfigError, DataError, RunFolderError
+from alframe.record.layout import HISTORY, PIXELS
 
 COUNTS = {"good": 6, "scratch": 4, "unlabelled": 8}
 
@@ -163,8 +163,8 @@ def test_copies_are_in_the_pool_once_and_test_images_never(begun, root):
     begun.refresh(1)
     assert len(begun.data().pool) == 16
     assert begun.notes() == [
-        "left out 1 photo that are test images too, the first is unlabelled/seen.png; nobody is asked about those",
-        "left out 1 photo whose pixels another one has, the first is unlabelled/-copy.png; each is in the pool once",
+        "left out 1 photo already in the test set, the first is unlabelled/seen.png; they are not queried",
+        "left out 1 photo identical to another photo, the first is unlabelled/-copy.png; each is in the pool once",
     ]
 
 
@@ -184,7 +184,7 @@ def test_a_photo_that_is_still_being_copied_is_skipped_and_looked_at_again(begun
         begun.refresh(1, again=True)
         assert len(begun.data().pool) == 16
         (told,) = begun.notes()
-        assert "skipped 1 photo that cannot be read and may still be copied, the first is unlabelled/late.png (" in told
+        assert "skipped 1 unreadable photo (perhaps not fully copied yet), the first is unlabelled/late.png (" in told
     late.write_bytes(whole)
     begun.refresh(2)
     assert len(begun.data().pool) == 17
@@ -201,7 +201,7 @@ def test_a_file_that_changes_while_it_is_read_is_left_for_the_next_round(begun, 
     monkeypatch.setattr(alframe.dataset.photos, "decode_file", and_touch)
     begun.refresh(1)
     assert len(begun.data().pool) == 16
-    assert "(it is still being written)" in begun.notes()[0]
+    assert "(still being written)" in begun.notes()[0]
     begun.refresh(2)
     assert len(begun.data().pool) == 17
 
@@ -212,7 +212,7 @@ def test_broken_photos_at_the_first_look(open_, root):
     growing = open_()
     growing.refresh(0)
     assert len(growing.data().pool) == 16
-    assert "skipped 2 photos" in growing.notes()[1]
+    assert "skipped 2 unreadable photos" in growing.notes()[1]
 
 
 def test_broken_labelled_photos_are_all_told_at_once(open_, root):
@@ -222,7 +222,7 @@ def test_broken_labelled_photos_are_all_told_at_once(open_, root):
         open_().refresh(0)
     growing = open_(skip_broken=True)
     growing.refresh(0)
-    assert "skipped 2 labelled photos" in growing.notes()[1]
+    assert "skipped 2 unreadable labelled photos" in growing.notes()[1]
 
 
 def test_other_files_are_passed_over(open_, root):
@@ -268,7 +268,10 @@ def test_a_class_folder_that_the_config_does_not_name_is_told(begun, open_, root
         ImageFolder(root, size=8, classes=["good", "scratch"]).growing(tmp_path / "other").refresh(0)
     begun.refresh(1)
     assert len(begun.data().pool) == 16
-    assert "left out 1 photo in a folder of none of the run's classes, the first is oil stain/1.png" in begun.notes()[0]
+    assert (
+        "left out 1 photo in a folder that is none of the run's classes, the first is oil stain/1.png"
+        in begun.notes()[0]
+    )
 
 
 def test_train_and_test_folders_may_stand_beside_the_unlabelled_one(root, tmp_path):
@@ -293,13 +296,13 @@ def test_train_and_test_folders_may_stand_beside_the_unlabelled_one(root, tmp_pa
     assert growing.data().test.ids == data.test.ids
     assert growing.data().gone == {index_of(data, "unlabelled/0.png")}
     assert growing.notes()[1:] == [
-        "left out 2 photos that came into test/ late, the first is test/good/late.png; the test set stays as it was when the run began"
+        "left out 2 photos added to test/ after the start, the first is test/good/late.png; the test set stays as it was when the run started"
     ]
 
 
 def test_a_photo_in_two_places_that_contradict_is_an_error(open_, root):
     shutil.copy(root / "good" / "0.png", root / "scratch" / "same.png")
-    with pytest.raises(DataError, match=r"the same one as good/0\.png and scratch/same\.png; delete it"):
+    with pytest.raises(DataError, match=r"the same photo as good/0\.png and scratch/same\.png; delete the wrong copy"):
         open_().refresh(0)
 
 
@@ -311,7 +314,7 @@ def test_an_empty_folder_is_an_error(tmp_path):
 
 
 def test_options_of_a_fixed_pool_are_refused(open_):
-    with pytest.raises(ConfigError, match=r"dataset\.pool_size=null for a pool that photos come into, got 5"):
+    with pytest.raises(ConfigError, match=r"dataset\.pool_size=null for a growing pool, got 5"):
         open_(pool_size=5)
 
 
@@ -322,7 +325,7 @@ def test_late_photos_of_another_size_wait_where_sizes_are_kept(root, tmp_path):
     growing.notes()
     Image.new("L", (20, 20)).save(root / "unlabelled" / "large.png")
     growing.refresh(1)
-    assert "large.png (20x20 pixels, where the others have 10x8; set dataset.size)" in growing.notes()[0]
+    assert "large.png (20x20 pixels, but the others have 10x8; set dataset.size)" in growing.notes()[0]
 
 
 def test_labels_by_folders_are_seen_between_rounds(begun, root):
@@ -426,7 +429,7 @@ def test_a_folder_that_is_empty_all_at_once_is_an_error(begun, root):
     before = begun.history.path.read_bytes()
     for path in root.iterdir():
         shutil.rmtree(path)
-    with pytest.raises(DataError, match=r"that were there before, got none at all; give the folder back"):
+    with pytest.raises(DataError, match=r"Expected the earlier photos in .*, got none; restore the folder"):
         begun.refresh(1)
     assert begun.history.path.read_bytes() == before
 
@@ -434,7 +437,7 @@ def test_a_folder_that_is_empty_all_at_once_is_an_error(begun, root):
 def test_a_drive_that_holds_the_unlabelled_photos_alone_may_be_gone(begun, root):
     before = begun.history.path.read_bytes()
     shutil.rmtree(root / "unlabelled")
-    with pytest.raises(DataError, match=r"Expected the folder .*unlabelled, which was there before, got none"):
+    with pytest.raises(DataError, match=r"Expected the folder .*unlabelled, which existed before, got none"):
         begun.refresh(1)
     assert begun.history.path.read_bytes() == before
     (root / "unlabelled").mkdir()

@@ -1,6 +1,6 @@
 """alframe: deep active learning for images.
 
-From Python, without configs: put the parts into an `Experiment` and `run` it in a folder, or `fit` once (`alframe.api`).
+From Python, without configs: build an `Experiment` and `run` it in a folder, or `fit` once (`alframe.api`).
 With configs, as on the command line: `launch("dataset=elpv", "strategy=margin")`.
 """
 
@@ -24,7 +24,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import on first use: `import alframe` itself stays quick."""
+    """Import on first use, so that `import alframe` itself stays fast."""
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'alframe' has no attribute '{name}'")

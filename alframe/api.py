@@ -1,8 +1,8 @@
-"""alframe from Python, without configs: put the parts into an `Experiment`, then `run` it in a folder, or `fit` once.
+"""alframe from Python, without configs: build an `Experiment`, then `run` it in a folder, or `fit` once.
 
 experiment = Experiment(data, SmallCnn, strategy=TopScore(score=margin), budget=Budget(initial=50, rounds=3))
-done = run(experiment, "runs/mine")        # resumes what is there
-done.rounds, done.ledger                   # what was measured, and every answer
+done = run(experiment, "runs/mine")        # resumes an unfinished run
+done.rounds, done.ledger                   # the metrics of each round, and every answer
 done.fitted.predict(images)                # the posterior of the last round
 
 fit(experiment, labels={0: 1, 7: 0, 9: 1}).predict(images)   # one fit, without a loop
@@ -31,7 +31,7 @@ from alframe.types import Examples, Prediction
 
 @dataclass(frozen=True)
 class Fitted:
-    """Networks that were fitted, ready to predict."""
+    """Trained networks, ready to predict."""
 
     experiment: Experiment
     learner: Learner
@@ -39,17 +39,18 @@ class Fitted:
     """What the fit settled on: the training loss, a temperature and the like."""
 
     def predict(self, images: np.ndarray) -> Prediction:
-        """The posterior on raw images: uint8 [n, c, h, w] as the pool's, or features [n, d] of a dataset of features. On the CPU.
+        """The posterior on raw images, uint8 [n, c, h, w] like the pool's, or on features [n, d]. Returned on the CPU.
 
         All draws are kept: n k c numbers.
         """
         e, learner = self.experiment, self.learner
-        given = ImageSet(images, np.full(len(images), -1), e.data.pool.classes)
+        raw_images = ImageSet(images, np.full(len(images), -1), e.data.pool.classes)
         prepare = partial(learner.model.prepare, cache=e.resources.cache, device=learner.device)
-        sets = [prepare(given)]
+        sets = [prepare(raw_images)]
         if learner.model.on_features:
             sets += [
-                prepare(given, transform=one) for one in fixed_augmentations(e.data.augment, e.uncertainty.n_augmented)
+                prepare(raw_images, transform=one)
+                for one in fixed_augmentations(e.data.augment, e.uncertainty.n_augmented)
             ]
         size, parts = e.resources.batch_size, []
         for start in range(0, len(images), size):
@@ -72,7 +73,7 @@ class Fitted:
 
 @dataclass(frozen=True)
 class Run:
-    """A run in its folder: one line per round, and every answer as it came."""
+    """A run in its folder: one line per round, and every answer in order of arrival."""
 
     folder: Path
     experiment: Experiment
@@ -81,7 +82,7 @@ class Run:
 
     @cached_property
     def fitted(self) -> Fitted:
-        """The posterior of the last round, from its checkpoint or trained again."""
+        """The posterior of the last round, from its checkpoint or retrained."""
         classes = self.experiment.data.pool.classes
         rules = self.experiment.annotator.rules(classes)
         experiment = self.experiment.with_classes(rules.classes or classes)
@@ -96,10 +97,11 @@ def run(
     tensorboard: bool = False,
     table: RoundTable | None = None,
 ) -> Run:
-    """Run an experiment in `folder`, or resume what is there; a finished run is left alone.
+    """Run an experiment in `folder`, or resume an unfinished run there; a finished run is left alone.
 
-    Its config is that of the parts (`Experiment.describe`): other options than the folder began with raise `RunFolderError`, unless
-    `overwrite` starts again. Raises `Waiting` where people have not answered yet: call it again. `table` prints the rounds.
+    The config is `Experiment.describe()`. Options that differ from those in the folder raise `RunFolderError`, unless
+    `overwrite` starts over. Raises `Waiting` while people have not answered; call it again later. `table` prints the
+    rounds.
     """
     options = {"overwrite": overwrite, "tensorboard": tensorboard, "keep_checkpoint": True}
     with closing(Record(Path(folder), experiment.describe(), experiment.declared, **options)) as record:
@@ -111,7 +113,7 @@ def run(
 def fit(
     experiment: Experiment, labels: Mapping[int, int], validation: Mapping[int, int] | None = None, round: int = 0
 ) -> Fitted:
-    """Fit the posterior once, to `labels` of the pool: the class of each image by its index. `validation` likewise, if needed.
+    """Fit the posterior once. `labels` maps an image's index in the pool to its class; `validation` likewise.
 
     The random streams are those of `round`.
     """

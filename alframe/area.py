@@ -1,4 +1,4 @@
-"""The area under a learning curve, apart from `metrics.py` so that the report need not import torch."""
+"""The area under a learning curve. Separate from `metrics.py` so that the report need not import torch."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -7,10 +7,10 @@ from alframe.errors import DataError, expect
 
 
 def area_under_curve(labels: Sequence[int | float], values: Sequence[int | float]) -> float:
-    """Mean height of the learning curve over the labels, in the unit of `values` and between its least and greatest.
+    """Mean height of the learning curve over the labels, in the unit of `values` and between their minimum and maximum.
 
-    Trapezoid rule over `labels` divided by their range; a curve of one label count is its last value. `labels` must
-    not fall. Raises `DataError` where the two lengths differ, are zero, or the labels fall.
+    Trapezoid rule over `labels` divided by their range; with a single label count, the last value. Raises `DataError`
+    if the lengths differ or are zero, or if `labels` decrease.
     """
     expect(
         len(labels) == len(values) > 0,
@@ -21,7 +21,7 @@ def area_under_curve(labels: Sequence[int | float], values: Sequence[int | float
     steps = [after - before for before, after in pairwise(labels)]
     expect(
         all(step >= 0 for step in steps),
-        f"Expected label counts in rising order, got {list(labels)}; sort the rounds first.",
+        f"Expected label counts in ascending order, got {list(labels)}; sort the rounds first.",
         DataError,
     )
     span = labels[-1] - labels[0]

@@ -15,12 +15,14 @@ from alframe.part import Change, Part, greater
 
 @dataclass(frozen=True)
 class Budget(Part):
-    """`initial` labels ("all": the whole pool, for the full-data reference; labels that photos came with are a part of them), then `rounds` queries of `query_size` (a number grown by `growth` each round, or a list).
+    """`initial` labels, then `rounds` queries of `query_size` (multiplied by `growth` each round, or a list of sizes).
 
-    `validation` is the share of every purchase that is drawn at random and kept for validation, or, from 2 on, a number of images
-    drawn with the initial ones and never again: random, because images a strategy liked tell nothing true about the rest. These count as bought; with `count_validation: false` they come on top
-    for free, as in most published tables. Stopping rules, all on validation or the clock, never on test data: `stop_at` (value of
-    `metric` reached), `plateau` (rounds without an improvement of more than `min_improvement`), `max_hours` (training, pool passes and labelling of its rounds).
+    `initial` is "all" for the full-data reference; labels that came with the photos count towards it.
+    `validation` is the share of every purchase that is drawn at random and kept for validation. From 2 on it is a number
+    of images, drawn once with the initial ones. They are random because queried images are a biased sample. They count as
+    bought; with `count_validation: false` they come on top for free, as in most published tables.
+    Stopping rules use validation data or the clock, never test data: `stop_at` (value of `metric` reached), `plateau`
+    (rounds without an improvement of more than `min_improvement`), `max_hours` (training, pool passes and labelling).
     """
 
     initial: int | Literal["all"] = 100
@@ -45,26 +47,26 @@ class Budget(Part):
         expect(self.rounds >= 0, f"Expected budget.rounds >= 0, got {self.rounds}.")
         expect(
             self.initial != "all" or self.rounds == 0,
-            f"Expected budget.rounds=0 with budget.initial=all (nothing is left to ask about), got {self.rounds}.",
+            f"Expected budget.rounds=0 with budget.initial=all (nothing is left to query), got {self.rounds}.",
         )
         sizes = self.query_size if isinstance(self.query_size, list) else [self.query_size]
         expect(bool(sizes) and min(sizes) >= 1, f"Expected every budget.query_size >= 1, got {self.query_size}.")
         expect(
             not isinstance(self.query_size, list) or len(self.query_size) >= self.rounds,
-            f"Expected a size for each of {self.rounds} rounds in budget.query_size, got {self.query_size}; "
+            f"Expected one size for each of the {self.rounds} rounds in budget.query_size, got {self.query_size}; "
             "lengthen the list or lower budget.rounds.",
         )
         expect(self.growth > 0, f"Expected budget.growth > 0, got {self.growth}; 2 doubles the query each round.")
         expect(
             0 <= self.validation < 1 or (self.validation >= 2 and self.validation == int(self.validation)),
-            f"Expected budget.validation in [0, 1) as a share of each purchase, or a whole number of images from 2 on, got {self.validation}.",
+            f"Expected budget.validation in [0, 1) as a share of each purchase, or an integer >= 2 as a number of images, got {self.validation}.",
         )
         expect(
             not (self.validation >= 1 and self.count_validation)
             or self.initial == "all"
             or self.validation < max(self.initial, 1),
             f"Expected budget.validation below budget.initial ({self.initial}), which it is taken from, got {self.validation}; "
-            "raise budget.initial, or set budget.count_validation=false to have these images for free.",
+            "raise budget.initial, or set budget.count_validation=false so that these images are free.",
         )
         expect(
             self.plateau is None or self.plateau >= 1,
@@ -76,17 +78,17 @@ class Budget(Part):
         )
         expect(
             (self.stop_at is None and self.plateau is None) or self.validation > 0,
-            "Expected budget.validation > 0 with budget.stop_at or budget.plateau (they stop on validation data), got 0; try 0.2.",
+            "Expected budget.validation > 0 with budget.stop_at or budget.plateau (both use validation data), got 0; try 0.2.",
         )
 
     def size(self, round: int) -> int:
-        """Labels bought after round `round` (0-based), validation included where it counts."""
+        """Labels bought after round `round` (0-based), including validation images if they count."""
         if isinstance(self.query_size, list):
             return self.query_size[round]
         return max(1, int(self.query_size * self.growth**round + 0.5))
 
     def split(self, size: int, initial: bool = False) -> tuple[int, int]:
-        """(chosen, drawn for validation) of a purchase of `size`; `initial`: of the first one."""
+        """(n_chosen, n_validation) for a purchase of `size`; `initial` for the first purchase."""
         if self.validation >= 1:
             n_validation = int(self.validation) if initial else 0
         elif self.count_validation:
@@ -96,7 +98,7 @@ class Budget(Part):
         return (size - n_validation if self.count_validation else size), n_validation
 
     def initial_size(self, n_pool: int) -> int:
-        """Labels bought before the first training. "all" is the whole pool, less what free validation images take of it."""
+        """Labels bought before the first training. "all" is the whole pool minus any free validation images."""
         if self.initial != "all":
             return self.initial
         if self.count_validation:
@@ -104,12 +106,12 @@ class Budget(Part):
         return n_pool - int(self.validation) if self.validation >= 1 else int(n_pool / (1 + self.validation))
 
     def n_images(self, n_pool: int) -> int:
-        """Images asked about over the whole run."""
+        """Number of images queried over the whole run."""
         first = sum(self.split(self.initial_size(n_pool), initial=True))
         return first + sum(sum(self.split(self.size(r))) for r in range(self.rounds))
 
     def check(self, n_pool: int) -> None:
-        """Raise `PoolError` when the pool cannot serve the budget."""
+        """Raise `PoolError` if the pool is smaller than the budget."""
         if self.n_images(n_pool) > n_pool:
             raise PoolError(
                 f"Expected a budget within the pool of {n_pool} images, got {self.n_images(n_pool)} "
@@ -117,7 +119,7 @@ class Budget(Part):
             )
 
     def stop_reason(self, lines: Sequence[dict[str, Any]]) -> str | None:
-        """Why the run ends after the last of `lines` (the round lines so far), or None."""
+        """Why the run stops after the last of `lines` (the round lines so far), or None."""
         if len(lines) > self.rounds:
             return "budget spent"
         values = [line[self.metric] for line in lines if self.metric in line]
@@ -138,9 +140,9 @@ def draw_initial(
 ) -> np.ndarray:
     """`size` of `candidates` (dataset indices), in random order: the initial set. It depends on the arguments alone.
 
-    random: uniform. stratified: the classes in their shares of the pool. balanced: as equal as the classes allow. The last two
-    read the pool's labels, which only a study has, and pass over images that show none of the classes; they raise `PoolError`
-    where labels are unknown or there are fewer than `size` images of the classes.
+    random: uniform. stratified: class proportions as in the pool. balanced: as equal as the class sizes allow. The last
+    two read the pool's labels, which only a study has, and skip images that show none of the classes. They raise
+    `PoolError` if labels are unknown or if fewer than `size` images belong to the classes.
     """
     shuffled = candidates[torch.randperm(len(candidates), generator=generator).numpy()]
     if how == "random":
@@ -152,7 +154,7 @@ def draw_initial(
     queues = [shuffled[labels[shuffled] == c] for c in range(n_classes)]
     if sum(map(len, queues)) < size:
         raise PoolError(
-            f"Expected budget.initial of at most {sum(map(len, queues))} (the images of the classes) with budget.initial_set={how}, "
+            f"Expected budget.initial of at most {sum(map(len, queues))} (the images that show a class) with budget.initial_set={how}, "
             f"got {size}; lower it, or use budget.initial_set=random."
         )
     quota = _quota([len(queue) for queue in queues], size, balanced=how == "balanced")
@@ -161,7 +163,7 @@ def draw_initial(
 
 
 def _quota(counts: list[int], size: int, *, balanced: bool) -> list[int]:
-    """How many of each class: one at a time to the class that is furthest below its share and not used up."""
+    """How many of each class: one at a time to the class furthest below its share that has images left."""
     shares = [float(count > 0) if balanced else count for count in counts]
     quota = [0] * len(counts)
     for _ in range(size):

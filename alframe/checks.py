@@ -1,4 +1,4 @@
-"""What is found out about the data before a run: what its provenance says of them, and what a person should be warned of."""
+"""Checks on the data before a run: what its provenance records, and what the user is warned about."""
 
 import math
 from dataclasses import asdict
@@ -8,13 +8,13 @@ from alframe.dataset.near_duplicates import Duplicates, duplicates_of
 from alframe.experiment import Experiment
 
 FEW_VALIDATION = 50
-"""Images. Their accuracy is known to 50 / sqrt(n) points (one standard error at an accuracy of a half)."""
+"""Images. The standard error of an accuracy on n images is up to 50 / sqrt(n) percentage points."""
 
 
 def inspect_data(experiment: Experiment) -> tuple[dict[str, Any], list[str]]:
-    """What the provenance says of the data, and a line for each thing that a person should know before the run starts."""
+    """What the provenance records about the data, and one warning per problem, before the run starts."""
     at_start = experiment.data.at_start
-    found = duplicates_of(experiment.data, experiment.resources.cache)  # those that came later too
+    found = duplicates_of(experiment.data, experiment.resources.cache)  # includes photos that arrived later
     data = {
         "dataset": experiment.data.name,
         "classes": list(experiment.data.pool.classes),
@@ -30,27 +30,29 @@ def inspect_data(experiment: Experiment) -> tuple[dict[str, Any], list[str]]:
 
 
 def _few_test_images(experiment: Experiment) -> list[str]:
-    """Photos of a line come with few labels, and often without any."""
+    """Photos from a production line come with few labels, and often with none."""
     if n := len(experiment.data.test):
-        few = f"{n} test images, whose accuracy is known to about {50 / math.sqrt(n):.0f} points; begin with more labelled photos in test/<class>."
+        few = f"only {n} test images, so accuracy is uncertain by about {50 / math.sqrt(n):.0f} points; start with more labelled photos in test/<class>."
         return [few] if experiment.data.grown and n < FEW_VALIDATION else []
     if experiment.budget.validation:
-        return ["no test images: the figures are those of the validation images, which people label as they come."]
+        return ["no test images: metrics are computed on the validation images, which people label during the run."]
     return [
-        "no test images, so nothing is measured; set budget.validation=0.2, which has people label random images for that, or put "
-        "labelled photos into test/<class> and begin a new run."
+        "no test images, so nothing is measured; set budget.validation=0.2 so that people label random images for validation, or put "
+        "labelled photos into test/<class> and start a new run."
     ]
 
 
 def _shared(experiment: Experiment, found: Duplicates | None) -> list[str]:
     if found is not None:
         return [str(found)] if found.exact + found.near else []
-    twins = experiment.data.n_shared
-    return [f"{twins} test images are in the pool too, feature by feature; test figures will flatter."] if twins else []
+    n = experiment.data.n_shared
+    return (
+        [f"{n} test samples are also in the pool (identical features); test metrics will be optimistic."] if n else []
+    )
 
 
 def _few_validation_images(experiment: Experiment) -> list[str]:
-    """Rules that decide on the accuracy of a handful of images decide by chance."""
+    """Rules that use the accuracy on a handful of images decide by chance."""
     rules = {
         "trainer.early_stop": experiment.trainer.early_stop is not None,
         "trainer.best_checkpoint": experiment.trainer.best_checkpoint,
@@ -62,6 +64,6 @@ def _few_validation_images(experiment: Experiment) -> list[str]:
     if not used or not 0 < n < FEW_VALIDATION:
         return []
     return [
-        f"{' and '.join(used)} decide{'s' * (len(used) == 1)} on {n} validation images at first, whose accuracy is known to "
+        f"{' and '.join(used)} start{'s' * (len(used) == 1)} with only {n} validation images, so accuracy is uncertain by "
         f"about {50 / math.sqrt(n):.0f} points; raise budget.validation or budget.initial."
     ]

@@ -1,4 +1,4 @@
-"""The clock that is handed to whatever takes time in a round. This one only times stages; `record.profile.Profile` sees inside."""
+"""The clock of a run. This one only times stages; `record.profile.Profile` also looks inside them."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ Function = TypeVar("Function", bound=Callable[..., object])
 
 @dataclass
 class Stopwatch:
-    """The seconds of a stage, once it is over."""
+    """The seconds that a stage took, set when it ends."""
 
     seconds: float = 0.0
 
@@ -27,23 +27,23 @@ class Clock:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Stopwatch]:
-        """A part of a round, one of `record.times.STAGES`; stages do not lie in each other."""
+        """A part of a round, one of `record.times.STAGES`; stages do not nest."""
         watch, start = Stopwatch(), time.perf_counter()
         yield watch
         watch.seconds = time.perf_counter() - start
 
     def preparing(self, name: str, function: Function) -> Function:
-        """`function`, which makes images ready for a network (`name` says how), with its time counted as such."""
+        """Wrap `function`, which prepares images for a network, so that its time counts as data preparation."""
         return function
 
     def reading(self, take: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        """`take`, which reads a batch of images, with its time and its images counted."""
+        """Wrap `take`, which reads a batch of images, so that its time and its images are counted."""
         return take
 
     def streaming(self, batches: Iterator[Tensor]) -> Iterator[Tensor]:
-        """`batches` of images as they are read, with their time and images counted."""
+        """Wrap an iterator of batches so that its time and its images are counted."""
         return batches
 
     def report(self) -> list[str]:
-        """What was measured, in lines for a person."""
+        """The measurements as lines of text."""
         return []

@@ -1,4 +1,4 @@
-"""What a run says while it works: a table that grows by a line a round, and progress bars for long loops."""
+"""Console output of a run: a table with one line per round, and progress bars for long loops."""
 
 import math
 import sys
@@ -39,7 +39,8 @@ BINARY_ONLY = "AUROC"
 class RoundTable:
     """A table printed line by line, so that it reads the same on a terminal and in a log file.
 
-    `binary` adds the AUROC; `of` says on which images, test or validation, the metrics are. `fit s` and `query s` are the seconds of training and of scoring and choosing from the pool.
+    `binary` adds the AUROC; `of` is test or validation, the images that the metrics are computed on. `fit s` is the time
+    of training, `query s` the time of the pool pass and the selection.
     """
 
     def __init__(self, binary: bool, console: Console | None = None, of: str = "test") -> None:
@@ -49,15 +50,15 @@ class RoundTable:
         self._headed = False
 
     def note(self, text: str) -> None:
-        """A line between the rounds."""
+        """Print a line between the rounds."""
         self._print(text, None)
 
-    def caution(self, text: str) -> None:
-        """A warning, on stderr."""
+    def warn(self, text: str) -> None:
+        """Print a warning to stderr."""
         Console(stderr=True, highlight=False).print(f"warning: {text}", markup=False, soft_wrap=True, style="red")
 
     def row(self, line: dict[str, Any]) -> None:
-        """Print the line of a round, and above the first one the header."""
+        """Print the line of a round; the header comes above the first one."""
         if not self._headed:
             self._print("  ".join(f"{name:>{_width(name)}}" for name in [*self._columns, "fit s", "query s"]), "bold")
             self._headed = True
@@ -67,7 +68,7 @@ class RoundTable:
         self._print("  ".join(cells), None)
 
     def summary(self, lines: list[dict[str, Any]], folder: Path) -> None:
-        """One closing line for all rounds of the run, those before a resume too."""
+        """Print one closing line for all rounds of the run, including those before a resume."""
         last = lines[-1]
         has_auroc = last.get(self._columns.get(BINARY_ONLY, "")) is not None
         name = BINARY_ONLY if has_auroc else "accuracy"
@@ -87,9 +88,9 @@ class RoundTable:
 def progress(
     iterable: Iterable[Item], description: str, total: int | None = None, enabled: bool = True
 ) -> Iterator[Item]:
-    """Yield from `iterable` with a bar on stderr that goes away at the end.
+    """Yield from `iterable` with a bar on stderr that disappears at the end.
 
-    Nothing is drawn where stderr is not a terminal, where `enabled` is false, or in the loop's first half second.
+    Nothing is drawn if stderr is not a terminal, if `enabled` is false, or during the first half second.
     """
     total = total if total is not None else (length_hint(iterable) or None)
     if not (enabled and sys.stderr.isatty()) or (console := Console(stderr=True)).is_dumb_terminal:
@@ -108,9 +109,9 @@ def progress(
 
 
 class LiveCount:
-    """How many of a number of answers are there while one waits for people: a bar on a terminal, elsewhere a line for every tenth.
+    """Progress of people's answers on stderr: a bar on a terminal, else one line per 10 %.
 
-    On stderr, as are the lines that it says between. Used as a context; without one it only says.
+    Used as a context manager; outside the context only `say` works.
     """
 
     def __init__(self) -> None:
@@ -127,11 +128,11 @@ class LiveCount:
         self._bar, self._shown = None, ""
 
     def say(self, text: str) -> None:
-        """One line to a person, unwrapped."""
+        """Print one line, unwrapped."""
         self._console.print(text, markup=False, soft_wrap=True)
 
     def show(self, done: int, total: int, what: str) -> None:
-        """Tell that `done` of `total` are there."""
+        """Show that `done` of `total` answers have arrived."""
         if self._console.is_terminal and not self._console.is_dumb_terminal:
             if self._bar is None:
                 columns = (

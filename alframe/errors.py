@@ -1,6 +1,6 @@
 """Every error a user can cause. Grammar: *Expected <what> <constraint>, got <value>; <what to do>.*
 
-The command line prints the message alone, in one line, and exits with 1; the traceback is behind `traceback=true`.
+The command line prints only the message, on one line, and exits with 1; `traceback=true` shows the traceback.
 """
 
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ from difflib import get_close_matches
 
 
 class AlframeError(Exception):
-    """Base of all errors below: something the user can mend."""
+    """Base of all errors below: something the user can fix."""
 
 
 class ConfigError(AlframeError):
@@ -16,15 +16,15 @@ class ConfigError(AlframeError):
 
 
 class DataError(AlframeError):
-    """A file, image, label or folder is not what it should be."""
+    """A file, image, label or folder is missing, malformed or inconsistent."""
 
 
 class PoolError(AlframeError):
-    """The labelled set or the pool cannot serve what was asked of it."""
+    """The labelled set or the pool cannot satisfy a request."""
 
 
 class TrainingError(AlframeError):
-    """Training cannot go on (a non-finite loss, for instance)."""
+    """Training cannot continue (a non-finite loss, for instance)."""
 
 
 class StrategyError(AlframeError):
@@ -36,15 +36,15 @@ class RunFolderError(AlframeError):
 
 
 class ProtocolError(AlframeError):
-    """A comparison is open to objections, and was asked not to be."""
+    """A strict comparison found a problem with the protocol."""
 
 
 class Waiting(Exception):
-    """People have not answered yet. Not an error: everything is stored, and the same command goes on once they have."""
+    """People have not answered yet. Not an error: everything is stored; re-run the same command to resume."""
 
 
 def did_you_mean(word: str, known: Iterable[str], *, otherwise: str = "") -> str:
-    """`; did you mean 'entropy'?`, or `otherwise` when nothing known is close to `word`, whatever their case."""
+    """`; did you mean 'entropy'?`, or `otherwise` if no known word is close to `word`, ignoring case."""
     spelt = {name.casefold(): name for name in known}
     close = get_close_matches(word.casefold(), list(spelt), n=1, cutoff=0.6)
     return f"; did you mean '{spelt[close[0]]}'?" if close else otherwise

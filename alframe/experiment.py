@@ -1,4 +1,4 @@
-"""All that a run is made of, what cannot be combined, and the learner of each of its rounds."""
+"""The parts of a run, the checks on their combination, and the learner of each round."""
 
 import hashlib
 import inspect
@@ -32,9 +32,9 @@ PLAIN = (str, int, float, bool, type(None))
 
 @dataclass(frozen=True)
 class Experiment:
-    """The parts of a run, already built, the target set that some strategies ask about, and the resources it works with.
+    """The parts of a run, already built, with the target set that some strategies need and the resources.
 
-    `model` makes networks: `model(shape, n_classes)`, or a `Model`. `photos` is where more images come from between rounds.
+    `model` builds networks: `model(shape, n_classes)`, or a `Model`. `photos` supplies new images between rounds.
     """
 
     data: Data
@@ -52,7 +52,7 @@ class Experiment:
 
     @property
     def data_hash(self) -> str:
-        """SHA-256 of all images that can decide what is asked and measured; of a pool that grows, of those that it began with."""
+        """SHA-256 of all images that affect queries or metrics; for a growing pool, of its initial images."""
         content_hash = self.data.at_start.content_hash
         if self.target_set.images is None:
             return content_hash
@@ -60,7 +60,7 @@ class Experiment:
 
     @property
     def parts(self) -> dict[str, object]:
-        """The parts by the names of their groups."""
+        """The parts by the names of their config groups."""
         names = ("model", "trainer", "uncertainty", "strategy", "budget", "annotator")
         return {name: value for name, value in vars(self).items() if name in names}
 
@@ -74,7 +74,7 @@ class Experiment:
         )
 
     def check(self) -> None:
-        """Raise `ConfigError` for what can be known to be wrong before any image is looked at."""
+        """Raise `ConfigError` for every error that can be detected before any image is read."""
         check_parts(self.strategy, self.uncertainty, self.trainer, self.budget)
         expect(
             self.target_set.name != TEST or len(self.data.test) > 0 or "target" not in self.strategy.needs,
@@ -82,13 +82,13 @@ class Experiment:
         )
 
     def with_classes(self, classes: tuple[str, ...]) -> "Experiment":
-        """The same with `classes`, which begin with the dataset's: people found the others, and the config names them by now."""
+        """The same experiment with `classes`: the dataset's, then the new ones that people found and the config names."""
         if classes == self.data.pool.classes:
             return self
         expect(
             not self.trainer.warm_start,
             f"Expected trainer.warm_start=false with annotator.new_classes ({', '.join(classes[self.data.pool.n_classes :])}), got true; the last "
-            "round's network has no output for them: start again under another run.name.",
+            "round's network has no output for these classes: start a new run under another run.name.",
         )
         pool, test = (replace(images, classes=classes) for images in (self.data.pool, self.data.test))
         target = self.target_set
@@ -97,14 +97,14 @@ class Experiment:
         return replace(self, data=replace(self.data, pool=pool, test=test), target_set=target)
 
     def continues(self, round: int) -> bool:
-        """Whether a round trains the network of the one before."""
+        """Whether a round trains the same model as the previous round."""
         model = model_of(self.model)
         return round > 0 and model.at(round) == model.at(round - 1)
 
     def learner(self, round: int = 0, last: Learner | None = None) -> Learner:
-        """The learner of a round: `last`, unless another model is trained from now on.
+        """The learner of a round: `last`, unless the model changes in this round.
 
-        A model on features maps the images to these first, once: what it learns from is those.
+        For a model on features, the images are first mapped to features, once.
         """
         model = model_of(self.model).at(round)
         if last is not None and last.model == model:
@@ -136,7 +136,7 @@ class Experiment:
         return Sets(replace(data, pool=pool, test=test, augment=None), target, augmented)
 
     def describe(self) -> dict[str, Any]:
-        """All that can change a result, as plain values: the config of a run that is started from Python."""
+        """Everything that can change a result, as plain values: the config of a run that is started from Python."""
         parts = {name: _described(part) for name, part in self.parts.items()}
         options = {
             "costs": vars(self.costs),
@@ -146,11 +146,11 @@ class Experiment:
 
 
 def check_parts(strategy: Schedule, uncertainty: Uncertainty, trainer: Trainer, budget: Budget) -> None:
-    """Combinations that cannot work. Raises `ConfigError`."""
+    """Raise `ConfigError` for parts that cannot be combined."""
     expect(
         uncertainty.n_draws >= strategy.min_draws,
-        f"Expected an uncertainty with at least {strategy.min_draws} draws for this strategy ({type(strategy).__name__}, as its min_draws "
-        f"says: it measures how draws disagree), got {uncertainty.n_draws}; use uncertainty=mc_dropout or uncertainty=ensemble.",
+        f"Expected an uncertainty with at least {strategy.min_draws} draws for this strategy, which measures how draws disagree, "
+        f"got {uncertainty.n_draws}; use uncertainty=mc_dropout or uncertainty=ensemble.",
     )
     expect(
         budget.validation > 0 or not trainer.needs_validation,
@@ -158,22 +158,22 @@ def check_parts(strategy: Schedule, uncertainty: Uncertainty, trainer: Trainer, 
     )
     expect(
         budget.validation > 0 or not uncertainty.temperature,
-        "Expected budget.validation > 0 with uncertainty.temperature=true, which is fitted on those images, got 0; try budget.validation=0.2.",
+        "Expected budget.validation > 0 with uncertainty.temperature=true, which is fitted on validation images, got 0; try budget.validation=0.2.",
     )
     expect(
         not (uncertainty.together and trainer.needs_validation),
         "Expected no trainer.early_stop and no trainer.best_checkpoint with uncertainty.method=together, "
-        "got one; members that train in the same steps cannot stop apart: use uncertainty.method=one_by_one.",
+        "got one; members trained in the same steps cannot stop separately: use uncertainty.method=one_by_one.",
     )
     expect(
         not (uncertainty.restarts and (trainer.needs_validation or trainer.ema)),
-        f"Expected no trainer.early_stop, no trainer.ema and no trainer.best_checkpoint with {type(uncertainty).__name__}, which keeps a network "
-        "from the end of every cycle, got one; leave them out, or use uncertainty=ensemble.",
+        "Expected no trainer.early_stop, no trainer.ema and no trainer.best_checkpoint with an uncertainty that keeps the network "
+        "at the end of every training cycle, got one; remove them, or use uncertainty=ensemble.",
     )
 
 
 def _by_arrival(images: ImageSet, ends: tuple[int, ...], prepare: Callable[[ImageSet], ImageSet]) -> ImageSet:
-    """`prepare` of the images, of those that came together by themselves: what was computed for a smaller pool is found again."""
+    """`prepare` applied separately to each batch of arrivals, so that features of a smaller pool are reused from the cache."""
     if len(ends) < 2:
         return prepare(images)
     parts = [prepare(images.rows(start, end)).pixels for start, end in pairwise((0, *ends))]
@@ -181,7 +181,7 @@ def _by_arrival(images: ImageSet, ends: tuple[int, ...], prepare: Callable[[Imag
 
 
 def _described(value: Any) -> Any:
-    """A part as plain values: what made it, and its options."""
+    """A part as plain values: its class or function, and its options."""
     if isinstance(value, PLAIN):
         return value
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""The one type that every dataset yields, whatever its source."""
+"""The one type that every dataset returns, whatever its source."""
 
 import hashlib
 import os
@@ -17,15 +17,15 @@ from torch import Tensor
 from alframe.errors import DataError
 
 UNKNOWN, NO_CLASS = -1, -2
-"""Labels of images that nobody has labelled, and of images that show none of the classes."""
+"""Labels of unlabelled images, and of images that show none of the classes."""
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
-"""`augment(images uint8 [b, c, h, w] on any device, CPU generator) -> uint8 [b, c, h, w]`, another draw for each sample."""
+"""`augment(images uint8 [b, c, h, w] on any device, CPU generator) -> uint8 [b, c, h, w]`, a separate draw per sample."""
 
 
 @runtime_checkable
 class FixedAugment(Protocol):
-    """An augmentation whose randomness is drawn apart: the same draw can then be applied to every image (test-time augmentation)."""
+    """An augmentation with a separate `draw`, so that one draw can be applied to every image (test-time augmentation)."""
 
     def draw(self, n: int, rng: torch.Generator) -> Tensor:
         """Random numbers [n, ...] of `n` transformations, on the CPU."""
@@ -44,29 +44,29 @@ class FixedAugmentation:
     draw: Tensor
 
     def __call__(self, images: Tensor) -> Tensor:
-        """uint8 [b, c, h, w], all transformed alike."""
+        """uint8 [b, c, h, w], all with the same transformation."""
         return self.augment.apply(images, self.draw.expand(len(images), *self.draw.shape))
 
 
 def rows_at_once(array: np.ndarray, max_bytes: int = 1 << 25) -> int:
-    """How many rows of `array` take about `max_bytes`: large sets are worked on so many at a time."""
+    """How many rows of `array` take about `max_bytes`: the chunk size for large sets."""
     return max(1, max_bytes // max(1, int(np.prod(array.shape[1:])) * array.itemsize))
 
 
 def content_digest(sample: np.ndarray) -> str:
-    """The part of an image's id that its pixels decide, in hexadecimal."""
+    """Hash of an image's pixels in hexadecimal, the first part of its id."""
     return hashlib.blake2b(np.ascontiguousarray(sample).tobytes(), digest_size=8).hexdigest()
 
 
 def reserve(file: Path) -> None:
-    """Take a sparse file's space on the disk now: a full disk is then an `OSError`, not a bus error while a page is written."""
+    """Allocate a sparse file's disk space now: a full disk then raises `OSError` instead of a bus error later."""
     if hasattr(os, "posix_fallocate"):
         with file.open("r+b") as handle:
             os.posix_fallocate(handle.fileno(), 0, file.stat().st_size)
 
 
 def rgb(image: UInt8[np.ndarray, "ch h w"]) -> Image.Image:
-    """The first three channels, or the only one three times."""
+    """The first three channels, or the only channel repeated three times."""
     if image.shape[0] == 1:
         return Image.fromarray(image[0]).convert("RGB")
     return Image.fromarray(np.ascontiguousarray(image[:3].transpose(1, 2, 0)))
@@ -76,8 +76,8 @@ def rgb(image: UInt8[np.ndarray, "ch h w"]) -> Image.Image:
 class ImageSet:
     """`pixels`: uint8 [n, c, h, w] with c = 1 or 3 (an array or a read-only memory map), or float32 [n, d] cached features.
 
-    `labels`: int64 [n], -1 where unknown, -2 where the image shows none of the classes. `groups`: int64 [n], the stratum (cell type, source folder) of each image, or None.
-    `names`: where each image came from (file name), for people to find it, or None.
+    `labels`: int64 [n], -1 where unknown, -2 where the image shows none of the classes. `groups`: int64 [n], the stratum
+    (cell type, source folder) of each image, or None. `names`: the source of each image (file name), or None.
     """
 
     pixels: np.ndarray
@@ -95,7 +95,7 @@ class ImageSet:
             bad = int(np.flatnonzero((self.labels < NO_CLASS) | (self.labels >= len(self.classes)))[0])
             raise DataError(
                 f"Expected labels from 0 to {len(self.classes) - 1} ({len(self.classes)} classes), "
-                f"got {int(self.labels[bad])} for image {bad}; correct the labels or name the missing classes."
+                f"got {int(self.labels[bad])} for image {bad}; correct the labels or add the missing class names."
             )
 
     def __len__(self) -> int:
@@ -112,7 +112,7 @@ class ImageSet:
 
     @cached_property
     def ids(self) -> list[str]:
-        """A name for each image that survives reordering and renaming: content hash, then an ordinal among equals ('9f2c…-0')."""
+        """An id per image that survives reordering and renaming: content hash, then an ordinal among duplicates ('9f2c…-0')."""
         seen: dict[str, int] = {}
         ids = []
         for sample in self.pixels:
@@ -133,7 +133,7 @@ class ImageSet:
         return digest.hexdigest()
 
     def rows(self, start: int, end: int) -> "ImageSet":
-        """The images from `start` up to `end`, not copied."""
+        """The images in [`start`, `end`), without a copy."""
         return replace(
             self,
             pixels=self.pixels[start:end],
@@ -155,17 +155,17 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class Data:
-    """What `dataset.load(cache)` answers.
+    """What `dataset.load(cache)` returns.
 
-    `pool` holds the images that may be labelled (its labels go to the oracle alone), `test` the images that are only measured on.
-    `augment` keeps labels true for this dataset, or is None. `normalization` is "pool" (mean and deviation of the pool's pixels,
-    for each channel), "image" (of each image by itself) or "none" (the network scales them). `root` is the folder that the
-    images' names are paths in, where they are files.
+    `pool` holds the images that may be labelled (only the oracle sees its labels), `test` the images for evaluation only.
+    `augment` preserves this dataset's labels, or is None. `normalization` is "pool" (mean and deviation of the pool's
+    pixels, per channel), "image" (of each image) or "none" (the network scales them). `root` is the folder that image
+    names are relative to, if they are files.
 
-    Of a pool that grows: `grown` is how many images it had at first and after each arrival (empty: it stays as it is), `gone` the
-    indices of images whose files are there no more (nobody is asked about them), and `given` the classes that folders give to
-    images, with the round that knew them first; `files` has the size and the time (ns) of each image's file when it was read. The
-    labels of such a pool are unknown; the mean and deviation are those of its first images.
+    For a growing pool: `grown` is its size at the start and after each arrival (empty: a fixed pool), `gone` the indices
+    of images whose files were deleted (they are not queried), and `folder_labels` maps an index to the class of its folder
+    and the first round that knew it. `files` has the size and modification time (ns) of each file when it was read. The
+    labels of such a pool are unknown; the mean and deviation are those of its initial images.
     """
 
     name: str
@@ -176,30 +176,30 @@ class Data:
     root: Path | None = None
     grown: tuple[int, ...] = ()
     gone: frozenset[int] = frozenset()
-    given: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+    folder_labels: Mapping[int, tuple[int, int]] = field(default_factory=dict)
     files: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
         if self.pool.shape != self.test.shape or self.pool.classes != self.test.classes:
             raise DataError(
-                f"Expected pool and test images of one shape and the same classes, got {self.pool.shape} {self.pool.classes} "
+                f"Expected pool and test images of the same shape and classes, got {self.pool.shape} {self.pool.classes} "
                 f"and {self.test.shape} {self.test.classes}; load both with the same options."
             )
 
     @property
     def has_pictures(self) -> bool:
-        """Whether there is anything to look at: features cannot be shown."""
+        """Whether the samples are images; features cannot be shown."""
         return len(self.pool.shape) == 3
 
     def original(self, index: int) -> Path | None:
-        """The file that image `index` of the pool came from, if it is still there, and no other photo has its name by now."""
+        """The source file of image `index` of the pool, if it still exists and has not been overwritten."""
         if self.root is None or self.pool.names is None:
             return None
         file = Path(self.root) / self.pool.names[index]
         return file if self.shows(file, index) else None
 
     def shows(self, file: Path, index: int) -> bool:
-        """Whether `file` is there and, where photos come in, has the size and time with which image `index` of the pool was read."""
+        """Whether `file` exists and, in a growing pool, still has the size and time that image `index` was read with."""
         if not file.is_file() or not self.files:
             return file.is_file()
         stat = file.stat()
@@ -207,16 +207,16 @@ class Data:
 
     @property
     def at_start(self) -> "Data":
-        """With the pool as it was at first."""
+        """The data with the initial pool."""
         return replace(self, pool=self.pool.rows(0, self.grown[0]), grown=()) if self.grown else self
 
     @property
     def n_shared(self) -> int:
-        """Images of the test set whose pixels an image of the pool has too."""
+        """Number of test images that have an exact copy in the pool."""
         pool = {name.rsplit("-", 1)[0] for name in self.pool.ids}
         return sum(name.rsplit("-", 1)[0] in pool for name in self.test.ids)
 
     @property
     def content_hash(self) -> str:
-        """SHA-256 of pool and test together: the identity of the data a run is about."""
+        """SHA-256 of pool and test together, which identifies the data of a run."""
         return hashlib.sha256(f"{self.pool.content_hash}{self.test.content_hash}".encode()).hexdigest()

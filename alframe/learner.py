@@ -1,4 +1,4 @@
-"""The network side of the loop: fit the posterior to the labelled images, read predictions off any images."""
+"""The network side of the loop: fit the posterior to the labelled images, and predict any images."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,10 +32,10 @@ POOL, TEST, TARGET = "pool", "test", "target"
 
 @dataclass(frozen=True)
 class Resources:
-    """What a run works with. None of it is meant to change a result (devices and numbers of threads round differently).
+    """Computing resources of a run. They do not change results, up to rounding between devices and thread counts.
 
-    `cache`: where decoded images and features are kept. `batch_size`: images that a pass looks at together. `max_bytes`: extra
-    memory that a strategy may take. `resident_bytes`: image sets up to this size are kept on the device.
+    `cache`: where decoded images and features are kept. `batch_size`: images per batch of an inference pass. `max_bytes`:
+    extra memory that a strategy may use. `resident_bytes`: image sets up to this size are kept on the device.
     """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
@@ -49,10 +49,10 @@ class Resources:
 
 @dataclass(frozen=True)
 class Sets:
-    """All that a learner looks at: pool and test images of `data`, and the unlabelled images of a `target` set of its own, if any.
+    """The image sets of a learner: pool and test images of `data`, and an optional unlabelled `target` set.
 
-    `augmented` are the images of "pool", "test" and "target" under each of `uncertainty.n_augmented` fixed transformations, where the
-    data are features; transformed images are made when they are looked at.
+    If the data are features, `augmented` holds "pool", "test" and "target" under each of the `uncertainty.n_augmented`
+    fixed transformations. Images are transformed on the fly instead.
     """
 
     data: Data
@@ -61,7 +61,7 @@ class Sets:
 
 
 class Learner:
-    """Owns the device: images, networks, posterior. Raises ConfigError where fixed transformations cannot be made."""
+    """Owns what is on the device: images, networks, posterior. Raises ConfigError if fixed transformations are impossible."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class Learner:
     def fit(self, training: Examples, validation: Examples, round: int) -> dict[str, float]:
         """Fit every network of the posterior; returns `train/loss`, the mean over the networks, and the posterior's numbers.
 
-        Without a single label the networks stay as they were initialised.
+        Without any labels the networks keep their initial weights.
         """
         task = _Task(self, training, validation, round)
         self.posterior = self._posterior(task)
@@ -111,17 +111,17 @@ class Learner:
         return {**mean_loss, **self.posterior.numbers}
 
     def restore(self, path: Path, training: Examples, validation: Examples, round: int) -> None:
-        """The posterior that `fit` ended with in `round`, from the weights that `save` wrote.
+        """Rebuild the posterior of `round` from the weights that `save` wrote.
 
-        What is not in the file (curvature, masks, temperature) follows from the same images and streams. Raises `RunFolderError`
-        for a file that is damaged or belongs to other networks.
+        What the file lacks (curvature, masks, temperature) is recomputed from the same images and streams. Raises
+        `RunFolderError` for a file that is damaged or belongs to other networks.
         """
         try:
             self.posterior = self._posterior(_Task(self, training, validation, round, _read_weights(path)))
-        except (IndexError, RuntimeError) as error:  # a member or a layer that is not there
+        except (IndexError, RuntimeError) as error:  # a missing member or layer
             raise RunFolderError(
                 f"Expected the weights of this run's networks in {path}, got: {str(error).splitlines()[0]}; "
-                "remove that file, and the round is trained again."
+                "delete that file to retrain the round."
             ) from error
 
     def _posterior(self, task: "_Task") -> Posterior:
@@ -130,7 +130,7 @@ class Learner:
         return Tempered.fit(posterior, task.validation()) if self.uncertainty.temperature else posterior
 
     def predictions(self, which: str, rows: Tensor, description: str = "") -> Iterator[Prediction]:
-        """A `Prediction` for each batch of `rows` of the pool, the test or the target set, under the evaluation transform, in order."""
+        """A `Prediction` per batch of `rows` of the pool, test or target set, in order, under the evaluation transform."""
         enabled = self.resources.show_progress and bool(description)
         n_batches = math.ceil(len(rows) / self.resources.batch_size)
         for x, augmented in progress(
@@ -141,14 +141,14 @@ class Learner:
             yield prediction
 
     def features(self, which: str, rows: Tensor) -> Iterator[Tensor]:
-        """The features of a `Prediction`, float32 [b, d], for each batch of `rows`: one deterministic pass, whatever the posterior."""
+        """The features of a `Prediction`, float32 [b, d], per batch of `rows`: one deterministic pass for any posterior."""
         for x, _ in self.batches(which, rows):
             with torch.no_grad():
                 features = self.fitted.networks[0].embed(x).float()  # type: ignore[operator]
             yield features
 
     def batches(self, which: str, rows: Tensor) -> Iterator[tuple[Tensor, Augmented]]:
-        """Normalised batches of `rows` of the pool, the test or the target set, each with what augments it."""
+        """Normalised batches of `rows` of the pool, test or target set, each with the function that augments it."""
         split = rows.split(self.resources.batch_size) if len(rows) else ()
         for raw, batch in zip(self.pixels[which].stream(split), split, strict=True):
             yield self.prepare(raw), partial(self._augmented, which, batch, raw)
@@ -159,7 +159,7 @@ class Learner:
         return self.prepare(self.fixed_augmentations[j](raw))
 
     def mean_log_probs(self, which: str, rows: Tensor, description: str = "") -> Tensor:
-        """Log of the mean probabilities of `rows`, float32 [len(rows), c] on the CPU. Raises `TrainingError` where they are NaN."""
+        """Log of the mean probabilities of `rows`, float32 [len(rows), c] on the CPU. Raises `TrainingError` for NaN."""
         batches = [prediction.mean_log_probs.cpu() for prediction in self.predictions(which, rows, description)]
         log_probs = torch.cat(batches) if batches else torch.empty(0, self.n_classes)
         if torch.isnan(log_probs).any():
@@ -176,7 +176,7 @@ class Learner:
         return self.posterior
 
     def save(self, path: Path) -> None:
-        """Weights of every network to one safetensors file ."""
+        """Save the weights of every network to one safetensors file."""
         tensors: dict[str, Tensor] = {}
         for member, network in enumerate(self.fitted.networks):
             tensors |= {
@@ -186,12 +186,12 @@ class Learner:
             save_file(tensors, temporary)
 
     def load_warm_start(self, path: Path) -> None:
-        """The weights that the next round starts from."""
+        """Load the weights that the next round starts from."""
         self._last_weights = _read_weights(path)
 
 
 class _Task:
-    """What a posterior is fitted to in one round, see `alframe.uncertainty.base.Task`."""
+    """The training task of a posterior in one round, see `alframe.uncertainty.base.Task`."""
 
     def __init__(
         self,
@@ -202,7 +202,7 @@ class _Task:
         stored: list[dict[str, Tensor]] | None = None,
     ) -> None:
         self.learner, self.examples, self.held_out, self.round = learner, training, validation, round
-        self.stored = stored  # weights of the trained networks, member 0 first: then nothing is trained
+        self.stored = stored  # weights of trained networks, member 0 first; if set, nothing is trained
         self.reports: list[FitReport] = []
 
     def train(self) -> nn.Module:
@@ -241,7 +241,7 @@ class _Task:
 
     @property
     def _lesson(self) -> Lesson:
-        """What every fit of this round learns from."""
+        """The training data of every fit in this round."""
         learner = self.learner
         return Lesson(
             learner.pixels[POOL],
@@ -257,7 +257,7 @@ class _Task:
         return lambda purpose: generator(self.learner.seed, self.round, f"{purpose}/{member}")
 
     def _network(self, member: int) -> nn.Module:
-        """Untrained, or with the weights of the last round, or trained already."""
+        """A network with initial weights, the weights of the last round, or stored trained weights."""
         learner = self.learner
         with scoped(self._stream(member)("init")):
             network = learner.model(learner.shape, learner.n_classes).to(learner.device)
@@ -274,9 +274,10 @@ class _Task:
         return network
 
     def _together(self, network: nn.Module, method: Method) -> bool:
-        """Whether members train in the same steps. The rule: on CUDA, without convolutions, where validation chooses nothing.
+        """Whether members train in the same steps. The rule: on CUDA, without convolutions, if validation decides nothing.
 
-        On a CPU stacked convolutions are half as fast as one after another, and heads about as fast (`scripts/benchmark_training.py --ensemble`).
+        On a CPU stacked convolutions run at half the speed of separate ones, and heads at about the same speed
+        (`scripts/benchmark_training.py --ensemble`).
         """
         if self.learner.trainer.needs_validation:
             return False
@@ -291,7 +292,7 @@ def _read_weights(path: Path) -> list[dict[str, Tensor]]:
         members = sorted({int(key.split(".", 1)[0]) for key in tensors})
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise RunFolderError(
-            f"Expected the last round's weights in {path}, got: {error}; start again with run.overwrite=true."
+            f"Expected the last round's weights in {path}, got: {error}; start over with run.overwrite=true."
         ) from error
     return [
         {key.split(".", 1)[1]: value for key, value in tensors.items() if key.startswith(f"{member}.")}
@@ -300,7 +301,7 @@ def _read_weights(path: Path) -> list[dict[str, Tensor]]:
 
 
 def fixed_augmentations(augment: object, n: int) -> list[FixedAugmentation]:
-    """`n` transformations that are the same in every run. Raises ConfigError."""
+    """`n` transformations, the same in every run. Raises ConfigError if `augment` cannot be fixed."""
     if n == 0:
         return []
     if not isinstance(augment, FixedAugment):

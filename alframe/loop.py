@@ -18,7 +18,7 @@ from alframe.types import Examples
 
 
 def run(experiment: Experiment, record: Record, table: RoundTable | None = None) -> list[Line]:
-    """Run one experiment, or resume it; returns its round lines. Nothing that was committed is computed again."""
+    """Run one experiment, or resume it; returns its round lines. Committed rounds are never recomputed."""
     session = Session.open(experiment, record, table)
     for round in session.rounds_left():
         planned = record.once(round, lambda: fit_evaluate_query(session, round))  # noqa: B023 - called at once
@@ -28,7 +28,7 @@ def run(experiment: Experiment, record: Record, table: RoundTable | None = None)
 
 
 def fit_evaluate_query(session: Session, round: int) -> Planned:
-    """One round up to its questions: what is stored before anyone is asked."""
+    """One round up to its questions; the result is stored before anyone is asked."""
     learner = session.prepare(round)
     experiment, pool, clock, labelled = session.experiment, session.pool, session.clock, session.labelled
     with clock.stage("fit") as fitting:
@@ -70,7 +70,7 @@ def fit_evaluate_query(session: Session, round: int) -> Planned:
 def measure(
     experiment: Experiment, learner: Learner, validation: Examples
 ) -> tuple[Evaluation | None, Evaluation | None]:
-    """What the networks are worth on the test images and on the validation images; None where there are none."""
+    """Evaluate on the test images and on the validation images; None for an empty set."""
     data, costs = experiment.data, experiment.costs
     test = held_out = None
     if len(data.test):
@@ -83,7 +83,7 @@ def measure(
 
 
 def histogram(scores: Tensor | None, bins: int = 50) -> dict[str, list[float]] | None:
-    """How the finite scores of a pool are distributed: `bins` counts between `edges`; None without scores."""
+    """Histogram of the finite pool scores: `bins` counts between `edges`; None without scores."""
     if scores is None or not len(scores):
         return None
     counts, edges = np.histogram(scores[scores.isfinite()].double().numpy(), bins=bins)

@@ -1,4 +1,4 @@
-"""What is measured on labelled images: accuracy, calibration, ranking. No metric here decides what is queried."""
+"""Metrics on labelled images: accuracy, calibration, ranking. None of them affects what is queried."""
 
 import math
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ FALSE_ALARM_PERCENTS = (1, 5)
 
 @dataclass(frozen=True)
 class Costs:
-    """What a missed defect (class 1 taken for class 0) and a false alarm cost, in any one unit, above 0."""
+    """Costs of a missed defect (class 1 predicted as class 0) and of a false alarm, in any common unit, above 0."""
 
     miss: float = 10.0
     false_alarm: float = 1.0
@@ -34,9 +34,9 @@ class Costs:
 
 @dataclass(frozen=True)
 class Reliability:
-    """Calibration by bins of the top probability: bin m of `N_BINS` holds the images with it in ((m - 1)/N, m/N].
+    """Calibration by bins of the top probability: bin m of N = `N_BINS` contains the images in ((m - 1)/N, m/N].
 
-    `confidence` and `accuracy` are the bins' means in [0, 1], None for an empty bin; `count` the images in each.
+    `confidence` and `accuracy` are the means per bin in [0, 1], None for an empty bin; `count` the images per bin.
     """
 
     confidence: list[float | None]
@@ -54,7 +54,7 @@ class Evaluation:
     classes: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """What JSON can hold of it, apart from `metrics`: confusion, reliability, classes."""
+        """Everything but `metrics` as JSON values: confusion, reliability, classes."""
         bins = {name: list(getattr(self.reliability, name)) for name in ("confidence", "accuracy", "count")}
         return {"confusion": self.confusion.tolist(), "reliability": bins, "classes": list(self.classes)}
 
@@ -65,25 +65,25 @@ def evaluate(
     classes: list[str] | tuple[str, ...],
     costs: Costs | None = None,
 ) -> Evaluation:
-    """Compare predictions with the truth; the metrics' names, units and ranges are
+    """Compare predictions with the truth. The metrics, with units and ranges:
 
     - `accuracy`, in [0, 1]; `recall/<class>`, in [0, 1], for each class that is present in `labels`;
     - `balanced_accuracy`, in [0, 1]: the mean of those recalls;
     - `nll`, in nats, >= 0: the mean of -log p(label);
     - `ece`, in [0, 1]: sum over the bins of (count / n) |accuracy - confidence| (`Reliability` has the bins);
-    - with two classes, both of them present: `auroc` and `auprc` (average precision), in [0, 1], class 1 positive.
-      Images are ranked by the log odds, so that probabilities that round to 1 still have an order;
-    - with these too: `recall_at_fpr_1` and `recall_at_fpr_5`, in [0, 1]: the highest recall of class 1 that a threshold
-      gives which calls at most 1 % (5 %) of class 0 positive. Equal scores stand on one side; nothing is interpolated;
-    - with two classes: `cost`, in the unit of `costs` (by default 10 a miss, 1 a false alarm), from 0 to the dearer one: the
-      mean over the images, where class 1 is said if p(1) >= false_alarm / (false_alarm + miss), which costs least if the
-      probabilities are right.
+    - with two classes, both present: `auroc` and `auprc` (average precision), in [0, 1], class 1 positive.
+      Images are ranked by log odds, so that probabilities that round to 1 still have an order;
+    - likewise `recall_at_fpr_1` and `recall_at_fpr_5`, in [0, 1]: the highest recall of class 1 over all thresholds with
+      a false-positive rate of at most 1 % (5 %). Equal scores are never split; nothing is interpolated;
+    - with two classes: `cost`, in the unit of `costs` (default: 10 per miss, 1 per false alarm), from 0 to the larger of
+      the two: the mean cost per image. Class 1 is predicted if p(1) >= false_alarm / (false_alarm + miss), which is
+      optimal for calibrated probabilities.
 
     Raises `DataError` for no images, a label outside the classes, or shapes that do not fit; `TrainingError` for NaN.
-    Source: ECE as in Guo et al. 2017, arXiv:1706.04599, with 15 bins; the threshold of `cost` is Bayes' rule for unequal costs (Elkan 2001, The foundations of
-    cost-sensitive learning).
+    Source: ECE as in Guo et al. 2017, arXiv:1706.04599, with 15 bins; the threshold of `cost` is Bayes' rule for unequal
+    costs (Elkan 2001, The foundations of cost-sensitive learning).
     """
-    # 2 s to import, which a mistake in the options should not have to wait for
+    # takes 2 s to import, so option errors are reported before
     from torchmetrics.functional.classification import (
         binary_auroc,
         binary_average_precision,
@@ -94,7 +94,7 @@ def evaluate(
     _check(log_probs, labels, classes)
     n_classes = len(classes)
     log_confidence, predicted = log_probs.max(dim=1)
-    # one class: every image belongs to it, and torchmetrics asks for two
+    # with one class every image belongs to it, and torchmetrics requires two
     confusion = (
         multiclass_confusion_matrix(predicted, labels, n_classes, validate_args=False)
         if n_classes > 1
@@ -112,7 +112,7 @@ def evaluate(
     if n_classes == 2:
         metrics["cost"] = mean_cost(log_probs, labels, costs or Costs())
     if n_classes == 2 and len(present) == 2:
-        # torchmetrics takes scores in [0, 1]: the place among the distinct log odds keeps order and ties
+        # torchmetrics requires scores in [0, 1]: ranks among the distinct log odds keep order and ties
         places = torch.unique(log_probs[:, 1] - log_probs[:, 0], return_inverse=True)[1].double()
         places /= places.max().clamp(min=1)
         metrics["auroc"] = float(binary_auroc(places, labels, validate_args=False))
@@ -124,20 +124,20 @@ def evaluate(
 
 
 def recall_at_false_alarms(scores: Float[Tensor, " n"], labels: Int[Tensor, " n"], percent: int) -> float:
-    """The highest recall of class 1, in [0, 1], of all thresholds on `scores` that call at most `percent` of class 0 positive.
+    """The highest recall of class 1, in [0, 1], over thresholds with at most `percent` of class 0 predicted positive.
 
-    0 where even the highest score is given to too many of class 0. Both classes must be there.
+    0 if even the highest score belongs to too many images of class 0. Both classes must be present.
     """
     order = scores.argsort(descending=True)
     hits, alarms = labels[order].cumsum(0), (1 - labels[order]).cumsum(0)
-    ends = torch.cat([scores[order].diff() != 0, torch.tensor([True])])  # a threshold cannot divide equal scores
-    allowed = ends & (100 * alarms <= percent * alarms[-1])  # in whole numbers: 1 of 100 is 1 %
+    ends = torch.cat([scores[order].diff() != 0, torch.tensor([True])])  # a threshold cannot split equal scores
+    allowed = ends & (100 * alarms <= percent * alarms[-1])  # in integers, so that 1 of 100 is exactly 1 %
     return float((hits * allowed).max() / hits[-1])
 
 
 def mean_cost(log_probs: Float[Tensor, "n 2"], labels: Int[Tensor, " n"], costs: Costs) -> float:
-    """Mean cost of an image, if class 1 is said where that is expected to cost no more than saying class 0."""
-    # p1 * miss >= p0 * false_alarm, in logarithms: probabilities that round to 0 or 1 still decide
+    """Mean cost per image if class 1 is predicted wherever its expected cost is at most that of class 0."""
+    # p1 * miss >= p0 * false_alarm, in logarithms, so that probabilities that round to 0 or 1 still compare
     alarm = log_probs[:, 1] + math.log(costs.miss) >= log_probs[:, 0] + math.log(costs.false_alarm)
     misses, false_alarms = (~alarm & (labels == 1)).sum(), (alarm & (labels == 0)).sum()
     return float(costs.miss * misses + costs.false_alarm * false_alarms) / len(labels)
@@ -149,7 +149,7 @@ def _check(log_probs: Float[Tensor, "n c"], labels: Int[Tensor, " m"], classes: 
     expect(
         n == len(labels) and c == len(classes),
         f"Expected predictions for {len(labels)} images and {len(classes)} classes, got {n} and {c}; "
-        "predict the images whose labels are passed.",
+        "predict the same images that the labels belong to.",
         DataError,
     )
     wrong = labels[(labels < 0) | (labels >= c)]

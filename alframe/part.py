@@ -1,4 +1,4 @@
-"""What a part of an experiment declares about its options; the record and the config obey, without knowing any part by name."""
+"""What a part of an experiment declares about its options. The record and the config follow it without knowing any part."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 Change = Callable[[Any, Any], bool]
-"""`change(old, new)`: whether a run may go on with the new value of an option."""
+"""`change(old, new)`: whether a run may resume with the new value of an option."""
 
 
 def anything(old: Any, new: Any) -> bool:
-    """Any value will do: the option decides nothing that was settled before."""
+    """Any new value is allowed: the option does not affect completed rounds."""
     return True
 
 
@@ -20,34 +20,34 @@ def greater(old: Any, new: Any) -> bool:
 
 
 def extended(old: Any, new: Any) -> bool:
-    """A list that begins with the old one."""
+    """A list that starts with the old one."""
     return isinstance(old, list) and isinstance(new, list) and new[: len(old)] == old
 
 
 class Part:
-    """Base of everything that a config group names: datasets, strategies, budgets, annotators and so on."""
+    """Base class of all parts with a config group: datasets, strategies, budgets, annotators and so on."""
 
     changeable_on_resume: ClassVar[Mapping[str, Change]] = {}
-    """Options that may get another value while a run goes on."""
+    """Options that may change when a run resumes."""
     not_in_identity: ClassVar[frozenset[str]] = frozenset()
-    """Options that cannot change a result: they are not stored, and may differ between launches."""
+    """Options that cannot change a result: they are not stored and may differ between launches."""
     added_options: ClassVar[Mapping[str, Any]] = {}
-    """Options that came after the first version, each with the value that equals the behaviour before it. A run folder without
-    the option counts as having that value, whatever the default is by now."""
+    """Options added after the first version, each with the value that reproduces the earlier behaviour. A run folder
+    without the option is treated as having that value, whatever the current default."""
 
 
 def part_class(thing: object) -> type[Part]:
-    """The declarations of a part, of its class or of what makes it; those of `Part` where it makes none."""
+    """The class whose declarations apply to a part, or to the class that builds it; `Part` if it declares nothing."""
     kind = thing if isinstance(thing, type) else type(thing)
     return kind if issubclass(kind, Part) else Part
 
 
 @dataclass(frozen=True)
 class Declared:
-    """What the parts of one experiment declare, options by their path such as 'budget.rounds'.
+    """The declarations of all parts of one experiment, with options by path, such as 'budget.rounds'.
 
-    `count_validation`: whether validation images count as bought. `has_answers(folder)`: whether people have answered
-    anything in a run's folder, so that it must not be removed.
+    `count_validation`: whether validation images count as bought. `has_answers(folder)`: whether a run folder contains
+    answers from people, so that it must not be deleted.
     """
 
     changeable: Mapping[str, Change] = field(default_factory=dict)
@@ -56,12 +56,12 @@ class Declared:
     has_answers: Callable[[Path], bool] = lambda folder: False
 
     def may_become(self, key: str, old: Any, new: Any) -> bool:
-        """Whether a run may go on with the new value of the option."""
+        """Whether a run may resume with the new value of the option."""
         return old == new or (key in self.changeable and self.changeable[key](old, new))
 
 
 def declared(parts: Mapping[str, object], added: Mapping[str, Any] | None = None, **options: Any) -> Declared:
-    """What `parts` declare, each under the name of its group. `added` and `options` are the other fields of `Declared`."""
+    """The declarations of `parts`, by config group. `added` and `options` are the other fields of `Declared`."""
     changeable = {
         f"{group}.{key}": change
         for group, part in parts.items()

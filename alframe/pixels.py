@@ -1,4 +1,4 @@
-"""Images on their way to the device: all of them at once while they fit, batch by batch when they do not."""
+"""Images on their way to the device: all at once if they fit, else batch by batch."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -11,15 +11,15 @@ from torch import Tensor
 from alframe.clock import Clock
 
 Prepare = Callable[[Tensor], Tensor]
-"""Raw samples (uint8 images or float32 features) to what a network reads: normalised float32."""
-WORKERS, AHEAD = 2, 4  # threads that read a set which is not resident, and how many batches they may be ahead
+"""Raw samples (uint8 images or float32 features) to network input: normalised float32."""
+WORKERS, AHEAD = 2, 4  # threads that read a non-resident set, and how many batches they prefetch
 
 
 class Pixels:
-    """Row access to raw samples on `device`. Resident and streamed rows are the same values.
+    """Row access to raw samples on `device`. Resident and streamed rows have the same values.
 
-    `resident_bytes` is the fixed rule: sets of at most that many bytes are copied to the device once, larger ones are read
-    from their (memory-mapped) array for every batch, through pinned memory on CUDA.
+    Sets of at most `resident_bytes` are copied to the device once. Larger ones are read batch by batch from their
+    (memory-mapped) array, through pinned memory on CUDA.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Pixels:
 
     @property
     def place(self) -> torch.device:
-        """Where row numbers are wanted: on the device if the samples are there, else on the CPU."""
+        """The device that row numbers should be on: that of the samples if they are resident, else the CPU."""
         return self.device if self._resident is not None else torch.device("cpu")
 
     def take(self, rows: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ class Pixels:
         return self._read(rows.cpu()).to(self.device, non_blocking=True)
 
     def stream(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
-        """`take` of each batch of rows. A set that is not resident is read by threads, up to `AHEAD` batches before they are asked for."""
+        """`take` for each batch of rows. A non-resident set is read by threads, up to `AHEAD` batches in advance."""
         if self._resident is not None:
             return map(self.take, batches)
         return self._clock.streaming(self._read_ahead(batches))
@@ -82,9 +82,9 @@ class Pixels:
 class Normalizer:
     """Raw samples to float32 with about zero mean and unit deviation.
 
-    mode "pool": by the mean and deviation of the pool, for each channel (images) or each feature (cached features).
-    mode "image": each image by its own mean and deviation, which removes exposure as a cue.
-    mode "none": images stay as they are, for a network that scales them itself.
+    mode "pool": by the mean and deviation of the pool, per channel (images) or per feature (cached features).
+    mode "image": by the mean and deviation of each image, which removes exposure as a cue.
+    mode "none": unchanged, for a network that scales images itself.
     """
 
     def __init__(self, array: np.ndarray, device: torch.device, mode: str = "pool") -> None:
@@ -97,7 +97,7 @@ class Normalizer:
         mean, deviation = moments(array, axes)
         shape = (1, -1, 1, 1) if array.ndim == 4 else (1, -1)
         self.mean = torch.from_numpy(mean).float().view(shape).to(device)
-        # A constant channel or feature carries nothing: it becomes 0, not a division by 0.
+        # A constant channel or feature becomes 0 instead of a division by 0.
         self.deviation = torch.from_numpy(np.where(deviation > 1e-6, deviation, 1.0)).float().view(shape).to(device)
 
     def __call__(self, samples: Tensor) -> Tensor:
@@ -105,16 +105,16 @@ class Normalizer:
 
 
 def normalize(samples: Tensor, mean: Tensor | None, deviation: Tensor | None, mode: str) -> Tensor:
-    """What a `Normalizer` of this mode, mean and deviation (None but for mode "pool") makes of raw samples."""
+    """Raw samples normalised by `mode`; `mean` and `deviation` are None except for mode "pool"."""
     x = samples.float()
     if mode == "image":
         spread, middle = torch.std_mean(x, dim=(1, 2, 3), keepdim=True, correction=0)
-        return (x - middle) / spread.clamp_min(1.0)  # one grey level: a blank image stays blank
+        return (x - middle) / spread.clamp_min(1.0)  # at least one grey level, so a blank image stays blank
     return x if mean is None or deviation is None else (x - mean) / deviation
 
 
 def moments(array: np.ndarray, axes: tuple[int, ...], max_bytes: int = 1 << 26) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation over `axes` in float64, as many rows at a time as take `max_bytes` in that precision."""
+    """Mean and standard deviation over `axes` in float64, in chunks of about `max_bytes`."""
     chunk = max(1, max_bytes // (8 * array[0].size))
     width = array.shape[1]
     total, square = np.zeros(width), np.zeros(width)

@@ -15,8 +15,9 @@ from alframe.types import Labelled, PoolView, Selection, Summary
 
 @dataclass(frozen=True)
 class TargetSet:
-    """The unlabelled images that some strategies ask about: at most `size` of those called `name` (pool, test, or target, which
-    stands for `images`).
+    """The unlabelled target images of some strategies: at most `size` images of the pool, the test set, or `images`.
+
+    `name` is pool, test or target; target refers to `images`.
     """
 
     name: str = POOL
@@ -26,7 +27,7 @@ class TargetSet:
 
 @dataclass(frozen=True)
 class Picked:
-    """Dataset indices in the order of preference, their scores, and the seconds that the two stages took."""
+    """Dataset indices in order of preference, their scores, and the seconds of the two stages."""
 
     indices: list[int]
     scores: list[float]
@@ -46,10 +47,10 @@ def query(
 ) -> Picked:
     """Pick `size` of `candidates` (dataset indices, int64 [n]). ONE pass over the pool, under the evaluation transform.
 
-    Labelled images of which only a soft label is known are none to a strategy: their class is not.
+    Images with only a soft label have no class, so strategies do not see them as labelled.
 
-    Raises `StrategyError`, naming the strategy, when it does not answer with exactly `size` distinct positions in range and
-    finite scores, or when a summary holds NaN.
+    Raises `StrategyError`, naming the strategy, unless it returns exactly `size` distinct positions in range with finite
+    scores, or if a summary contains NaN.
     """
     clock = learner.resources.clock
     with clock.stage("pool") as passing:
@@ -81,7 +82,7 @@ def _needs(
     target_set: TargetSet,
     device: torch.device,
 ) -> dict[str, Any]:
-    """What the strategy says it needs beside the pool, on the same device as the pool's summary."""
+    """What the strategy declares in `needs`, on the same device as the pool's summary."""
     needs: dict[str, Any] = {}
 
     def summary(which: str, rows: Tensor) -> Summary:
@@ -100,15 +101,15 @@ def _needs(
         needs["target"] = summary(target_set.name, rows)
     if "head" in strategy.needs:
         head = learner.fitted.head
-        # Features may lie in host memory: they go through the last layer on the device, and its answer goes where they are.
+        # Features may be in host memory: the last layer runs on the device, and its output returns to where they are.
         needs["head"] = lambda features: head(features.to(learner.device)).to(features.device)
     return needs
 
 
 def summarize(strategy: Strategy, learner: Learner, which: str, rows: Tensor, description: str = "") -> Summary:
-    """The strategy's summary of `rows`, filled batch by batch: on the device while it fits `max_bytes`, else in host memory."""
+    """The strategy's summary of `rows`, filled batch by batch: on the device if it fits `max_bytes`, else in host memory."""
     resources = learner.resources
-    if not len(rows):  # no labels yet: an empty summary with the right axes, made from one image of the pool
+    if not len(rows):  # no labels yet: an empty summary with the right axes, derived from one pool image
         one = summarize(strategy, learner, POOL, torch.zeros(1, dtype=torch.int64))
         return {name: tensor[:0] for name, tensor in one.items()}
     whole: Summary = {}
@@ -126,7 +127,7 @@ def summarize(strategy: Strategy, learner: Learner, which: str, rows: Tensor, de
             if len(tensor) != size or torch.isnan(tensor).any():
                 found = f"{len(tensor)} rows" if len(tensor) != size else "NaN"
                 raise StrategyError(
-                    f"Expected '{name}' of {type(strategy).__name__}'s summary to hold {size} rows of numbers, got {found} "
+                    f"Expected '{name}' of {type(strategy).__name__}'s summary to contain {size} rows of numbers, got {found} "
                     f"in batch {filled // resources.batch_size} ({which} images); lower trainer.lr if training diverged."
                 )
             whole[name][filled : filled + size] = tensor
@@ -135,29 +136,29 @@ def summarize(strategy: Strategy, learner: Learner, which: str, rows: Tensor, de
 
 
 def _check(strategy: Strategy, selection: Selection, size: int, n: int) -> None:
-    """The contract that every strategy is held to, in every query of every run."""
+    """The contract of every strategy, checked in every query of every run."""
     name, positions = type(strategy).__name__, selection.positions
     if positions.dtype != torch.int64 or positions.shape != (size,) or selection.scores.shape != (size,):
         raise StrategyError(
             f"Expected {size} positions (int64) and {size} scores from {name}, got {positions.dtype} {list(positions.shape)} "
-            f"and {list(selection.scores.shape)}; mend its select()."
+            f"and {list(selection.scores.shape)}; fix its select()."
         )
     if selection.pool_scores is not None and selection.pool_scores.shape != (n,):
         raise StrategyError(
-            f"Expected {n} pool_scores from {name}, got {list(selection.pool_scores.shape)}; mend its select()."
+            f"Expected {n} pool_scores from {name}, got {list(selection.pool_scores.shape)}; fix its select()."
         )
     outside = positions[(positions < 0) | (positions >= n)]
     if len(outside):
         raise StrategyError(
-            f"Expected positions from 0 to {n - 1} from {name}, got {outside[:5].tolist()}; mend its select()."
+            f"Expected positions from 0 to {n - 1} from {name}, got {outside[:5].tolist()}; fix its select()."
         )
     values, counts = positions.unique(return_counts=True)
     if (counts > 1).any():
         raise StrategyError(
-            f"Expected distinct positions from {name}, got {values[counts > 1][:5].tolist()} repeatedly; mend its select()."
+            f"Expected distinct positions from {name}, got {values[counts > 1][:5].tolist()} more than once; fix its select()."
         )
     bad = ~torch.isfinite(selection.scores.float())
     if bad.any():
         raise StrategyError(
-            f"Expected finite scores from {name}, got {positions[bad.to(positions.device)][:5].tolist()} with none; mend its select()."
+            f"Expected finite scores from {name}, got others at positions {positions[bad.to(positions.device)][:5].tolist()}; fix its select()."
         )

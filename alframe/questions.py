@@ -1,4 +1,4 @@
-"""What is asked: the initial purchase, and the questions of a query with what people are told of each image and why."""
+"""The questions: the initial purchase, and each query with the prediction and the reason shown for every image."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -22,9 +22,9 @@ from alframe.types import Labelled, Question
 
 
 def initial_purchase(experiment: Experiment, pool: Pool, candidates: np.ndarray) -> Planned:
-    """The first images to label. They depend on dataset, budget and seed only: compared runs share them.
+    """The first images to label. They depend only on dataset, budget and seed, so compared runs share them.
 
-    Labels that a folder gives are a part of them.
+    Labels from class folders count towards them.
     """
     images, budget = experiment.data.pool, experiment.budget
     n_chosen, n_validation = budget.split(budget.initial_size(len(images)), initial=True)
@@ -38,14 +38,14 @@ def initial_purchase(experiment: Experiment, pool: Pool, candidates: np.ndarray)
 
 
 def at_most(n: int, n_chosen: int, n_validation: int) -> tuple[int, int]:
-    """A purchase from a pool of `n` images: more may come later into one that grows."""
+    """A purchase limited to a pool of `n` images; a growing pool may have fewer than the budget."""
     return min(n_chosen, n), min(n_validation, n - min(n_chosen, n))
 
 
 def questions_for(
     experiment: Experiment, learner: Learner, picked: Picked, candidates: Tensor, n_validation: int, labelled: Labelled
 ) -> list[Question]:
-    """The query in order of preference, then random images for validation, each with what the model thinks of it."""
+    """The query in order of preference, then random images for validation, each with the model's prediction."""
     images, round = experiment.data.pool, learner.round
     rest = np.setdiff1d(candidates.numpy(), picked.indices)
     stream = generator(experiment.seed, round, "validation")
@@ -76,17 +76,17 @@ def questions_for(
 
 
 def round_to(value: float) -> float:
-    """Six decimals are enough for a person, and keep the stored questions small."""
+    """Six decimals are precise enough to show and keep the stored questions small."""
     return round(value, 6)
 
 
 def nearest_labelled(
     learner: Learner, queried: Int[Tensor, " q"], labelled: Int[Tensor, " m"]
 ) -> tuple[Int[Tensor, " q"], Float[Tensor, " q"]]:
-    """For each of `queried` the place of the most similar image in `labelled` (m >= 1), and how similar it is, in [-1, 1]; on the CPU.
+    """For each of `queried`, the position of the most similar image in `labelled` (m >= 1) and its similarity; on the CPU.
 
-    The similarity is the cosine between the features that the deterministic network of this round has of the two, in float32; of
-    equals the first counts. One pass over both, and q (d + batch size) numbers of memory: the labelled images stream by.
+    The similarity, in [-1, 1], is the cosine between the features of this round's deterministic network, in float32; the
+    first of equals wins. One pass over both, in q (d + batch size) numbers of memory: the labelled images are streamed.
     """
     points = _directions(torch.cat(list(learner.features(POOL, queried))))
     best = torch.full((len(queried),), -torch.inf, device=points.device)
@@ -109,7 +109,7 @@ def _directions(features: Tensor) -> Tensor:
 def nearest_of(
     learner: Learner, images: ImageSet, queried: Sequence[int], labelled: Labelled
 ) -> list[dict[str, Any] | None]:
-    """`Question.nearest` of each of `queried` (indices), among the labelled images that have a class; None where none has."""
+    """`Question.nearest` of each of `queried` (indices), among the labelled images with a class; None if there are none."""
     known = labelled.training.certain, labelled.validation.certain
     rows, labels = torch.cat([one.rows for one in known]), torch.cat([one.labels for one in known])
     if not len(rows) or not len(queried):
@@ -127,12 +127,12 @@ def nearest_of(
 
 
 def reason(probs: Float[Tensor, " c"], classes: Sequence[str], why: str, nearest: dict[str, Any] | None) -> str:
-    """One line: the two likeliest classes with their probabilities, why this image was picked, and the nearest labelled one."""
+    """One line: the two most likely classes with probabilities, why the image was picked, and its nearest labelled image."""
     top = probs.topk(min(2, len(probs)))
     likely = ", ".join(f"{classes[c]} {p:.2f}" for p, c in zip(top.values.tolist(), top.indices.tolist(), strict=True))
     return "; ".join([likely, why, *([f"most like {shown(nearest, classes)}"] if nearest else [])])
 
 
 def shown(nearest: dict[str, Any], classes: Sequence[str]) -> str:
-    """`Question.nearest` in words: its file or id, its class, and how similar it is."""
+    """`Question.nearest` as text: file or id, class, and similarity."""
     return f"{nearest['name'] or nearest['id']} ({classes[nearest['label']]}, similarity {nearest['similarity']:.2f})"

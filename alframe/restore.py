@@ -1,4 +1,4 @@
-"""The networks of a committed round once more: from its checkpoint, or trained again from its ledger. Nothing is written."""
+"""Restore the networks of a committed round, from its checkpoint or by retraining from the ledger. Nothing is written."""
 
 import time
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from alframe.types import Labelled
 
 
 def labelled_at(experiment: Experiment, ledger: Sequence[Line], rules: Rules, round: int) -> Labelled:
-    """Training and validation images of a round, by the rules of the pool, from the answers up to it."""
+    """Training and validation images of a round, derived from the answers up to it."""
     answers = Answers([line for line in ledger if line["round"] <= round])
     n_classes = len(rules.classes) or experiment.data.pool.n_classes
     pool = Pool(experiment.data.pool.ids, answers, n_classes, rules)
@@ -25,7 +25,7 @@ def labelled_at(experiment: Experiment, ledger: Sequence[Line], rules: Rules, ro
 def restore(
     experiment: Experiment, folder: Path, ledger: Sequence[Line], rules: Rules, round: int
 ) -> tuple[Learner, str]:
-    """The learner with the posterior of `round` of the run in `folder`, and how it came to it."""
+    """The learner with the posterior of `round` of the run in `folder`, and how it was obtained."""
     layout, learner = Layout(folder), experiment.learner(round)
 
     def labelled(number: int) -> Labelled:
@@ -44,4 +44,4 @@ def restore(
         known = labelled(number)
         learner.fit(known.training, known.validation, number)
     rounds = f"rounds {first} to {round}" if first < round else "it"
-    return learner, f"no checkpoint: trained {rounds} again in {time.perf_counter() - start:.1f} s"
+    return learner, f"no checkpoint: retrained {rounds} in {time.perf_counter() - start:.1f} s"

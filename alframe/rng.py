@@ -1,7 +1,7 @@
-"""Every random draw has a named stream: `generator(seed, round, purpose)`, and nothing else decides it.
+"""Every random draw comes from a named stream, `generator(seed, round, purpose)`.
 
-No global seeding and no stored generator states: a new log line, a new strategy or a resumed run cannot change another
-stream. Code that takes no generator (default initialisation, dropout) runs inside `scoped`.
+There is no global seeding and no stored generator state: a new log line, a new strategy or a resumed run cannot change
+another stream. Code that takes no generator (default initialisation, dropout) runs inside `scoped`.
 """
 
 import hashlib
@@ -18,13 +18,13 @@ def derive_seed(seed: int, round: int, purpose: str) -> int:
 
 
 def generator(seed: int, round: int, purpose: str) -> torch.Generator:
-    """A CPU generator for one purpose of one round. Draws that decide a selection come from the CPU on every device."""
+    """A CPU generator for one purpose of one round. Draws that affect a selection use the CPU on every device."""
     return torch.Generator().manual_seed(derive_seed(seed, round, purpose))
 
 
 @contextmanager
 def scoped(stream: torch.Generator) -> Iterator[None]:
-    """Run a block on torch's default generators, seeded from `stream`, and give back their state afterwards."""
+    """Run a block with torch's default generators seeded from `stream`, and restore their state afterwards."""
     with torch.random.fork_rng():
         torch.manual_seed(stream.initial_seed())
         yield

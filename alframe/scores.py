@@ -1,8 +1,8 @@
-"""What a prediction alone says of an image: `log_probs [b, k, c] -> score [b]`, higher = more worth labelling.
+"""Scores that need only a prediction: `log_probs [b, k, c] -> score [b]`, higher = more worth labelling.
 
-Pure functions of float32 log-probabilities (natural logarithms, normalised over the last axis; -inf for a probability of 0), on
-the device of their argument. p_k is the distribution of draw k, p̄ its mean over the draws. A big batch is worked through in
-chunks, so a score takes a few megabytes beside its argument.
+Pure functions of float32 log-probabilities (natural logarithms, normalised over the last axis; -inf for a probability of
+0), on the device of their argument. p_k is the distribution of draw k, p̄ its mean over the draws. Large batches are
+processed in chunks, so a score takes a few megabytes beside its argument.
 """
 
 import math
@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-_CHUNK_BYTES = 1 << 22  # stays in a core's cache, which halves the time at a million images
+_CHUNK_BYTES = 1 << 22  # fits in a core's cache, which halves the time at a million images
 
 Score = Callable[[Float[Tensor, "b k c"]], Float[Tensor, " b"]]
 
@@ -28,7 +28,7 @@ def _in_chunks(score: Score) -> Score:
 
 
 def _mean(log_probs: Float[Tensor, "b k c"]) -> Float[Tensor, "b c"]:
-    # Of probabilities: the mean of logarithms or logits would be another, overconfident, distribution.
+    # The mean of probabilities: averaging logarithms or logits would give a different, overconfident distribution.
     return log_probs.exp().mean(dim=1)
 
 
@@ -37,7 +37,7 @@ def _entropy(probs: Float[Tensor, "*b c"]) -> Float[Tensor, "*b"]:
 
 
 def _votes(log_probs: Float[Tensor, "b k c"]) -> Float[Tensor, "b c"]:
-    """How many draws vote for each class; a draw votes for its likeliest."""
+    """How many draws vote for each class; a draw votes for its most likely class."""
     likeliest, votes = log_probs.max(dim=-1)
     counts = log_probs.new_zeros(len(log_probs), log_probs.shape[2])
     return counts.scatter_add_(1, votes, 1 + 0 * likeliest)  # 1 each, and NaN for NaN
@@ -55,9 +55,9 @@ def least_confidence(log_probs: Float[Tensor, "b k c"]) -> Float[Tensor, " b"]:
 
 @_in_chunks
 def margin(log_probs: Float[Tensor, "b k c"]) -> Float[Tensor, " b"]:
-    """One minus the gap between the two likeliest classes, in [0, 1].
+    """One minus the gap between the two most likely classes, in [0, 1].
 
-    1 - (p̄_(1) - p̄_(2)): a gap of probabilities. For c > 2 a gap of logits ranks differently and is another rule.
+    1 - (p̄_(1) - p̄_(2)), a gap of probabilities. For c > 2 a gap of logits is a different rule with another ranking.
     Source: Scheffer, Decomain & Wrobel 2001. Differs: the mean over posterior draws.
     """
     likeliest = _mean(log_probs).topk(2, dim=-1).values
@@ -87,11 +87,11 @@ def mean_std(log_probs: Float[Tensor, "b k c"]) -> Float[Tensor, " b"]:
 
 @_in_chunks
 def variation_ratio(log_probs: Float[Tensor, "b k c"]) -> Float[Tensor, " b"]:
-    """Share of the draws that vote against the most voted class, in [0, 1 - 1/min(c, k)], plus a second key below 0.01/k.
+    """Share of the draws that vote against the most voted class, in [0, 1 - 1/min(c, k)], plus a tie-breaker below 0.01/k.
 
-    1 - (votes of the mode) / k, a draw voting for its likeliest class. With few draws most images tie, so equals are ordered
-    by the entropy of the mean: (0.01/k) H[p̄] / log c is added, which is never enough to overtake a single vote.
-    Source: Freeman 1965; Beluch et al. 2018 (CVPR). Differs: the second key.
+    1 - (votes of the mode) / k, where a draw votes for its most likely class. With few draws most images tie, so ties are
+    ordered by the entropy of the mean: (0.01/k) H[p̄] / log c is added, which is always less than a single vote.
+    Source: Freeman 1965; Beluch et al. 2018 (CVPR). Differs: the tie-breaker.
     """
     k, c = log_probs.shape[1:]
     second_key = _entropy(_mean(log_probs)) / math.log(c)
@@ -102,8 +102,8 @@ def variation_ratio(log_probs: Float[Tensor, "b k c"]) -> Float[Tensor, " b"]:
 def vote_entropy(log_probs: Float[Tensor, "b k c"]) -> Float[Tensor, " b"]:
     """Entropy of the draws' votes in nats, in [0, log min(c, k)]; 0 when k = 1.
 
-    -sum_c (v_c/k) log (v_c/k), v_c being the number of draws that vote for class c, each for its likeliest. Images with the same
-    counts get the same bits, whichever classes they are of: with few draws most images tie, and a rule may then break the ties.
+    -sum_c (v_c/k) log (v_c/k), where v_c draws vote for class c, each for its most likely class. Images with the same
+    counts get bitwise equal scores, whatever the classes: with few draws most images tie, and a rule can then break ties.
     Source: Engelson & Dagan 1996 (ACL); Argamon-Engelson & Dagan 1999, arXiv:1106.0220. Differs: in nats, not divided by a constant.
     """
     counts = _votes(log_probs).sort(dim=-1).values.double()  # sorted: the order of a sum changes its last bits
@@ -125,9 +125,9 @@ def bald(log_probs: Float[Tensor, "b k c"]) -> Float[Tensor, " b"]:
 def mean_kl(log_probs: Float[Tensor, "b k c"]) -> Float[Tensor, " b"]:
     """Mean divergence of a draw from the mean of all draws in nats, in [0, log min(c, k)]; exactly 0 when k = 1.
 
-    mean_k KL(p_k || p̄) = mean_k sum_c p_kc log(p_kc / p̄_c). This is BALD by another name: sum_k p_kc / k = p̄_c makes the
-    second logarithm's part H[p̄]. The two differ by rounding alone.
-    Source: McCallum & Nigam 1998 (ICML), who weigh it by density too. Differs: no density weight; rounding below 0 is clamped.
+    mean_k KL(p_k || p̄) = mean_k sum_c p_kc log(p_kc / p̄_c). This equals BALD, because sum_k p_kc / k = p̄_c turns the
+    second logarithm's part into H[p̄]. The two differ only by rounding.
+    Source: McCallum & Nigam 1998 (ICML), who also weight by density. Differs: no density weight; rounding below 0 is clamped.
     """
     probs = log_probs.exp()
     mean = probs.mean(dim=1, keepdim=True).clamp_min(

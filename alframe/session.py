@@ -1,4 +1,4 @@
-"""A run between its rounds: what is known by now, which network learns, and who is asked what is still open."""
+"""A run between its rounds: what is labelled, which network is trained next, and who answers the open questions."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -25,32 +25,31 @@ from alframe.types import Labelled, Question
 
 
 class Session:
-    """One launch of a run. `experiment` has the classes that people found, and the photos that arrived, so far."""
+    """One launch of a run. `experiment` includes the classes that people found and the photos that arrived so far."""
 
     def __init__(self, experiment: Experiment, record: Record, table: RoundTable) -> None:
         experiment.check()
         if not experiment.data.grown:
             experiment.budget.check(len(experiment.data.pool))
         self.record, self.table, self.clock = record, table, experiment.resources.clock
-        self._given = experiment  # with the dataset's own classes
+        self._original = experiment  # with the dataset's own classes
         self.experiment, rules = self._start_annotator()
         images = self.experiment.data.pool
         self.pool = Pool(images.ids, record.ledger, images.n_classes, rules)
         record_folder_labels(experiment.data, self.pool)
-        self.learner: Learner | None = self.experiment.learner(
-            record.done
-        )  # what cannot be made is told before anyone is asked
+        # built now, so that errors are reported before anyone is asked
+        self.learner: Learner | None = self.experiment.learner(record.done)
 
     @classmethod
     def open(cls, experiment: Experiment, record: Record, table: RoundTable | None = None) -> "Session":
-        """Go on where the last launch stopped, and ask again what a kill cut off."""
+        """Continue where the last launch stopped, and repeat the questions that a kill interrupted."""
         keep_freed_memory()
         data = experiment.data
         table = table or RoundTable(binary=data.pool.n_classes == 2, of="test" if len(data.test) else "validation")
-        known, cautions = inspect_data(experiment)
-        for caution in cautions:
-            table.caution(caution)
-        record.at_start(known, experiment.resources.device)
+        provenance, warnings_found = inspect_data(experiment)
+        for warning in warnings_found:
+            table.warn(warning)
+        record.at_start(provenance, experiment.resources.device)
         session = cls(experiment, record, table)
         for line in record.rounds:
             table.row(line)
@@ -66,29 +65,29 @@ class Session:
         return session
 
     def rounds_left(self) -> Iterator[int]:
-        """The rounds that are not committed, while none of them stops the run."""
+        """The rounds that are not committed yet, until one of them stops the run."""
         record = self.record
         while not record.stopped and record.done <= self.experiment.budget.rounds:
             planned = record.planned(record.done) is not None
-            with nullcontext() if planned else self.clock.round(record.done):  # half a round has no times to compare
+            with nullcontext() if planned else self.clock.round(record.done):  # half a round has no comparable times
                 yield record.done
 
     # -- what is known -------------------------------------------------------------------------------------------------
 
     @property
     def labelled(self) -> Labelled:
-        """What is labelled by now."""
+        """The images labelled so far."""
         return Labelled(self.pool.training(), self.pool.validation())
 
     def candidates(self) -> Tensor:
-        """Dataset indices that may be asked about, int64 ascending: nobody was asked, and the file is still there."""
-        unasked, gone = torch.from_numpy(self.pool.unasked()), self.experiment.data.gone
-        return unasked[~torch.isin(unasked, torch.tensor(sorted(gone)))] if gone else unasked
+        """Dataset indices that may be queried, int64 ascending: not asked about yet, and the file still exists."""
+        available, gone = torch.from_numpy(self.pool.available()), self.experiment.data.gone
+        return available[~torch.isin(available, torch.tensor(sorted(gone)))] if gone else available
 
     # -- before a round ------------------------------------------------------------------------------------------------
 
     def prepare(self, round: int) -> Learner:
-        """The learner of a round that is to be computed: photos that arrived, classes that people named, warm start."""
+        """The learner of the next round, with newly arrived photos, newly named classes and warm start."""
         self._refresh(round)
         self._check_classes()
         learner = self.experiment.learner(round, self.learner)
@@ -98,46 +97,47 @@ class Session:
         return learner
 
     def keep_weights(self, learner: Learner) -> None:
-        """Store the networks of the round, where the next one starts from them or the user wants them."""
+        """Store the networks of the round, for a warm start or if the user asked for checkpoints."""
         if self.experiment.trainer.warm_start or self.record.keep_checkpoint:
             with self.clock.stage("record"):
                 learner.save(self.record.layout.checkpoint(learner.round))
 
     def _start_annotator(self) -> tuple[Experiment, Rules]:
-        """Let the annotator work with the images of now; returns the experiment with the classes that it knows, and its rules."""
-        given, classes = self._given, self._given.data.pool.classes
-        job = Job(classes, given.seed, self.record.folder, self.record.ledger.lines, given.data)
-        self._annotate = given.annotator.start(job)
-        rules = given.annotator.rules(classes)
-        return given.with_classes(rules.classes or classes), rules
+        """Start the annotator on the current images; returns the experiment with all classes it knows, and its rules."""
+        original, classes = self._original, self._original.data.pool.classes
+        job = Job(classes, original.seed, self.record.folder, self.record.ledger.lines, original.data)
+        self._annotate = original.annotator.start(job)
+        rules = original.annotator.rules(classes)
+        return original.with_classes(rules.classes or classes), rules
 
     def _refresh(self, round: int) -> None:
-        """Take in the photos that `round` is to know, whose folders' labels go into the ledger.
+        """Add photos that arrived before `round`, and record the labels of their class folders.
 
-        Raises `Waiting` where there is no photo left to ask about, and nothing was learned since the last round.
+        Raises `Waiting` if no photo is left to query and there are no new labels since the last round.
         """
         photos, rounds = self.experiment.photos, self.record.rounds
         if photos is None:
             return
         for again in (False, True):
             if photos.refresh(round, again=again):
-                self._given = replace(self._given, data=photos.data())
+                self._original = replace(self._original, data=photos.data())
                 self.experiment, _ = self._start_annotator()
                 self.pool.grow(self.experiment.data.pool.ids)
                 self.learner = None
             for note in (*photos.notes(), *record_folder_labels(self.experiment.data, self.pool)):
                 self.table.note(note)
-            learned = self.pool.bought - (rounds[-1]["labels"] if rounds else 0)
-            if learned or len(self.candidates()) or round >= self.experiment.budget.rounds:
+            new_labels = self.pool.bought - (rounds[-1]["labels"] if rounds else 0)
+            if new_labels or len(self.candidates()) or round >= self.experiment.budget.rounds:
                 return
         raise Waiting(
-            f"Waiting for photos: every one that is in {photos.photos.path} was asked about; put new ones into "
-            f"{photos.photos.unlabelled}/ and run the same command again."
+            f"Waiting for photos: every photo in {photos.photos.path} has been queried; put new ones into "
+            f"{photos.photos.unlabelled}/ and re-run the same command."
         )
 
     def _check_classes(self) -> None:
-        """A classifier needs two classes. An empty start is allowed: the first query is then made by an untrained network. Of people's
-        answers nothing is thrown away: the next images may show another class.
+        """A classifier needs two classes. An empty start is allowed: an untrained network then makes the first query.
+
+        With people this is only a warning: their answers are kept, and the next images may show another class.
         """
         seen, classes, budget = (
             self.pool.training().certain.labels.unique().tolist(),
@@ -149,8 +149,8 @@ class Session:
         only = f"1 ({classes[seen[0]]})" if seen else "none"
         if self.pool.rules.people:
             warnings.warn(
-                f"{only} of at least 2 classes among the {self.pool.bought} labels so far: the network can tell nothing until the next "
-                "images show another; read nothing into its metrics.",
+                f"{only} of at least 2 classes among the {self.pool.bought} labels so far: the network cannot learn anything until "
+                "another class is labelled; ignore its metrics until then.",
                 stacklevel=2,
             )
             return
@@ -163,7 +163,7 @@ class Session:
     # -- after a round -------------------------------------------------------------------------------------------------
 
     def ask(self, questions: Sequence[Question]) -> float:
-        """Put the questions that have no answer yet; returns seconds. Raises what `ask` does."""
+        """Ask the questions that have no answer yet; returns the seconds it took. Raises what `ask` does."""
         with self.clock.stage("annotate") as asking:
             if self.experiment.photos is not None and questions:
                 record_moved_photos(self.experiment.photos.labels_now(), self.pool, still_open(self.pool, questions))
@@ -171,7 +171,7 @@ class Session:
         return asking.seconds
 
     def commit(self, planned: Planned) -> None:
-        """Make the round done, and show its line."""
+        """Commit the round and print its line."""
         with self.clock.stage("record"):
             self.record.commit(planned, self._shown(planned.questions))
         self.table.row(planned.line)
@@ -190,36 +190,35 @@ class Session:
 
 
 def ask(annotate: Annotate, pool: Pool, questions: Sequence[Question]) -> None:
-    """Put the questions that have no answer yet; each answer is in the ledger before the next.
+    """Ask the questions that have no answer yet; each answer is in the ledger before the next is requested.
 
-    Raises `PoolError` when the annotator answers what was not asked, or leaves questions unanswered, and for classes that the
-    config does not name; `Waiting` when people have not answered yet.
+    Raises `PoolError` if the annotator answers a question that was not asked or leaves one unanswered, and for classes
+    that the config does not name; `Waiting` if people have not answered yet.
     """
     asked = {question.index: question for question in questions}
     for answer in annotate(still_open(pool, questions)):
         question = answer.about or asked.get(answer.index)
         if question is None:
             raise PoolError(
-                f"Expected answers to the questions asked, got one about image {answer.index} from {answer.annotator}; mend the annotator."
+                f"Expected answers to the questions asked, got one about image {answer.index} from {answer.annotator}; fix the annotator."
             )
         pool.add(question, answer)
-    if (
-        unnamed := pool.unnamed(questions[0].round) if questions else {}
-    ):  # nothing is trained while a label has no number
+    # nothing is trained while a label has no class number
+    if unnamed := pool.unnamed(questions[0].round) if questions else {}:
         found = ", ".join(f"{name!r} ({len(images)} images)" for name, images in unnamed.items())
-        names = ",".join(f'"{name}"' for name in (*pool.rules.new_classes, *unnamed))  # quoted: it may hold any letter
+        names = ",".join(f'"{name}"' for name in (*pool.rules.new_classes, *unnamed))  # quoted: any character may occur
         raise PoolError(
-            f"Expected answers of classes that the config names, got the new {found}; run the same command with "
+            f"Expected answers with known classes, got the new {found}; re-run the same command with "
             f"'annotator.new_classes=[{names}]' to train on them, or change the answers."
         )
     if left := still_open(pool, questions):
         raise PoolError(
-            f"Expected an answer (a label, or None) to every question, got none about {len(left)} images "
-            f"(the first: {left[0].index}); run the same command again to ask for them."
+            f"Expected an answer (a label, or None) to every question, got none for {len(left)} images "
+            f"(the first: {left[0].index}); re-run the same command to ask for them."
         )
 
 
 def still_open(pool: Pool, questions: Sequence[Question]) -> list[Question]:
-    """Those of the questions of one round that need more answers."""
+    """The questions of one round that need more answers."""
     answered = pool.answered(questions[0].round) if questions else set()
     return [question for question in questions if question.index not in answered]

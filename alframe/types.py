@@ -1,4 +1,4 @@
-"""Shape legend, and the values that pass between rooms.
+"""Shape legend, and the values that pass between packages.
 
 b batch · n pool · k posterior draws · c classes · d features · q query size
 position: a row of a summary.   index: a row of the dataset.   The two are never mixed.
@@ -13,15 +13,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 Summary = dict[str, Tensor]
-"""What a strategy keeps of the images it has seen: named tensors whose axis 0 is the sample."""
+"""What a strategy keeps of each image: named tensors with axis 0 = sample."""
 
 
 @dataclass(frozen=True)
 class Examples:
     """Rows of `Pixels` with their labels (int64, both on the CPU).
 
-    `soft_labels`, float32 [n, c], are there if some images have no class but a probability for each (their label is -1), or both: then
-    training is on these, where most rows have a single 1.
+    `soft_labels`, float32 [n, c], are set if any image has class probabilities instead of a class (its label is -1).
+    Training then uses them; most rows are one-hot.
     """
 
     rows: Tensor
@@ -33,24 +33,24 @@ class Examples:
 
     @property
     def truth(self) -> Tensor:
-        """What `cross_entropy` compares with: labels, or soft ones where there are some."""
+        """The target of `cross_entropy`: soft labels if there are any, else labels."""
         return self.labels if self.soft_labels is None else self.soft_labels
 
     @property
     def certain(self) -> "Examples":
-        """Those that have a class, without soft labels: for all that counts in classes."""
+        """The examples that have a class, without soft labels."""
         known = self.labels >= 0
         return self if self.soft_labels is None else Examples(self.rows[known], self.labels[known])
 
     @property
     def n_soft(self) -> int:
-        """How many have a label that is not one class."""
+        """How many examples have a soft label that is not one-hot."""
         return 0 if self.soft_labels is None else int((self.soft_labels.max(dim=1).values < 1).sum())
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """What is labelled by now: the images that are trained on, and those that are kept for validation."""
+    """The labelled images: those for training, and those kept for validation."""
 
     training: Examples
     validation: Examples
@@ -58,7 +58,7 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a posterior says of a batch. Log-probabilities are float32 in nats and normalised over the last axis.
+    """A posterior's prediction for a batch. Log-probabilities are float32 in nats and normalised over the last axis.
 
     Draws are consistent: draw j is the same function for every image of a round (one dropout mask, one member).
     `features` and `point_log_probs` come from ONE deterministic network (dropout off, member 0).
@@ -76,12 +76,12 @@ class Prediction:
 
 @dataclass(frozen=True)
 class PoolView:
-    """All that `Strategy.select` may look at. It never sees a label of the pool, a loader or a config.
+    """Everything that `Strategy.select` may use. It never sees a label of the pool, a loader or a config.
 
-    `pool` is the summary of the `n` unlabelled images (empty when the strategy does not read the pool). The rest is there
-    only if the strategy's `needs` names it: `labeled` (summary of the labelled images, with `labels`), `target` (summary of
-    a target set), `held_out` (summary of the validation images, with `held_out_labels`), `head` (features -> logits).
-    `max_bytes` bounds the extra memory that `select` may take beside its inputs.
+    `pool` is the summary of the `n` unlabelled images (empty if the strategy needs no pool pass). The rest is set only if
+    the strategy's `needs` names it: `labeled` (summary of the labelled images, with `labels`), `target` (summary of a
+    target set), `held_out` (summary of the validation images, with `held_out_labels`), `head` (features -> logits).
+    `max_bytes` bounds the extra memory that `select` may use beside its inputs.
     """
 
     n: int
@@ -98,9 +98,9 @@ class PoolView:
 
 @dataclass(frozen=True)
 class Selection:
-    """What `select` answers: `q` distinct positions in the order of preference, each with a score.
+    """What `select` returns: `q` distinct positions in order of preference, each with a score.
 
-    `score_name` says what the score is. `pool_scores` (all `n` of them) is given where the rule scores every image, for the histogram.
+    `score_name` names the score. `pool_scores` (all `n`) is set if the rule scores every image; it feeds a histogram.
     """
 
     positions: Int[Tensor, " q"]
@@ -111,10 +111,10 @@ class Selection:
 
 @dataclass(frozen=True)
 class Question:
-    """One image put before an annotator. `kind` is initial, query or validation; `rank` its place in the round's order.
+    """One image to be labelled. `kind` is initial, query or validation; `rank` its position in the round's order.
 
-    `nearest` is the labelled image that the network finds most like it, where there is one: `id`, `index`, `name` (its file, or
-    ""), `label` (the number of its class) and `similarity` in [-1, 1].
+    `nearest` is the most similar labelled image by the network's features, if any: `id`, `index`, `name` (its file, or
+    ""), `label` (class number) and `similarity` in [-1, 1].
     """
 
     id: str
@@ -131,10 +131,10 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """An annotator's answer to one question; `label` is None where there is none.
+    """An annotator's answer to one question; `label` is None if there is no label.
 
-    `answer` then says why, if a person does: unsure, skip, bad_image, or new_class, whose name is `text`. `about` is given
-    where the annotator tests itself with a question that the loop did not ask (kind gold or repeat).
+    `answer` then holds a person's reason: unsure, skip, bad_image, or new_class with the name in `text`. `about` is set
+    for questions that check the annotator (kind gold or repeat), which the loop did not ask.
     """
 
     index: int

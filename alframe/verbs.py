@@ -1,4 +1,4 @@
-"""The verbs of the `alframe` command, and what all of them do with errors. Nothing heavy is imported."""
+"""The verbs of the `alframe` command, and their common error handling. Nothing heavy is imported."""
 
 import os
 import sys
@@ -12,10 +12,10 @@ VERBS = {
     "report": ("alframe.report.cli", "main", "compare finished runs: tables, learning curves, verdicts"),
     "export": ("alframe.handover.cli", "export_main", "write a run's trained model and its labels to a folder"),
     "predict": ("alframe.handover.cli", "predict_main", "class and uncertainty of image files, as CSV"),
-    "queue": ("alframe.annotator.cli", "main", "what people are asked in a run: status, export, import"),
+    "queue": ("alframe.annotator.cli", "main", "a run's open questions for people: status, export, import"),
     "resume": ("alframe.cli", "resume", "continue runs from their folders, without retyping overrides"),
 }
-"""Verb: module, function, help. The function takes the words after the verb and `prog`, and returns an exit code."""
+"""Verb: module, function, help. The function takes the arguments after the verb and `prog`, and returns an exit code."""
 
 
 def listed() -> str:
@@ -24,7 +24,7 @@ def listed() -> str:
 
 
 def say(text: str, stream: TextIO | None = None) -> None:
-    """Print a line for a person, on stderr unless told otherwise; unprintable characters, as in file names, are escaped."""
+    """Print a line, to stderr by default; unprintable characters (as in file names) are escaped."""
     shown = "".join(
         each if each.isprintable() else each.encode("unicode_escape", "backslashreplace").decode() for each in text
     )
@@ -39,9 +39,9 @@ def say_error(error: Exception | str) -> None:
 
 
 def guarded(work: Callable[[], int], interrupted: str = "Nothing was written.") -> int:
-    """The exit code of a command: what `work` returns, or 1 after one line for an error that a user can fix, or 130 when interrupted."""
+    """The exit code of a command: what `work` returns, or 1 after one line for an error that the user can fix, or 130 if interrupted."""
     try:
-        with warnings.catch_warnings():  # of a photo of 90 megapixels, for instance: a line, not a line of PIL's source
+        with warnings.catch_warnings():  # e.g. for a photo of 90 megapixels: without a line of PIL's source
             warnings.showwarning = lambda message, *_: say(f"warning: {message}")
             return work()
     except BrokenPipeError:  # the reader of our output has gone (`alframe --help | head`)

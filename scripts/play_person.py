@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from alframe.annotator.sheet import SEPARATORS
-from alframe.annotator.words import meaning_of
+from alframe.annotator.words import parse_answer
 from alframe.config import stored_plan
 from alframe.errors import AlframeError, DataError, RunFolderError
 from alframe.record.read import read_config
@@ -59,7 +59,7 @@ class Person:
         """What goes into a row's cell, and what kind of answer that is; a good answer that is there stays."""
         if written:
             try:
-                meaning_of(written, self.classes)
+                parse_answer(written, self.classes)
                 return written, "kept"
             except DataError:
                 return self.truth[id], "corrected"

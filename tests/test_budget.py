@@ -100,7 +100,7 @@ def test_a_budget_larger_than_the_pool_is_refused_with_both_numbers():
     ],
 )
 def test_values_out_of_range_are_refused(options):
-    with pytest.raises(ConfigError, match=r"Expected .*budget|Expected a size for each"):
+    with pytest.raises(ConfigError, match=r"Expected .*budget|Expected one size for each"):
         Budget(**options)
 
 

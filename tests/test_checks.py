@@ -34,7 +34,7 @@ def test_shared_images_are_told_in_one_line(make_experiment, data, tmp_path):
         make_experiment(data=replace(data, test=twice), resources=Resources(cache=tmp_path))
     )
     assert known["near_duplicates"]["exact"] == 3
-    assert caution.startswith("3 test images are in the pool too, pixel by pixel, and 0 nearly; test figures")
+    assert caution.startswith("3 test images have an exact copy in the pool, and 0 a near copy; test metrics")
 
 
 def test_features_are_compared_exactly(make_experiment, tmp_path):
@@ -45,15 +45,15 @@ def test_features_are_compared_exactly(make_experiment, tmp_path):
         )
     )
     assert known["near_duplicates"] is None
-    assert caution.startswith("4 test images are in the pool too, feature by feature")
+    assert caution.startswith("4 test samples are also in the pool (identical features)")
 
 
 @pytest.mark.parametrize(
     ("trainer", "budget", "words"),
     [
-        ({"early_stop": 3}, {"validation": 0.2}, "trainer.early_stop decides on 4 validation images at first, whose accuracy is known to about 25 points"),
-        ({"early_stop": 3, "best_checkpoint": True}, {"validation": 0.2}, "trainer.early_stop and trainer.best_checkpoint decide on 4"),
-        ({}, {"validation": 0.2, "plateau": 2}, "budget.plateau decides on 4"),
+        ({"early_stop": 3}, {"validation": 0.2}, "trainer.early_stop starts with only 4 validation images, so accuracy is uncertain by about 25 points"),
+        ({"early_stop": 3, "best_checkpoint": True}, {"validation": 0.2}, "trainer.early_stop and trainer.best_checkpoint start with only 4"),
+        ({}, {"validation": 0.2, "plateau": 2}, "budget.plateau starts with only 4"),
         ({}, {"validation": 0.2}, None),
         ({"early_stop": 3}, {"validation": 50, "count_validation": False}, None),
     ],

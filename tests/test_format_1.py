@@ -139,7 +139,7 @@ def test_they_are_reported_and_exported(workplace, capsys):
     assert report_command(["finished", "--unfinished"]) == 0
     assert "margin" in Path("finished/report.md").read_text()
     assert export_main([str(run_in("finished")), "--out", "out", "--no-onnx"]) == 0
-    assert "come out" in capsys.readouterr().out
+    assert "are reproduced" in capsys.readouterr().out
     assert (Path("out") / "labels.csv").is_file()
     assert predict_main(["out", str(run_in("waiting") / "queue/images")]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 21
@@ -157,7 +157,7 @@ def test_old_and_new_runs_of_one_cell_are_compared(workplace, capsys):
 def test_people_s_answers_of_old_are_not_overwritten(workplace, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["alframe", *COMMAND, "annotator=queue", "run.name=waiting", "run.overwrite=true"])
     assert main() == 1
-    assert "Expected a run without answers of people" in capsys.readouterr().err
+    assert "Expected a run without answers from people" in capsys.readouterr().err
     assert result(run_in("waiting"))[0] == [line for line in expected("waiting")[0] if line["round"] == 0]
 
 

@@ -141,7 +141,7 @@ def test_labels_of_folders_are_the_beginning_and_people_are_asked_for_the_rest(f
     given = factory.lines("ledger.jsonl")
     assert [(line["annotator"], line["kind"], line["round"]) for line in given] == [("folder", "given", 0)] * 6
     assert len(factory.rows()) == 4  # of budget.initial=10
-    assert "warning: 2 test images, whose accuracy is known to about 35 points" in capsys.readouterr().err
+    assert "warning: only 2 test images, so accuracy is uncertain by about 35 points" in capsys.readouterr().err
     for _ in range(2):
         factory.answer()
         assert not factory.launch()
@@ -258,7 +258,7 @@ def test_labels_of_folders_are_no_answers_that_overwriting_would_lose(factory):
     factory.choose("run.overwrite=true")
     assert not factory.launch()
     factory.answer()
-    with pytest.raises(RunFolderError, match="Expected a run without answers of people to start again"):
+    with pytest.raises(RunFolderError, match="Expected a run without answers from people"):
         execute(factory.plan)
 
 
@@ -285,7 +285,7 @@ def test_a_folder_that_contradicts_people_is_told_and_does_not_count(factory, ca
     factory.answer()
     factory.launch()
     told = " ".join(capsys.readouterr().out.split())
-    assert "1 photo lies in the folder of another class than the ledger has" in told
+    assert "1 photo is in the folder of another class than in the ledger" in told
     assert [line["label"] for line in factory.lines("ledger.jsonl") if line["id"] == row["id"]] == [CLASSES.index(said)]
 
 
@@ -295,7 +295,7 @@ def test_a_photo_that_is_gone_while_it_is_asked_about_is_shown_from_the_run(fact
     first.resolve().unlink()
     Image.new("L", (8, 8)).save(third)  # the camera begins again at the same number
     second.resolve().rename(second.with_name("other name.png").resolve())
-    with pytest.raises(Waiting, match=r"gone, renamed or overwritten since \(3\): .*queue/images, by id"):
+    with pytest.raises(Waiting, match=r"deleted, renamed or overwritten since then \(3\): .*queue/images, by id"):
         execute(factory.plan)
     shown = {path.stem for path in (factory.run / "queue" / "images").iterdir()}
     assert shown == {row["id"] for row in factory.rows()[:3]}
@@ -334,7 +334,7 @@ def test_no_label_at_all_and_no_test_set(bare, capsys, tmp_path):
         made.answer()
         made.photos(2)
     output = capsys.readouterr()
-    assert "warning: no test images: the figures are those of the validation images" in " ".join(output.err.split())
+    assert "warning: no test images: metrics are computed on the validation images" in " ".join(output.err.split())
     rounds = made.lines("rounds.jsonl")
     assert [line["labels"] for line in rounds] == [0, 4, 8, 12]
     assert not [key for line in rounds for key in line if key.startswith("test/")]
@@ -342,7 +342,7 @@ def test_no_label_at_all_and_no_test_set(bare, capsys, tmp_path):
     assert f"{rounds[-1]['validation/accuracy']:.3f}" in output.out
     assert report_command([str(tmp_path / "bare" / "runs")]) == 0
     assert export_main([str(made.run), "--images", "--out", str(tmp_path / "export")]) == 0
-    assert "its validation metrics come out exactly" in capsys.readouterr().out
+    assert "its validation metrics are reproduced exactly" in capsys.readouterr().out
     assert predict_main([str(tmp_path / "export"), str(made.root), "--out", str(tmp_path / "out.csv")]) == 0
     with (tmp_path / "out.csv").open() as file:
         assert len(list(csv.DictReader(file))) == made.number
@@ -355,7 +355,7 @@ def test_nothing_that_is_measured_is_told_too(bare, capsys, tmp_path):
         made.answer()
     assert "so nothing is measured; set budget.validation=0.2" in " ".join(capsys.readouterr().err.split())
     assert export_main([str(made.run), "--no-onnx", "--out", str(tmp_path / "export")]) == 0
-    assert "nothing was measured, so nothing is checked" in capsys.readouterr().out
+    assert "no metrics were measured, so nothing is checked" in capsys.readouterr().out
 
 
 def test_a_query_of_test_images_needs_some(bare):
@@ -402,13 +402,13 @@ def test_a_late_photo_that_is_nearly_a_test_image_is_told(factory, capsys):
     factory.answer()
     events = factory.lines("pool.jsonl")
     test = next(event["name"] for event in events if event.get("test"))
-    assert "test images are in the pool too" not in capsys.readouterr().err
+    assert "copy in the pool" not in capsys.readouterr().err
     brighter = np.asarray(Image.open(factory.root / test)) + 2
     Image.fromarray(brighter.astype(np.uint8)).save(factory.root / "unlabelled" / "again.png")
     for _ in range(2):  # it comes in between the rounds of the first, and is told when the next begins
         factory.launch()
     told = " ".join(capsys.readouterr().err.split())
-    assert "0 test images are in the pool too, pixel by pixel, and 1 nearly" in told
+    assert "0 test images have an exact copy in the pool, and 1 a near copy" in told
     assert f"(test and pool image {test} and unlabelled/again.png)" in told
     assert json.loads((factory.run / "provenance.json").read_text())["near_duplicates"]["near"] == 1
 
@@ -437,7 +437,7 @@ def test_a_run_that_began_without_unlabelled_photos_stays_so(factory):
     assert factory.launch()
     shutil.move(factory.folder / "later", factory.root / "unlabelled")
     factory.choose("budget.rounds=2")
-    with pytest.raises(RunFolderError, match="Expected the data this run began with"):
+    with pytest.raises(RunFolderError, match="Expected the data that this run started with"):
         execute(factory.plan)
     assert not (factory.run / "pool.jsonl").exists()
 

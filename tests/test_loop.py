@@ -242,7 +242,7 @@ def test_a_temperature_without_validation_is_refused(make_experiment, tmp_path):
 @pytest.mark.parametrize("options", [{"early_stop": 3}, {"best_checkpoint": True}, {"ema": 0.9}])
 def test_snapshots_are_not_chosen_by_validation(make_experiment, make_trainer, tmp_path, options):
     budget = Budget(initial=20, query_size=5, rounds=1, validation=0.2)
-    with pytest.raises(ConfigError, match="no trainer.best_checkpoint with Snapshot"):
+    with pytest.raises(ConfigError, match="no trainer.best_checkpoint with an uncertainty that keeps"):
         go(make_experiment(uncertainty=Snapshot(), trainer=make_trainer(**options), budget=budget), tmp_path)
 
 
@@ -485,7 +485,7 @@ SKIPS = Changed(lambda answers: [replace(one, label=None) if one.index % 4 == 0 
 
 @pytest.mark.parametrize(
     ("annotator", "told"),
-    [(HALF, "got none about 10 images"), (ELSEWHERE, "got one about image"), (VAGUE, "got 0.5 for image")],
+    [(HALF, "got none for 10 images"), (ELSEWHERE, "got one about image"), (VAGUE, "got 0.5 for image")],
 )
 def test_an_annotator_that_breaks_its_contract_is_told(make_experiment, tmp_path, annotator, told):
     with pytest.raises((PoolError, RunFolderError), match=told):

@@ -75,7 +75,7 @@ def test_positions_become_dataset_indices_in_their_order(learner):
         (Answers([0, 1, 2, 60]), r"positions from 0 to 59 from Answers, got \[60\]"),
         (Answers([0, 1, -1, 2]), r"got \[-1\]"),
         (Answers([0, 1, 1, 2]), r"distinct positions from Answers, got \[1\]"),
-        (Answers(scores=[1.0, float("nan"), 1.0, 1.0]), r"finite scores from Answers, got \[0\]"),
+        (Answers(scores=[1.0, float("nan"), 1.0, 1.0]), r"finite scores from Answers, got others at positions \[0\]"),
         (Answers(spoil=True), "'top' of Answers's summary .* got NaN in batch 0"),
     ],
 )

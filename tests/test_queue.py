@@ -209,7 +209,7 @@ def test_all_mistakes_are_told_at_once_and_nothing_of_that_file_is_taken(make, t
         go(experiment, tmp_path)
     lines = str(told.value).splitlines()
     assert [line.split(": ")[1] for line in lines[:-1]] == ["row 2", "row 4", "row 6", "row 8", "row 22"]
-    assert lines[-1].endswith("correct it, save, and run the same command again.")
+    assert lines[-1].endswith("correct it, save, and re-run the same command.")
     assert "did you mean 'class 0'?" in lines[0]
     assert "class 0, class 1, unsure, skip, bad image or new: NAME" in lines[2]
     assert "the first is row 10" in lines[4]
@@ -236,7 +236,7 @@ def test_answers_of_people_are_not_overwritten(make, tmp_path):
     path = sheets(tmp_path)[0]
     empty = path.read_bytes()
     fill(path, experiment.data, only=slice(0, 1))
-    with pytest.raises(RunFolderError, match="without answers of people"):
+    with pytest.raises(RunFolderError, match="without answers from people"):
         start_again()
     go(experiment, tmp_path)
     path.write_bytes(empty)
@@ -578,7 +578,7 @@ def test_a_workbook_beside_the_file_and_an_open_file_are_told(make, tmp_path):
     experiment = make()
     with pytest.raises(Waiting) as told:
         launch_here(experiment, tmp_path)
-    assert str(told.value).endswith("run the same command again.")
+    assert str(told.value).endswith("re-run the same command.")
     path = sheets(tmp_path)[-1]
     path.with_suffix(".xlsx").write_bytes(b"PK")
     os.utime(path, (1, 1))
@@ -586,7 +586,7 @@ def test_a_workbook_beside_the_file_and_an_open_file_are_told(make, tmp_path):
     with pytest.raises(Waiting) as told:
         launch_here(experiment, tmp_path)
     assert "round_000.csv is open in LibreOffice: save it there first." in str(told.value)
-    assert str(told.value).endswith("round_000.xlsx is not read: save it as round_000.csv.")
+    assert str(told.value).endswith("round_000.xlsx is ignored: save it as round_000.csv.")
 
 
 def test_the_images_are_found_where_the_run_folder_is_a_link(make, tmp_path):
@@ -623,8 +623,8 @@ def test_status_export_and_import(make, tmp_path, capsys, by_oracle):
     assert queue_command(["import", str(folder), str(out.with_suffix(".csv"))]) == 0
     assert queue_command(["status", str(folder)]) == 0
     told = capsys.readouterr().out
-    assert "9 answers taken" in told
-    assert "0 answers taken" in told
+    assert "9 answers imported" in told
+    assert "0 answers imported" in told
     assert "round 0: 13 of 20 images answered (13 a class)" in told
     assert "person: 13 answers" in told
     assert "open: 7 images" in told
@@ -632,7 +632,7 @@ def test_status_export_and_import(make, tmp_path, capsys, by_oracle):
     drive(experiment, folder)
     assert read(folder)[1] == by_oracle[1]
     assert queue_command(["import", str(folder), str(out.with_suffix(".csv"))]) == 1
-    assert "with none to give" in capsys.readouterr().err
+    assert "without open questions" in capsys.readouterr().err
 
 
 def test_export_and_import_for_several_people_at_once(make, tmp_path, capsys):

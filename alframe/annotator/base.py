@@ -1,8 +1,8 @@
-"""Who labels. A new annotator is a file with a class like this and a YAML of the same name.
+"""The annotator interface. A new annotator is a file with such a class and a YAML of the same name.
 
-An annotator that is people (a spreadsheet, a labelling server) cannot answer at once. It then yields every answer that is there,
-each of which is in the ledger before the next is asked for, and raises `Waiting` with one line that says what to do: the process
-ends, and the same command asks again. Such annotators are `people.AsksPeople`.
+People (with a spreadsheet or a labelling server) do not answer at once. Their annotator yields the answers that have
+arrived; each is in the ledger before the next is requested. Then it raises `Waiting` with one line that says what to do,
+and the process ends until the command is re-run. Such annotators derive from `people.AsksPeople`.
 """
 
 from abc import ABC, abstractmethod
@@ -17,16 +17,17 @@ from alframe.part import Part
 from alframe.types import Answer, Question
 
 Annotate = Callable[[Sequence[Question]], Iterator[Answer]]
-"""An answer to each of the questions: those of a round that are still open. An answer may change one of the same round.
+"""Answers to the open questions of a round. A later answer may replace an earlier one of the same round.
 
-Raises `Waiting` when nobody is at fault but people have not answered yet.
+Raises `Waiting` if people have not answered yet.
 """
 
 
 @dataclass(frozen=True)
 class Job:
-    """The run that an annotator labels for: the dataset's `classes`, the run's seed and folder, and all answers so far, a list that
-    grows. `data` has the images and their true labels; it is None where a command reads a run folder without them.
+    """The run that an annotator works for: the dataset's `classes`, seed, folder, and the growing list of all answers.
+
+    `data` has the images and their true labels; it is None if a command reads a run folder without the data.
     """
 
     classes: tuple[str, ...]
@@ -37,7 +38,7 @@ class Job:
 
     @property
     def images(self) -> Data:
-        """The data of a run, which are there when questions are asked."""
+        """The data, which is always set when questions are asked."""
         assert self.data is not None, "only a run asks"
         return self.data
 
@@ -46,16 +47,16 @@ class Annotator(Part, ABC):
     """Answers questions one by one. Leaves are frozen dataclasses whose fields are their YAML keys."""
 
     needs_labels: ClassVar[bool] = False
-    """Whether it answers with the dataset's own labels, so that it can answer for those images only that have one."""
+    """Whether it answers with the dataset's own labels, and so only for labelled images."""
 
     @abstractmethod
     def start(self, job: Job) -> Annotate:
-        """Begin to work for a run; called once a launch. Raises `ConfigError` for options that do not fit the run."""
+        """Start working for a run; called once per launch. Raises `ConfigError` for options that do not fit the run."""
 
     def rules(self, classes: tuple[str, ...]) -> Rules:
-        """How answers become labels, given the dataset's `classes`. By default there is one answer per image."""
+        """How answers become labels, for the dataset's `classes`. By default there is one answer per image."""
         return Rules()
 
     def has_answers(self, folder: Path) -> bool:
-        """Whether people have answered anything in a run's folder, recorded or not, so that it must not be removed."""
+        """Whether a run folder contains answers from people, recorded or not, so that it must not be deleted."""
         return False

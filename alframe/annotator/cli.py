@@ -1,4 +1,4 @@
-"""The `alframe-queue` command: what people are asked in a run, out to a file, and back in. It needs the run folder, not the data."""
+"""The `alframe queue` command: show, export and import the questions for people. It needs the run folder, not the data."""
 
 import argparse
 from collections import Counter
@@ -23,7 +23,7 @@ from alframe.verbs import guarded
 
 
 def main(argv: Sequence[str] | None = None, *, prog: str = "alframe-queue") -> int:
-    """Run the command; 0 if it did what was asked, 1 with a line on stderr for each mistake if not."""
+    """Run the command; 0 on success, else 1 with one line per error on stderr."""
     options = _parser(prog).parse_args(argv)
 
     def work() -> int:
@@ -37,23 +37,23 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "alframe-queue") -> i
 def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=prog,
-        description="What people are asked in a run with annotator=queue, and with label_studio how far they are.",
+        description="The questions for people in a run with annotator=queue; with annotator=label_studio, the progress.",
     )
     commands = parser.add_subparsers(required=True)
     status = commands.add_parser(
         "status", help="questions and answers by round and by person (of annotator=label_studio too)"
     )
     export = commands.add_parser("export", help="write the open questions to a new file, CSV or JSON lines (.jsonl)")
-    take = commands.add_parser("import", help="take the answers of a filled file into the ledger")
-    for command, function in ((status, _status), (export, _export), (take, _import)):
+    import_ = commands.add_parser("import", help="record the answers of a filled file in the ledger")
+    for command, function in ((status, _status), (export, _export), (import_, _import)):
         command.add_argument(
             "run", type=Path, metavar="RUN", help="the run's folder, such as runs/<study>/<cell>/seed=0"
         )
         command.set_defaults(run_command=function)
     export.add_argument("file", type=Path, metavar="FILE")
-    export.add_argument("--annotator", metavar="NAME", help="only what this person is to answer")
-    take.add_argument("file", type=Path, metavar="FILE")
-    take.add_argument("--annotator", metavar="NAME", help="who gave the answers whose row names nobody")
+    export.add_argument("--annotator", metavar="NAME", help="only the questions of this person")
+    import_.add_argument("file", type=Path, metavar="FILE")
+    import_.add_argument("--annotator", metavar="NAME", help="the annotator of rows without a name")
     return parser
 
 
@@ -66,26 +66,26 @@ def _status(options: argparse.Namespace) -> list[str]:
         of = [line for line in answers if line["round"] == round]
         asked = {q.index for q in run.questions if q.round == round} | {line["index"] for line in of}
         left = len(run.open) if run.questions and round == run.questions[0].round else 0
-        said = Counter(line.get("answer") or ("a class" if line["label"] is not None else "no label") for line in of)
-        told = ", ".join(f"{n} {word.replace('_', ' ')}" for word, n in said.most_common())
+        kinds = Counter(line.get("answer") or ("a class" if line["label"] is not None else "no label") for line in of)
+        counts = ", ".join(f"{n} {kind.replace('_', ' ')}" for kind, n in kinds.most_common())
         lines.append(
-            f"round {round}: {len(asked) - left} of {len(asked)} images answered" + (f" ({told})" if told else "")
+            f"round {round}: {len(asked) - left} of {len(asked)} images answered" + (f" ({counts})" if counts else "")
         )
     checked = accuracy(run.ledger)
     for person, n in Counter(line["annotator"] for line in answers).most_common():
         seconds = [line["time_s"] for line in answers if line["annotator"] == person and line.get("time_s")]
         parts = [f"{n} answers"] + ([f"{sum(seconds) / len(seconds):.1f} s each"] if seconds else [])
-        parts += [f"{right} of {of} {kind} right" for kind, (right, of) in checked.get(person, {}).items()]
+        parts += [f"{right} of {of} {kind} correct" for kind, (right, of) in checked.get(person, {}).items()]
         lines.append(f"{person}: {', '.join(parts)}")
     lines += [f"open: {n} images, {where}" for n, where in run.desk.to_do(run.open)]
-    return lines or ["Nothing was asked yet."]
+    return lines or ["No questions yet."]
 
 
 def _export(options: argparse.Namespace) -> list[str]:
     run, path = _Run(options.run), options.file
     expect(
         not path.exists(),
-        f"Expected a new file to write to, got {path}, which is there; choose another name.",
+        f"Expected a new file to write to, got {path}, which exists; choose another name.",
         ConfigError,
     )
     people = [run.person(options.annotator)] if options.annotator else list(run.sheets.people)
@@ -96,19 +96,19 @@ def _export(options: argparse.Namespace) -> list[str]:
         rows += [{**row, "annotator": name} for row in run.sheets.rows(share, person, path.parent)]
     write_sheet(path, rows, run.sheets.separator)
     return [
-        f"{len(rows)} open questions written to {path}; take the answers in by alframe-queue import {options.run} {path}"
+        f"{len(rows)} open questions written to {path}; import the answers with: alframe queue import {options.run} {path}"
     ]
 
 
 def _import(options: argparse.Namespace) -> list[str]:
-    known = _Run(options.run)  # what is wrong with the folder is reported before it is locked
+    known = _Run(options.run)  # errors in the folder are reported before it is locked
     record = Record(known.folder, known.config, tensorboard=False)
     with closing(record):
         run = _Run(options.run, record.ledger.lines)
         sheets = run.sheets
         if not run.open:
             raise RunFolderError(
-                f"Expected a run that waits for answers, got {run.folder} with none to give; run its command, which asks the next questions."
+                f"Expected a run that waits for answers, got {run.folder} without open questions; re-run its command, which asks the next ones."
             )
         pool = Pool(run.ids(), record.ledger, len(sheets.classes), sheets.rules)
         asked = {q.index: q for q in run.questions}
@@ -118,24 +118,23 @@ def _import(options: argparse.Namespace) -> list[str]:
             pool.add(answer.about or asked[answer.index], answer)
             n_answers += 1
         left = len(sheets.left(run.open))
-    what = f"{left} are left" if left else "the round is complete: run its command to go on"
-    return [f"{n_answers} answers taken from {options.file}; {what}."]
+    rest = f"{left} images are still open" if left else "the round is complete: re-run its command to continue"
+    return [f"{n_answers} answers imported from {options.file}; {rest}."]
 
 
 class _Run:
-    """A run folder as far as people are concerned: its questions, what is open, and their desk, without the data."""
+    """The questions of a run folder, which of them are open, and the desk that manages them, without the data."""
 
     def __init__(self, folder: Path, ledger: list[dict[str, Any]] | None = None) -> None:
         self.folder, self.config = folder, read_config(folder)
         annotator, provenance = stored_annotator(self.config), read_provenance(folder)
         if not isinstance(annotator, AsksPeople):
-            name = type(annotator).__name__
             raise RunFolderError(
-                f"Expected a run in which people are asked, such as annotator=queue, got {name} in {folder}."
+                f"Expected a run with people as annotators, got {folder}; name one with annotator=queue or annotator=label_studio."
             )
         if "classes" not in provenance:
             raise RunFolderError(
-                f"Expected the provenance of a run in {folder}, got none; run its command, which writes it."
+                f"Expected the provenance of a run in {folder}, got none; re-run its command, which writes it."
             )
         self.ledger = read_ledger(folder) if ledger is None else ledger
         self.desk = annotator.desk(Job(tuple(provenance["classes"]), self.config.get("seed", 0), folder, self.ledger))
@@ -149,22 +148,22 @@ class _Run:
 
     @property
     def sheets(self) -> Sheets:
-        """The desk of a run whose questions go out in files."""
+        """The desk of a run with annotator=queue."""
         if not isinstance(self.desk, Sheets):
             raise RunFolderError(
-                f"Expected a run with annotator=queue, got {self.folder}, whose answers do not come in files."
+                f"Expected a run with annotator=queue, got {self.folder}, whose answers are not in files; use its labelling server."
             )
         return self.desk
 
     def person(self, name: str | None) -> str:
-        """`name`, or the only one there is."""
+        """`name`, or the only person."""
         people = self.desk.people
         if name is not None and len(people) > 1 and name not in people:
             raise ConfigError(f"Expected --annotator to be one of {', '.join(people)}, got '{name}'.")
         return name or people[0]
 
     def ids(self) -> list[str]:
-        """The ids of the pool as far as they are known here: those of the images that were asked about."""
+        """The ids of the pool, as far as the ledger and the questions contain them."""
         known = {line["index"]: line["id"] for line in self.ledger} | {q.index: q.id for q in self.questions}
         return [known.get(index, "") for index in range(max(known, default=-1) + 1)]
 

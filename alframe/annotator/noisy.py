@@ -1,4 +1,4 @@
-"""An annotator who errs at a known rate, for studies of label noise."""
+"""An annotator with a known error rate, for studies of label noise."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ from alframe.types import Answer, Question
 
 @dataclass(frozen=True)
 class Noisy(Annotator):
-    """Answers y with probability T[true, y]; an image that shows none of the classes is recognised as such and gets no label.
+    """Answers y with probability T[true, y]; an image that shows none of the classes gets no label.
 
-    T is `confusion` (rows sum to 1), or symmetric: 1 - `rate` on the diagonal and `rate` spread evenly over the other classes.
-    The draw depends on (seed, round, image) alone, so an interrupted round is answered the same again.
+    T is `confusion` (rows sum to 1), or symmetric: 1 - `rate` on the diagonal, with `rate` spread evenly over the other
+    classes. The draw depends only on (seed, round, image), so an interrupted round gets the same answers again.
     """
 
     rate: float = 0.1
@@ -44,7 +44,7 @@ class Noisy(Annotator):
         return annotate
 
     def transition(self, classes: tuple[str, ...]) -> Tensor:
-        """T, float64 [c, c]. Raises `ConfigError` for a confusion that is none of these classes."""
+        """T, float64 [c, c]. Raises `ConfigError` for a confusion that does not fit these classes."""
         c = len(classes)
         if self.confusion is None:
             matrix = torch.full((c, c), self.rate / max(c - 1, 1), dtype=torch.float64)

@@ -16,7 +16,7 @@ from alframe.types import Answer, Question
 class Oracle(Annotator):
     """Answers with the dataset's own labels, in order; no label for an image that shows none of the classes.
 
-    Raises `PoolError` for an image whose label nobody knows.
+    Raises `PoolError` for an unlabelled image.
     """
 
     needs_labels: ClassVar[bool] = True
@@ -38,6 +38,6 @@ def true_label(labels: np.ndarray, index: int) -> int | None:
         return None
     if label < 0:
         raise PoolError(
-            f"Expected a known label for image {index}, got none; a dataset with unlabelled images needs people to label it."
+            f"Expected a known label for image {index}, got none; label a dataset with unlabelled images with annotator=queue."
         )
     return label

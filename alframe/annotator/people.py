@@ -1,4 +1,4 @@
-"""What every annotator that is people has in common: who is asked what, what they said so far, and when a round is complete."""
+"""Common part of all annotators that ask people: who is asked what, their answers, and when a round is complete."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +10,7 @@ import torch
 
 from alframe.annotator.base import Annotate, Annotator, Job
 from alframe.errors import RunFolderError, expect
-from alframe.labels.consensus import CHECKS, GIVEN, UNANSWERED, Line, Rules, majority, same_name, vote
+from alframe.labels.consensus import CHECKS, FROM_FOLDER, UNANSWERED, Line, Rules, majority, normalized_name, vote
 from alframe.part import Change, anything, extended
 from alframe.record.layout import Layout
 from alframe.record.read import read_ledger, read_planned
@@ -22,12 +22,12 @@ NOBODY = "nobody"
 
 @dataclass(frozen=True, kw_only=True)
 class AsksPeople(Annotator):
-    """Options of every annotator that is people; a new one adds its own, a `place` in the run folder, and a `desk`.
+    """Options of every annotator that asks people. A subclass adds its own options, a `place` and a `desk`.
 
-    Each image is given to `per_image` people, whose answers are combined as `aggregate` says. `quorum` in (0, 1] is the share of a
-    round's images that must be answered before it is closed; the others go back into the pool. `unsure` says what becomes of an
-    image that nobody was sure of: it goes back into the pool (again, `ask_again` times), or is learnt from with a soft label
-    (soft). `new_classes` are classes that people found. Without `show_prediction` people are not led by the model.
+    Each image is labelled by `per_image` people, whose answers are combined by `aggregate`. `quorum` in (0, 1] is the share
+    of a round's images that must be answered before the round closes; the others return to the pool. `unsure` decides
+    about an image that nobody was sure of: it returns to the pool (again, `ask_again` times), or is trained on with a soft
+    label (soft). `new_classes` are classes that people found. Without `show_prediction` the model does not bias people.
     """
 
     per_image: int = 1
@@ -39,7 +39,7 @@ class AsksPeople(Annotator):
     show_prediction: bool = True
 
     place: ClassVar[str]
-    """The name of its subfolder of a run."""
+    """The name of its subfolder in a run folder."""
     changeable_on_resume: ClassVar[Mapping[str, Change]] = {
         "new_classes": extended,
         "quorum": anything,
@@ -54,60 +54,60 @@ class AsksPeople(Annotator):
         )
         expect(
             self.ask_again >= 0,
-            f"Expected annotator.ask_again >= 0, got {self.ask_again}; 0 leaves out what nobody was sure of.",
+            f"Expected annotator.ask_again >= 0, got {self.ask_again}; with 0 an unsure image is not asked about again.",
         )
         expect(
             self.per_image >= 1,
-            f"Expected annotator.per_image >= 1, got {self.per_image}; 2 has two people label each image.",
+            f"Expected annotator.per_image >= 1, got {self.per_image}; with 2, two people label each image.",
         )
 
     def names(self) -> tuple[str, ...]:
-        """Who is asked, each for a share of the images; empty: whoever comes."""
+        """The people who share the images; empty if anyone may answer."""
         return ()
 
     def check_rates(self) -> Mapping[str, float]:
-        """How many images with a known answer (gold: others gave it, repeat: the person) are hidden among each 1 that a person gets."""
+        """Check images per image of a person: gold (others know the answer) and repeat (the person answered before)."""
         return {}
 
     def leaning(self) -> float:
-        """Of unsure=soft: the probability of the class in `unsure: NAME`; the other classes share the rest."""
+        """With unsure=soft: the probability of the class in `unsure: NAME`; the other classes share the rest."""
         return 0.7
 
     @abstractmethod
     def desk(self, job: Job) -> "People":
-        """Where the questions of a run lie until they are answered."""
+        """The desk that manages a run's questions until they are answered."""
 
     def start(self, job: Job) -> Annotate:
         return self.desk(job).annotate
 
     def rules(self, classes: tuple[str, ...]) -> Rules:
         every = (*classes, *self.new_classes)
-        known = [same_name(name) for name in every]
-        twice = sorted({name for name in self.new_classes if known.count(same_name(name)) > 1})
+        known = [normalized_name(name) for name in every]
+        twice = sorted({name for name in self.new_classes if known.count(normalized_name(name)) > 1})
         expect(
             not twice,
-            f"Expected classes in annotator.new_classes that the dataset has not, each once, got {', '.join(twice)}.",
+            f"Expected different classes in annotator.new_classes that the dataset does not have, got {', '.join(twice)}; remove them.",
         )
         lean, found = self.leaning(), tuple(self.new_classes)
         expect(
             self.unsure == "again" or 1 <= lean * len(every) < len(every),
-            f"Expected annotator.lean from 1 / {len(every)}, by the number of classes, to below 1, got {lean}; 0.7 is the default.",
+            f"Expected annotator.lean from 1 / {len(every)} (the number of classes) to below 1, got {lean}; 0.7 is the default.",
         )
         return Rules(True, self.per_image, self.ask_again, self.aggregate, every, found, self.unsure, lean)
 
     def has_answers(self, folder: Path) -> bool:
-        """Whether the ledger holds more than class folders say: those are still there."""
+        """Whether the ledger has answers beyond the labels of class folders, which can be read again."""
         try:
-            return any(line["kind"] != GIVEN for line in read_ledger(folder))
+            return any(line["kind"] != FROM_FOLDER for line in read_ledger(folder))
         except RunFolderError:
-            return True  # damaged: nobody knows
+            return True  # damaged, so there may be some
 
 
 class People(ABC):
-    """The bookkeeping of questions that people answer, over a ledger that others append to."""
+    """Tracks the questions that people answer, based on a ledger that others append to."""
 
     def __init__(self, options: AsksPeople, job: Job, anyone: str = "person") -> None:
-        """`anyone`: under which name answers stand where no names are known."""
+        """`anyone`: the annotator name of answers if no names are configured."""
         self.rules = options.rules(job.classes)
         self.classes = self.rules.classes
         self.people, self.anyone, self.quorum = options.names() or (anyone,), anyone, options.quorum
@@ -117,48 +117,48 @@ class People(ABC):
 
     @abstractmethod
     def annotate(self, questions: Sequence[Question]) -> Iterator[Answer]:
-        """The answers that are there and not in the ledger yet. Raises `Waiting` for the rest."""
+        """The answers that have arrived and are not in the ledger yet. Raises `Waiting` for the rest."""
 
     @abstractmethod
     def to_do(self, questions: Sequence[Question]) -> Iterator[tuple[int, str]]:
         """How many images are open, and where people find them."""
 
-    # -- what was said -------------------------------------------------------------------------------------------------
+    # -- answers so far ------------------------------------------------------------------------------------------------
 
-    def said(self, round: int) -> dict[tuple[bool, int], dict[str, Line]]:
+    def answers_by_question(self, round: int) -> dict[tuple[bool, int], dict[str, Line]]:
         """The last answer of each person to a question of `round`, by (whether it is a check, index)."""
         found: dict[tuple[bool, int], dict[str, Line]] = {}
         for line in self.ledger:
-            if line["round"] == round and line["kind"] != GIVEN:
+            if line["round"] == round and line["kind"] != FROM_FOLDER:
                 found.setdefault((line["kind"] in CHECKS, line["index"]), {})[line["annotator"]] = line
         return found
 
     def missing(self, questions: Sequence[Question], person: str) -> list[Question]:
-        """Those of the open `questions` that are `person`'s to answer and have no answer of theirs, in order."""
-        n, said = len(self.people), self.said(questions[0].round) if questions else {}
+        """The open `questions` that are assigned to `person` and not yet answered by them, in order."""
+        n, answers = len(self.people), self.answers_by_question(questions[0].round) if questions else {}
         share = []
         for question in questions:
-            of = said.get((False, question.index), {})
-            turn = {self.people[(question.rank + step) % n] for step in range(self.rules.per_image)}
-            if person in turn and person not in of and len(of) < self.rules.per_image:
+            answered = answers.get((False, question.index), {})
+            assigned = {self.people[(question.rank + step) % n] for step in range(self.rules.per_image)}
+            if person in assigned and person not in answered and len(answered) < self.rules.per_image:
                 share.append(question)
         return share
 
     # -- when a round is complete --------------------------------------------------------------------------------------
 
     def left(self, questions: Sequence[Question]) -> list[Question]:
-        """Those of `questions` that fewer people have answered than an image needs, and that were not closed without."""
-        said = self.said(questions[0].round) if questions else {}
-        by = {q.index: said.get((False, q.index), {}) for q in questions}
+        """The `questions` that still need answers and were not closed by the quorum."""
+        answers = self.answers_by_question(questions[0].round) if questions else {}
+        by = {q.index: answers.get((False, q.index), {}) for q in questions}
         return [q for q in questions if len(by[q.index]) < self.rules.per_image and NOBODY not in by[q.index]]
 
     def n_asked(self, questions: Sequence[Question]) -> int:
-        """Images of the round of the open `questions`, those with all their answers too."""
-        answered = {index for check, index in self.said(questions[0].round) if not check}
+        """Number of images in the round of the open `questions`, including the answered ones."""
+        answered = {index for check, index in self.answers_by_question(questions[0].round) if not check}
         return len(answered | {q.index for q in questions})
 
     def close(self, questions: Sequence[Question]) -> Iterator[Answer]:
-        """For each image that is left over, a line that says so; nothing while the quorum is not reached."""
+        """An `unanswered` answer for each remaining image, once the quorum is reached; before that, nothing."""
         left = self.left(questions)
         if left and len(left) <= (1 - self.quorum) * self.n_asked(questions) + 1e-9:
             for question in left:
@@ -167,23 +167,24 @@ class People(ABC):
     # -- questions with a known answer ---------------------------------------------------------------------------------
 
     def checks(self, questions: Sequence[Question], person: str, n: int) -> list[tuple[Question, int]]:
-        """Questions of kind gold and repeat for `person`, who gets `n` images this round, each with the class that is known.
+        """Questions of kind gold and repeat for `person`, who gets `n` images this round, each with its known class.
 
-        They depend on the seed, on earlier rounds and on what `questions` show. With `show_prediction`, where the new ones come with
-        one and with a nearest image, so must these; and none is an image that is shown as nearest to another, which tells its class.
+        They depend on the seed, on earlier rounds and on what `questions` show. With `show_prediction` a check must show
+        as much as the new questions, so that it cannot be recognised. It is never an image that is shown as the nearest
+        one to another, because that reveals its class.
         """
         if not questions or not any(self.rates.values()):
             return []
         round, earlier = questions[0].round, self._earlier(questions[0])
-        told = {q.nearest["index"] for q in questions if q.nearest and self.show_prediction}
+        revealed = {q.nearest["index"] for q in questions if q.nearest and self.show_prediction}
         drawn: list[tuple[Question, int]] = []
         for kind in CHECKS:
             known = []
-            taken = {q.index for q in (*questions, *(q for q, _ in drawn))}  # a file has one row for an image
+            taken = {q.index for q in (*questions, *(q for q, _ in drawn))}  # a file has one row per image
             for question, lines in earlier:
-                said = {name: vote(line, self.classes) for name, line in lines.items()}
-                others = majority(v for name, v in said.items() if name != person and v is not None)
-                expected = said.get(person) if kind == "repeat" else others
+                votes = {name: vote(line, self.classes) for name, line in lines.items()}
+                others = majority(v for name, v in votes.items() if name != person and v is not None)
+                expected = votes.get(person) if kind == "repeat" else others
                 if isinstance(expected, int) and question.index not in taken:
                     known.append((question, expected))
             left = int(self.rates[kind] * n + 0.5)
@@ -191,40 +192,40 @@ class People(ABC):
             for place in torch.randperm(len(known), generator=stream).tolist():
                 question, expected = known[place]
                 shows = {question.nearest["index"]} if question.nearest and self.show_prediction else set()
-                if left and question.index not in told and not shows & {q.index for q, _ in drawn}:
+                if left and question.index not in revealed and not shows & {q.index for q, _ in drawn}:
                     drawn.append((Question(**{**vars(question), "kind": kind, "round": round}), expected))
-                    told, left = told | shows, left - 1
+                    revealed, left = revealed | shows, left - 1
         return drawn
 
     def _earlier(self, like: Question) -> list[tuple[Question, dict[str, Line]]]:
-        """The answered questions of earlier rounds with what was said of them."""
+        """The answered questions of earlier rounds, with their answers."""
         found = []
         for round in range(like.round):
             planned = read_planned(self.folder, round - 1 if round else None) or {"questions": []}
-            said = self.said(round)
+            answers = self.answers_by_question(round)
             for question in (Question(**question) for question in planned["questions"]):
-                lines = said.get((False, question.index), {})
+                lines = answers.get((False, question.index), {})
                 if lines and not (self.show_prediction and _shows_less(question, like)):
                     found.append((question, lines))
         return found
 
 
 def _shows_less(question: Question, like: Question) -> bool:
-    """Whether `question` has less of the model to show than `like`, by which people could tell that it is another kind."""
+    """Whether `question` shows less of the model's output than `like`, which would give it away as a check."""
     return (question.probs is None and like.probs is not None) or (
         question.nearest is None and like.nearest is not None
     )
 
 
-def is_new(answer: Answer, said: Mapping[tuple[bool, int], Mapping[str, Line]]) -> bool:
-    """Whether `said` (`People.said`) does not hold this answer as the last of its person about the image."""
-    line = said.get((answer.about is not None, answer.index), {}).get(answer.annotator)
-    given = (answer.label, answer.answer, answer.text)
-    return line is None or (line["label"], line.get("answer", ""), line.get("text", "")) != given
+def is_new(answer: Answer, recorded: Mapping[tuple[bool, int], Mapping[str, Line]]) -> bool:
+    """Whether an answer differs from the person's last one in `recorded` (`People.answers_by_question`)."""
+    line = recorded.get((answer.about is not None, answer.index), {}).get(answer.annotator)
+    new = (answer.label, answer.answer, answer.text)
+    return line is None or (line["label"], line.get("answer", ""), line.get("text", "")) != new
 
 
 def predicted(question: Question, classes: Sequence[str]) -> Mapping[str, Any]:
-    """The columns of what the model thinks of an image; empty where it was asked of no model."""
+    """The columns with the model's prediction for an image; only the reason if no model was involved."""
     if question.probs is None:
         return {"reason": question.reason}
     top = max(range(len(question.probs)), key=question.probs.__getitem__)

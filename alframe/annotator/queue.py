@@ -1,4 +1,4 @@
-"""People who label in a spreadsheet: a round writes a CSV file and ends; the same command reads what they filled in, and goes on."""
+"""People label in a spreadsheet: a round writes a CSV file and ends; re-running the command reads the answers and resumes."""
 
 import json
 import os
@@ -12,10 +12,10 @@ import torch
 from alframe.annotator.base import Job
 from alframe.annotator.people import AsksPeople, People, is_new, predicted
 from alframe.annotator.sheet import SEPARATORS, Row, is_open, read_sheet, seconds_of, unknown_id, workbooks, write_sheet
-from alframe.annotator.words import LEAN, NEW, meaning_of
+from alframe.annotator.words import LEAN, NEW, parse_answer
 from alframe.errors import DataError, Waiting, expect
 from alframe.images import rgb
-from alframe.labels.consensus import same_name
+from alframe.labels.consensus import normalized_name
 from alframe.part import Change, anything
 from alframe.record.files import read_json, write_atomically
 from alframe.record.layout import Layout, round_name
@@ -25,12 +25,12 @@ from alframe.types import Answer, Question
 
 @dataclass(frozen=True, kw_only=True)
 class Queue(AsksPeople):
-    """`RUN/queue/round_003.csv` (of several people one each, `round_003.anna.csv`): one row per image, with an empty column `answer`.
+    """`RUN/queue/round_003.csv`, or one file per person (`round_003.anna.csv`): one row per image, with an empty column `answer`.
 
-    `people` are the names of those who are asked; without names there is one file. `gold_rate` and `repeat_rate` in [0, 1]: how many
-    images with a known answer are hidden among each 1 that a person gets, from those that others answered (the majority of the
-    others is right) and from the person's own. `lean` in [1 / classes, 1) is the probability of the class in `unsure: NAME`.
-    `format` csv or jsonl; `separator` of the CSV. The rest is described in `AsksPeople`.
+    `people` are the names of the annotators; without names there is one file. `gold_rate` and `repeat_rate` in [0, 1] are
+    the numbers of hidden check images per image of a person: images that others answered (their majority is correct), and
+    the person's own. `lean` in [1 / classes, 1) is the probability of the class in `unsure: NAME`. `format` is csv or
+    jsonl; `separator` that of the CSV. The other options are described in `AsksPeople`.
     """
 
     people: list[str] = field(default_factory=list)
@@ -50,15 +50,15 @@ class Queue(AsksPeople):
         expect(
             self.per_image <= n_people,
             f"Expected annotator.per_image from 1 to the number of annotator.people ({n_people}), got {self.per_image}; "
-            "name as many people as an image needs, as in annotator.people=[anna,bob].",
+            "name at least as many people, as in annotator.people=[anna,bob].",
         )
         expect(
-            len({same_name(name) for name in self.people}) == len(self.people)
+            len({normalized_name(name) for name in self.people}) == len(self.people)
             and all(name.strip() == name and name.isprintable() and name and "/" not in name for name in self.people),
-            f"Expected different names in annotator.people, without '/' and blanks at the ends, got {self.people}.",
+            f"Expected different names in annotator.people, without '/' or blanks at either end, got {self.people}; rename them.",
         )
         for key, rate in (("gold_rate", self.gold_rate), ("repeat_rate", self.repeat_rate)):
-            expect(0 <= rate <= 1, f"Expected annotator.{key} in [0, 1], got {rate}; 0.1 adds one for each ten images.")
+            expect(0 <= rate <= 1, f"Expected annotator.{key} in [0, 1], got {rate}; 0.1 adds one per ten images.")
         expect(
             self.separator in SEPARATORS,
             f"Expected annotator.separator to be a comma, a semicolon or a tab, got {self.separator!r}.",
@@ -84,7 +84,7 @@ class Queue(AsksPeople):
             try:
                 rows, mistakes = read_sheet(path)
             except DataError:
-                return True  # whatever it is, we did not write it
+                return True  # not a file that we wrote
             if mistakes or any(row.answer for row in rows):
                 return True
         return False
@@ -93,12 +93,13 @@ class Queue(AsksPeople):
 class Sheets(People):
     """The files of a run with annotator=queue.
 
-    A row shows the image's file (the dataset's own, else a PNG exported beside it) and, with `show_prediction`, what the model
-    thinks and the file of the labelled image that it finds nearest.
+    A row shows the image's file (the dataset's own, else an exported PNG) and, with `show_prediction`, the model's
+    prediction and the file of the nearest labelled image.
 
-    A file that anyone has filled is never written again. A file with any mistake is rejected as a whole, since a mistake is often a
-    shifted column, and all of its mistakes are reported; the answers of a file without one are in the ledger at once, even if rows
-    are still empty. Until its round is complete an answer may be changed: both stay in the ledger, and the last counts.
+    An existing file is never overwritten. A file with any mistake is rejected as a whole, because a mistake is often a
+    shifted column; all its mistakes are reported together. The answers of a file without mistakes go straight into the
+    ledger, even if some rows are still empty. Answers can be changed until their round is complete: both stay in the
+    ledger, and the last one counts.
     """
 
     def __init__(self, options: Queue, job: Job) -> None:
@@ -106,7 +107,7 @@ class Sheets(People):
         self.format, self.separator = options.format, options.separator
 
     def annotate(self, questions: Sequence[Question]) -> Iterator[Answer]:
-        """The answers that people have filled in. Raises `DataError` with every mistake in their files, `Waiting` for the rest."""
+        """The answers in people's files. Raises `DataError` with every mistake in them, `Waiting` for open questions."""
         if not questions:
             return
         self._write(questions)
@@ -115,7 +116,7 @@ class Sheets(People):
         for person, path in files.items():
             try:
                 yield from self.answers(path, questions, person)
-            except DataError as error:  # the other people's answers are taken over all the same
+            except DataError as error:  # the files of other people are still accepted
                 mistakes.append(str(error))
         if mistakes:
             raise DataError("\n".join(mistakes))
@@ -124,12 +125,12 @@ class Sheets(People):
             raise Waiting(self._what_to_do(questions, len(left)))
 
     def files(self, round: int) -> dict[str, Path]:
-        """The file of each person; of people without a name there is one."""
+        """The file of each person; without names there is a single file."""
         names = {p: f".{p}" if p != self.anyone or len(self.people) > 1 else "" for p in self.people}
         return {p: self.place / f"{round_name(round)}{name}.{self.format}" for p, name in names.items()}
 
     def to_do(self, questions: Sequence[Question]) -> Iterator[tuple[int, str]]:
-        """How many images are open, and in which file, for each person who has some to do."""
+        """How many images are open, and in which file, for each person with open questions."""
         for person in self.people if questions else ():
             if share := self.missing(questions, person):
                 yield len(share), str(self.files(share[0].round)[person])
@@ -139,15 +140,15 @@ class Sheets(People):
     def answers(
         self, path: Path, questions: Sequence[Question], person: str, *, whole: bool = True
     ) -> Iterator[Answer]:
-        """The answers in a file that the ledger does not hold yet. `person` gave those whose row names nobody; "": nobody did.
+        """The answers in a file that are not in the ledger yet. `person` is the annotator of rows without a name.
 
-        `whole`: it is the person's own file, and every open question of theirs must have a row, filled or not. Raises `DataError`
-        with a line for each mistake before anything is yielded.
+        With `whole` it is the person's own file, and each of their open questions must have a row, filled or not. Raises
+        `DataError` with one line per mistake before anything is yielded.
         """
         if whole and not path.exists() and not self.missing(questions, person):
-            return  # nothing to ask of this person, so nothing was written
+            return  # no questions for this person, so no file was written
         rows, mistakes = read_sheet(path)
-        said = self.said(questions[0].round)
+        recorded = self.answers_by_question(questions[0].round)
         by_id, checks = self._ids(questions), {name: self._checks(questions, name) for name in self.people}
         found: list[Answer] = []
         seen: dict[tuple[str, str], int] = {}
@@ -158,7 +159,7 @@ class Sheets(People):
                 check = checks.get(who, {}).get(row.id)
                 if first != row.number:
                     raise DataError(
-                        f"Expected one row for each image, got a second one for {row.id} (the first is row {first}); delete one."
+                        f"Expected one row per image, got a second one for {row.id} (the first is row {first}); delete one."
                     )
                 if row.id not in by_id and check is None:
                     raise DataError(unknown_id(row.id, by_id))
@@ -166,7 +167,7 @@ class Sheets(People):
             except DataError as error:
                 mistakes.append(f"row {row.number}: {error}")
                 continue
-            if answer is not None and is_new(answer, said):
+            if answer is not None and is_new(answer, recorded):
                 found.append(answer)
         if whole and not mistakes:
             ids = {row.id for row in rows}
@@ -174,51 +175,51 @@ class Sheets(People):
             if gone:
                 mistakes.append(
                     f"Expected a row for each image, got none for {', '.join(gone[:3])}{f' and {len(gone) - 3} more' if len(gone) > 3 else ''}; "
-                    "put the rows back, or rename the file to have it written again with what is open."
+                    "restore the rows, or rename the file so that a new one is written with the open questions."
                 )
         if mistakes:
-            mistakes.append("Nothing of this file was taken over; correct it, save, and run the same command again.")
+            mistakes.append("No answer of this file was accepted; correct it, save, and re-run the same command.")
             raise DataError("\n".join(f"{path.name}: {mistake}" for mistake in mistakes))
         yield from found
 
     def _who(self, name: str) -> str:
-        """A person by the name that the config has; where it names nobody, whoever comes. Raises `DataError`."""
+        """The person's name as in the config; any name if the config has none. Raises `DataError` for an unknown one."""
         if self.people == (self.anyone,):
             return name
-        known = {same_name(person): person for person in self.people}
-        if same_name(name) not in known:
-            raise DataError(f"Expected {' or '.join(self.people)} as the annotator, got {name!r}; say who answered.")
-        return known[same_name(name)]
+        known = {normalized_name(person): person for person in self.people}
+        if normalized_name(name) not in known:
+            raise DataError(f"Expected {' or '.join(self.people)} as the annotator, got {name!r}; enter who answered.")
+        return known[normalized_name(name)]
 
     def _answer(self, row: Row, who: str, index: int, check: tuple[Question, int] | None) -> Answer | None:
         seconds = seconds_of(row.seconds)
         if not row.answer:
             return None
-        meaning = meaning_of(row.answer, self.classes)
+        parsed = parse_answer(row.answer, self.classes)
         question, expected = check or (None, None)
         return Answer(
             index if question is None else question.index,
-            meaning.label,
+            parsed.label,
             who,
             seconds,
             {} if question is None else {"expected": expected},
-            meaning.answer,
-            meaning.text,
+            parsed.answer,
+            parsed.text,
             question,
         )
 
     def _ids(self, questions: Sequence[Question]) -> dict[str, int]:
-        """The images of the round by id: the open ones, and those with an answer, which may still be changed."""
+        """The images of the round by id: the open ones, and the answered ones, which may still be changed."""
         answered = {
             line["id"]: index
-            for (check, index), of in self.said(questions[0].round).items()
+            for (check, index), of in self.answers_by_question(questions[0].round).items()
             if not check
             for line in of.values()
         }
         return answered | {question.id: question.index for question in questions}
 
     def _checks(self, questions: Sequence[Question], person: str) -> dict[str, tuple[Question, int]]:
-        """The hidden questions of a person by id, as they were drawn when the file was written."""
+        """The hidden check questions of a person by id, as drawn when the file was written."""
         stored = read_json(self._hidden(questions[0].round), ()) or {}
         return {q["id"]: (Question(**q), expected) for q, expected in stored.get(person, [])}
 
@@ -228,7 +229,7 @@ class Sheets(People):
     # -- writing -------------------------------------------------------------------------------------------------------
 
     def _write(self, questions: Sequence[Question]) -> None:
-        """The files that are not there yet. What is hidden in them is stored first, the pictures before the file that names them."""
+        """Write the missing files. The hidden checks are stored first, and pictures before the file that refers to them."""
         round = questions[0].round
         files = {person: path for person, path in self.files(round).items() if not path.exists()}
         shares = {person: share for person in files if (share := self.missing(questions, person))}
@@ -244,7 +245,7 @@ class Sheets(People):
             write_sheet(files[person], self.rows(share, person, files[person].parent), self.separator)
 
     def rows(self, share: Sequence[Question], person: str, relative_to: Path) -> list[Mapping[str, Any]]:
-        """The rows of a file for `person` in `relative_to`: the questions of `share` in order, with checks hidden between them."""
+        """The rows of a file for `person` in `relative_to`: the questions of `share` in order, with hidden checks in between."""
         shown = list(share)
         if share:
             round = share[0].round
@@ -264,9 +265,9 @@ class Sheets(People):
         return rows
 
     def _pictures(self, images: Mapping[str, int]) -> dict[str, Path]:
-        """Where each image (its index, by id) can be looked at, by id; exported where the dataset has no file.
+        """The file of each image by id (`images` maps ids to indices); exported if the dataset has no file.
 
-        Kept for the launches without the data.
+        The paths are stored for launches without the data.
         """
         index = self.place / "images.json"
         known: dict[str, str] = read_json(index, ()) or {}
@@ -279,7 +280,7 @@ class Sheets(People):
         return {id: self.place / known[id] for id in images if id in known}
 
     def _is_there(self, known: str | None, id: str, index: int) -> bool:
-        """Whether an image can be looked at where it is `known` to be: there, or exported."""
+        """Whether the file of an image still exists at its `known` path or was exported."""
         assert self.data is not None
         return known is not None and (self._exported(id).is_file() or self.data.shows(self.place / known, index))
 
@@ -290,7 +291,7 @@ class Sheets(People):
         return self._export(id, index) if self.data.has_pictures else None
 
     def _export(self, id: str, index: int) -> Path:
-        """Writes the image as the network sees it; gives the path from `place` on."""
+        """Write the image as the network sees it; returns its path relative to `place`."""
         assert self.data is not None
         path = self._exported(id)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -301,9 +302,7 @@ class Sheets(People):
         return self.place / "images" / f"{id}.png"
 
     def _replace_pictures(self, questions: Sequence[Question]) -> None:
-        """A photo that is gone from where the file of questions says, or has another name, or whose name another one has by now, is
-        exported: the question stays.
-        """
+        """Export photos that were deleted, renamed or overwritten since the file of questions was written."""
         index = self.place / "images.json"
         known: dict[str, str] = read_json(index, ()) or {}
         if self.data is None:
@@ -319,18 +318,20 @@ class Sheets(People):
         lean = f", {LEAN} NAME" if self.rules.unsure == "soft" else ""
         where = str(files[0]) if len(files) == 1 else f"{', '.join(path.name for path in files)} in {self.place}"
         notes = [f" {path.name} is open in LibreOffice: save it there first." for path in files if is_open(path)]
-        notes += [f" {book.name} is not read: save it as {path.name}." for path in files for book in workbooks(path)]
+        notes += [f" {book.name} is ignored: save it as {path.name}." for path in files for book in workbooks(path)]
         return (
             f"Waiting for {n_left} of {self.n_asked(questions)} answers of round {questions[0].round}: fill the column answer in "
             f"{where} ({', '.join(self.classes)}, unsure{lean}, skip, bad image, or {NEW} NAME), "
-            f"save, and run the same command again.{''.join(notes)}{self._where_gone(questions)}"
+            f"save, and re-run the same command.{''.join(notes)}{self._where_gone(questions)}"
         )
 
     def _where_gone(self, questions: Sequence[Question]) -> str:
-        """Where the photos are that the files of questions name and that lie elsewhere by now."""
+        """Where to find photos that have moved since the file of questions was written."""
         if self.data is None or self.data.root is None:
             return ""
         n = sum(self._exported(question.id).is_file() for question in questions)
         return (
-            f" Photos that are gone, renamed or overwritten since ({n}): {self.place / 'images'}, by id." if n else ""
+            f" Photos deleted, renamed or overwritten since then ({n}): see {self.place / 'images'}, by id."
+            if n
+            else ""
         )

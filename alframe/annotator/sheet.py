@@ -1,7 +1,7 @@
-"""A table that people fill, CSV or JSON lines: written so that any spreadsheet opens it, read whatever the spreadsheet made of it.
+"""A table that people fill, as CSV or JSON lines. Any spreadsheet can open it, and its changes to the format are undone.
 
-What Excel and LibreOffice do to a CSV file on the way is undone here: a byte-order mark, UTF-16 or the Windows code page, Windows
-line ends, semicolons or tabs between the cells, a first line `sep=;`, quoted cells, empty rows and columns at the end.
+Excel and LibreOffice may add a byte-order mark, UTF-16 or the Windows code page, Windows line ends, semicolons or tabs as
+separators, a first line `sep=;`, quoted cells, and empty rows and columns at the end.
 """
 
 import csv
@@ -22,13 +22,13 @@ NEEDED = ("id", "answer")
 SEPARATORS = (",", ";", "\t")
 PATHS, TEXTS, NUMBERS = ("image", "nearest"), ("prediction", "reason"), ("probability", "score")
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""What a spreadsheet takes for the beginning of a formula."""
+"""A spreadsheet interprets a cell that starts with one of these as a formula."""
 HOW = "save it as CSV (UTF-8) with the columns it had"
 
 
 @dataclass(frozen=True)
 class Row:
-    """A filled row: `number` as a spreadsheet counts it (the header is row 1; of JSON lines, the line), and its cells as text."""
+    """A filled row: `number` as a spreadsheet counts it (the header is row 1; in JSON lines, the line), and its cells."""
 
     number: int
     id: str
@@ -38,7 +38,7 @@ class Row:
 
 
 def write_sheet(path: Path, rows: Iterable[Mapping[str, Any]], separator: str = ",") -> None:
-    """The whole file or none; JSON lines where its name ends so. Cells that a row lacks are empty."""
+    """Write the file atomically, as JSON lines if its name ends in .jsonl. Missing cells are empty."""
     full = [{column: row.get(column, "") for column in COLUMNS} for row in rows]
     if path.suffix == ".jsonl":
         write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in full))
@@ -47,11 +47,11 @@ def write_sheet(path: Path, rows: Iterable[Mapping[str, Any]], separator: str = 
     writer = csv.DictWriter(text, COLUMNS, delimiter=separator, lineterminator="\n")
     writer.writeheader()
     writer.writerows({column: _cell(column, str(value), separator) for column, value in row.items()} for row in full)
-    write_atomically(path, "\ufeff" + text.getvalue())  # the mark tells Excel that this is UTF-8
+    write_atomically(path, "\ufeff" + text.getvalue())  # the byte-order mark marks UTF-8 for Excel
 
 
 def _cell(column: str, value: str, separator: str) -> str:
-    """A text that is no formula; a number as it is written where semicolons separate cells, and 0.369 would be read as 369."""
+    """Text that cannot be read as a formula; with semicolons as separators, numbers with a decimal comma."""
     if column in (*PATHS, *TEXTS) and value.startswith(FORMULA):
         return f"./{value}" if column in PATHS else f"'{value}"
     return value.replace(".", ",") if column in NUMBERS and separator == ";" else value
@@ -63,18 +63,18 @@ def is_open(path: Path) -> bool:
 
 
 def workbooks(path: Path) -> list[Path]:
-    """What a spreadsheet saved in its own format, beside the table and after it."""
-    books = [path.with_suffix(ending) for ending in (".xlsx", ".xls", ".ods", ".numbers")]
-    return [book for book in books if book.is_file() and book.stat().st_mtime > path.stat().st_mtime]
+    """Files that a spreadsheet saved in its own format beside the table, and later."""
+    files = [path.with_suffix(ending) for ending in (".xlsx", ".xls", ".ods", ".numbers")]
+    return [file for file in files if file.is_file() and file.stat().st_mtime > path.stat().st_mtime]
 
 
 def read_sheet(path: Path) -> tuple[list[Row], list[str]]:
-    """The rows that are not empty, and a line for each mistake in them. Raises `DataError` for a file that is no such table."""
+    """The non-empty rows, and one line per mistake in them. Raises `DataError` for a file that is not such a table."""
     try:
         text = _decoded(path.read_bytes())
     except OSError as error:
         raise DataError(
-            f"Expected a file of answers that can be read, got {path} ({error.strerror}); close it in the spreadsheet, or mend its name."
+            f"Expected a readable file of answers, got {path} ({error.strerror}); close it in the spreadsheet, or correct its name."
         ) from error
     return _from_jsonl(text, path) if path.suffix == ".jsonl" else _from_csv(text, path)
 
@@ -135,7 +135,7 @@ def _key(name: str) -> str:
 
 def _from_jsonl(text: str, path: Path) -> tuple[list[Row], list[str]]:
     rows, mistakes = [], []
-    for number, line in enumerate(text.split("\n"), 1):  # no other sign ends a line: U+2028 may stand in a name
+    for number, line in enumerate(text.split("\n"), 1):  # not splitlines(): a name may contain U+2028
         if not line.strip():
             continue
         try:
@@ -144,7 +144,7 @@ def _from_jsonl(text: str, path: Path) -> tuple[list[Row], list[str]]:
             value = None
         if not isinstance(value, dict) or any(key not in value for key in NEEDED):
             mistakes.append(
-                f"row {number}: Expected a JSON object with {' and '.join(NEEDED)}, got {line[:40]!r}; mend the line."
+                f"row {number}: Expected a JSON object with {' and '.join(NEEDED)}, got {line[:40]!r}; fix the line."
             )
             continue
         of = {
@@ -156,21 +156,21 @@ def _from_jsonl(text: str, path: Path) -> tuple[list[Row], list[str]]:
 
 
 def seconds_of(text: str) -> float:
-    """Seconds in a cell, 0 where it is empty; with a decimal point or comma. Raises `DataError` for anything else."""
+    """Seconds in a cell, with a decimal point or comma; 0 if it is empty. Raises `DataError` for anything else."""
     try:
         seconds = float(text.replace(",", ".")) if text else 0.0
     except ValueError:
         seconds = -1.0
     if not 0 <= seconds < float("inf"):
-        raise DataError(f"Expected seconds as a number from 0 on, or an empty cell, got {text!r}.")
+        raise DataError(f"Expected seconds as a number >= 0, or an empty cell, got {text!r}; correct the cell.")
     return seconds
 
 
 def unknown_id(text: str, known: Iterable[str]) -> str:
-    """What to say of an id that is none of this round."""
-    hint = did_you_mean(text, known, otherwise="; it may be of another round.")
+    """The message for an id that is not in this round."""
+    hint = did_you_mean(text, known, otherwise="; it may belong to another round.")
     return (
-        f"Expected the id of an image of this round, got {text!r}{hint}"
+        f"Expected the id of an image in this round, got {text!r}{hint}"
         if text
         else "Expected an id, got an empty cell; restore it."
     )

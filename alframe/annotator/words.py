@@ -1,10 +1,10 @@
-"""What a person writes as an answer, and what it means."""
+"""Parsing of the answers that people write."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from alframe.errors import DataError, did_you_mean
-from alframe.labels.consensus import BAD_IMAGE, NEW_CLASS, SKIP, UNSURE, same_name
+from alframe.labels.consensus import BAD_IMAGE, NEW_CLASS, SKIP, UNSURE, normalized_name
 
 WORDS = {
     UNSURE: UNSURE,
@@ -20,64 +20,66 @@ LEAN = "unsure:"
 
 
 @dataclass(frozen=True)
-class Meaning:
-    """A class (`label`), or none, and then what was said instead; `text` is the name of a new class, or of one that is likelier."""
+class ParsedAnswer:
+    """A class (`label`), or None with the kind of `answer`; `text` names a new class, or the more likely one if unsure."""
 
     label: int | None
     answer: str = ""
     text: str = ""
 
 
-def meaning_of(text: str, classes: Sequence[str]) -> Meaning:
-    """The meaning of a cell: the name of a class; unsure (`unsure: NAME` or `NAME?`, if a class is likelier), skip or bad image; or
+def parse_answer(text: str, classes: Sequence[str]) -> ParsedAnswer:
+    """Parse a cell: a class name; unsure (`unsure: NAME` or `NAME?` if a class is more likely), skip or bad image; or
     `new: NAME`, a class that the config does not name.
 
-    Case, and white space at the ends and doubled, do not count. A class that is called like one of the words goes first. A spreadsheet
-    takes classes that are numbers for numbers: 1.0 and 1,0 are the class 1, and 7 is the class 007, where no other class is meant.
+    Case, surrounding and repeated white space are ignored. A class with the name of a keyword takes precedence. A
+    spreadsheet reformats classes that are numbers: 1.0 and 1,0 match the class 1, and 7 matches 007, unless ambiguous.
     Raises `DataError` with the allowed answers for anything else.
     """
     if text in classes:
-        return Meaning(classes.index(text))
-    wanted = same_name(text)
+        return ParsedAnswer(classes.index(text))
+    wanted = normalized_name(text)
     for same in (
-        [number for number, name in enumerate(classes) if same_name(name) == wanted],
+        [number for number, name in enumerate(classes) if normalized_name(name) == wanted],
         [number for number, name in enumerate(classes) if _number(name) is not None and _number(name) == _number(text)],
     ):
         if len(same) == 1:
-            return Meaning(same[0])
+            return ParsedAnswer(same[0])
         if same:
             raise DataError(
-                f"Expected an answer that means one class, got {text!r}, which may be {' or '.join(repr(classes[n]) for n in same)}; write it exactly."
+                f"Expected an unambiguous class, got {text!r}, which may be {' or '.join(repr(classes[n]) for n in same)}; write it exactly."
             )
     if wanted in WORDS:
-        return Meaning(None, WORDS[wanted])
+        return ParsedAnswer(None, WORDS[wanted])
     if wanted.startswith(LEAN) or (wanted.endswith("?") and _is_known(wanted[:-1], classes)):
         return _lean(text.strip()[len(LEAN) :] if wanted.startswith(LEAN) else text.strip()[:-1], classes)
     if wanted.startswith(NEW):
         name = " ".join(text.strip()[len(NEW) :].split())
         if not name or _is_known(name, classes):
-            got = f"{name!r}, which is a class already; write {name}" if name else "none; write it after new:"
+            got = f"{name!r}, which already is a class; write {name}" if name else "none; write it after new:"
             raise DataError(f"Expected the name of a new class, got {got}.")
         if any(sign in name for sign in ",[]{}'\"=:$"):
-            raise DataError(f"Expected a name without punctuation for a new class, got {name!r}; choose another.")
-        return Meaning(None, NEW_CLASS, name)
+            raise DataError(f"Expected a name without punctuation for a new class, got {name!r}; choose another name.")
+        return ParsedAnswer(None, NEW_CLASS, name)
     allowed = [*classes, UNSURE, SKIP, "bad image"]
     hint = did_you_mean(wanted, allowed, otherwise=".")
     raise DataError(f"Expected {', '.join(allowed)} or {NEW} NAME, got {text!r}{hint}")
 
 
-def _lean(name: str, classes: Sequence[str]) -> Meaning:
+def _lean(name: str, classes: Sequence[str]) -> ParsedAnswer:
     try:
-        label = meaning_of(name.strip(), classes).label
+        label = parse_answer(name.strip(), classes).label
     except DataError:
         label = None
     if label is None:
-        raise DataError(f"Expected the likelier of {', '.join(classes)} after {LEAN}, got {name.strip()!r}.")
-    return Meaning(None, UNSURE, classes[label])
+        raise DataError(
+            f"Expected the most likely of {', '.join(classes)} after {LEAN}, got {name.strip()!r}; write its name."
+        )
+    return ParsedAnswer(None, UNSURE, classes[label])
 
 
 def _is_known(name: str, classes: Sequence[str]) -> bool:
-    return same_name(name) in {same_name(known) for known in classes}
+    return normalized_name(name) in {normalized_name(known) for known in classes}
 
 
 def _number(text: str) -> float | None:

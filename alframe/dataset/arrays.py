@@ -1,4 +1,4 @@
-"""Images that already are arrays: an .npz file, or a folder of .npy files."""
+"""Images stored as arrays: an .npz file, or a folder of .npy files."""
 
 import zipfile
 import zlib
@@ -20,7 +20,7 @@ Layout = Literal["auto", "nhw", "nhwc", "nchw"]
 T = TypeVar("T")
 
 WHAT = "an .npz file with the arrays images and labels, or a folder with images.npy and labels.npy"
-HOW = "save one by np.savez('data.npz', images=images, labels=labels) and set dataset.root=data.npz"
+HOW = "save one with np.savez('data.npz', images=images, labels=labels) and set dataset.root=data.npz"
 AUGMENTATION = Augmentation(flip=True, vertical_flip=False, crop=2, brightness=0.0)
 UNREADABLE = (OSError, ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile, zlib.error)
 
@@ -30,9 +30,9 @@ class Arrays(Dataset):
     """Arrays `images` and `labels` (optional: `test_images` with `test_labels`, `classes`) as uint8 [n, c, h, w], c = 1 or 3.
 
     Images: uint8, uint16 (scaled by 255 / 65535) or float in [0, 1] (scaled by 255), laid out as `layout`: nhw, nhwc, nchw, or
-    auto where the shape leaves no doubt. Labels: integers from 0 on. `classes` names them (else the file's `classes`, else the
-    numbers up to the largest label of `images`). Without test arrays, `test_share` of each class is the test set, fixed by
-    `split_seed`. Raises DataError for a missing file or array, NaN, values or labels out of range, and shapes that do not fit.
+    auto if the shape is unambiguous. Labels: integers >= 0. `classes` names them (else the file's `classes`, else the
+    numbers up to the largest label). Without test arrays, `test_share` of each class is the test set, fixed by
+    `split_seed`. Raises DataError for a missing file or array, NaN, values or labels out of range, and unsuitable shapes.
     """
 
     root: str | Path | None = None
@@ -87,7 +87,7 @@ def to_pixels(array: np.ndarray, name: str, layout: Layout, allocate: Allocate) 
     kind = array.dtype.kind
     if array.dtype not in (np.uint8, np.uint16) and kind != "f":
         raise DataError(
-            f"Expected {name} of uint8, uint16 or float in [0, 1], got {array.dtype}; convert it by .astype('uint8')."
+            f"Expected {name} of uint8, uint16 or float in [0, 1], got {array.dtype}; convert it with .astype('uint8')."
         )
     if not len(array):
         raise DataError(f"Expected at least one image in {name}, got none.")
@@ -112,7 +112,7 @@ def to_pixels(array: np.ndarray, name: str, layout: Layout, allocate: Allocate) 
         pixels[start : start + step] = block
     if n_bad:
         raise DataError(
-            f"Expected finite pixels in {name}, got {n_bad} NaN or infinite, the first at {name}{list(first_bad)}; mend or drop those images."
+            f"Expected finite pixels in {name}, got {n_bad} NaN or infinite, the first at {name}{list(first_bad)}; fix or drop those images."
         )
     if low < 0 or high > 1:
         raise DataError(
@@ -125,7 +125,7 @@ def check_labels(array: np.ndarray, name: str, classes: list[str] | None) -> np.
     """int64 [n] labels from 0 to the number of classes - 1. Raises DataError."""
     if array.ndim != 1 or array.dtype.kind not in "iu":
         raise DataError(
-            f"Expected {name} to be one row of integers, got {array.dtype} {list(array.shape)}; number the classes from 0."
+            f"Expected {name} to be a one-dimensional integer array, got {array.dtype} {list(array.shape)}; number the classes from 0."
         )
     end = len(classes) if classes is not None else None
     wrong = np.flatnonzero((array < 0) | (array >= end if end is not None else False))
@@ -133,7 +133,7 @@ def check_labels(array: np.ndarray, name: str, classes: list[str] | None) -> np.
         upper = f"to {end - 1} ({end} classes)" if end is not None else "on"
         raise DataError(
             f"Expected {name} from 0 {upper}, got {int(array[wrong[0]])} for image {wrong[0]}"
-            f"{f' and {len(wrong) - 1} more like it' if len(wrong) > 1 else ''}; correct the labels or name the missing classes."
+            f"{f' and {len(wrong) - 1} more' if len(wrong) > 1 else ''}; correct the labels or add the missing class names."
         )
     return array.astype(np.int64)
 
@@ -150,7 +150,7 @@ def _axes(shape: tuple[int, ...], name: str, layout: Layout) -> tuple[int | None
         return choices[fitting[0]]
     if fitting:
         raise DataError(
-            f"Expected {name} of a shape that shows its layout, got {list(shape)}; set dataset.layout=nhwc or dataset.layout=nchw."
+            f"Expected {name} with an unambiguous layout, got shape {list(shape)}; set dataset.layout=nhwc or dataset.layout=nchw."
         )
     wanted = "[n, h, w], [n, h, w, c] or [n, c, h, w]" if layout == "auto" else f"[{', '.join(layout)}]"
     raise DataError(

@@ -1,4 +1,4 @@
-"""Augmentation of uint8 batches: another draw for every sample, a few tensor lines, on the images' own device."""
+"""Augmentation of uint8 batches with a separate draw per sample, in a few tensor operations on the images' device."""
 
 from dataclasses import dataclass
 
@@ -11,11 +11,11 @@ from alframe.errors import expect
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random flips, shifts and brightness, drawn for each sample by itself.
+    """Random flips, shifts and brightness, drawn separately per sample.
 
-    `flip` (left-right) and `vertical_flip`: with probability 1/2. `crop`: a shift of up to so many pixels each way, the border
-    filled by reflection (zero turns it off). `brightness`: pixels times a factor in [1 - brightness, 1 + brightness].
-    Five numbers a sample are drawn whatever is switched on, so switching one off leaves the others as they were.
+    `flip` (left-right) and `vertical_flip`: with probability 1/2. `crop`: a shift of up to this many pixels each way, with
+    reflection at the border (0 disables it). `brightness`: a factor in [1 - brightness, 1 + brightness].
+    Five numbers per sample are always drawn, so disabling one transformation does not change the others.
     Raises ConfigError for a negative `crop`, one that is not smaller than the image, or a `brightness` outside [0, 1].
     """
 
@@ -37,7 +37,7 @@ class Augmentation:
         return torch.rand(n, 5, generator=rng)
 
     def apply(self, images: UInt8[Tensor, "b c h w"], draws: Float[Tensor, "b 5"]) -> UInt8[Tensor, "b c h w"]:
-        """The transformation that `draws` says for each image, in a new batch. Raises ConfigError for a `crop` that is not smaller than the images."""
+        """Apply the transformation `draws` to each image, in a new batch. Raises ConfigError if `crop` is too large."""
         b, c, h, w = images.shape
         expect(
             self.crop < min(h, w),

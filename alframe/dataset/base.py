@@ -1,4 +1,4 @@
-"""What a dataset is: one method. A new one is a file with a class like this, and a YAML of the same name."""
+"""The dataset interface: one method. A new dataset is a file with such a class, and a YAML of the same name."""
 
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -18,22 +18,22 @@ class Dataset(Part, ABC):
 
     @abstractmethod
     def load(self, cache: Path) -> Data:
-        """Decode (once: later calls map `cache`) and split. The split depends on the constructor's arguments alone."""
+        """Decode (once: later calls map `cache`) and split. The split depends only on the constructor's arguments."""
 
     @property
     def grows(self) -> bool:
-        """Whether more images may come between rounds."""
+        """Whether images may be added between rounds."""
         return False
 
-    def growing(self, folder: Path, *, mend: bool = True) -> "Growing":
-        """The history of a pool that grows, kept in `folder`; with `mend` false nothing is written. Reads no image."""
+    def growing(self, folder: Path, *, repair: bool = True) -> "Growing":
+        """The history of a growing pool, stored in `folder`; with `repair` false nothing is written. Reads no image."""
         raise ConfigError(
-            f"Expected the dataset that {folder} began with, whose pool grows, got {type(self).__name__}; name that one."
+            f"Expected the dataset that {folder} started with, which has a growing pool, got another one; use the same dataset."
         )
 
 
-def history_of(dataset: Dataset, folder: Path, *, mend: bool = True) -> "Growing | None":
-    """The pool's history of the run in `folder`; None where the dataset is fixed, and in a run that began with a fixed one."""
+def history_of(dataset: Dataset, folder: Path, *, repair: bool = True) -> "Growing | None":
+    """The pool history of the run in `folder`; None if the dataset is fixed, or was when the run started."""
     layout = Layout(folder)
     starts = dataset.grows and not layout.provenance.exists()
-    return dataset.growing(folder, mend=mend) if starts or layout.history.exists() else None
+    return dataset.growing(folder, repair=repair) if starts or layout.history.exists() else None

@@ -1,4 +1,4 @@
-"""Decode once: every source becomes a folder of memory-mapped uint8 arrays, found again by a hash of what it was made from."""
+"""Decode once: every source becomes a folder of memory-mapped uint8 arrays, identified by a hash of its inputs."""
 
 import hashlib
 import json
@@ -17,17 +17,17 @@ from alframe.errors import DataError
 from alframe.images import ImageSet, reserve, rows_at_once
 
 FORMAT = 1  # of the folder; part of the key
-IN_MEMORY_BYTES = 1 << 30  # a subset up to this size is copied to memory, a larger one to a cache folder of its own
+IN_MEMORY_BYTES = 1 << 30  # a subset up to this size is copied to memory, a larger one to a separate cache folder
 
 Allocate = Callable[[tuple[int, ...]], np.ndarray]
-"""`allocate(shape) -> uint8 array to be filled`, called at most once: a file of the cache, so that a build need not hold all in memory."""
+"""`allocate(shape) -> uint8 array to fill`, called at most once: a file in the cache, so that a build needs little memory."""
 
 Build = Callable[[Allocate], tuple[ImageSet, tuple[str, ...]]]
-"""Decodes: the images, and the names of the files that were skipped as broken."""
+"""Decodes the images; also returns the names of the files that were skipped as broken."""
 
 
 def default_cache() -> Path:
-    """$ALFRAME_CACHE if set, else ~/.cache/alframe. Everything in it may be deleted: it is built again."""
+    """$ALFRAME_CACHE if set, else ~/.cache/alframe. Everything in it may be deleted and is then rebuilt."""
     return Path(os.environ.get("ALFRAME_CACHE") or "~/.cache/alframe").expanduser()
 
 
@@ -41,7 +41,7 @@ def sha256(array: np.ndarray) -> str:
 
 
 def fingerprint(root: Path, files: Iterable[Path]) -> str:
-    """SHA-256 over the sorted relative paths, sizes and modification times (ns): an added or an edited file changes it."""
+    """SHA-256 over the sorted relative paths, sizes and modification times (ns), so added and edited files change it."""
     digest = hashlib.sha256()
     for file in sorted(files):
         stat = file.stat()
@@ -56,11 +56,11 @@ def cache_folder(cache: Path, name: str, parameters: dict[str, Any], source: str
 
 
 def cached(cache: Path, name: str, parameters: dict[str, Any], source: str, build: Build) -> ImageSet:
-    """The images of `build`, mapped read-only from their cache folder, which is built first if it is missing or damaged.
+    """The images of `build`, mapped read-only from their cache folder, which is built first if missing or damaged.
 
-    It is built in a temporary folder beside and renamed when complete, under a lock: of two processes one builds and both map the
-    same files, and a build that dies leaves nothing that is trusted. Skipped files are logged at every load.
-    Raises DataError where the cache cannot be written, and whatever `build` raises.
+    It is built under a lock in a temporary folder and renamed when complete: of two processes one builds and both map the
+    same files, and an interrupted build leaves nothing behind that is used. Skipped files are logged at every load.
+    Raises DataError if the cache cannot be written, and whatever `build` raises.
     """
     folder = cache_folder(cache, name, parameters, source)
     opened = _open(folder)
@@ -74,7 +74,7 @@ def cached(cache: Path, name: str, parameters: dict[str, Any], source: str, buil
                     opened = _open(folder)
         except OSError as error:
             raise DataError(
-                f"Expected to be able to write the cache folder {cache}, got: {error}; make room or name another one by $ALFRAME_CACHE."
+                f"Expected a writable cache folder {cache}, got: {error}; free some disk space or set $ALFRAME_CACHE to another folder."
             ) from error
     assert opened is not None, f"{folder} was written and cannot be read"
     images, skipped = opened
@@ -86,7 +86,7 @@ def cached(cache: Path, name: str, parameters: dict[str, Any], source: str, buil
 
 
 def part(images: ImageSet, indices: np.ndarray) -> ImageSet:
-    """The images at `indices`: the set itself if that is all of it in order, else a copy (in memory; if mapped and large, mapped again)."""
+    """The images at `indices`: the set itself if that is all of it in order, else a copy (in memory, or mapped if large)."""
     if np.array_equal(indices, np.arange(len(images))):
         return images
     n_bytes = len(indices) * int(np.prod(images.shape))
@@ -108,7 +108,7 @@ def part(images: ImageSet, indices: np.ndarray) -> ImageSet:
 
 
 def _open(folder: Path) -> tuple[ImageSet, tuple[str, ...]] | None:
-    """The images and the skipped files of a cache folder, or None if any file is missing or not what its manifest says."""
+    """The images and the skipped files of a cache folder, or None if a file is missing or differs from its manifest."""
     try:
         manifest = json.loads((folder / "manifest.json").read_text())
         if any((folder / file).stat().st_size != size for file, size in manifest["bytes"].items()):
@@ -125,7 +125,7 @@ def _open(folder: Path) -> tuple[ImageSet, tuple[str, ...]] | None:
 
 
 def _write(folder: Path, manifest: dict[str, Any], build: Build) -> None:
-    """Build beside `folder` and rename. Called under the lock, so that what earlier builds left behind can be removed."""
+    """Build beside `folder` and rename. Called under the lock, so that leftovers of earlier builds can be deleted."""
     for leftover in folder.parent.glob(f".{folder.name}.*"):
         shutil.rmtree(leftover)
     building = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
@@ -159,7 +159,7 @@ def _write(folder: Path, manifest: dict[str, Any], build: Build) -> None:
             "bytes": {file.name: file.stat().st_size for file in sorted(building.glob("*.npy"))},
         }
         (building / "manifest.json").write_text(json.dumps(manifest, indent=1))
-        for file in building.iterdir():  # on the disk before the folder has its name: what has a name is trusted
+        for file in building.iterdir():  # synced before the rename, because a renamed folder is trusted
             with file.open("rb") as handle:
                 os.fsync(handle.fileno())
         building.chmod(0o755)

@@ -1,10 +1,10 @@
-"""Image files to one uint8 array, by one stated policy.
+"""Decode image files to one uint8 array, by a fixed policy.
 
-Orientation: the EXIF tag is applied. Size: `size` resizes to a square of `size` x `size` whatever the aspect ratio (PIL's
-bilinear filter, which antialiases when it reduces); None keeps the size, and then all files must share it. Depth: 16-bit grey is
-scaled by 255 / 65535 and rounded (never stretched to its own range, so that equal light gives equal values); of 16-bit colour PIL
-keeps the high byte. Palettes are looked up; transparency is laid over white. Channels: colour becomes grey by ITU-R 601-2 luma,
-grey becomes colour by repetition. Of several frames the first is taken.
+Orientation: the EXIF tag is applied. Size: `size` resizes to a square of `size` x `size` for any aspect ratio (PIL's
+bilinear filter, antialiased when reducing); None keeps the size, and then all files must have the same. Depth: 16-bit grey
+is scaled by 255 / 65535 and rounded (never stretched to its own range, so that equal light gives equal values); for 16-bit
+colour PIL keeps the high byte. Palettes are resolved; transparent pixels are blended with white. Channels: colour becomes
+grey by ITU-R 601-2 luma, grey becomes colour by repetition. Only the first of several frames is used.
 """
 
 import os
@@ -23,12 +23,12 @@ from alframe.console import progress
 from alframe.dataset.cache import Allocate
 from alframe.errors import DataError
 
-POLICY = 1  # part of the key of every cache of decoded files: raise it with a change that moves a pixel
+POLICY = 1  # part of the cache key of decoded files: raise it with every change that affects a pixel
 PROGRESS_FROM = 500  # files
-CHUNK = 256  # files handed to the threads at once
-ORIENTATION = 0x0112  # EXIF tag; from 5 on the image lies on its side
+CHUNK = 256  # files submitted to the threads at once
+ORIENTATION = 0x0112  # EXIF tag; from 5 on the image is rotated by 90 degrees
 
-# What PIL raises for files that are not images, are cut off, or lie about their size.
+# What PIL raises for files that are not images, are truncated, or declare a wrong size.
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 
 T = TypeVar("T")
@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Decoded:
-    """`pixels`: uint8 [m, c, h, w] of the readable files; `kept`: their places in the list of files; `skipped`: the other files."""
+    """`pixels`: uint8 [m, c, h, w] of the readable files; `kept`: their positions in the list; `skipped`: the other files."""
 
     pixels: np.ndarray
     kept: np.ndarray
@@ -45,7 +45,7 @@ class Decoded:
 
 @dataclass(frozen=True)
 class Head:
-    """What a file's header says: channels of the decoded image (1 or 3), height and width (upright)."""
+    """From a file's header: channels of the decoded image (1 or 3), height and width (upright)."""
 
     channels: int
     height: int
@@ -60,7 +60,7 @@ def decode_files(
     skip_broken: bool = False,
     allocate: Allocate | None = None,
 ) -> Decoded:
-    """Decode `files` in order, on all cores; `channels` None takes the channel count that all of them share.
+    """Decode `files` in order, on all cores; `channels` None uses the channel count that all of them share.
 
     Raises DataError for truncated, empty and non-image files (unless `skip_broken`), for mixed channel counts with `channels`
     None, for mixed sizes with `size` None, and if no file is readable.
@@ -91,9 +91,9 @@ def common_shape(
     *,
     skip_broken: bool,
 ) -> tuple[int, int, int]:
-    """(channels, height, width) of the decoded images; files are looked at only where an option leaves it to them.
+    """(channels, height, width) of the decoded images; files are read only if an option is None.
 
-    Unreadable ones go to `broken`. Raises DataError as `decode_files` does.
+    Unreadable ones are added to `broken`. Raises DataError as `decode_files` does.
     """
     if size is not None and channels is not None:
         return channels, size, size
@@ -108,9 +108,9 @@ def common_shape(
 
 
 def read_head(file: Path) -> Head:
-    """Channels and upright size, without decoding unless the image lies on its side. Raises one of UNREADABLE."""
+    """Channels and upright size, without decoding unless the image is rotated. Raises one of UNREADABLE."""
     with Image.open(file) as image:
-        # PIL decodes a whole PNG to look for a tag behind the pixels; there are none in practice.
+        # PIL decodes a whole PNG to search for a tag after the pixels; there are none in practice.
         tags = {} if image.format == "PNG" and "exif" not in image.info else image.getexif()
         sideways = tags.get(ORIENTATION, 1) >= 5
         width, height = ImageOps.exif_transpose(image).size if sideways else image.size
@@ -118,10 +118,10 @@ def read_head(file: Path) -> Head:
 
 
 def decode_file(file: Path, shape: tuple[int, int, int]) -> np.ndarray:
-    """uint8 [c, h, w] of one file under the policy on top. Raises one of UNREADABLE."""
+    """uint8 [c, h, w] of one file under the policy above. Raises one of UNREADABLE."""
     channels, height, width = shape
     with Image.open(file) as opened:
-        # JPEG can be read at 1/2, 1/4 or 1/8: several times faster, and still four times what the filter reduces to.
+        # JPEG can be decoded at 1/2, 1/4 or 1/8: several times faster, and still four times the target size.
         opened.draft(opened.mode, (4 * width, 4 * height))
         image = _upright_8_bit(opened)
         image = image.convert("L" if channels == 1 else "RGB")
@@ -170,7 +170,7 @@ def _expect_one(
 def _each(
     files: Sequence[Path], work: Callable[[int], T], title: str, broken: dict[int, str], skip_broken: bool
 ) -> dict[int, T]:
-    """`work(i)` done by threads for every file, by i in order. Unreadable ones go to `broken`, or end it with a DataError."""
+    """`work(i)` in threads for every file, by i in order. Unreadable ones are added to `broken`, or raise a DataError."""
     results: dict[int, T] = {}
     outcomes = progress(attempts(files, work), title, total=len(files), enabled=len(files) > PROGRESS_FROM)
     for i, (result, why) in enumerate(outcomes):
@@ -182,8 +182,8 @@ def _each(
         first = min(broken)
         more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
         raise DataError(
-            f"Expected images that can be read, got {files[first]}{more} ({broken[first]}); "
-            "mend or remove them (or set dataset.skip_broken=true where the dataset has that option)."
+            f"Expected readable images, got {files[first]}{more} ({broken[first]}); "
+            "fix or remove them (or set dataset.skip_broken=true where the dataset has that option)."
         )
     if not results:
         raise DataError(
@@ -193,7 +193,7 @@ def _each(
 
 
 def attempts(files: Sequence[Path], work: Callable[[int], T]) -> Iterator[tuple[T | None, str]]:
-    """`work(i)` of every file in order, by threads a bounded way ahead: its result and "", or None and why the file cannot be read."""
+    """`work(i)` of every file in order, in threads with bounded prefetch: (result, "") or (None, why it is unreadable)."""
 
     def attempt(i: int) -> tuple[T | None, str]:
         try:

@@ -1,4 +1,4 @@
-"""The dataset that needs nothing: surfaces drawn by procedure, some of them scratched, dented, stained or cracked."""
+"""A synthetic dataset that needs no files: surfaces, some of them scratched, dented, stained or cracked."""
 
 import math
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ class Defects(Dataset):
 
     `pool_size` images that may be labelled and `test_size` others are drawn from separate streams of `seed`. The share
     `defect_rate` of each carries one defect of `kinds` (in equal numbers), `contrast` times as strong as usual. Dust, reflexes and
-    seams lie on good and defective surfaces alike, so that neither brightness nor a dark line gives a defect away.
+    seams occur on good and defective surfaces alike, so that neither brightness nor a dark line gives a defect away.
     `task`: "binary" (good, defective) or "kind" (good, and each of `kinds`). Groups: the five materials.
     The same arguments give the same pixels (on one kind of processor and one version of torch).
     Raises ConfigError for empty, unknown or repeated `kinds`, and for sizes and rates out of range.
@@ -51,7 +51,7 @@ class Defects(Dataset):
         expect(self.contrast > 0, f"Expected dataset.contrast above 0, got {self.contrast}.")
         expect(
             bool(self.kinds) and set(self.kinds) <= set(KINDS) and len(set(self.kinds)) == len(self.kinds),
-            f"Expected dataset.kinds to be one or more different ones of {', '.join(KINDS)}, got {self.kinds}.",
+            f"Expected dataset.kinds to be one or more different kinds out of {', '.join(KINDS)}, got {self.kinds}.",
         )
 
     def load(self, cache: Path) -> Data:

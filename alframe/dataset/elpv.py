@@ -75,6 +75,6 @@ def _files() -> Files:
         cells = np.array([CELL_TYPES.index(cell) for _, _, cell in rows], dtype=np.int64)
     except (OSError, ValueError) as error:
         raise DataError(
-            f"Expected the labels of elpv-dataset in {root / 'labels.csv'}, got: {error}; reinstall it by pip install --force-reinstall elpv-dataset."
+            f"Expected the labels of elpv-dataset in {root / 'labels.csv'}, got: {error}; reinstall it with pip install --force-reinstall elpv-dataset."
         ) from error
     return Files(root, tuple(root / row[0] for row in rows), grades, GRADES, cells)

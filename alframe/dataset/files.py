@@ -1,4 +1,4 @@
-"""Lists of labelled image files, and the way from there to a cached set."""
+"""Lists of labelled image files, and how they become a cached set."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from alframe.images import ImageSet
 
 FOLDERS = {"train": 0, "val": 1, "valid": 1, "validation": 1, "test": 2}  # name: group
 TEST = 2
-NOT_IMAGES = {"thumbs.db", "desktop.ini"}  # left by file browsers; hidden files are passed over too
+NOT_IMAGES = {"thumbs.db", "desktop.ini"}  # created by file browsers; hidden files are skipped too
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Files:
         skip_broken: bool = False,
         source: str | None = None,
     ) -> ImageSet:
-        """Decoded (once) and mapped; `source` stands for the files' fingerprint where a version says it all."""
+        """Decode (once) and map; `source` replaces the files' fingerprint if a version identifies them."""
 
         def build(allocate: Allocate) -> tuple[ImageSet, tuple[str, ...]]:
             decoded = decode_files(self.files, size=size, channels=channels, skip_broken=skip_broken, allocate=allocate)
@@ -56,10 +56,10 @@ class Files:
 
 
 def load_unlabelled(folder: Path, like: ImageSet, cache: Path) -> ImageSet:
-    """Every file under `folder` (deeper ones too) with the name of an image, in the shape and with the classes of `like`; labels are -1.
+    """All image files under `folder` (recursively), in the shape and with the classes of `like`; labels are -1.
 
-    Raises DataError for a folder without images, for files that cannot be read, and for sizes that differ from those of `like` where
-    these are not square.
+    Raises DataError for a folder without images, for unreadable files, and for other sizes if those of `like` are not
+    square.
     """
     endings = Image.registered_extensions()
     files = [file for file in list_files(folder) if file.suffix.lower() in endings]
@@ -71,14 +71,14 @@ def load_unlabelled(folder: Path, like: ImageSet, cache: Path) -> ImageSet:
     images = listed.load(cache, "target", size=size, channels=3 if channels == 3 else 1)
     if images.shape != like.shape:
         raise DataError(
-            f"Expected images of {height} x {width} pixels in {folder}, as those of the dataset, got {images.shape[1]} x "
+            f"Expected images of {height} x {width} pixels in {folder}, like those of the dataset, got {images.shape[1]} x "
             f"{images.shape[2]}; resize them, or set dataset.size."
         )
     return images
 
 
 def list_files(folder: Path, pattern: str = "**/*") -> list[Path]:
-    """Files under `folder` that match `pattern`, sorted by path; hidden ones and those that file browsers leave are passed over."""
+    """Files under `folder` that match `pattern`, sorted by path; hidden files and those of file browsers are skipped."""
     return sorted(
         file
         for file in folder.glob(pattern)
@@ -89,7 +89,7 @@ def list_files(folder: Path, pattern: str = "**/*") -> list[Path]:
 
 
 def list_classes(folder: Path) -> list[str]:
-    """Names of the folders in `folder`, sorted; hidden ones are passed over."""
+    """Names of the folders in `folder`, sorted; hidden ones are skipped."""
     return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
@@ -108,7 +108,7 @@ def files_of_classes(folder: Path, classes: Sequence[str], pattern: str = "**/*"
 
 
 def existing_folder(root: str | Path | None, what: str, how: str) -> Path:
-    """`root` as a path. Raises DataError, which says `how` to get the data, if it is null or not there."""
+    """`root` as a path. Raises DataError, which says `how` to get the data, if it is null or does not exist."""
     if root is None:
         raise DataError(f"Expected dataset.root to be {what}, got null; {how}.")
     path = Path(root).expanduser()

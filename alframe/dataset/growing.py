@@ -1,8 +1,8 @@
-"""A pool that grows: every photo that ever came into a folder, in the order of arrival, kept with its pixels.
+"""A growing pool: every photo that ever arrived in a folder, in order of arrival, stored with its pixels.
 
-A photo is known by its content: under another name it is the same one, and of two copies one is in the pool. Indices are append-only.
-What a round knows is settled before anything is computed from it: a run that is killed and goes on meanwhile finds the same pool,
-however many photos came since. Photos may be deleted: those that people labelled are trained on all the same.
+A photo is identified by its content: a renamed photo is the same one, and duplicates are in the pool once. Indices are
+append-only. The pool of a round is fixed before anything is computed from it: a run that resumes after a kill finds the
+same pool, however many photos have arrived since. Deleted photos that people labelled are still trained on.
 """
 
 import os
@@ -31,18 +31,18 @@ from alframe.images import UNKNOWN, Data, content_digest
 
 
 class Growing:
-    """The pool that `photos` come into, with its history in `folder`. One process at a time may call `refresh`.
+    """The pool that `photos` arrive in, with its history in `folder`. One process at a time may call `refresh`.
 
-    Raises RunFolderError for a damaged history. With `mend` false nothing is written, and what was not settled is passed over.
+    Raises RunFolderError for a damaged history. With `repair` false nothing is written, and unsettled events are skipped.
     """
 
-    def __init__(self, folder: Path, photos: PhotoFolder, *, mend: bool = True) -> None:
-        self.photos, self.history = photos, History(folder, mend=mend)
+    def __init__(self, folder: Path, photos: PhotoFolder, *, repair: bool = True) -> None:
+        self.photos, self.history = photos, History(folder, repair=repair)
         self._notes: list[str] = []
-        self._named: set[str] = set()
+        self._reported: set[str] = set()
 
     def data(self) -> Data:
-        """All that came in so far; pixels are mapped. Raises RunFolderError where they are not those that came in."""
+        """All photos that have arrived; pixels are mapped. Raises RunFolderError if the pixels do not match the history."""
         history, whole, n = self.history, self.history.image_set(), self.history.n_test
         pool = whole.rows(n, len(whole))
         return Data(
@@ -54,20 +54,20 @@ class Growing:
             None if self.photos.root is None else Path(self.photos.root).expanduser().resolve(),
             grown=tuple(sorted({count - n for _, count in history.settled})),
             gone=frozenset(row - n for row, image in enumerate(history.images) if image.gone),
-            given=dict(history.given),
+            folder_labels=dict(history.folder_labels),
             files=tuple(image.file[1:] for image in history.images[n:]),
         )
 
     def refresh(self, round: int, *, again: bool = False) -> bool:
-        """Look at the folder for what `round` is to know, unless that is settled already (or `again`); whether anything changed.
+        """Scan the folder before `round`, unless that round is settled already (or `again`); returns whether anything changed.
 
-        `notes` then says in words what did. Raises DataError for a folder that no run can begin with, and for one without a photo.
+        `notes` then describes the changes. Raises DataError for a folder that no run can start with, or without photos.
         """
         history = self.history
         if round <= history.last and not again:
             return False
         with history.open_pixels() as file:
-            events = self._changes(round, file) if history.images else self._begin(round, file)
+            events = self._changes(round, file) if history.images else self._start(round, file)
             file.flush()
             os.fsync(file.fileno())
         if events or round != history.last:
@@ -76,21 +76,21 @@ class Growing:
         return bool(events)
 
     def notes(self) -> list[str]:
-        """What there is to say since the last call, a line each."""
+        """The new messages since the last call, one line each."""
         notes, self._notes = self._notes, []
         return notes
 
     def labels_now(self) -> dict[int, int]:
-        """By index in the pool the class of the folder that a photo lies in by now; photos that are not in the pool are passed over."""
+        """The class of each photo's current folder, by index in the pool; photos that are not in the pool are skipped."""
         history = self.history
         places, _ = self._recognise(self.photos.listing())
         found = {row - history.n_test: self._label_of(of) for row, of in places.items() if row >= history.n_test}
         return {index: label for index, label in found.items() if label != UNKNOWN}
 
-    # -- what the folder holds -----------------------------------------------------------------------------------------
+    # -- content of the folder -----------------------------------------------------------------------------------------
 
     def _recognise(self, listing: Sequence[Photo]) -> tuple[dict[int, list[Photo]], list[Photo]]:
-        """The files by the image that they hold, and those that hold none that is known."""
+        """The files of each known image, and the files with unknown content."""
         history = self.history
         fresh = [photo for photo in listing if _stat(photo) not in history.seen]
         for photo, digest in self.photos.digests(fresh):
@@ -107,7 +107,7 @@ class Growing:
         return places, unknown
 
     def _label_of(self, places: Iterable[Photo]) -> int:
-        """The class that the folders of a photo's copies give it; -1 for none, or for two."""
+        """The class of the folders of a photo's copies; -1 for none, or for two different ones."""
         names = self._classes_of(places)
         return self.history.classes.index(names.pop()) if len(names) == 1 else UNKNOWN
 
@@ -116,16 +116,18 @@ class Growing:
         return names & set(self.history.classes)
 
     def _changes(self, round: int, file: BinaryIO) -> list[Event]:
-        """What is new, renamed, labelled, gone or back since the last time. Files that cannot be read are told, and looked at again."""
+        """The photos that are new, renamed, labelled, gone or back since the last scan. Unreadable files are reported and
+        tried again in the next round.
+        """
         listing = self.photos.listing()
-        if not listing:  # a drive that is not mounted, more likely than that every photo was deleted
+        if not listing:  # an unmounted drive is more likely than that every photo was deleted
             raise DataError(
-                f"Expected the photos in {self.photos.path} that were there before, got none at all; give the folder back, or put one photo there."
+                f"Expected the earlier photos in {self.photos.path}, got none; restore the folder, or put one photo there."
             )
         unlabelled = self.photos.path / self.photos.unlabelled
         if not unlabelled.is_dir():
             raise DataError(
-                f"Expected the folder {unlabelled}, which was there before, got none; give it back (it may be empty)."
+                f"Expected the folder {unlabelled}, which existed before, got none; create it again (it may be empty)."
             )
         known = {photo: photo.class_name is None or photo.class_name in self.history.classes for photo in listing}
         places, unknown = self._recognise([photo for photo in listing if known[photo]])
@@ -134,11 +136,11 @@ class Growing:
         for row in range(self.history.n_test, n):
             events += self._moved(round, row, [photo for photo in places.get(row, []) if not photo.is_test])
         foreign = [photo for photo in listing if not known[photo]]
-        self._tell("in a folder of none of the run's classes", foreign, "nobody is asked about them")
+        self._report("in a folder that is none of the run's classes", foreign, "they are not queried")
         late = [photo for photo in unknown if photo.is_test]
         late += [photo for row, of in places.items() for photo in of if photo.is_test and row >= self.history.n_test]
-        self._tell("that came into test/ late", late, "the test set stays as it was when the run began")
-        self._tell_copies(places)
+        self._report("added to test/ after the start", late, "the test set stays as it was when the run started")
+        self._report_copies(places)
         return events
 
     def _arrivals(
@@ -164,13 +166,13 @@ class Growing:
                 places.setdefault(history.rows[content], []).append(photo)
         if broken:
             self._notes.append(
-                f"skipped {_counted(len(broken), 'photo')} that cannot be read and may still be copied, the first is {broken[0]}; "
-                "the next round looks again"
+                f"skipped {_counted(len(broken), 'unreadable photo')} (perhaps not fully copied yet), the first is {broken[0]}; "
+                "the next round tries again"
             )
         return events
 
     def _moved(self, round: int, row: int, places: Sequence[Photo]) -> list[Event]:
-        """What became of an image that was there, by where it lies now."""
+        """The events of a known image, from its current places."""
         history = self.history
         image, index, events = history.images[row], row - history.n_test, []
         if not places:
@@ -184,10 +186,10 @@ class Growing:
             events.append({"round": round, "event": LABELLED, "index": index, "label": label})
         return [history.happened(event) for event in events]
 
-    # -- how it begins -------------------------------------------------------------------------------------------------
+    # -- the initial pool ----------------------------------------------------------------------------------------------
 
-    def _begin(self, round: int, file: BinaryIO) -> list[Event]:
-        """The labelled photos, of which some are the test set, then the others. Broken ones with a label are an error, all told."""
+    def _start(self, round: int, file: BinaryIO) -> list[Event]:
+        """The labelled photos, some of them the test set, then the others. Unreadable labelled ones raise one error together."""
         history = self.history
         classes, listing = self.photos.named_classes(), self.photos.listing()
         if not listing:
@@ -206,13 +208,13 @@ class Growing:
         events += self._arrivals(round, [p for p in listing if p.class_name is None], file, places)
         if len(history.images) == history.n_test:
             raise DataError(
-                f"Expected a photo to ask about or to learn from in {self.photos.path}, got none that can be read; put some there."
+                f"Expected a readable photo for labelling or training in {self.photos.path}, got none; put some there."
             )
-        self._tell_copies(places)
+        self._report_copies(places)
         return events
 
     def _labelled(self, photos: Sequence[Photo]) -> tuple[list[tuple[Photo, str, str]], list[np.ndarray]]:
-        """The labelled photos, each content once, with hashes of content and file; and their pixels. Some become test images."""
+        """The labelled photos without duplicates, with hashes of content and file; and their pixels. Some become test images."""
         kept: dict[str, tuple[Photo, str, str]] = {}
         pixels, broken = [], []
         for photo, result, why in self.photos.decoded(photos, self.history.shape):  # type: ignore[arg-type]
@@ -223,20 +225,20 @@ class Growing:
             first = kept.setdefault(content, (photo, content, result[1]))[0]
             if first.class_name != photo.class_name or first.is_test != photo.is_test:
                 raise DataError(
-                    f"Expected each photo in one place of {self.photos.path}, got the same one as {first.name} and {photo.name}; "
-                    "delete it where it does not belong."
+                    f"Expected each photo in one folder of {self.photos.path}, got the same photo as {first.name} and {photo.name}; "
+                    "delete the wrong copy."
                 )
             if first is photo:
                 pixels.append(result[0])
         if broken and not self.photos.skip_broken:
             more = f" and {len(broken) - 5} more" if len(broken) > 5 else ""
             raise DataError(
-                f"Expected labelled photos that can be read in {self.photos.path}, got {', '.join(broken[:5])}{more}; mend or remove them, "
+                f"Expected readable labelled photos in {self.photos.path}, got {', '.join(broken[:5])}{more}; fix or remove them, "
                 "or set dataset.skip_broken=true."
             )
         if broken:
             self._notes.append(
-                f"skipped {_counted(len(broken), 'labelled photo')} that cannot be read, the first is {broken[0]}"
+                f"skipped {_counted(len(broken), 'unreadable labelled photo')}, the first is {broken[0]}"
             )
         found = list(kept.values())
         if found and not any(photo.is_test for photo, _, _ in found):
@@ -246,10 +248,10 @@ class Growing:
                 found[number] = (replace(photo, is_test=True), *hashes)
         return found, pixels
 
-    # -- words ---------------------------------------------------------------------------------------------------------
+    # -- messages ------------------------------------------------------------------------------------------------------
 
     def _note(self, events: Sequence[Event]) -> None:
-        """What happened, in a line."""
+        """Summarise the events in one line."""
         first = bool(events) and events[0]["event"] == AT_START
         words = {
             ARRIVED: "photos" if first else "new",
@@ -259,22 +261,24 @@ class Growing:
             BACK: "back",
         }
         counts = {kind: sum(event["event"] == kind for event in events) for kind in words}
-        told = [f"{count} {words[kind]}" for kind, count in counts.items() if count]
+        parts = [f"{count} {words[kind]}" for kind, count in counts.items() if count]
         if first:
             n_labelled = sum(image.label != UNKNOWN for image in self.history.images)
-            told.append(f"{n_labelled or 'none'} of them in class folders")
-            told += [f"{self.history.n_test} of these the test set"] if self.history.n_test else []
-        if told:
-            self._notes.insert(0, f"{self.photos.path}: {', '.join(told)}")
+            parts.append(f"{n_labelled or 'none'} of them in class folders")
+            parts += [f"{self.history.n_test} of these the test set"] if self.history.n_test else []
+        if parts:
+            self._notes.insert(0, f"{self.photos.path}: {', '.join(parts)}")
 
-    def _tell(self, what: str, photos: Sequence[Photo], then: str) -> None:
-        """A line on files that are left out, each told once a launch."""
-        fresh = [photo.name for photo in photos if photo.name not in self._named]
-        self._named |= set(fresh)
+    def _report(self, what: str, photos: Sequence[Photo], consequence: str) -> None:
+        """Add a line about files that are left out; each file is reported once per launch."""
+        fresh = [photo.name for photo in photos if photo.name not in self._reported]
+        self._reported |= set(fresh)
         if fresh:
-            self._notes.append(f"left out {_counted(len(fresh), 'photo')} {what}, the first is {fresh[0]}; {then}")
+            self._notes.append(
+                f"left out {_counted(len(fresh), 'photo')} {what}, the first is {fresh[0]}; {consequence}"
+            )
 
-    def _tell_copies(self, places: dict[int, list[Photo]]) -> None:
+    def _report_copies(self, places: dict[int, list[Photo]]) -> None:
         n, images = self.history.n_test, self.history.images
         twice = [(row, photo) for row, of in places.items() for photo in of if photo.name != images[row].name]
         classes = self.history.classes
@@ -285,9 +289,9 @@ class Growing:
             for row, of in places.items()
             if row >= n and len(self._classes_of(of)) > 1
         ]
-        self._tell("that are test images too", tests, "nobody is asked about those")
-        self._tell("in folders of two classes", torn, "delete one of the two, until then they say nothing of it")
-        self._tell("whose pixels another one has", copies, "each is in the pool once")
+        self._report("already in the test set", tests, "they are not queried")
+        self._report("in folders of two classes", torn, "they count as unlabelled until one copy is deleted")
+        self._report("identical to another photo", copies, "each is in the pool once")
 
 
 def _arrived(round: int, photo: Photo, id: str, digest: str, label: int) -> Event:

@@ -1,7 +1,7 @@
-"""Every image that ever came into a pool, in the order of arrival, with its pixels: two files that only grow.
+"""Every image that ever arrived in a pool, in order of arrival, with its pixels: two append-only files.
 
-The history has a line per event; beside it lie the decoded images, test images first. What stands after the last line `settled` was never
-known to anyone, and is cut off.
+The history has one line per event; a second file has the decoded images, test images first. Lines after the last `settled`
+line were never used, and are removed.
 """
 
 import json
@@ -23,12 +23,12 @@ AT_START, ARRIVED, RENAMED, LABELLED, GONE, BACK, SETTLED = (
 
 Event = dict[str, Any]
 Stat = tuple[str, int, int]
-"""Name, size and time of a file: what is as it was need not be read again."""
+"""Name, size and time of a file: an unchanged file is not read again."""
 
 
 @dataclass(frozen=True)
-class Kept:
-    """An image that came in: what its file is or was, the class of its folder (or -1), and whether it is there no more."""
+class PoolImage:
+    """An image that arrived: its file's stat, the class of its folder (or -1), and whether it has been deleted."""
 
     id: str
     file: Stat
@@ -41,31 +41,31 @@ class Kept:
 
 
 class History:
-    """The files in `folder`. One process at a time may write; with `mend` false nothing is written. Raises RunFolderError for damage.
+    """The files in `folder`. One process at a time may write; with `repair` false nothing is written. Raises RunFolderError for damage.
 
-    `rows` finds an image by its content and by the digest of a file that holds it, `seen` by what a file was when it was read last,
-    both as places among `images`. `given` has, by index in the pool, the class that a folder gave, and in which round.
+    `rows` maps the content of an image or the digest of its file to a position in `images`; `seen` maps the stat of a file
+    when it was last read. `folder_labels` maps an index in the pool to the class of its folder and the round.
     """
 
-    def __init__(self, folder: Path, *, mend: bool) -> None:
+    def __init__(self, folder: Path, *, repair: bool) -> None:
         self.folder, self.path, self.pixels = folder, Layout(folder).history, Layout(folder).pixels
-        self.images: list[Kept] = []
+        self.images: list[PoolImage] = []
         self.n_test = 0
         self.shape: tuple[int, ...] = ()
         self.classes: tuple[str, ...] = ()
-        self.given: dict[int, tuple[int, int]] = {}
+        self.folder_labels: dict[int, tuple[int, int]] = {}
         self.settled: list[tuple[int, int]] = []  # round, images
         self.rows: dict[str, int] = {}
         self.seen: dict[Stat, int] = {}
-        lines = read_jsonl(self.path, ("event", "round"), mend=mend)
+        lines = read_jsonl(self.path, ("event", "round"), repair=repair)
         whole = max((i for i, line in enumerate(lines, 1) if line["event"] == SETTLED), default=0)
-        if mend and whole < len(lines):
+        if repair and whole < len(lines):
             write_atomically(self.path, "".join(json.dumps(line) + "\n" for line in lines[:whole]))
         for line in lines[:whole]:
             self.happened(line)
         if self.images and (not self.pixels.is_file() or self.pixels.stat().st_size < self._n_bytes):
             raise RunFolderError(
-                f"Expected {self._n_bytes} bytes of images in {self.pixels}, got fewer; restore the folder from a backup, or start again with run.overwrite=true."
+                f"Expected {self._n_bytes} bytes of images in {self.pixels}, got fewer; restore the folder from a backup, or start over with run.overwrite=true."
             )
 
     @property
@@ -74,7 +74,7 @@ class History:
         return self.settled[-1][0] if self.settled else -1
 
     def image_set(self) -> ImageSet:
-        """All images, test images first; pixels are mapped. Raises RunFolderError where they are not those that came in."""
+        """All images, test images first; pixels are mapped. Raises RunFolderError if they do not match the history."""
         pixels = np.memmap(self.pixels, np.uint8, "r", shape=(len(self.images), *self.shape))
         labels = np.array([image.label for image in self.images], dtype=np.int64)
         whole = ImageSet(pixels, labels, self.classes, names=tuple(image.name for image in self.images))
@@ -85,7 +85,7 @@ class History:
         return whole
 
     def open_pixels(self) -> BinaryIO:
-        """The file of pixels, to be written from the end of what is settled on."""
+        """The file of pixels, positioned for writing after the settled images."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.pixels.touch()
         file = self.pixels.open("r+b")
@@ -98,12 +98,12 @@ class History:
         return len(self.images) * int(np.prod(self.shape, dtype=np.int64)) if self.images else 0
 
     def settle(self, round: int, events: Sequence[Event]) -> None:
-        """Write `events`, which happened already, and that `round` knows of no more. Their pixels are on the disk by now."""
+        """Write `events`, already applied, and mark the pool of `round` as settled. Their pixels are on the disk already."""
         last = self.happened({"round": round, "event": SETTLED, "images": len(self.images)})
         append_synced(self.path, "".join(json.dumps(event) + "\n" for event in [*events, last]))
 
     def happened(self, event: Event) -> Event:
-        """What an event does to what is known, the same when it happens and when it is read again."""
+        """Apply an event to the state, both when it happens and when it is read again."""
         kind = event["event"]
         if kind == AT_START:
             self.shape, self.classes = tuple(event["shape"]), tuple(event["classes"])
@@ -117,12 +117,12 @@ class History:
 
     def _arrived(self, event: Event) -> None:
         row, label = len(self.images), UNKNOWN if event["label"] is None else event["label"]
-        self.images.append(Kept(event["id"], _file(event), label))
+        self.images.append(PoolImage(event["id"], _file(event), label))
         self.n_test += event["test"]
         self.rows[event["file"]] = self.rows[event["id"].rsplit("-", 1)[0]] = row
         self.seen[_file(event)] = row
         if label != UNKNOWN and not event["test"]:
-            self.given[row - self.n_test] = (label, event["round"])
+            self.folder_labels[row - self.n_test] = (label, event["round"])
 
     def _changed(self, index: int, event: Event) -> None:
         row, kind = index + self.n_test, event["event"]
@@ -131,7 +131,7 @@ class History:
             self.seen[_file(event)] = row
         elif kind == LABELLED:
             self.images[row] = replace(self.images[row], label=event["label"])
-            self.given[index] = (event["label"], event["round"])
+            self.folder_labels[index] = (event["label"], event["round"])
         else:
             self.images[row] = replace(self.images[row], gone=kind == GONE)
 

@@ -1,4 +1,4 @@
-"""Any folder of images with a subfolder for each class."""
+"""Any folder of images with one subfolder per class."""
 
 import logging
 import shutil
@@ -22,26 +22,25 @@ from alframe.images import Augment, Data
 
 WHAT = "a folder with a subfolder of images for each class (or with train/<class> and test/<class>)"
 LATER = ("root", "normalization", "augmentation", "how_to_get")
-"""Options that change no decoded image, and the root, which the cache's key has as the source."""
+"""Options that do not affect decoded images, and the root, which is in the cache key as the source."""
 AUGMENTATION = Augmentation(flip=True, vertical_flip=False, crop=8, brightness=0.1)
 
 
 @dataclass(frozen=True)
 class ImageFolder(Dataset):
-    """Image files of any size, one subfolder a class, as uint8 [n, c, size, size]; classes are sorted by name.
+    """Image files of any size, one subfolder per class, as uint8 [n, c, size, size]; classes are sorted by name.
 
     Two layouts. `root`/<class>/...: `test_share` of each class is the test set, fixed by `split_seed`. `root`/train/<class>/...:
-    the images of train and of val (valid, validation) may be labelled, since validation labels are bought too; those of test are
-    the test set, or `test_share` as above where there is no test folder. Groups: 0 train, 1 val, 2 test in that layout, else None.
-    Files in deeper folders count; `pattern` chooses among them ("**/*.jpg"). `channels` null takes what all files have.
-    `classes` gives the classes another order than by name. `skip_broken` leaves out files that cannot be read and says how many.
-    How files become arrays is told in `decode.py`. `how_to_get` ends the message about a missing root. Raises DataError for a
-    missing root, class folders without an image, fewer than two classes, classes that only the test folder has, and files that
-    cannot be decoded to one shape.
+    the images of train and val (valid, validation) are the pool, because validation labels are bought too; those of test
+    are the test set, or `test_share` as above without a test folder. Groups: 0 train, 1 val, 2 test in that layout, else
+    None. Subfolders are searched; `pattern` filters files ("**/*.jpg"). `channels` null uses the count that all files have.
+    `classes` sets the order of the classes. `skip_broken` skips unreadable files and reports how many. `decode.py` describes
+    the decoding. `how_to_get` ends the message about a missing root. Raises DataError for a missing root, empty class
+    folders, fewer than two classes, classes that only the test folder has, and files that do not decode to one shape.
 
-    With `root`/`unlabelled`/... beside either layout those photos are asked about, and people label them. What lies in class folders
-    is labelled already: the test set (test/<class>, else `test_share` of them) and training images; there may be none, and class
-    folders may be empty, or missing where `classes` names them. A run looks at the folder again before every round (`growing.py`).
+    With `root`/`unlabelled`/... beside either layout, people label those photos. Images in class folders are labelled
+    already: the test set (test/<class>, else `test_share` of them) and training images. There may be none, and class
+    folders may be empty, or missing if `classes` names them. A run rescans the folder before every round (`growing.py`).
     """
 
     root: str | Path | None = None
@@ -84,7 +83,7 @@ class ImageFolder(Dataset):
         if lost:
             name = files.classes[lost[0]]
             raise DataError(
-                f"Expected a readable image in each class folder, got none for {name}; mend or remove the folder."
+                f"Expected a readable image in each class folder, got none for {name}; fix or remove the folder."
             )
         if images.groups is not None and TEST in images.groups:
             pool = limit(
@@ -109,26 +108,26 @@ class ImageFolder(Dataset):
         """Whether there is a folder of unlabelled photos, into which more may come."""
         return self.root is not None and (Path(self.root).expanduser() / self.unlabelled).is_dir()
 
-    def growing(self, folder: Path, *, mend: bool = True) -> Growing:
+    def growing(self, folder: Path, *, repair: bool = True) -> Growing:
         """The history of the pool, kept in `folder`. Reads nothing of the photos. Raises ConfigError for options of a fixed pool."""
         for option, value in (("pool_size", self.pool_size), ("test_size", self.test_size)):
             expect(
                 value is None,
-                f"Expected dataset.{option}=null for a pool that photos come into, got {value}; take photos out of the folder instead.",
+                f"Expected dataset.{option}=null for a growing pool, got {value}; remove photos from the folder instead.",
             )
-        given = {f.name: getattr(self, f.name) for f in fields(PhotoFolder)}
+        options = {f.name: getattr(self, f.name) for f in fields(PhotoFolder)}
         classes = None if self.classes is None else tuple(self.classes)
-        return Growing(folder, PhotoFolder(**{**given, "classes": classes}), mend=mend)
+        return Growing(folder, PhotoFolder(**{**options, "classes": classes}), repair=repair)
 
     def _load_growing(self, cache: Path) -> Data:
-        """The photos of now, and those that earlier calls found. A run has a history of its own, by rounds."""
+        """The current photos, and those of earlier calls. A run has its own history, by rounds."""
         parameters = {"policy": POLICY} | {f.name: getattr(self, f.name) for f in fields(self) if f.name not in LATER}
         folder = cache_folder(cache, self.name, parameters, str(self.root))
         cache.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{folder}.lock"):
             try:
                 growing = self.growing(folder)
-            except RunFolderError:  # damaged: anything in the cache may be built again
+            except RunFolderError:  # damaged: anything in the cache can be rebuilt
                 shutil.rmtree(folder)
                 growing = self.growing(folder)
             growing.refresh(0, again=True)
@@ -138,7 +137,7 @@ class ImageFolder(Dataset):
 
 
 def _is_parted(root: Path) -> bool:
-    """Whether train/<class> is there; a folder `train` of images is the class of the trains."""
+    """Whether train/<class> exists; a folder `train` with images directly in it is a class named train."""
     return (root / "train").is_dir() and bool(list_classes(root / "train"))
 
 

@@ -1,8 +1,8 @@
-"""Test images that the pool has too, or nearly: another encoding, brightness or contrast, the same object photographed again.
+"""Test images with an exact or near copy in the pool: re-encoded, brighter, or the same object photographed again.
 
-For each test image the pool images with the most similar 8 x 8 thumbnail are found, and compared with it on 32 x 32 grey
-pixels. A pair is told only if it is much closer than the test image's other neighbours: plain surfaces, drawn
-textures and digits all look alike, and are nobody's copy. Crops and shifts of more than a pixel in 32 are not found.
+For each test image, the pool images with the most similar 8 x 8 thumbnails are compared with it on 32 x 32 grey pixels. A
+pair is reported only if it is much closer than the test image's other neighbours, because plain surfaces, drawn textures
+and digits all look alike without being copies. Crops and shifts of more than a pixel in 32 are not found.
 """
 
 import hashlib
@@ -24,20 +24,20 @@ from alframe.record.files import read_json, write_atomically
 RULE = 1  # part of the cache's key; raise it when what is found changes
 COARSE, FINE = 8, 32
 MIN_CORRELATION = 0.97
-"""Of the 8 x 8 thumbnails: below it a pair is not looked at."""
+"""Of the 8 x 8 thumbnails; pairs below it are not compared."""
 NEIGHBOURS = 10
 MAX_RATIO = 0.3
-"""A copy's distance, of the median distance to the nearest `NEIGHBOURS`. JPEG, brightness and contrast leave under 0.25."""
+"""Distance of a copy, relative to the median distance of the nearest `NEIGHBOURS`; below 0.25 for JPEG, brightness, contrast."""
 CERTAIN, MAX_DISTANCE = 0.03, 0.25
-"""Distances in units of the images' contrast. Below the first a pair is a copy however near others are."""
-MIN_CONTRAST = 2.0  # grey levels, mean deviation from the mean: what is flatter shows only noise
+"""Distances in units of the images' contrast. Below `CERTAIN` a pair is a copy, whatever the other distances."""
+MIN_CONTRAST = 2.0  # grey levels, mean absolute deviation: flatter images show only noise
 MAX_PAIRS = 2 * 10**10
 MAX_NAMED = 5
 
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Counts of test images: `exact` have their pixels in the pool, `near` nearly; `looked_at` were searched for near ones.
+    """Counts of test images with `exact` and `near` copies in the pool; `looked_at` were searched for near ones.
 
     `examples`: the closest near pairs, as (test image, pool image, distance), by name where there is one, else by index.
     """
@@ -50,14 +50,14 @@ class Duplicates:
     def __str__(self) -> str:
         pairs = "; ".join(f"{test} and {pool}" for test, pool, _ in self.examples[:2])
         return (
-            f"{self.exact:,} test images are in the pool too, pixel by pixel, and {self.near:,} nearly"
+            f"{self.exact:,} test images have an exact copy in the pool, and {self.near:,} a near copy"
             + (f" (test and pool image {pairs})" if pairs else "")
-            + "; test figures will flatter."
+            + "; test metrics will be optimistic."
         )
 
 
 def duplicates_of(data: Data, cache: Path) -> Duplicates | None:
-    """What pool and test share; None for a dataset of features. Found once, then kept in `cache` by the data's content hash."""
+    """The duplicates between pool and test set; None for features. Computed once, then cached by the data's content hash."""
     if len(data.pool.shape) != 3:
         return None
     key = hashlib.sha256(f"{RULE}{data.content_hash}".encode()).hexdigest()[:16]
@@ -70,9 +70,9 @@ def duplicates_of(data: Data, cache: Path) -> Duplicates | None:
 
 
 def find_duplicates(data: Data) -> Duplicates:
-    """Takes time by pool x test images, and memory by pool + test: about 1.3 kB an image, and 60 MB.
+    """Time grows with pool x test images, memory with pool + test: about 1.3 kB per image, and 60 MB.
 
-    Of more than `MAX_PAIRS` pairs, an evenly spaced part of the test images is looked at.
+    Above `MAX_PAIRS` pairs, an evenly spaced part of the test images is searched.
     """
     exact = _exact(data)
     n_looked_at = min(len(data.test), max(1, MAX_PAIRS // len(data.pool)))
@@ -101,7 +101,7 @@ def thumbnails(pixels: UInt8[np.ndarray, "n ch h w"]) -> UInt8[Tensor, "n 1024"]
 def closest(
     test: UInt8[Tensor, "m 1024"], pool: UInt8[Tensor, "n 1024"]
 ) -> tuple[Float[Tensor, " m"], Int[Tensor, " m"]]:
-    """By test thumbnail the distance to its copy in the pool, infinite where it has none, and that one's position."""
+    """For each test thumbnail, the distance to its copy in the pool (infinite if there is none) and the copy's position."""
     distance, at = torch.full((len(test),), torch.inf), torch.zeros(len(test), dtype=torch.int64)
     if not len(test) or not len(pool):
         return distance, at
@@ -134,7 +134,7 @@ def _copies(
 
 
 def _scaled(thumbnail: UInt8[Tensor, "*b 1024"]) -> tuple[Float[Tensor, "*b 1024"], Tensor]:
-    """Without brightness and contrast: mean 0, mean deviation 1. And which are too flat to be compared."""
+    """Normalised brightness and contrast (mean 0, mean deviation 1), and which thumbnails are too flat to compare."""
     centred = thumbnail.float() - thumbnail.float().mean(dim=-1, keepdim=True)
     contrast = centred.abs().mean(dim=-1, keepdim=True)
     return centred / contrast.clamp(min=1e-6), contrast[..., 0] < MIN_CONTRAST
@@ -158,7 +158,7 @@ def _best(mine: Float[Tensor, "b 64"], pool: Float[Tensor, "n 64"]) -> Float[Ten
 
 
 def _exact(data: Data) -> Int[np.ndarray, " e"]:
-    """Indices of the test images whose pixels an image of the pool has too."""
+    """Indices of the test images with an exact copy in the pool."""
     pool = {name.rsplit("-", 1)[0] for name in data.pool.ids}
     return np.array([i for i, name in enumerate(data.test.ids) if name.rsplit("-", 1)[0] in pool], dtype=np.int64)
 
@@ -168,7 +168,7 @@ def _name(images: ImageSet, index: int) -> str:
 
 
 def _stored(path: Path) -> Duplicates | None:
-    """What was found before; a damaged file counts for nothing."""
+    """The cached result; None if it is missing or damaged."""
     try:
         known: dict[str, Any] | None = read_json(path, ("exact", "near", "looked_at", "examples"))
         return None if known is None else Duplicates(**known | {"examples": [tuple(e) for e in known["examples"]]})

@@ -1,4 +1,4 @@
-"""A folder into which photos come while a run goes on: what lies in it now, and what the folder says of each photo."""
+"""A folder that receives photos during a run: its current files, and the class of each photo's folder."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ WHAT = "a folder with unlabelled photos, and a subfolder for each class where so
 
 @dataclass(frozen=True)
 class Photo:
-    """A file: its `name` (the path from the root on), the class of its folder or None, and size and time, which tell a change."""
+    """A file: its `name` (path relative to the root), the class of its folder or None, and size and time to detect changes."""
 
     name: str
     class_name: str | None
@@ -33,7 +33,7 @@ class Photo:
 class PhotoFolder:
     """`root`/`unlabelled`/** beside class folders, or beside train/<class>, val/<class> and test/<class>; see `ImageFolder`.
 
-    Files count whose name has the ending of an image. Nothing is read before a method is called.
+    Only files with an image extension count. Nothing is read before a method is called.
     """
 
     root: str | Path | None
@@ -52,7 +52,7 @@ class PhotoFolder:
 
     @property
     def path(self) -> Path:
-        """The root. Raises DataError if it is not there."""
+        """The root. Raises DataError if it does not exist."""
         return existing_folder(self.root, WHAT, self.how_to_get).resolve()
 
     def places(self) -> list[tuple[Path, str | None, bool]]:
@@ -87,7 +87,7 @@ class PhotoFolder:
         return classes
 
     def listing(self) -> list[Photo]:
-        """Every photo that is there now, the labelled ones first, by path; a file that vanishes meanwhile is none."""
+        """All current photos, labelled ones first, by path; files that vanish meanwhile are skipped."""
         root, endings = self.path, Image.registered_extensions()
         photos = []
         for folder, class_name, is_test in self.places():
@@ -128,7 +128,7 @@ class PhotoFolder:
                 raise ValueError(_other_size(head, shape))
             pixels, stat = decode_file(files[i], shape), files[i].stat()
             if (stat.st_size, stat.st_mtime_ns) != (photos[i].size, photos[i].mtime_ns):
-                raise ValueError("it is still being written")
+                raise ValueError("still being written")
             return pixels, digest
 
         outcomes = zip(photos, attempts(files, work), strict=True)
@@ -143,4 +143,4 @@ def file_digest(file: Path) -> str:
 
 
 def _other_size(head: Head, shape: tuple[int, int, int]) -> str:
-    return f"{head.height}x{head.width} pixels, where the others have {shape[1]}x{shape[2]}; set dataset.size"
+    return f"{head.height}x{head.width} pixels, but the others have {shape[1]}x{shape[2]}; set dataset.size"

@@ -1,4 +1,4 @@
-"""RandAugment: operations drawn from a list for each sample, beside flips and shifts, for when very little is labelled."""
+"""RandAugment: random operations for each sample beside flips and shifts, for very few labels."""
 
 import math
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from torchvision.transforms.v2.functional import autocontrast, equalize
 from alframe.dataset.augment import Augmentation
 from alframe.errors import expect
 
-STEPS = 10  # an operation's strength is one of so many
+STEPS = 10  # number of strengths of an operation
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, of red, green and blue
 _GREY = 127.0  # what a cut leaves
 
@@ -112,11 +112,11 @@ class RandAugment(Augmentation):
         expect(0 <= self.cutout <= 1, f"Expected augmentation.cutout from 0 to 1, got {self.cutout}.")
 
     def draw(self, n: int, rng: torch.Generator) -> Float[Tensor, "n d"]:
-        """The random numbers of `n` transformations, on the CPU: 5 of `Augmentation`, 2 of the cut, 4 an operation."""
+        """The random numbers of `n` transformations, on the CPU: 5 for `Augmentation`, 2 for the cutout, 4 per operation."""
         return torch.rand(n, 7 + 4 * self.operations, generator=rng)
 
     def apply(self, images: UInt8[Tensor, "b c h w"], draws: Float[Tensor, "b d"]) -> UInt8[Tensor, "b c h w"]:
-        """The transformation that `draws` (on the CPU) says for each image, in a new batch. Raises ConfigError as `Augmentation`."""
+        """Apply the transformation `draws` (on the CPU) to each image, in a new batch. Raises ConfigError as `Augmentation`."""
         pixels = super().apply(images, draws[:, :5]).float()
         for which, whether, step, side in (draws[:, at : at + 4].T for at in range(7, draws.shape[1], 4)):
             operation = torch.where(whether < 0.5, (which * len(OPERATIONS)).long(), OPERATIONS.index("identity"))
@@ -128,7 +128,7 @@ class RandAugment(Augmentation):
 
 
 def _operate(images: Tensor, operation: Tensor, strength: Tensor, sign: Tensor) -> Tensor:
-    """To each image the operation of its number in `OPERATIONS`; the numbers, strengths and signs [b] are on the CPU."""
+    """Apply operation number `operation` of `OPERATIONS` to each image; numbers, strengths and signs [b] are on the CPU."""
     images = images.clone()
     for number, tone in enumerate(TONES.values()):
         rows = (operation == number).nonzero().squeeze(1)

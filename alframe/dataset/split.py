@@ -1,4 +1,4 @@
-"""Fixed, seeded, stratified divisions: which images may be labelled and which are only measured on."""
+"""Fixed, seeded, stratified splits into pool and test images."""
 
 import numpy as np
 import torch

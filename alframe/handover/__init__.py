@@ -1,1 +1,1 @@
-"""What a run is for: its trained networks, taken out of it to look at other images. Files are safetensors, JSON and ONNX; nothing is unpickled."""
+"""Export and prediction: a run's trained networks, applied to other images. Files are safetensors, JSON and ONNX, never pickles."""

@@ -11,11 +11,11 @@ from typing import TextIO
 from alframe.errors import RunFolderError, expect
 from alframe.verbs import guarded, say
 
-DEVICE = "cpu, cuda or auto (default: what the run ran on, where there is one)"
+DEVICE = "cpu, cuda or auto (default: the device of the run, if available)"
 
 
 def export_main(argv: Sequence[str] | None = None, *, prog: str = "alframe-export") -> int:
-    """`alframe export`: 0; 1 with one line on stderr; 130 when interrupted."""
+    """`alframe export`: 0 on success, 1 with one line on stderr, 130 if interrupted."""
     options = export_parser(prog).parse_args(argv)
 
     def work() -> int:
@@ -24,7 +24,7 @@ def export_main(argv: Sequence[str] | None = None, *, prog: str = "alframe-expor
         from alframe.record.layout import Layout
 
         out = options.out or Layout(options.run).export
-        check_out(out, options.overwrite)  # before anything is trained again
+        check_out(out, options.overwrite)  # before anything is retrained
         export(
             retrieve(options.run, device=options.device, accept=options.accept_difference),
             out,
@@ -39,7 +39,7 @@ def export_main(argv: Sequence[str] | None = None, *, prog: str = "alframe-expor
 
 
 def predict_main(argv: Sequence[str] | None = None, *, prog: str = "alframe-predict") -> int:
-    """`alframe predict`: 0; 1 if a file could not be read (the others are predicted) or with one line on stderr; 130 when interrupted."""
+    """`alframe predict`: 0 on success, 1 after an error or an unreadable file (the others are predicted), 130 if interrupted."""
     options = predict_parser(prog).parse_args(argv)
 
     def work() -> int:
@@ -63,7 +63,7 @@ def predict_main(argv: Sequence[str] | None = None, *, prog: str = "alframe-pred
 def export_parser(prog: str = "alframe-export") -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=prog,
-        description="Write a run's trained model and its labels to a folder of their own.",
+        description="Write a run's trained model and its labels to a separate folder.",
     )
     add = parser.add_argument
     add("run", metavar="RUN", type=Path, help="a run folder: runs/<study>/<cell>/seed=<s>")
@@ -93,12 +93,12 @@ def predict_parser(prog: str = "alframe-predict") -> argparse.ArgumentParser:
 
 
 def _to_file(path: Path, write: Callable[[TextIO], int]) -> int:
-    """The whole file or none."""
+    """Write the whole file or none."""
     from alframe.record.files import replacing
 
     expect(
         path.parent.is_dir(),
-        f"Expected a file to write to, got {path} in a folder that is not there; choose another by --out.",
+        f"Expected a file to write to, got {path} in a folder that does not exist; choose another with --out.",
         RunFolderError,
     )
     try:
@@ -114,7 +114,7 @@ def _to_file(path: Path, write: Callable[[TextIO], int]) -> int:
 
 
 def _utf8(stream: TextIO) -> TextIO:
-    """The stream, set so that any file name can be written to it, odd bytes as they are."""
+    """The stream, configured so that any file name can be written to it, including undecodable bytes."""
     if hasattr(stream, "reconfigure"):
         stream.reconfigure(encoding="utf-8", errors="surrogateescape", newline="\n")
     return stream

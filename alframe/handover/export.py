@@ -1,4 +1,4 @@
-"""`alframe-export`: a run's model and labels in a folder of their own, written whole or not at all."""
+"""`alframe export`: a run's model and labels in a separate folder, written atomically."""
 
 import hashlib
 import json
@@ -36,11 +36,11 @@ def export(
 ) -> dict[str, Any]:
     """Write the model and the labels of a run to `out`; returns the manifest.
 
-    Raises `RunFolderError` for an `out` that is not empty (with `overwrite`: that is no export), and what `capture` and `onnx` raise.
-    `say` prints each step in a line.
+    Raises `RunFolderError` if `out` is not empty (with `overwrite`: if it is not an export), and what `capture` and `onnx`
+    raise. `say` prints one line per step.
     """
     check_out(out, overwrite)
-    say(f"{trained.folder}: {_told(trained)}")
+    say(f"{trained.folder}: {_summary(trained)}")
     spec, tensors = capture(trained)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -53,34 +53,36 @@ def export(
             shutil.rmtree(building, ignore_errors=True)
     except OSError as error:
         raise RunFolderError(
-            f"Expected a folder to write the export to, got {str(out)!r} ({error.strerror or error}); choose another by --out."
+            f"Expected a folder to write the export to, got {str(out)!r} ({error.strerror or error}); choose another with --out."
         ) from error
-    say(f"Written to {out}: {', '.join(manifest['files'])}. To use it: alframe-predict {out} PHOTOS")
+    say(f"Written to {out}: {', '.join(manifest['files'])}. To use it: alframe predict {out} PHOTOS")
     return manifest
 
 
 def check_out(out: Path, overwrite: bool) -> None:
-    """Raise `RunFolderError` unless `out` is free: not there, empty, or an export that may be overwritten."""
+    """Raise `RunFolderError` unless `out` does not exist, is empty, or is an export that may be overwritten."""
     if out.is_symlink() or (out.exists() and not out.is_dir()):
-        raise RunFolderError(f"Expected a folder for the export, got {out}, which is a file; choose another by --out.")
+        raise RunFolderError(
+            f"Expected a folder for the export, got {out}, which is a file; choose another with --out."
+        )
     if not out.exists() or not any(out.iterdir()):
         return
     if not overwrite:
         raise RunFolderError(
-            f"Expected an empty folder for the export, got {out} with files in it; choose another by --out, or replace an older export by --overwrite."
+            f"Expected an empty folder for the export, got {out} with files in it; choose another with --out, or replace an older export with --overwrite."
         )
-    strangers = sorted(
+    foreign = sorted(
         path.name for path in out.iterdir() if path.name not in (MODEL, ONNX, LABELS, IMAGES, MANIFEST, README)
     )
-    if strangers or not (out / MANIFEST).is_file():
-        got = strangers[0] if strangers else f"no {MANIFEST}"
+    if foreign or not (out / MANIFEST).is_file():
+        got = foreign[0] if foreign else f"no {MANIFEST}"
         raise RunFolderError(
-            f"Expected an older export in {out}, since --overwrite removes all of it, got {got}; choose another folder by --out."
+            f"Expected an older export in {out}, because --overwrite deletes all of it, got {got}; choose another folder with --out."
         )
 
 
 def _put(building: Path, out: Path, overwrite: bool) -> None:
-    """Give the finished folder its name; an older export goes only then."""
+    """Rename the finished folder; only then delete an older export."""
     check_out(out, overwrite)
     if not out.exists():
         building.rename(out)
@@ -98,7 +100,7 @@ def _put(building: Path, out: Path, overwrite: bool) -> None:
 def _write(
     folder: Path, trained: Trained, spec: Spec, tensors: Tensors, images: bool, with_onnx: bool, say: Say
 ) -> dict[str, Any]:
-    """All files of the export; the manifest last, for it holds the others' digests."""
+    """Write all files of the export; the manifest last, because it contains the digests of the others."""
     pool = trained.experiment.data.pool
     save(folder / MODEL, spec, tensors)
     predictor = load(folder / MODEL, torch.device("cpu"))
@@ -125,7 +127,7 @@ def _write(
 def _write_onnx(path: Path, predictor: Predictor, images: Any, say: Say) -> dict[str, Any]:
     absent = onnx.missing()
     if absent:
-        say(f"{path.name}: left out, for {', '.join(absent)} is not installed; pip install 'alframe[export]'")
+        say(f"{path.name}: skipped, because {', '.join(absent)} is not installed; pip install 'alframe[export]'")
         return {}
     onnx.write(path, predictor)
     apart = onnx.difference(path, predictor, images)
@@ -136,19 +138,18 @@ def _write_onnx(path: Path, predictor: Predictor, images: Any, say: Say) -> dict
 
 
 def what_onnx_gives(predictor: Predictor) -> str:
-    """Which network the ONNX graph is of, in words."""
+    """Description of the network in the ONNX graph."""
     members = predictor.spec.members
     if predictor.averages:
         return f"the mean over {members} networks" if members > 1 else "the network"
-    return "the deterministic network: dropout off, the trained weights, the image as it is"
+    return "the deterministic network: no dropout, the trained weights, the unmodified image"
 
 
-def _told(trained: Trained) -> str:
+def _summary(trained: Trained) -> str:
     state = "" if trained.stopped else " of an unfinished run"
-    apart = trained.difference
-    same = "come out exactly" if apart == 0 else f"come out within {apart:.1g}"
+    match = "are reproduced exactly" if trained.difference == 0 else f"are reproduced within {trained.difference:.1g}"
     of = next((of for of in ("test", "validation") if f"{of}/accuracy" in trained.line), None)
-    checked = f"its {of} metrics {same}" if of else "nothing was measured, so nothing is checked"
+    checked = f"its {of} metrics {match}" if of else "no metrics were measured, so nothing is checked"
     return f"round {trained.round}{state}, {trained.line['labels']} labels; {trained.how}; {checked}"
 
 

@@ -1,4 +1,4 @@
-"""What was labelled: a table, and a folder of images with a subfolder for each class."""
+"""The labelled images: a table, and a folder of images with one subfolder per class."""
 
 import csv
 import json
@@ -20,14 +20,14 @@ from alframe.types import Examples
 COLUMNS = ("id", "name", "label", "annotator", "round", "kind")
 FILE, SOFT = "file", "probabilities"
 UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*%]|^[. ]|[. ]$')
-"""What no file system, or not every one, takes in the name of a folder; a leading dot would hide it."""
+"""Characters that some file systems do not allow in folder names; a leading dot would hide the folder."""
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """One labelled image: `index` in the pool, `label` as training takes it, and who gave it when.
+    """One labelled image: `index` in the pool, `label` as used in training, its annotators and round.
 
-    `soft` is what training takes instead where people were not sure, and `label` then UNKNOWN if they have no class.
+    If people were not sure, `soft` is used in training instead, and `label` is UNKNOWN if there is no class.
     """
 
     index: int
@@ -41,14 +41,14 @@ class Labelled:
 
 
 def labelled(trained: Trained) -> list[Labelled]:
-    """Every labelled image of the ledger, validation images and those bought after the exported round too, by round and rank."""
+    """Every labelled image of the ledger by round and rank, including validation images and later rounds."""
     pool = trained.experiment.data.pool
     answers: dict[int, list[Line]] = {}
     for line in trained.ledger:
         if line.get("label") is not None and line.get("kind") not in CHECKS:
             answers.setdefault(line["index"], []).append(line)
     found = []
-    for part in everything(trained):
+    for part in all_labelled(trained):
         every_soft = [()] * len(part) if part.soft_labels is None else part.soft_labels.tolist()
         for index, label, probs in zip(part.rows.tolist(), part.labels.tolist(), every_soft, strict=True):
             soft = tuple(probs) if max(probs, default=1) < 1 else ()
@@ -57,12 +57,12 @@ def labelled(trained: Trained) -> list[Labelled]:
             who = dict.fromkeys(str(line.get("annotator", "")) for line in lines)
             first = lines[0]
             name = pool.names[index] if pool.names is not None else ""
-            said = "; ".join(who), int(first["round"]), str(first["kind"])
-            found.append(Labelled(index, pool.ids[index], name, label, *said, soft))
+            origin = "; ".join(who), int(first["round"]), str(first["kind"])
+            found.append(Labelled(index, pool.ids[index], name, label, *origin, soft))
     return sorted(found, key=lambda one: one.round)
 
 
-def everything(trained: Trained) -> tuple[Examples, Examples]:
+def all_labelled(trained: Trained) -> tuple[Examples, Examples]:
     """Training and validation images of the whole ledger."""
     last = max((line.get("round", 0) for line in trained.ledger), default=0)
     known = labelled_at(trained.experiment, trained.ledger, trained.rules, last)
@@ -70,9 +70,9 @@ def everything(trained: Trained) -> tuple[Examples, Examples]:
 
 
 def write_table(path: Path, labels: Sequence[Labelled], classes: Sequence[str], files: Sequence[str] | None) -> None:
-    """`labels.csv`: a line a labelled image; `files`, where given, is the column of their copies.
+    """Write `labels.csv`: one line per labelled image; `files`, if set, is the column of their copies.
 
-    If people were not sure of some there is a column of probabilities (JSON, by class), and no label where they have no class.
+    If people were not sure of some images, there is a column of probabilities (JSON, by class), and the label may be empty.
     """
     soft = any(one.soft for one in labels)
     with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
@@ -88,9 +88,9 @@ def write_table(path: Path, labels: Sequence[Labelled], classes: Sequence[str], 
 def write_images(
     folder: Path, labels: Sequence[Labelled], images: ImageSet, classes: Sequence[str], show_progress: bool
 ) -> list[str]:
-    """Each labelled image as the network sees it: `folder`/<class>/<id>.png. Gives the paths, from the parent of `folder` on.
+    """Write each labelled image as the network sees it to `folder`/<class>/<id>.png.
 
-    None for an image without a class.
+    Returns the paths relative to the parent of `folder`; "" for an image without a class.
     """
     names = folder_names(classes)
     for name in names:
@@ -107,7 +107,7 @@ def write_images(
 
 
 def folder_names(classes: Sequence[str]) -> list[str]:
-    """A folder name for each class that every file system takes: odd characters as %XX, names equal but for case made different."""
+    """A portable folder name for each class: unsafe characters as %XX, and names that differ only in case made different."""
     names: list[str] = []
     for wanted in classes:
         name = UNSAFE.sub(lambda match: "".join(f"%{byte:02X}" for byte in match[0].encode()), wanted)[:200] or "%"

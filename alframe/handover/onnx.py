@@ -1,4 +1,4 @@
-"""The network as ONNX: one graph from uint8 images to probabilities, held against PyTorch before it is kept."""
+"""The network as ONNX: one graph from uint8 images to probabilities, checked against PyTorch before it is kept."""
 
 import json
 import warnings
@@ -18,7 +18,7 @@ INPUT, OUTPUT = "images", "probabilities"
 
 
 def missing() -> list[str]:
-    """The packages that ONNX needs and that are not installed."""
+    """The packages that ONNX export needs and that are not installed."""
     return [name for name in NEEDED if find_spec(name) is None]
 
 
@@ -29,7 +29,7 @@ def write(path: Path, predictor: Predictor) -> None:
     example = torch.zeros(2, *predictor.spec.shape, dtype=torch.uint8)
     try:
         with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")  # the exporter's talk about itself
+            warnings.simplefilter("ignore")  # the exporter warns about its own internals
             torch.onnx.export(
                 predictor.graph(),
                 (example,),
@@ -41,10 +41,10 @@ def write(path: Path, predictor: Predictor) -> None:
                 external_data=False,
                 verbose=False,
             )
-    except Exception as error:  # a user's network may fail in any way when it is traced
+    except Exception as error:  # tracing a user's network may fail in any way
         raise DataError(
-            f"Expected a network that torch.onnx.export takes, got {type(error).__name__}: {str(error).strip().splitlines()[0]}; "
-            "leave ONNX out by --no-onnx."
+            f"Expected a network that torch.onnx.export supports, got {type(error).__name__}: {str(error).strip().splitlines()[0]}; "
+            "skip ONNX with --no-onnx."
         ) from error
     model = onnx.load(path)
     onnx.helper.set_model_props(model, _properties(predictor.spec))
@@ -52,19 +52,22 @@ def write(path: Path, predictor: Predictor) -> None:
 
 
 def difference(path: Path, predictor: Predictor, images: np.ndarray) -> float:
-    """The largest difference of a probability, onnxruntime from PyTorch, over uint8 `images` [n, c, h, w]. Raises `DataError` above 1e-4."""
+    """The largest difference between the probabilities of onnxruntime and PyTorch on uint8 `images` [n, c, h, w].
+
+    Raises `DataError` above 1e-4.
+    """
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     apart = 0.0
     for start in range(0, len(images), BATCH):
-        batch = np.array(images[start : start + BATCH])  # a copy: torch wants one that it may write to
+        batch = np.array(images[start : start + BATCH])  # a copy, because torch needs a writable array
         (probabilities,) = session.run([OUTPUT], {INPUT: batch})
         expected = predictor.expected(torch.from_numpy(batch)).cpu().numpy()
         apart = max(apart, float(np.nan_to_num(np.abs(probabilities - expected), nan=np.inf).max()))
     if apart > AGREES:
         raise DataError(
-            f"Expected probabilities of {path.name} within {AGREES:g} of PyTorch's, got {apart:.2g} apart; leave ONNX out by --no-onnx."
+            f"Expected probabilities of {path.name} within {AGREES:g} of PyTorch's, got a difference of {apart:.2g}; skip ONNX with --no-onnx."
         )
     return apart
 

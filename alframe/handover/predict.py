@@ -1,4 +1,4 @@
-"""`alframe-predict`: a trained model on any image files, decoded as the dataset's were; a line of CSV an image."""
+"""`alframe predict`: apply a trained model to image files, decoded like the dataset's; one CSV line per image."""
 
 import csv
 import json
@@ -29,35 +29,35 @@ Say = Callable[[str], None]
 def predictor_of(
     source: Path, *, device: str | None = None, progress: bool = True, accept: bool = False, say: Say = print
 ) -> Predictor:
-    """The model of an export, or of a run (from its checkpoint, or trained again).
+    """The model of an export, or of a run (from its checkpoint, or retrained).
 
-    Raises `DataError` for a damaged export, `RunFolderError` for a folder that is neither, and what `retrieve` and `capture` do.
+    Raises `DataError` for a damaged export, `RunFolderError` for any other folder, and what `retrieve` and `capture` raise.
     """
     if (source / MODEL).is_file() or (source / MANIFEST).is_file():
         _check_digest(source)
         return load(source / MODEL, pick_device(device or "auto"))
     if Layout(source).config.is_file():
         trained = retrieve(source, device=device, progress=progress, accept=accept)
-        say(f"{source}: round {trained.round}, {trained.how}; alframe-export keeps it for the next time")
+        say(f"{source}: round {trained.round}, {trained.how}; use alframe export to keep the model")
         spec, tensors = capture(trained)
         return Predictor(spec, tensors, trained.learner.device)
     below = runs_below(source)
     hint = (
-        f"it holds runs, as {below[0]}"
+        f"it contains runs, such as {below[0]}"
         if below
-        else "give the folder that alframe-export wrote, or runs/<study>/<cell>/seed=<s>"
+        else "name a folder written by alframe export, or runs/<study>/<cell>/seed=<s>"
     )
     raise RunFolderError(f"Expected the folder of an export or of a run, got {source}; {hint}.")
 
 
 def _check_digest(folder: Path) -> None:
-    """Raise `DataError` where the weights are not those that the manifest of the export was written for."""
+    """Raise `DataError` if the weights do not match the manifest of the export."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         expected, found = manifest["files"][MODEL], sha256(folder / MODEL)
     except FileNotFoundError as error:
         if Path(str(error.filename)).name == MANIFEST:
-            return  # the weights alone were copied: they say all that is needed
+            return  # only the weights were copied: they contain everything that is needed
         raise DataError(f"Expected an export with {MODEL}, got {folder} without it; copy it again.") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
@@ -65,16 +65,16 @@ def _check_digest(folder: Path) -> None:
         ) from error
     if expected != found:
         raise DataError(
-            f"Expected {folder / MODEL} as its manifest describes it (SHA-256 {str(expected)[:12]}), got another file ({found[:12]}); "
+            f"Expected {folder / MODEL} to match its manifest (SHA-256 {str(expected)[:12]}), got another file ({found[:12]}); "
             "copy the export again."
         )
 
 
 def find(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """Files to look at, each once, in the order given, folders read to their depth; and those in folders that no image has the ending of."""
+    """The image files, each once, in the order of `paths`, with folders searched recursively; and the skipped other files."""
     endings = Image.registered_extensions()
     files: dict[Path, None] = {}
-    passed: list[Path] = []
+    skipped: list[Path] = []
     for path in paths:
         if not path.is_dir():
             files[path] = None
@@ -83,8 +83,8 @@ def find(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
             if file.suffix.lower() in endings:
                 files[file] = None
             else:
-                passed.append(file)
-    return list(files), passed
+                skipped.append(file)
+    return list(files), skipped
 
 
 def predict(
@@ -96,14 +96,14 @@ def predict(
     progress: bool = True,
     say: Say = print,
 ) -> int:
-    """Write a line for each image in and below `paths`; gives how many could not be read, each told by `say`.
+    """Write one line per image in and below `paths`; returns the number of unreadable ones, which `say` reports.
 
-    The columns: path; class (the likeliest); probability (its own, the mean over the draws); entropy of the mean, in nats; bald
-    (the draws' disagreement, in nats) where there is more than one draw; with `every_class` the probability of each.
+    The columns: path; class (the most likely); probability (of that class, the mean over the draws); entropy of the mean,
+    in nats; bald (disagreement of the draws, in nats) with more than one draw; with `every_class` the probability of each.
     """
-    files, passed = find(paths)
-    if passed:
-        say(f"passed over {len(passed)} files without the ending of an image, the first: {passed[0]}")
+    files, skipped = find(paths)
+    if skipped:
+        say(f"skipped {len(skipped)} files without an image extension, the first: {skipped[0]}")
     spec = predictor.spec
     writer = csv.writer(stream, lineterminator="\n")
     columns = ["path", "class", "probability", "entropy", *(["bald"] if predictor.uncertainty.n_draws > 1 else [])]
@@ -111,7 +111,7 @@ def predict(
     broken = 0
     waiting: list[tuple[Path, np.ndarray]] = []
     outcomes = zip(files, attempts(files, lambda i: _decoded(files[i], predictor)), strict=True)
-    for file, (pixels, why) in bar(outcomes, "looking at images", total=len(files), enabled=progress):
+    for file, (pixels, why) in bar(outcomes, "predicting", total=len(files), enabled=progress):
         if pixels is None:
             broken += 1
             say(f"skipped {file}: {why}")
@@ -123,7 +123,7 @@ def predict(
     if waiting:
         writer.writerows(_rows(predictor, waiting, every_class))
     if broken or not files:
-        say(f"looked at {len(files) - broken} of {len(files)} images")
+        say(f"predicted {len(files) - broken} of {len(files)} images")
     return broken if files else 1
 
 
@@ -133,7 +133,7 @@ def _decoded(file: Path, predictor: Predictor) -> np.ndarray:
     if predictor.spec.resize == SAME:
         head = read_head(file)
         if (head.height, head.width) != shape[1:]:
-            raise ValueError(f"{head.height} x {head.width} pixels, where the network takes {shape[1]} x {shape[2]}")
+            raise ValueError(f"{head.height} x {head.width} pixels, but the network takes {shape[1]} x {shape[2]}")
     return decode_file(file, shape)
 
 
@@ -142,7 +142,7 @@ def _rows(predictor: Predictor, batch: Sequence[tuple[Path, np.ndarray]], every_
     prediction = predictor.predict(images)
     if torch.isnan(prediction.log_probs).any():
         raise DataError(
-            f"Expected finite predictions, got NaN for {batch[0][0]} or one soon after it; the weights are damaged."
+            f"Expected finite predictions, got NaN for {batch[0][0]} or one of the next {len(batch) - 1} images; the weights are damaged, export the run again."
         )
     numbers, probs = _numbers(prediction, predictor.uncertainty.n_draws)
     for (file, _), row, p in zip(batch, numbers, probs.tolist(), strict=True):
@@ -152,6 +152,6 @@ def _rows(predictor: Predictor, batch: Sequence[tuple[Path, np.ndarray]], every_
 
 
 def _numbers(prediction: Prediction, n_draws: int) -> tuple[list[list[float]], torch.Tensor]:
-    """Entropy, and where there are draws BALD, of each image; the mean probabilities [b, c]."""
+    """Entropy (and BALD, with several draws) of each image; the mean probabilities [b, c]."""
     scores = [entropy(prediction.log_probs), *([bald(prediction.log_probs)] if n_draws > 1 else [])]
     return torch.stack(scores, dim=1).tolist(), prediction.mean_log_probs.exp().cpu()

@@ -1,4 +1,4 @@
-"""Trained networks with everything that comes before them: raw images to predictions, the same as the run's."""
+"""Trained networks with their preprocessing: from raw images to the same predictions as in the run."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +22,7 @@ from alframe.types import Prediction
 from alframe.uncertainty.base import Uncertainty
 from alframe.uncertainty.tempered import restore
 
-BATCH = 32  # images looked at together: a trunk at 224 pixels takes a gigabyte for eight times as many
+BATCH = 32  # images per batch: a trunk at 224 pixels takes a gigabyte for eight times as many
 HEADER = "alframe"  # key of the description in the file's metadata
 
 Tensors = dict[str, Tensor]
@@ -30,7 +30,7 @@ Tensors = dict[str, Tensor]
 
 
 class Front(nn.Module):
-    """Raw images [b, c, h, w] from 0 to 255 to what the networks read: features of the `embedder`, if there is one, normalised."""
+    """Raw images [b, c, h, w] from 0 to 255 to network input: features of the `embedder`, if any, then normalised."""
 
     def __init__(self, embedder: nn.Module | None, mode: str, mean: Tensor | None, deviation: Tensor | None) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class Front(nn.Module):
 
 
 class Probabilities(nn.Module):
-    """Raw images to probabilities [b, c] in one graph: the mean over the `networks`, the logits divided by `temperature` first."""
+    """Raw images to probabilities [b, c] in one graph: the mean over the `networks`, with logits divided by `temperature`."""
 
     def __init__(self, front: Front, networks: list[nn.Module], temperature: float) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class Probabilities(nn.Module):
 
 
 class Predictor:
-    """`spec` and `tensors` as one thing that predicts. Raises `DataError` where the tensors are not those of the networks."""
+    """Predicts from `spec` and `tensors`. Raises `DataError` if the tensors do not belong to the networks."""
 
     def __init__(self, spec: Spec, tensors: Tensors, device: torch.device) -> None:
         self.spec, self.device = spec, device
@@ -74,7 +74,7 @@ class Predictor:
             raise
         except (RuntimeError, KeyError, IndexError, TypeError) as error:
             raise DataError(
-                f"Expected the weights of the exported networks, got others: {str(error).splitlines()[0]}; export the run again."
+                f"Expected the weights of the exported networks, got other ones: {str(error).splitlines()[0]}; export the run again."
             ) from error
         self.views = []
         if spec.augmentation is not None:
@@ -83,11 +83,11 @@ class Predictor:
 
     @property
     def averages(self) -> bool:
-        """Whether every draw is a network of its own, so that one graph of them all gives the mean probabilities."""
+        """Whether every draw is a separate network, so that one graph of them all gives the mean probabilities."""
         return self.spec.members == self.uncertainty.n_draws
 
     def graph(self) -> Probabilities:
-        """The mean over the networks where each draw is one, else the first one alone (dropout off, the trained weights)."""
+        """The mean over the networks if each draw is one, else only the first one (no dropout, the trained weights)."""
         temperature = self.posterior.numbers.get("posterior/temperature", 1.0)
         return Probabilities(self.front, self.posterior.networks, temperature).eval()
 
@@ -98,7 +98,7 @@ class Predictor:
         return self.posterior.predict(self.front(raw), lambda j: self.front(self.views[j](raw)))
 
     def expected(self, images: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b c"]:
-        """The probabilities that `graph` has to give."""
+        """The probabilities that `graph` must give."""
         prediction = self.predict(images)
         return (prediction.mean_log_probs if self.averages else prediction.point_log_probs).exp()
 
@@ -110,7 +110,7 @@ class Predictor:
         return front
 
     def _network(self, model: Any, tensors: Tensors) -> nn.Module:
-        with scoped(generator(0, 0, "init")):  # what construction draws is replaced
+        with scoped(generator(0, 0, "init")):  # the initial weights are replaced
             network = self._untrained(model)
         network.load_state_dict(tensors)
         return network
@@ -129,31 +129,31 @@ class Predictor:
 
 
 def save(path: Path, spec: Spec, tensors: Tensors) -> None:
-    """One safetensors file with the description in its header."""
+    """Save one safetensors file with the description in its header."""
     whole = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
     save_file(whole, path, metadata={HEADER: spec.to_json()})
-    path.chmod(0o644)  # safetensors makes it private
+    path.chmod(0o644)  # safetensors creates it as private
 
 
 def load(path: Path, device: torch.device) -> Predictor:
-    """The model in a file of `save`. Raises `DataError` for a file that is damaged or not ours."""
+    """Load a file written by `save`. Raises `DataError` for any other or damaged file."""
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
     except (OSError, SafetensorError, ValueError, RuntimeError) as error:
         raise DataError(
-            f"Expected an exported model in {path}, got a file that cannot be read ({error}); copy it again, or export the run again."
+            f"Expected an exported model in {path}, got an unreadable file ({error}); copy it again, or export the run again."
         ) from error
     if HEADER not in metadata:
         raise DataError(
-            f"Expected a model exported by alframe-export in {path}, got another safetensors file; name an export's folder."
+            f"Expected a model written by alframe export in {path}, got another safetensors file; name the folder of an export."
         )
     return Predictor(Spec.from_json(metadata[HEADER], str(path)), tensors, device)
 
 
 def _model(spec: Spec) -> Any:
-    """The frozen model, or the class of the network with its options."""
+    """The frozen model, or the network's class with its options."""
     kind, options = located(spec.model, (nn.Module, Frozen), "network")
     return kind(**options) if issubclass(kind, Frozen) else (kind, options)
 

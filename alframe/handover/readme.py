@@ -1,4 +1,4 @@
-"""The page that lies in an export: what the files are, and how to use them without knowing alframe."""
+"""The README.txt of an export: what the files are, and how to use them without knowing alframe."""
 
 from alframe.handover.predictor import Predictor
 from alframe.handover.spec import STRETCH, Spec
@@ -7,15 +7,15 @@ PAGE = """A trained image classifier, exported by alframe {alframe}.
 
 Classes, in the order of the outputs: {classes}.
 Input: uint8 images [n, {channels}, {height}, {width}], {colour}, values 0 to 255. {resize}
-Of 16-bit files the values are scaled by 255 / 65535; EXIF orientation is applied; transparency is laid over white.
-Normalisation is part of the model, so the values are given as they are.
-Comes from {dataset}, round {round}, {labels} labels, {state}; the run's folder was {folder}.
+16-bit values are scaled by 255 / 65535; EXIF orientation is applied; transparent pixels are blended with white.
+Normalisation is part of the model, so pass the values unchanged.
+Trained on {dataset}, round {round}, {labels} labels, {state}; the run's folder was {folder}.
 {metrics}
 
 model.safetensors  all weights ({members}), with the description of the model in the header. To predict:
-                     alframe-predict . PHOTOS --out predictions.csv
+                     alframe predict . PHOTOS --out predictions.csv
 {onnx}labels.csv         every labelled image: id, name, label, annotator, round, kind; probabilities where people were not sure
-{images}manifest.json      all of this for programs, with SHA-256 of the files
+{images}manifest.json      the same information for programs, with SHA-256 of the files
 
 In Python, with alframe:
     import torch
@@ -34,7 +34,7 @@ With onnxruntime alone:
     session = onnxruntime.InferenceSession("model.onnx")
     (probabilities,) = session.run(None, {"images": images})    # images: uint8 numpy array as above
 """
-IMAGES = """images/            the labelled images as the network saw them (resized), a subfolder a class
+IMAGES = """images/            the labelled images as the network saw them (resized), one subfolder per class
 """
 
 
@@ -42,8 +42,8 @@ def readme(spec: Spec, predictor: Predictor, checks: dict, *, images: bool) -> s
     """The text of README.txt."""
     channels, height, width = spec.shape
     run, onnx = spec.run, checks.get("onnx")
-    stretched = f"Any size is stretched to {height} x {width} (bilinear, antialiased, as by PIL)."
-    kept = f"Other sizes than {height} x {width} are refused: nothing was resized in training."
+    stretched = f"Any size is stretched to {height} x {width} (bilinear, antialiased, as in PIL)."
+    kept = f"Sizes other than {height} x {width} are rejected, because nothing was resized in training."
     test = ", ".join(f"{name} {value:.4g}" for name, value in run["test"].items() if isinstance(value, float))
     return PAGE.format(
         alframe=spec.alframe,

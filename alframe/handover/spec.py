@@ -1,4 +1,4 @@
-"""What must be known beside the weights to look at an image as the run did: plain values, kept in the header of the weights' file."""
+"""What is needed beside the weights to predict as the run did: plain values in the header of the weights file."""
 
 import json
 from collections.abc import Mapping
@@ -15,12 +15,12 @@ STRETCH, SAME = "stretch", "same"
 
 @dataclass(frozen=True)
 class Spec:
-    """`classes` in the order of the outputs; `shape` (channels, height, width) of the uint8 images that are looked at.
+    """`classes` in the order of the outputs; `shape` (channels, height, width) of the uint8 input images.
 
-    `resize`: "stretch" (any size is stretched to `shape`, by PIL's bilinear filter) or "same" (other sizes are refused).
-    `normalization` is "pool" (tensors `front.mean` and `front.deviation`, of the image's channels or of the trunk's features),
-    "image" or "none", as in `Normalizer`. `model`, `uncertainty` and `augmentation` are a class (`_target_`) and its options.
-    `on_features`: the networks read features of the model's frozen trunk. `run` says where all this comes from.
+    `resize`: "stretch" (any size is stretched to `shape` with PIL's bilinear filter) or "same" (other sizes are rejected).
+    `normalization` is "pool" (tensors `front.mean` and `front.deviation`, per channel or per feature of the trunk),
+    "image" or "none", as in `Normalizer`. `model`, `uncertainty` and `augmentation` are a class (`_target_`) with options.
+    `on_features`: the networks read features of the model's frozen trunk. `run` describes the original run.
     """
 
     classes: tuple[str, ...]
@@ -41,7 +41,7 @@ class Spec:
 
     @classmethod
     def from_json(cls, text: str, where: str) -> "Spec":
-        """Raises `DataError` for what is no such text, or of a later format."""
+        """Parse what `to_json` wrote. Raises `DataError` for other text or a later format."""
         try:
             values = json.loads(text)
             if values["format"] > FORMAT:
@@ -61,7 +61,7 @@ def describe(part: object) -> dict[str, Any]:
     """The class and the options of a dataclass of plain values. Raises `ConfigError` for anything else."""
     if not is_dataclass(part) or isinstance(part, type):
         raise ConfigError(
-            f"Expected an augmentation that is a dataclass, to be handed over with uncertainty=tta, got {type(part).__name__}; make it one."
+            f"Expected an augmentation that is a dataclass, to export it with uncertainty=tta, got {type(part).__name__}; make it a dataclass."
         )
     return {"_target_": f"{type(part).__module__}.{type(part).__qualname__}", **asdict(part)}
 
@@ -69,8 +69,8 @@ def describe(part: object) -> dict[str, Any]:
 def located(node: Mapping[str, Any], kinds: tuple[type, ...], what: str) -> tuple[type, dict[str, Any]]:
     """The class that a node names, and its options.
 
-    A file that others made chooses no code but classes of these `kinds`. Raises `ConfigError` for anything else, and for
-    what cannot be imported.
+    A file from others can only select classes of these `kinds`. Raises `ConfigError` for anything else, and for failed
+    imports.
     """
     target = str(node.get("_target_"))
     module, _, name = target.rpartition(".")
@@ -78,8 +78,8 @@ def located(node: Mapping[str, Any], kinds: tuple[type, ...], what: str) -> tupl
         thing = getattr(import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(
-            f"Expected an importable {what}, got '{target}' ({error}); run from the folder it lies in, or install it."
+            f"Expected an importable {what}, got '{target}' ({error}); run from the folder that contains it, or install it."
         ) from error
     if not (isinstance(thing, type) and issubclass(thing, kinds)):
-        raise ConfigError(f"Expected the class of a {what}, got '{target}'; only classes can be handed over.")
+        raise ConfigError(f"Expected the class of a {what}, got '{target}'; only classes can be exported.")
     return thing, {key: value for key, value in node.items() if not key.startswith("_")}

@@ -1,4 +1,4 @@
-"""The networks of a run's last round: from its checkpoint, or trained again from its ledger. The run's folder is read, never written."""
+"""The networks of a run's last round, from its checkpoint or retrained from its ledger. The run folder is never written."""
 
 import math
 from dataclasses import dataclass, replace
@@ -23,10 +23,10 @@ from alframe.record.read import read_config, read_ledger, read_planned, read_pro
 from alframe.restore import labelled_at, restore
 
 TOLERANCE = 1e-3
-"""Largest difference of a test metric from the stored one (relative above 1) that other threads or another device may make."""
+"""Largest difference to a stored test metric (relative above 1) that other threads or another device may cause."""
 AGREES, ROUNDED = 1e-5, 1e-2
-"""Largest difference of a probability between the run's own networks and what is handed over: on images by a CPU; and where a GPU
-rounds by the size of the batch, or features were computed by another device."""
+"""Largest difference between the probabilities of the run's own networks and of the export: for images on a CPU; and if a
+GPU rounds depending on the batch size, or features were computed on another device."""
 CHECKED = 100
 
 Line = dict[str, Any]
@@ -34,9 +34,9 @@ Line = dict[str, Any]
 
 @dataclass(frozen=True)
 class Trained:
-    """A run's round `line`, with the `learner` that holds its posterior. `how` and `difference` say how far it is the same.
+    """A run's round `line`, with the `learner` that has its posterior. `how` and `difference` describe the reproduction.
 
-    `experiment` has the classes that the round was trained with; `classes` has those too that people have found since.
+    `experiment` has the classes that the round was trained with; `classes` also those that people have found since.
     """
 
     folder: Path
@@ -62,8 +62,8 @@ class Trained:
 def retrieve(folder: Path, *, device: str | None = None, progress: bool = True, accept: bool = False) -> Trained:
     """The posterior of the last committed round of the run in `folder`, checked against that round's test metrics.
 
-    `device` null: that of the run's last launch, if this machine has it. Raises `RunFolderError` for a folder without a committed
-    round, and where the metrics differ by more than `TOLERANCE`, unless told to `accept` that.
+    `device` null: that of the run's last launch, if available. Raises `RunFolderError` for a folder without a committed
+    round, and if the metrics differ by more than `TOLERANCE`, unless `accept` is set.
     """
     read_config(folder)
     rounds = read_rounds(folder)
@@ -74,11 +74,11 @@ def retrieve(folder: Path, *, device: str | None = None, progress: bool = True, 
     )  # its folder may be gone, and it decides queries alone
     if not rounds:
         raise RunFolderError(
-            f"Expected a run with a committed round in {folder}, got one with none; run it on, by the command it was started with."
+            f"Expected a run with a committed round in {folder}, got one without; resume it first: alframe resume {folder}"
         )
     torch.set_num_threads(int(launch.get("device", {}).get("threads", torch.get_num_threads())))
     line, ledger = rounds[-1], read_ledger(folder)
-    photos = history_of(plan.dataset, folder, mend=False)
+    photos = history_of(plan.dataset, folder, repair=False)
     experiment = plan.experiment(plan.dataset.load(plan.cache) if photos is None else photos.data())
     rules = experiment.annotator.rules(experiment.data.pool.classes)
     experiment = _as_trained(
@@ -92,26 +92,26 @@ def retrieve(folder: Path, *, device: str | None = None, progress: bool = True, 
     difference, worst = _difference(trained)
     if not difference <= TOLERANCE and not accept:
         raise RunFolderError(
-            f"Expected the test metrics of round {line['round']} of {folder} to come out again ({how}), got {worst}; give back the data, "
-            f"versions and device of its {PROVENANCE}, or take the model as it is by --accept-difference."
+            f"Expected to reproduce the test metrics of round {line['round']} of {folder} ({how}), got {worst}; restore the data, "
+            f"versions and device of its {PROVENANCE}, or accept the model as it is with --accept-difference."
         )
     return replace(trained, difference=difference)
 
 
 def _as_trained(experiment: Experiment, folder: Path, round: int) -> Experiment:
-    """The experiment with as many classes as the networks of `round` have outputs: the config may have named others since."""
+    """The experiment with as many classes as the networks of `round` have outputs; the config may have added some since."""
     planned = read_planned(folder, round) or {}
     asked = next((q["probs"] for q in planned.get("questions", ()) if q["probs"]), experiment.data.pool.classes)
-    measured = planned.get("evaluation") or {"classes": asked}  # without test images nothing is measured
+    measured = planned.get("evaluation") or {"classes": asked}  # without test images there is no evaluation
     return experiment.with_classes(experiment.data.pool.classes[: len(measured["classes"])])
 
 
 def capture(trained: Trained) -> tuple[Spec, Tensors]:
-    """All that predicts like the run's posterior on raw images, checked on its first images. Raises `DataError` if it does not."""
+    """The exported form of the run's posterior. Raises `DataError` if its predictions differ on the first images."""
     e, learner, config = trained.experiment, trained.learner, trained.plan.identity
     if len(e.data.pool.shape) != 3:
         raise DataError(
-            f"Expected a run on images to hand over, got one on samples of shape {e.data.pool.shape}; predict features in Python, by alframe.Experiment."
+            f"Expected a run on images to export, got one on samples of shape {e.data.pool.shape}; predict features in Python instead."
         )
     normalizer, model = learner.normalizer, learner.model
     front = {"mean": normalizer.mean, "deviation": normalizer.deviation}
@@ -139,13 +139,13 @@ def capture(trained: Trained) -> tuple[Spec, Tensors]:
 
 
 def images_to_check(e: Experiment) -> tuple[str, np.ndarray]:
-    """The first test images, or of a run without any the first of the pool: which they are, and their pixels."""
+    """The name and pixels of the first test images, or of the first pool images if there is no test set."""
     which, images = (TEST, e.data.test) if len(e.data.test) else (POOL, e.data.pool)
     return which, np.array(images.pixels[:CHECKED])
 
 
 def _check(trained: Trained, predictor: Predictor) -> float:
-    """The largest difference of a probability, what is handed over from the run's own networks, on images to check with."""
+    """The largest difference between the probabilities of the export and of the run's own networks."""
     which, pixels = images_to_check(trained.experiment)
     own = trained.learner.mean_log_probs(which, torch.arange(len(pixels))).exp()
     images = torch.from_numpy(pixels)
@@ -156,21 +156,21 @@ def _check(trained: Trained, predictor: Predictor) -> float:
     exact = predictor.device.type == "cpu" and not predictor.spec.on_features
     if not apart <= (AGREES if exact else ROUNDED):
         raise DataError(
-            f"Expected the exported networks to predict like the run's, got probabilities that differ by {apart:.1g}; something in "
+            f"Expected the exported networks to predict like the run's, got probabilities that differ by {apart:.1g}; a tensor of "
             f"{type(trained.learner.fitted.networks[0]).__name__} is not in its state_dict: register it as a buffer."
         )
     return apart
 
 
 def _difference(trained: Trained) -> tuple[float, str]:
-    """The largest difference of a metric from the stored one, and which it is; 0 where the run measured nothing."""
+    """The largest difference to a stored metric, with a description; 0 if the run has no metrics."""
     e, stored = trained.experiment, trained.line
     of, which, rows, labels = "test", TEST, torch.arange(len(e.data.test)), torch.from_numpy(e.data.test.labels)
-    if not len(rows):  # photos without a test set: what is known of the run's networks are their validation metrics
+    if not len(rows):  # photos without a test set: compare the validation metrics
         held_out = labelled_at(e, trained.ledger, trained.rules, trained.round).validation
         of, which, rows, labels = "validation", POOL, held_out.rows, held_out.labels
     if not len(rows):
-        return 0.0, "nothing that was measured"
+        return 0.0, "no metrics"
     log_probs = trained.learner.mean_log_probs(which, rows, of)
     metrics = evaluate(log_probs, labels, e.data.pool.classes, e.costs).metrics
     apart = {
@@ -181,11 +181,11 @@ def _difference(trained: Trained) -> tuple[float, str]:
     if not apart:
         return math.nan, "none to compare with"
     worst = max(apart, key=lambda name: apart[name])
-    return apart[worst], f"{worst} {metrics[worst]:.4f} where {ROUNDS} has {stored[f'{of}/{worst}']:.4f}"
+    return apart[worst], f"{worst} {metrics[worst]:.4f}, but {ROUNDS} has {stored[f'{of}/{worst}']:.4f}"
 
 
 def _origin(trained: Trained, config: dict[str, Any]) -> dict[str, Any]:
-    """The run's identity, and how good it was."""
+    """The run's identity and its test metrics."""
     provenance = read_provenance(trained.folder)
     return {
         "folder": str(trained.folder.resolve()),

@@ -1,9 +1,8 @@
-"""From the answers of several people to one: majority or Dawid-Skene, and how far the people agree.
+"""One label from several people's answers, by majority or Dawid-Skene, and how much the people agree.
 
-A ledger's line has a `label`, or `label` null and an `answer`: unsure (the class that is likelier than the others may be in
-`text`), skip, bad_image, new_class (whose name is in `text`), or unanswered (a round that was closed before anyone said
-anything). A vote is a class (int), bad_image, or a class that has no number yet (`new: NAME`); unsure and skip are abstentions,
-but see `soft_label`.
+A ledger line has a `label`, or `label` null and an `answer`: unsure (`text` may name a more likely class), skip, bad_image,
+new_class (named in `text`), or unanswered (the round was closed before anyone answered). A vote is a class (int),
+bad_image, or a class that has no number yet (`new: NAME`); unsure and skip are abstentions, but see `soft_label`.
 """
 
 import math
@@ -22,23 +21,23 @@ Posterior = Float[np.ndarray, " c"]
 
 UNSURE, SKIP, BAD_IMAGE, NEW_CLASS, UNANSWERED = "unsure", "skip", "bad_image", "new_class", "unanswered"
 NO_LABEL = (UNSURE, SKIP, BAD_IMAGE, NEW_CLASS)
-"""What a person may say instead of a class."""
+"""The answers other than a class."""
 CHECKS = ("gold", "repeat")
-"""Kinds of ledger lines that test the annotator: the image has an answer already. They buy nothing and label nothing."""
+"""Kinds of ledger lines that check the annotator on an image with a known answer. They buy nothing and label nothing."""
 
-GIVEN = "given"
-"""The kind of lines that answer no question: the class folder in which a photo lies says what it is. They count as bought."""
+FROM_FOLDER = "given"
+"""The kind of ledger lines with labels from class folders, which answer no question. They count as bought."""
 
 
 @dataclass(frozen=True)
 class Rules:
-    """How answers become labels; an annotator declares them, the loop obeys.
+    """How answers become labels; declared by the annotator.
 
-    `people`: an image may have answers of several people, and the last of each counts; else it has one, and a second is an error.
-    `per_image`: people whose answers an image needs. `ask_again`: how often an image that nobody was sure of goes back into the
-    pool. `classes`: the dataset's, and after them `new_classes`, which people found and the config names by now. `unsure`: such an
-    image goes back (again), or stays and is learnt from with a `soft_label`, in which `lean` is the probability of a class that
-    someone finds likelier than the others.
+    `people`: an image may have answers from several people, and each person's last one counts; otherwise a second answer
+    is an error. `per_image`: number of people that an image needs. `ask_again`: how often an image that nobody was sure of
+    returns to the pool. `classes`: the dataset's, followed by `new_classes`, which people found and the config names.
+    `unsure`: such an image returns to the pool (again), or is trained on with a `soft_label`, in which `lean` is the
+    probability of the class that someone finds most likely.
     """
 
     people: bool = False
@@ -51,29 +50,29 @@ class Rules:
     lean: float = 0.7
 
 
-def same_name(name: str) -> str:
-    """The form in which two spellings of a class are the same: case, white space, and how an ö is made up do not count."""
+def normalized_name(name: str) -> str:
+    """A normalised class name: case, white space and the Unicode composition of characters are ignored."""
     return " ".join(unicodedata.normalize("NFKC", name).split()).casefold()
 
 
 def vote(line: Line, classes: Sequence[str] = ()) -> Vote | None:
-    """What a line says of its image, or None where it abstains. A new class that `classes` names by now is its number."""
+    """The vote of a ledger line, or None if it abstains. A new class that `classes` names is its number."""
     if line["label"] is not None:
         return int(line["label"])
     if line.get("answer") == NEW_CLASS:
         number = _number_of(line, classes)
-        return f"new: {same_name(str(line.get('text', '')))}" if number is None else number
+        return f"new: {normalized_name(str(line.get('text', '')))}" if number is None else number
     return BAD_IMAGE if line.get("answer") == BAD_IMAGE else None
 
 
 def _number_of(line: Line, classes: Sequence[str]) -> int | None:
-    """The number of the class that stands in the `text` of a line."""
-    wanted = same_name(str(line.get("text", "")))
-    return next((number for number, name in enumerate(classes) if same_name(name) == wanted), None)
+    """The number of the class named in the `text` of a line."""
+    wanted = normalized_name(str(line.get("text", "")))
+    return next((number for number, name in enumerate(classes) if normalized_name(name) == wanted), None)
 
 
 def majority(votes: Iterable[Vote]) -> Vote | None:
-    """The most frequent vote, or None where there is none or two lead."""
+    """The most frequent vote, or None without votes or with a tie."""
     ranked = Counter(votes).most_common(2)
     if not ranked or (len(ranked) == 2 and ranked[0][1] == ranked[1][1]):
         return None
@@ -81,10 +80,10 @@ def majority(votes: Iterable[Vote]) -> Vote | None:
 
 
 def agreement(votes: Sequence[Sequence[Vote]]) -> dict[str, float]:
-    """How far people agree on the images that two or more of them voted on; empty where there is none.
+    """Agreement on the images with two or more votes; empty if there are none.
 
-    `pairs`, in [0, 1]: the share of the pairs of votes on one image that are the same, mean over the images. `kappa`, at most 1:
-    (pairs - chance) / (1 - chance), where chance is the sum of the squared shares of the votes; left out where all votes are one.
+    `pairs`, in [0, 1]: the share of equal pairs of votes on an image, averaged over images. `kappa`, at most 1:
+    (pairs - chance) / (1 - chance), where chance is the sum of the squared vote shares; omitted if all votes are equal.
     Source: Fleiss 1971, Measuring nominal scale agreement among many raters. Differs: images may have different numbers of votes.
     """
     items = [Counter(item) for item in votes if len(item) > 1]
@@ -112,10 +111,10 @@ def dawid_skene(
 ) -> tuple[Float[np.ndarray, "i c"], Float[np.ndarray, "w c c"]]:
     """The probability of each class for each item, and each person's confusion matrix (rows: truth), from `a` answers by EM.
 
-    Answer a: `people[a]` said `labels[a]` of `items[a]`; items and people are numbered from 0 without gaps. It starts from the
-    shares of the votes and ends when no probability moves by more than `tolerance`, or after `max_iterations`.
-    Source: Dawid and Skene 1979, Maximum likelihood estimation of observer error-rates using the EM algorithm. Differs: `prior`
-    is added to every count of the M step, so that an answer never seen has not the probability 0.
+    Answer a: `people[a]` gave `items[a]` the label `labels[a]`; items and people are numbered from 0 without gaps. EM
+    starts from the vote shares and ends when no probability changes by more than `tolerance`, or after `max_iterations`.
+    Source: Dawid and Skene 1979, Maximum likelihood estimation of observer error-rates using the EM algorithm. Differs:
+    `prior` is added to every count of the M step, so that unseen answers do not get probability 0.
     """
     n_items, n_people = int(items.max(initial=-1)) + 1, int(people.max(initial=-1)) + 1
     posterior = np.zeros((n_items, n_classes))
@@ -124,7 +123,7 @@ def dawid_skene(
     confusion = np.zeros((n_people, n_classes, n_classes))
     for _ in range(max_iterations):
         shares = posterior.sum(axis=0) + prior
-        counts = np.full((n_people, n_classes, n_classes), prior)  # [person, said, truth], turned below
+        counts = np.full((n_people, n_classes, n_classes), prior)  # [person, label, truth], transposed below
         np.add.at(counts, (people, labels), posterior[items])
         confusion = (counts / counts.sum(axis=1, keepdims=True)).transpose(0, 2, 1)
         log = np.tile(np.log(shares / shares.sum()), (n_items, 1))
@@ -139,11 +138,11 @@ def dawid_skene(
 
 
 def settle(lines: Sequence[Line], rules: Rules, posterior: Posterior | None = None) -> dict[str, Any]:
-    """One line for one question, from the last answer of each person about it: the first of them with the outcome in `label` and `answer`.
+    """One line per question from each person's last answer: the first line with the outcome in `label` and `answer`.
 
-    Whether the image has a class at all is put to the vote first; which one, then, among those who gave one, or by the `posterior`
-    of `dawid_skene`. A tie is unsure, and so are people who all abstain, unless all of them skip. Where there is a `soft_label`,
-    it is in `soft_label`.
+    The first vote decides whether the image has a class at all; the second decides which, among those who named one, or
+    by the `posterior` of `dawid_skene`. A tie counts as unsure, and so do only abstentions, unless all are skips. A
+    `soft_label`, if any, is in the key of that name.
     """
     settled = _settle(lines, rules, posterior)
     soft = soft_label(lines, rules, posterior)
@@ -162,9 +161,9 @@ def _settle(lines: Sequence[Line], rules: Rules, posterior: Posterior | None) ->
     if isinstance(outcome, int):
         return {**settled, "label": outcome}
     if outcome is None:
-        said = {line.get("answer", SKIP) for line in lines}
-        silent = UNANSWERED if said == {UNANSWERED} else SKIP if said <= {SKIP, UNANSWERED} else UNSURE
-        return {**settled, "label": None, "answer": UNSURE if votes else silent}
+        answers = {line.get("answer", SKIP) for line in lines}
+        abstained = UNANSWERED if answers == {UNANSWERED} else SKIP if answers <= {SKIP, UNANSWERED} else UNSURE
+        return {**settled, "label": None, "answer": UNSURE if votes else abstained}
     if outcome == BAD_IMAGE:
         return {**settled, "label": None, "answer": BAD_IMAGE}
     named = next(line["text"] for line in lines if vote(line, rules.classes) == outcome)
@@ -172,19 +171,19 @@ def _settle(lines: Sequence[Line], rules: Rules, posterior: Posterior | None) ->
 
 
 def _kind(votes: Iterable[Vote]) -> Vote | None:
-    """What most votes are: "class", whichever it is, or what they say instead; None where there is no vote or two kinds lead."""
+    """The kind of most votes: "class", whichever it is, or another answer; None without votes or with a tie."""
     return majority("class" if isinstance(v, int) else v for v in votes)
 
 
 def soft_label(lines: Sequence[Line], rules: Rules, posterior: Posterior | None = None) -> list[float] | None:
-    """A probability for each class, from people who were not sure of one; None where they were, or do not speak of classes.
+    """Class probabilities from people who were not sure; None if they agreed on a class, or if most votes are no class.
 
-    There is one if `rules.unsure` is soft, someone was unsure or two classes tie, and most votes, if there are any, are classes;
-    not for validation images, which measure by classes. It is the mean over those who gave a class or were unsure: a class is
-    certain (with Dawid-Skene: all who gave one count as the `posterior`); unsure with a name gives that class `rules.lean`, and the
-    others equal parts of the rest; unsure without one gives all classes the same, the most uncertain label there is.
-    Source: shares of votes as labels from Peterson et al. 2019, arXiv:1908.07086; the mean of what each annotator finds probable
-    from Collins et al. 2022, arXiv:2207.00810. Differs: one probability for all leanings instead of one that is asked each time.
+    There is one if `rules.unsure` is soft, someone was unsure or two classes tie, and most votes (if any) are classes. There
+    is none for validation images, whose metrics need classes. It is the mean over people who named a class or were unsure.
+    A class counts as certain (with Dawid-Skene, everyone who named one counts as the `posterior`). Unsure with a name gives
+    that class `rules.lean` and splits the rest equally; unsure without a name is uniform over the classes.
+    Source: vote shares as labels from Peterson et al. 2019, arXiv:1908.07086; the mean of the annotators' probabilities
+    from Collins et al. 2022, arXiv:2207.00810. Differs: a fixed probability `lean` instead of one elicited each time.
     """
     if rules.unsure != "soft" or lines[0]["kind"] == "validation":
         return None
@@ -203,28 +202,28 @@ def soft_label(lines: Sequence[Line], rules: Rules, posterior: Posterior | None 
         if number is not None:
             row[number] = rules.lean
         rows.append(row)
-    return [math.fsum(column) / len(rows) for column in zip(*rows, strict=True)]  # in whatever order people answered
+    return [math.fsum(column) / len(rows) for column in zip(*rows, strict=True)]  # independent of the order of answers
 
 
 TIE = 1e-6
-"""Two classes whose probabilities differ by no more are equally likely: rounding is no vote."""
+"""Classes whose probabilities differ by at most this are tied: rounding must not decide."""
 
 
-def _class_of(said: Sequence[int], posterior: Posterior | None) -> Vote | None:
-    """The class that the `posterior` of Dawid-Skene finds likeliest, or without one that most say; None for a tie."""
+def _class_of(votes: Sequence[int], posterior: Posterior | None) -> Vote | None:
+    """The most likely class by the `posterior` of Dawid-Skene, else by majority; None for a tie."""
     if posterior is not None:
         second, first = np.partition(posterior, -2)[-2:]
         if first - second > TIE:
             return int(posterior.argmax())
-    return majority(said)
+    return majority(votes)
 
 
 Question = tuple[int, int]
-"""(round, index): an image may be asked about again in a later round."""
+"""(round, index), because an image may be asked about again in a later round."""
 
 
 def by_question(lines: Iterable[Line]) -> dict[Question, dict[str, Line]]:
-    """The last answer of each person to each question; answers that test the person are left out."""
+    """Each person's last answer to each question, without checks."""
     found: dict[Question, dict[str, Line]] = {}
     for line in lines:
         if line["kind"] not in CHECKS:
@@ -239,21 +238,21 @@ def settle_all(answers: Mapping[Question, Mapping[str, Line]], rules: Rules) -> 
 
 
 def _posteriors(answers: Mapping[Question, Mapping[str, Line]], rules: Rules) -> dict[Question, Posterior]:
-    """By question: the probabilities of the classes by `dawid_skene` over all questions that got a class from someone."""
-    said = [
+    """Class probabilities by question from `dawid_skene`, over all questions with at least one class vote."""
+    votes = [
         (question, name, v)
         for question, lines in answers.items()
         for name, line in lines.items()
         if isinstance(v := vote(line, rules.classes), int)
     ]
-    if not said:
+    if not votes:
         return {}
-    questions = {question: number for number, question in enumerate(dict.fromkeys(q for q, _, _ in said))}
-    names = {name: number for number, name in enumerate(sorted({name for _, name, _ in said}))}
+    questions = {question: number for number, question in enumerate(dict.fromkeys(q for q, _, _ in votes))}
+    names = {name: number for number, name in enumerate(sorted({name for _, name, _ in votes}))}
     posterior, _ = dawid_skene(
-        np.array([questions[q] for q, _, _ in said]),
-        np.array([names[name] for _, name, _ in said]),
-        np.array([v for _, _, v in said]),
+        np.array([questions[q] for q, _, _ in votes]),
+        np.array([names[name] for _, name, _ in votes]),
+        np.array([v for _, _, v in votes]),
         len(rules.classes),
     )
     return {question: posterior[number] for question, number in questions.items()}

@@ -1,37 +1,38 @@
-"""Class folders that label photos: what they say goes into the ledger, once."""
+"""Labels from class folders: each goes into the ledger once."""
 
 from collections.abc import Mapping, Sequence
 
 from alframe.images import Data
-from alframe.labels.consensus import GIVEN
+from alframe.labels.consensus import FROM_FOLDER
 from alframe.labels.pool import Pool
 from alframe.types import Answer, Question
 
 FOLDER = "folder"
-"""Who gave the labels of class folders, in the ledger."""
+"""The annotator of labels from class folders, in the ledger."""
 
 
 def record_folder_labels(data: Data, pool: Pool) -> list[str]:
-    """Record the class that a photo's folder gives where nobody gave one; returns a line about folders that contradict the ledger."""
+    """Record the class of each photo's folder if it has no label yet; returns a line about folders that contradict the ledger."""
     known = {line["index"]: line["label"] for line in pool.settled() if line["label"] is not None}
     recorded = {(line["index"], line["round"]) for line in pool.ledger.lines if line["annotator"] == FOLDER}
-    against = []
-    for index, (label, round) in sorted(data.given.items()):
+    contradicting = []
+    for index, (label, round) in sorted(data.folder_labels.items()):
         if index not in known and (index, round) not in recorded:
-            pool.add(Question(pool.ids[index], index, GIVEN, round, index), Answer(index, label, FOLDER))
+            pool.add(Question(pool.ids[index], index, FROM_FOLDER, round, index), Answer(index, label, FOLDER))
         elif known.get(index, label) != label:
-            against.append(index)
-    if not against:
+            contradicting.append(index)
+    if not contradicting:
         return []
-    name = data.pool.names[against[0]] if data.pool.names else f"index {against[0]}"
+    n, first = len(contradicting), contradicting[0]
+    name = data.pool.names[first] if data.pool.names else f"index {first}"
     return [
-        f"{len(against)} photo{'s lie' if len(against) > 1 else ' lies'} in the folder of another class than the ledger has, "
+        f"{n} photo{'s are' if n > 1 else ' is'} in the folder of another class than in the ledger, "
         f"the first is {name}; the ledger counts"
     ]
 
 
 def record_moved_photos(labels: Mapping[int, int], pool: Pool, questions: Sequence[Question]) -> None:
-    """A photo that somebody moved to a class folder answers the question about it. `labels`: by index, the class of its folder now."""
+    """Record photos that were moved to a class folder as answers to their questions. `labels`: class of the folder, by index."""
     recorded = {
         (line["round"], line["index"]): line["label"] for line in pool.ledger.lines if line["annotator"] == FOLDER
     }

@@ -1,4 +1,4 @@
-"""The ledger: one line per answer, written before anything else learns of it, never rewritten."""
+"""The ledger: one line per answer, written before the answer is used, never rewritten."""
 
 import json
 import os
@@ -10,11 +10,11 @@ from alframe.labels.consensus import CHECKS, UNANSWERED, Line
 from alframe.record.files import read_jsonl
 from alframe.record.read import LEDGER_KEYS
 
-SYNC_S = 0.2  # a person's answer is on the disk before the next; an oracle's thousands share a sync
+SYNC_S = 0.2  # a person's answers are synced one by one; the thousands of an oracle share a sync
 
 
 class Answers:
-    """Answers in the order in which they came. `count_validation`: whether validation images count as bought."""
+    """Answers in order of arrival. `count_validation`: whether validation images count as bought."""
 
     def __init__(self, lines: list[dict[str, Any]], count_validation: bool = True) -> None:
         self.lines, self.count_validation, self.where = lines, count_validation, "the ledger"
@@ -23,10 +23,10 @@ class Answers:
         self.lines.append(line)
 
     def bought(self, round: int | None = None) -> int:
-        """Labels bought in all, or up to and including those that `round` was trained on.
+        """Number of labels bought in total, or up to and including those that `round` was trained on.
 
-        An image is paid for once in a round, whoever and however many were asked. Answers that test an annotator (gold, repeat)
-        and questions that nobody answered before the round was closed buy nothing.
+        An image costs one label per round, however many people were asked. Checks (gold, repeat) and questions that nobody
+        answered before the round closed cost nothing.
         """
         return len({(line["round"], line["index"]) for line in self.lines if self._buys(line, round)})
 
@@ -42,7 +42,7 @@ class Answers:
 class Ledger(Answers):
     """The answers in the file at `path`, open for appending.
 
-    A torn last line (the process died while writing it) was never acknowledged: it is cut off, and the loop asks again.
+    A torn last line (the process died while writing it) was never acknowledged: it is removed, and the loop asks again.
     """
 
     def __init__(self, path: Path, count_validation: bool = True) -> None:

@@ -1,4 +1,4 @@
-"""What is labelled by now, and what may still be asked: the state that follows from the ledger."""
+"""The labelled and the unlabelled images: the state derived from the ledger."""
 
 import operator
 from typing import Any
@@ -16,7 +16,7 @@ from alframe.labels.consensus import (
     UNSURE,
     Rules,
     agreement,
-    same_name,
+    normalized_name,
     settle,
     settle_all,
     vote,
@@ -27,7 +27,7 @@ from alframe.types import Answer, Examples, Question
 
 
 def _whole(label: Any) -> Any:
-    """An int of any library as Python's own; what is no whole number stays as it is, to be refused."""
+    """An integer of any library as a Python int; any other value is returned unchanged, to be rejected later."""
     try:
         return operator.index(label)
     except TypeError:
@@ -35,9 +35,9 @@ def _whole(label: Any) -> Any:
 
 
 class Pool:
-    """The state that the ledger implies. `bought` counts images paid for, `usable` those with a label or a soft label.
+    """The state derived from the ledger. `bought` counts labels paid for, `usable` images with a label or a soft label.
 
-    The ledger holds every answer of every person; what is known of an image is derived from them by `rules`.
+    The ledger contains every answer of every person; `rules` derive the label of an image from them.
     """
 
     def __init__(self, ids: list[str], ledger: Answers, n_classes: int, rules: Rules | None = None) -> None:
@@ -70,7 +70,7 @@ class Pool:
         self._note(line)
 
     def grow(self, ids: list[str]) -> None:
-        """More images: `ids` begins with those known so far."""
+        """Add images: `ids` starts with those known so far."""
         self._asked = np.append(self._asked, np.zeros(len(ids) - len(self.ids), dtype=bool))
         self.ids = ids
 
@@ -83,7 +83,7 @@ class Pool:
         return len(self._labelled())
 
     def answered(self, round: int) -> set[int]:
-        """Dataset indices that need no more answers in `round`: enough people gave one, and none is a class without a number."""
+        """Dataset indices that need no more answers in `round`: enough people answered, and no class is still unnamed."""
         return {
             index
             for (of, index), lines in self._answers.items()
@@ -91,23 +91,23 @@ class Pool:
         }
 
     def unnamed(self, round: int) -> dict[str, list[int]]:
-        """The images that people gave to a class which the config does not name, by its name."""
+        """The images that people put into a class which the config does not name, by class name."""
         found: dict[str, list[int]] = {}
         spelling: dict[str, str] = {}
         for (of, index), lines in self._answers.items():
             settled = self._settle(lines) if of == round and self._is_complete(lines) else {}
             if settled.get("answer") == NEW_CLASS:
-                name = spelling.setdefault(same_name(settled["text"]), settled["text"])  # as it was written first
+                name = spelling.setdefault(normalized_name(settled["text"]), settled["text"])  # the first spelling
                 found.setdefault(name, []).append(index)
         return found
 
     def settled(self, round: int | None = None) -> list[dict[str, Any]]:
-        """A line for each question that was answered (in `round`, or in any), with what the answers come to; in (round, rank) order."""
+        """One line per answered question (of `round`, or of all) with the settled answer; in (round, rank) order."""
         lines = [line for line in settle_all(self._answers, self.rules) if round in (None, line["round"])]
         return sorted(lines, key=lambda line: (line["round"], line["rank"]))
 
     def agreement(self, round: int) -> dict[str, float]:
-        """How far the people who answered in `round` agree (`consensus.agreement`); empty where no image has two answers."""
+        """The agreement of people in `round` (`consensus.agreement`); empty if no image has two answers."""
         votes = [
             [v for v in (vote(line, self.rules.classes) for line in lines.values()) if v is not None]
             for (of, _), lines in self._answers.items()
@@ -116,7 +116,7 @@ class Pool:
         return {f"agreement/{name}": value for name, value in agreement(votes).items()}
 
     def people(self, round: int) -> dict[str, float]:
-        """What each person did in `round`, by `people/NAME/` and the names of `Work.numbers`; empty where nobody is asked."""
+        """Each person's numbers in `round`, as `people/NAME/` with the names of `Work.numbers`; empty without people."""
         if not self.rules.people:
             return {}
         lines = (line for line in self.ledger.lines if line["round"] == round)
@@ -126,8 +126,8 @@ class Pool:
             for key, value in work.numbers.items()
         }
 
-    def unasked(self) -> np.ndarray:
-        """Dataset indices that nobody was asked about, or that were put back, ascending: the pool that a strategy sees."""
+    def available(self) -> np.ndarray:
+        """Dataset indices not asked about yet, or returned to the pool, ascending: the pool that a strategy sees."""
         if not self.rules.people:
             return np.flatnonzero(~self._asked)
         out, unsure = np.zeros(len(self.ids), dtype=bool), np.zeros(len(self.ids), dtype=int)
@@ -145,11 +145,12 @@ class Pool:
         return self._examples(lambda kind: kind == "validation")
 
     def _examples(self, wanted: Any) -> Examples:
-        """Usable answers in (round, rank) order, whatever the order in which they came."""
+        """Usable answers in (round, rank) order, independent of their order of arrival."""
         lines = [line for line in self._labelled() if wanted(line["kind"])]
         rows = torch.tensor([line["index"] for line in lines], dtype=torch.int64)
-        given = [UNKNOWN if line["label"] is None else line["label"] for line in lines]
-        labels = torch.tensor(given, dtype=torch.int64)
+        labels = torch.tensor(
+            [UNKNOWN if line["label"] is None else line["label"] for line in lines], dtype=torch.int64
+        )
         soft = {place: line["soft_label"] for place, line in enumerate(lines) if "soft_label" in line}
         if not soft:
             return Examples(rows, labels)
@@ -160,8 +161,8 @@ class Pool:
     def _labelled(self) -> list[dict[str, Any]]:
         """The settled lines with a label or a soft label.
 
-        Of an image that was put back and labelled, and whose first answers come to a label by now (Dawid-Skene knows people better
-        with every round), the later one.
+        An image that returned to the pool may get a label twice, because Dawid-Skene can settle its first answers later;
+        the later round counts.
         """
         return list(
             {
@@ -170,7 +171,7 @@ class Pool:
         )
 
     def _note(self, line: dict[str, Any]) -> None:
-        """The last answer of a person about a question is the one that counts."""
+        """Store an answer; a person's last answer to a question counts."""
         self._asked[line["index"]] = True
         if line["kind"] not in CHECKS:
             self._answers.setdefault((line["round"], line["index"]), {})[line["annotator"]] = line
@@ -186,14 +187,14 @@ class Pool:
         if not isinstance(index, int) or not 0 <= index < len(self.ids) or line.get("id") != self.ids[index]:
             raise RunFolderError(
                 f"Expected answers about this dataset's images in {self.ledger.where}, got image {index} with id {line.get('id')}; "
-                "the data has changed since, so give the old data back or use another run.name."
+                "the data has changed since then: restore the old data, or use another run.name."
             )
         if label is not None and not (type(label) is int and 0 <= label < self.n_classes):
             raise RunFolderError(
-                f"Expected whole labels from 0 to {self.n_classes - 1} in {self.ledger.where}, got {label!r} for image {index}; "
-                "mend the annotator that answered so."
+                f"Expected integer labels from 0 to {self.n_classes - 1} in {self.ledger.where}, got {label!r} for image {index}; "
+                "fix the annotator that gave this answer."
             )
         if self._asked[index] and not self.rules.people:
             raise RunFolderError(
-                f"Expected one answer for each image in {self.ledger.where}, got a second one for image {index}."
+                f"Expected one answer per image in {self.ledger.where}, got a second one for image {index}; fix the annotator."
             )

@@ -1,4 +1,4 @@
-"""What each person did: how many images, how long each, how often right where the class was known, how often as the others say."""
+"""Statistics per person: images, seconds per image, accuracy on checks, and agreement with the others."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
@@ -8,7 +8,7 @@ from alframe.labels.consensus import CHECKS, UNANSWERED, Line, Vote, vote
 
 @dataclass(frozen=True)
 class Work:
-    """Counts of one person, which add up over rounds and runs. Of an image that was answered twice the last answer counts."""
+    """Counts of one person, which can be summed over rounds and runs. Only the last answer for an image counts."""
 
     images: int = 0
     timed: int = 0
@@ -25,9 +25,10 @@ class Work:
 
     @property
     def numbers(self) -> dict[str, float]:
-        """What is known: `images` answered; `seconds` an image, checks too, where they were measured; and in [0, 1] the share of right
-        answers on hidden images whose class others had given (`gold`), and the person's own (`repeat`), and `agreement`, how much
-        of what others say of an image is the same, mean over the images that others voted on too.
+        """`images` answered; `seconds` per image (with checks), if measured; and rates in [0, 1], if available.
+
+        `gold` and `repeat` are the shares of correct answers on hidden images answered before by others and by the person.
+        `agreement` is the share of the others' votes that are the same, averaged over images with other votes.
         """
         rates = {
             "seconds": (self.time_s, self.timed),
@@ -39,7 +40,7 @@ class Work:
 
 
 def tally(lines: Iterable[Line], classes: Sequence[str] = ()) -> dict[str, Work]:
-    """By person, in the order of their first answers: what they did in `lines` of one ledger."""
+    """The work of each person in `lines` of one ledger, in order of their first answers."""
     last: dict[tuple[str, bool, int, int], Line] = {}
     for line in lines:
         if line.get("answer") != UNANSWERED:
@@ -48,8 +49,8 @@ def tally(lines: Iterable[Line], classes: Sequence[str] = ()) -> dict[str, Work]
     found: dict[str, Work] = {}
     votes: dict[tuple[int, int], dict[str, Vote]] = {}
     for (person, check, round, index), line in last.items():
-        given = line.get("time_s")
-        seconds = float(given) if isinstance(given, int | float) and given > 0 else 0.0
+        time_s = line.get("time_s")
+        seconds = float(time_s) if isinstance(time_s, int | float) and time_s > 0 else 0.0
         work = Work(timed=int(seconds > 0), time_s=seconds)
         if check:
             right = int(line["label"] == line.get("expected"))
@@ -57,18 +58,18 @@ def tally(lines: Iterable[Line], classes: Sequence[str] = ()) -> dict[str, Work]
             work += Work(gold_right=right * gold, gold=int(gold), repeat_right=right * (not gold), repeat=int(not gold))
         else:
             work += Work(images=1)
-            if (said := vote(line, classes)) is not None:
-                votes.setdefault((round, index), {})[person] = said
+            if (own := vote(line, classes)) is not None:
+                votes.setdefault((round, index), {})[person] = own
         found[person] = found.get(person, Work()) + work
     for item in votes.values():
-        for person, said in item.items() if len(item) > 1 else ():
-            same = sum(other == said for other in item.values()) - 1
+        for person, own in item.items() if len(item) > 1 else ():
+            same = sum(other == own for other in item.values()) - 1
             found[person] += Work(agreed=same / (len(item) - 1), shared=1)
     return found
 
 
 def accuracy(ledger: Iterable[Line]) -> dict[str, dict[str, tuple[int, int]]]:
-    """By person and kind of check (gold, repeat): how many of the last answers were the expected one, and of how many."""
+    """(correct, total) answers to checks, by person and kind (gold, repeat)."""
     counts = {
         person: {"gold": (work.gold_right, work.gold), "repeat": (work.repeat_right, work.repeat)}
         for person, work in tally(ledger).items()

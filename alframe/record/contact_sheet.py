@@ -1,4 +1,4 @@
-"""The queried images of a round as one small JPEG beside its stage file, so that a report can show what was bought without the data."""
+"""The queried images of a round as one small JPEG beside the stored query, so that a report can show them without the data."""
 
 import math
 from pathlib import Path
@@ -15,16 +15,16 @@ SIDE = 64  # pixels of the longer side, at most
 
 
 def write_contact_sheet(path: Path, images: UInt8[np.ndarray, "q ch h w"]) -> None:
-    """The first 64 of `images` in their order, at most 64 pixels a side, in rows of eight equal tiles; the file is whole or not there.
+    """Write the first 64 of `images` in order, at most 64 pixels a side, in rows of eight equal tiles, atomically.
 
-    The sheet is always eight tiles wide, so that a reader who knows the number of images finds each of them. The same images give
-    the same bytes.
+    The sheet is always eight tiles wide, so that the number of images is enough to locate each of them. The same images
+    give the same bytes.
     """
     shown = images[:MAX_IMAGES]
     height, width = shown.shape[2:]
     scale = min(1.0, SIDE / max(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    # JPEG works on blocks of 8 pixels: tiles of whole blocks do not run into each other
+    # JPEG works on blocks of 8 pixels: tiles of whole blocks do not bleed into each other
     tile = tuple(8 * math.ceil(length / 8) for length in size)
     sheet = Image.new("RGB", (COLUMNS * tile[0], math.ceil(len(shown) / COLUMNS) * tile[1]), "white")
     for i, image in enumerate(shown):
@@ -35,7 +35,7 @@ def write_contact_sheet(path: Path, images: UInt8[np.ndarray, "q ch h w"]) -> No
 
 
 def _small(image: UInt8[np.ndarray, "ch h w"], size: tuple[int, int]) -> Image.Image:
-    """Channel by channel, and whole pixels averaged first (reducing_gap): a third of the time, and not seen at this size."""
+    """Resize channel by channel with averaging first (reducing_gap): a third of the time, no visible difference."""
     planes = [
         Image.fromarray(channel).resize(size, Image.Resampling.BILINEAR, reducing_gap=1.0) for channel in image[:3]
     ]

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and read with damage named."""
+"""Atomic writes, and reads that report damage."""
 
 import json
 import os
@@ -12,9 +12,9 @@ from alframe.errors import RunFolderError
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path to write a file to, which takes the name `path` when it is complete and on the disk.
+    """Yield a temporary path; the file is renamed to `path` once it is complete and on the disk.
 
-    Where the body raises, the old file stays and the temporary one is removed: a full disk is not filled further.
+    If the body raises, the old file stays and the temporary one is deleted, so that a full disk gets no fuller.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
@@ -27,19 +27,19 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
     directory = os.open(path.parent, os.O_RDONLY)
     try:
-        os.fsync(directory)  # the new name is on the disk too, before anything is built on it
+        os.fsync(directory)  # the rename is on the disk too, before anything depends on it
     finally:
         os.close(directory)
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """The whole file, or the old one."""
+    """Write the whole file, or keep the old one."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def append_synced(path: Path, text: str) -> None:
-    """Add to the end of a file, and wait until it is on the disk."""
+    """Append to a file, and wait until it is on the disk."""
     with path.open("a", encoding="utf-8") as file:
         file.write(text)
         file.flush()
@@ -47,24 +47,24 @@ def append_synced(path: Path, text: str) -> None:
 
 
 def read_json(path: Path, keys: tuple[str, ...] = ()) -> dict[str, Any] | None:
-    """The object in a JSON file of ours, or None where there is no file. Raises `RunFolderError` for a damaged one."""
+    """The object in one of our JSON files, or None if there is no file. Raises `RunFolderError` for a damaged one."""
     if not path.exists():
         return None
     return _object(path.read_bytes(), keys, str(path))
 
 
-def read_jsonl(path: Path, keys: tuple[str, ...] = (), *, mend: bool = True) -> list[dict[str, Any]]:
-    """The objects of a JSON-lines file; a torn last line is passed over, and with `mend` cut off the file.
+def read_jsonl(path: Path, keys: tuple[str, ...] = (), *, repair: bool = True) -> list[dict[str, Any]]:
+    """The objects of a JSON-lines file; a torn last line is skipped, and with `repair` removed from the file.
 
-    Only who holds the run's lock may mend: the line may be one that another process is writing. Raises `RunFolderError` for any
-    other damage.
+    Only the owner of the run's lock may repair, because another process may be writing that line. Raises `RunFolderError`
+    for any other damage.
     """
     if not path.exists():
         return []
     raw = path.read_bytes()
     whole = raw[: raw.rfind(b"\n") + 1]
     lines = [_object(text, keys, f"line {number} of {path}") for number, text in enumerate(whole.splitlines(), 1)]
-    if mend and len(whole) < len(raw):
+    if repair and len(whole) < len(raw):
         with path.open("r+b") as file:
             file.truncate(len(whole))
             os.fsync(file.fileno())
@@ -80,6 +80,6 @@ def _object(text: bytes, keys: tuple[str, ...], where: str) -> dict[str, Any]:
     if not isinstance(value, dict) or any(key not in value for key in keys):
         raise RunFolderError(
             f"Expected a JSON object with {', '.join(keys)} in {where}, got {text[:60]!r}; "
-            "restore the file from a backup, or start again with run.overwrite=true."
+            "restore the file from a backup, or start over with run.overwrite=true."
         )
     return value

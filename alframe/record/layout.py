@@ -1,15 +1,15 @@
-"""Where everything lies in a run folder: the one place that spells its file names.
+"""The layout of a run folder: the one place that defines its file names.
 
-config.yaml        all that can change a result, and the format of the folder
-provenance.json    which data, and of each launch: versions, command, device
+config.yaml        everything that can change a result, and the format of the folder
+provenance.json    the data, and for each launch: versions, command, device
 ledger.jsonl       one line per answer
 rounds.jsonl       one line per committed round
 queries/           what was asked and measured, stored before anyone answers; contact sheets
-checkpoint/        weights of the last two rounds, where they are kept
+checkpoint/        weights of the last two rounds, if they are kept
 tensorboard/       events
 profile/           where the time went, with run.profile=true
-pool.jsonl, pool.bin   of a pool that grows: what came when, and the pixels
-<annotator>/       what an annotator keeps for itself, such as queue/
+pool.jsonl, pool.bin   for a growing pool: the arrivals, and the pixels
+<annotator>/       an annotator's own files, such as queue/
 """
 
 from pathlib import Path
@@ -28,7 +28,7 @@ def round_name(round: int) -> str:
 
 
 class Layout:
-    """The paths of the run in `root`. Nothing is read or made."""
+    """The paths of the run in `root`. Nothing is read or created."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -36,12 +36,12 @@ class Layout:
         self.ledger, self.rounds = root / LEDGER, root / ROUNDS
         self.history, self.pixels = root / HISTORY, root / PIXELS
         self.queries, self.tensorboard, self.profile = root / "queries", root / "tensorboard", root / "profile"
-        self.export = root / "export"  # where a run's model and labels go unless another folder is named
+        self.export = root / "export"  # the default folder of an export
         self.lock = root / ".lock"
-        self.discarding = root / ".discarding"  # there while run.overwrite removes what is in the folder
+        self.discarding = root / ".discarding"  # exists while run.overwrite deletes the folder's content
 
     def planned(self, name: str) -> Path:
-        """What was stored under `name`: INITIAL, or the `round_name` of a round."""
+        """The stored query of `name`: INITIAL, or the `round_name` of a round."""
         return self.queries / f"{name}.json"
 
     def contact_sheet(self, round: int) -> Path:
@@ -51,17 +51,17 @@ class Layout:
         return self.root / "checkpoint" / f"{round_name(round)}.safetensors"
 
     def place(self, annotator: str) -> Path:
-        """What the annotator of this name keeps for itself."""
+        """The folder of an annotator's own files."""
         return self.root / annotator
 
     def places(self) -> list[Path]:
-        """The folders that are none of the record's own: those of annotators, whichever there are."""
+        """The subfolders that belong to annotators: all but the record's own."""
         own = {self.queries, self.checkpoint(0).parent, self.tensorboard, self.profile, self.export}
         return sorted(path for path in self.root.iterdir() if path.is_dir() and path not in own)
 
 
 def runs_below(folder: Path) -> list[Path]:
-    """The runs in a folder of a cell, or else of a study, in order of their names."""
+    """The runs in the folder of a cell, or else of a study, sorted by name."""
     for depth in ("*", "*/*"):
         if found := sorted(path.parent for path in folder.glob(f"{depth}/{CONFIG}")):
             return found

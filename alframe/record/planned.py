@@ -1,4 +1,4 @@
-"""What a round settled on before anyone was asked, and what is shown of it afterwards."""
+"""The stored result of a round before its questions are asked, and what is displayed afterwards."""
 
 import json
 from collections.abc import Mapping
@@ -10,17 +10,17 @@ import numpy as np
 from alframe.types import Question
 
 MAX_NEAREST = 10
-"""Of so many queried images the nearest labelled ones are shown too."""
+"""For this many queried images, the nearest labelled ones are displayed too."""
 Line = dict[str, Any]
 """One line of the rounds: names and numbers."""
 
 
 @dataclass
 class Planned:
-    """The `questions` of a round, and with them what was measured: stored before anyone is asked, and never computed again.
+    """The `questions` and metrics of a round: stored before anyone is asked, and never recomputed.
 
-    `line` is the round's line, to which the seconds of labelling are added; `evaluation` is `Evaluation.as_dict()` of the test
-    images, `pool_scores` a histogram (edges, counts). The initial purchase has questions alone.
+    `line` is the round's line, to which the labelling time is added; `evaluation` is `Evaluation.as_dict()` of the test
+    images, `pool_scores` a histogram (edges, counts). The initial purchase has only questions.
     """
 
     questions: list[Question] = field(default_factory=list)
@@ -37,7 +37,7 @@ class Planned:
 
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> "Planned":
-        """What `to_json` wrote. Folders of format 1 have two more keys, and of the initial purchase only the questions."""
+        """Parse what `to_json` wrote. Format 1 has two more keys, and only the questions for the initial purchase."""
         questions = [Question(**question) for question in stored["questions"]]
         rest = {key: stored[key] for key in ("line", "evaluation", "pool_scores") if key in stored}
         return cls(questions, **rest)
@@ -45,8 +45,8 @@ class Planned:
 
 @dataclass(frozen=True)
 class Shown:
-    """The queried images (uint8 [q, ch, h, w], in the questions' order; None for a dataset of features), their answers, and the
-    labelled images that are most like the first of them in rank order.
+    """The queried images (uint8 [q, ch, h, w] in the questions' order; None for features), their answers, and the nearest
+    labelled images of the first ones in rank order.
     """
 
     answers: list[int | None] = field(default_factory=list)

@@ -1,7 +1,7 @@
 """Where the time of a run goes: the seconds of every stage of every round, and a trace of the operations in one round.
 
-The seconds are the clock's and cover whole rounds. The torch profiler, which slows what it watches and remembers every
-operation, is on for the first batches of each stage of one round only; what it takes to start and stop is not counted.
+The seconds are wall-clock time and cover whole rounds. The torch profiler is slow and records every operation, so it only
+covers the first batches of each stage of one round; the time to start and stop it is not counted.
 """
 
 import gzip
@@ -30,13 +30,13 @@ from alframe.record.layout import OPERATORS, STAGES_FIGURE, TRACE
 from alframe.record.layout import STAGES as STAGES_FILE
 from alframe.record.times import STAGES, Spent, stages_figure, stages_table, summed, with_rates
 
-TRACED_BATCHES = 10  # of each stage; a fit may have thousands
-TRACED_CALLS = 20_000  # calls from Python in a selection, which has no batches and may be a loop over every pick
+TRACED_BATCHES = 10  # per stage; a fit may have thousands
+TRACED_CALLS = 20_000  # calls from Python in a selection, which has no batches and may loop over every pick
 TOP_OPERATORS = 30
 
 
 class Profile(Clock):
-    """Measures the rounds of a run and writes what it finds to the `folder` of its profile."""
+    """Measures the rounds of a run and writes the results to `folder`."""
 
     def __init__(self, folder: Path, device: torch.device) -> None:
         self.folder, self.device = folder, device
@@ -44,19 +44,19 @@ class Profile(Clock):
         self._stage: Spent | None = None
         self._batches, self._in_data = 0, False
         self._traces: list[_Trace] | None = None
-        self._begins = {"round": 0.0, "stage": 0.0}
+        self._starts = {"round": 0.0, "stage": 0.0}
         self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
 
     # -- measuring ---------------------------------------------------------------------------------------------------
 
     @contextmanager
     def round(self, number: int) -> Iterator[None]:
-        """A whole round. It is written when it ends well; the run's first one with its operations."""
+        """A whole round. Its times are written on success; for the run's first round, also its operations."""
         self._spent = defaultdict(Spent)
         self._traces = None if (self.folder / TRACE).exists() else []
-        self._begins["round"] = time.perf_counter()
+        self._starts["round"] = time.perf_counter()
         yield
-        total_s = time.perf_counter() - self._begins["round"]
+        total_s = time.perf_counter() - self._starts["round"]
         if self._traces:
             self._write_operations(number, self._traces)
         self._traces = None
@@ -69,12 +69,12 @@ class Profile(Clock):
             with self._uncounted():
                 self._traces.append(_Trace(name, self.device, self._stop_trace))
         self._wait()
-        self._begins["stage"] = time.perf_counter()
+        self._starts["stage"] = time.perf_counter()
         try:
             with super().stage(name) as watch:
                 yield watch
                 self._wait()
-            self._stage.seconds += time.perf_counter() - self._begins["stage"]
+            self._stage.seconds += time.perf_counter() - self._starts["stage"]
             for first, last in self._events:
                 self._add_data(first.elapsed_time(last) / 1000)
         finally:
@@ -96,11 +96,11 @@ class Profile(Clock):
         return timed  # type: ignore[return-value]
 
     def reading(self, take: Callable[..., Any]) -> Callable[..., Any]:
-        """Beside that, the trace is stopped when the stage has had its batches."""
+        """As in `Clock`; also stops the trace after `TRACED_BATCHES`."""
         timed = self.preparing("take", take)
 
         def counted(*arguments: Any) -> Any:
-            if self._stage is None or self._in_data:  # within something that is counted already
+            if self._stage is None or self._in_data:  # already counted by an outer call
                 return take(*arguments)
             self._batches += 1
             if self._batches > TRACED_BATCHES:
@@ -118,7 +118,7 @@ class Profile(Clock):
 
     @contextmanager
     def _data_clock(self) -> Iterator[None]:
-        if self.device.type == "cuda":  # by the device's own clock: waiting here would hold it up at every step
+        if self.device.type == "cuda":  # by CUDA events: synchronizing here would stall every step
             first, last = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
             stream = torch.cuda.current_stream(self.device)
             first.record(stream)
@@ -141,7 +141,7 @@ class Profile(Clock):
 
     @property
     def _trace(self) -> "_Trace | None":
-        """The one that is running."""
+        """The running trace, if any."""
         return self._traces[-1] if self._traces and self._traces[-1].running else None
 
     def _stop_trace(self) -> None:
@@ -151,17 +151,17 @@ class Profile(Clock):
 
     @contextmanager
     def _uncounted(self) -> Iterator[None]:
-        """The clocks of stage and round stand still."""
+        """Pause the clocks of stage and round."""
         self._wait()
         begin = time.perf_counter()
         yield
-        for clock in self._begins:
-            self._begins[clock] += time.perf_counter() - begin
+        for clock in self._starts:
+            self._starts[clock] += time.perf_counter() - begin
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
     def _write_stages(self, number: int, total_s: float) -> None:
-        """The round beside those before it, which an earlier launch may have measured."""
+        """Add the round to the file, which may contain rounds of earlier launches."""
         known = read_json(self.folder / STAGES_FILE, ("rounds",)) or {"rounds": []}
         stages = {name: asdict(self._spent[name]) for name in STAGES}
         stages["data"]["seconds"] = sum(stage["data_s"] for stage in stages.values())
@@ -178,7 +178,7 @@ class Profile(Clock):
 
     def _write_operations(self, number: int, traces: "list[_Trace]") -> None:
         heading = (
-            f"The operators of each stage of round {number} by their own time: of at most {TRACED_BATCHES} batches, "
+            f"The operators of each stage of round {number} by self time: at most {TRACED_BATCHES} batches per stage, "
             f"or {TRACED_CALLS:,} calls of a selection.\n"
         )
         tables = [f"{trace.name}\n{trace.operators()}" for trace in traces if trace.has_operators]
@@ -188,7 +188,7 @@ class Profile(Clock):
             json.dump(joined, file)
 
     def report(self) -> list[str]:
-        """The table of the stages, and where the rest lies. Nothing where no round was measured."""
+        """The table of the stages, and the paths of the other files. Empty if no round was measured."""
         found = read_json(self.folder / STAGES_FILE, ("rounds", "all"))
         if found is None:
             return []
@@ -200,10 +200,10 @@ class Profile(Clock):
 
 
 class _Trace:
-    """The torch profiler over one stage, from its beginning to `stop`. A selection is cut after `TRACED_CALLS`."""
+    """The torch profiler over one stage, from its start to `stop`. A selection is cut after `TRACED_CALLS`."""
 
     def __init__(self, name: str, device: torch.device, stop_at_limit: Callable[[], None]) -> None:
-        os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # or it writes lines about itself to stderr
+        os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # else the profiler logs to stderr
         self.name, self.running = name, True
         activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")
         self._sort = f"self_{'device' if device.type == 'cuda' else 'cpu'}_time_total"
@@ -246,11 +246,11 @@ class _Trace:
 
 
 def _joined(traces: list[dict[str, Any]]) -> dict[str, Any]:
-    """One trace of several from the same process, whose clocks agree."""
+    """Merge traces from the same process, which share a clock."""
     events = []
     for number, trace in enumerate(traces):
         for event in trace["traceEvents"]:
-            if "id" in event:  # the ends of an arrow, counted from 1 in each
+            if "id" in event:  # ids of arrows, counted from 1 in each trace
                 event["id"] = f"{number}.{event['id']}"
             events.append(event)
     return {**traces[0], "traceEvents": events}

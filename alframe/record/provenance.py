@@ -1,4 +1,4 @@
-"""Where and on what a run was launched: what a reader needs to repeat it."""
+"""The environment of a launch: what is needed to repeat it."""
 
 import contextlib
 import importlib.metadata
@@ -15,7 +15,7 @@ PACKAGES = ("alframe", "torch", "torchvision", "numpy", "hydra-core", "scikit-le
 
 
 def launch(device: torch.device) -> dict[str, Any]:
-    """What a reader needs to repeat this launch: time, versions, source state, device, threads, command."""
+    """What is needed to repeat this launch: time, versions, source state, device, threads, command."""
     versions = {"python": platform.python_version()}
     for package in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -32,15 +32,15 @@ def launch(device: torch.device) -> dict[str, Any]:
 
 
 def _git(source: Path) -> dict[str, Any] | None:
-    """Commit, diff and untracked files of the checkout that alframe runs from; None when it was installed from a wheel."""
+    """Commit, diff and untracked files of the checkout that alframe runs from; None if it was installed from a wheel."""
 
     def git(*arguments: str) -> str:
         run = subprocess.run(["git", "-C", str(source), *arguments], capture_output=True, check=True, timeout=20)
-        return run.stdout.decode("utf-8", errors="replace")  # a diff may hold files of any encoding
+        return run.stdout.decode("utf-8", errors="replace")  # a diff may contain files of any encoding
 
     try:
         if Path(git("rev-parse", "--show-toplevel").strip()) != source.parent:
-            return None  # installed inside somebody else's checkout
+            return None  # installed inside another project's checkout
         untracked = git("ls-files", "--others", "--exclude-standard").splitlines()
         return {
             "commit": git("rev-parse", "HEAD").strip(),

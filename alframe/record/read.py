@@ -1,6 +1,6 @@
-"""Run folders read from outside, by reports and commands: nothing is written, no lock is taken, and no torch is imported.
+"""Read run folders, for reports and commands: nothing is written, no lock is taken, and torch is not imported.
 
-A torn last line is passed over, since another process may be writing it; other damage is a `RunFolderError`.
+A torn last line is skipped, because another process may be writing it; other damage is a `RunFolderError`.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,11 +15,11 @@ from alframe.record.layout import FORMAT, INITIAL, Layout, round_name
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 LEDGER_KEYS = ("id", "index", "kind", "label", "round", "rank")
-"""What every line of a ledger has."""
+"""The keys of every ledger line."""
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """All that can change the result of the run in `folder`, as plain values of today's format. Raises `RunFolderError`."""
+    """The stored config of the run in `folder`, as plain values in the current format. Raises `RunFolderError`."""
     path = Layout(folder).config
     try:
         config = parse_config(path.read_text(encoding="utf-8"))
@@ -32,33 +32,35 @@ def read_config(folder: Path) -> dict[str, Any]:
         ValueError,
         RecursionError,
         yaml.YAMLError,
-    ) as error:  # ValueError: not UTF-8, or a date that is none
+    ) as error:  # ValueError: not UTF-8, or an invalid date
         raise RunFolderError(
             f"Expected the run's config in {path}, got a damaged file ({' '.join(str(error).split())[:80]}); restore it from a backup, "
-            "or start again with run.overwrite=true."
+            "or start over with run.overwrite=true."
         ) from error
     if not isinstance(config, dict):
         raise RunFolderError(
-            f"Expected the run's config in {path}, got a damaged file; restore it from a backup, or start again with run.overwrite=true."
+            f"Expected the run's config in {path}, got a damaged file; restore it from a backup, or start over with run.overwrite=true."
         )
     return config
 
 
 def parse_config(text: str) -> Any:
-    """A stored config in today's format; what is no mapping as it is. Raises what YAML does, and `RunFolderError` for a newer format."""
+    """A stored config in the current format; a non-mapping is returned unchanged. Raises YAML errors, and `RunFolderError`
+    for a newer format.
+    """
     config = yaml.load(text, LOADER)
     if not isinstance(config, dict):
         return config
     written_as = config.pop("format", 1)
     if not isinstance(written_as, int) or written_as > FORMAT:
         raise RunFolderError(
-            f"Expected a run folder of format {FORMAT} or older, got format {written_as}; install the alframe that wrote it, or a newer one."
+            f"Expected a run folder of format {FORMAT} or older, got format {written_as}; install the version of alframe that wrote it, or a newer one."
         )
     return _from_format_1(config) if written_as == 1 else config
 
 
 def _from_format_1(config: dict[str, Any]) -> dict[str, Any]:
-    """Annotators were stored as something to be called later, and budget.stop_at was called target."""
+    """In format 1 annotators were stored as partials, and budget.stop_at was called target."""
     annotator, budget = config.get("annotator"), config.get("budget")
     if isinstance(annotator, dict):
         config["annotator"] = {key: value for key, value in annotator.items() if key != "_partial_"}
@@ -69,26 +71,26 @@ def _from_format_1(config: dict[str, Any]) -> dict[str, Any]:
 
 def read_rounds(folder: Path) -> list[dict[str, Any]]:
     """The committed rounds, first to last."""
-    return read_jsonl(Layout(folder).rounds, ("round", "labels"), mend=False)
+    return read_jsonl(Layout(folder).rounds, ("round", "labels"), repair=False)
 
 
 def read_ledger(folder: Path) -> list[dict[str, Any]]:
-    """Every answer, as they came."""
-    return read_jsonl(Layout(folder).ledger, LEDGER_KEYS, mend=False)
+    """Every answer, in order of arrival."""
+    return read_jsonl(Layout(folder).ledger, LEDGER_KEYS, repair=False)
 
 
 def read_provenance(folder: Path) -> dict[str, Any]:
-    """Data and launches; empty where nothing was launched yet."""
+    """Data and launches; empty before the first launch."""
     return read_json(Layout(folder).provenance) or {}
 
 
 def read_planned(folder: Path, round: int | None) -> dict[str, Any] | None:
-    """What was stored of a round before anyone was asked, or None; `round` None: the initial purchase."""
+    """What was stored for a round before anyone was asked, or None; `round` None: the initial purchase."""
     return read_json(Layout(folder).planned(INITIAL if round is None else round_name(round)), ("questions",))
 
 
 def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """`{'a': {'b': 1}}` -> `{'a.b': 1}`; nothing of what is no mapping. Lists stay values."""
+    """`{'a': {'b': 1}}` -> `{'a.b': 1}`; empty for a non-mapping. Lists stay values."""
     return dict(_leaves(tree, prefix)) if isinstance(tree, Mapping) else {}
 
 

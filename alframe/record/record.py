@@ -1,8 +1,8 @@
-"""The record of a run: its folder, held by one process.
+"""The record of a run: its folder, locked by one process.
 
-Order of writes in a round: what the round settled on (metrics and questions, atomically) before anyone is asked; a ledger line for
-each answer; at last the line in the rounds file, which makes the round done. A process killed at any instant leaves a folder from
-which the same command resumes to the same result.
+Order of writes in a round: metrics and questions (atomically) before anyone is asked; one ledger line per answer; last the
+line in the rounds file, which commits the round. After a kill at any instant, re-running the same command resumes and
+gives the same result.
 """
 
 import json
@@ -33,7 +33,7 @@ ROUND_KEYS = ("questions", "line", "evaluation", "pool_scores")
 
 
 class Record:
-    """The folder of one run. `config` is all that can change a result, as plain values; `declared` what its parts say of that."""
+    """The folder of one run. `config` is everything that can change a result, as plain values; `declared` the parts' declarations."""
 
     def __init__(
         self,
@@ -47,15 +47,15 @@ class Record:
     ) -> None:
         self.folder, self.config, self.keep_checkpoint = folder, config, keep_checkpoint
         self.layout, self._declared = Layout(folder), declared or Declared()
-        self._lock = self._take()
+        self._lock = self._acquire_lock()
         try:
             expect(
                 not (overwrite and self._declared.has_answers(folder)),
-                f"Expected a run without answers of people to start again, since run.overwrite=true removes all of it, got {folder} with "
-                "some, or with a place where some may be; use another run.name, or move the folder away.",
+                f"Expected a run without answers from people, because run.overwrite=true deletes all of it, got {folder}, which has "
+                "or may have some; use another run.name, or move the folder away.",
                 RunFolderError,
             )
-            self._discard(begin=overwrite)
+            self._discard(start=overwrite)
             extends = self._compare_config()
             self.reopened = False
             self.rounds: list[Line] = read_jsonl(self.layout.rounds, ("round", "labels"))
@@ -63,14 +63,12 @@ class Record:
                 self._reopen_last_round()
             text = _yaml({"format": FORMAT, **config})
             if not self.layout.config.exists() or self.layout.config.read_text(encoding="utf-8") != text:
-                write_atomically(self.layout.config, text)  # last: a launch that is killed before this extends again
+                write_atomically(self.layout.config, text)  # last, so that after a kill the next launch extends again
             self.ledger = Ledger(self.layout.ledger, self._declared.count_validation)
             self._rounds_file = self.layout.rounds.open("a", encoding="utf-8")
         except OSError as error:
             self._lock.release()
-            raise RunFolderError(
-                f"Expected a run folder that can be written, got: {error}; choose another run.root."
-            ) from error
+            raise RunFolderError(f"Expected a writable run folder, got: {error}; choose another run.root.") from error
         except BaseException:
             self._lock.release()
             raise
@@ -81,7 +79,7 @@ class Record:
 
     @property
     def done(self) -> int:
-        """Rounds committed."""
+        """Number of committed rounds."""
         return len(self.rounds)
 
     @property
@@ -91,12 +89,12 @@ class Record:
 
     @property
     def finished(self) -> bool:
-        """Stopped, and every answer of its rounds in the ledger (a torn last line may be missing)."""
+        """Whether the run has stopped and the ledger has all its answers (a torn last line may be missing)."""
         return self.stopped is not None and self.ledger.bought(self.rounds[-1]["round"]) == self.rounds[-1]["labels"]
 
     @property
     def threads(self) -> int | None:
-        """CPU threads of the first launch, which results depend on; None in a new folder."""
+        """CPU threads of the first launch, because results depend on them; None in a new folder."""
         launches = (read_json(self.layout.provenance, ("launches",)) or {"launches": []})["launches"]
         return launches[0]["device"]["threads"] if launches else None
 
@@ -114,19 +112,19 @@ class Record:
             if not short:
                 return
             bought = self.ledger.bought(short[0]["round"])
-            wrong = f"{bought} answers where round {short[0]['round']} had {short[0]['labels']} labels"
+            wrong = f"{bought} answers, but round {short[0]['round']} had {short[0]['labels']} labels"
         raise RunFolderError(
             f"Expected ledger, rounds and queries of {self.folder} to agree, got {wrong}; "
-            "restore the folder from a backup, or start again with run.overwrite=true."
+            "restore the folder from a backup, or start over with run.overwrite=true."
         )
 
     def planned(self, round: int | None) -> Planned | None:
-        """What was stored of a round, or None; `round` None: the initial purchase."""
+        """What was stored for a round, or None; `round` None: the initial purchase."""
         stored = read_json(self._planned_file(round), ROUND_KEYS if round is not None else ROUND_KEYS[:1])
         return None if stored is None else Planned.of(stored)
 
     def once(self, round: int | None, compute: Callable[[], Planned]) -> Planned:
-        """What was stored of a round, or what `compute` gives, stored before it is returned. It is never computed again.
+        """What was stored for a round; else the result of `compute`, stored before it is returned and never recomputed.
 
         `round` None: the initial purchase.
         """
@@ -137,7 +135,7 @@ class Record:
         return planned
 
     def store(self, round: int | None, planned: Planned) -> None:
-        """Store what a round settled on, atomically."""
+        """Store the plan of a round, atomically."""
         write_atomically(self._planned_file(round), planned.to_json())
 
     def _planned_file(self, round: int | None) -> Path:
@@ -146,16 +144,16 @@ class Record:
     # -- events ------------------------------------------------------------------------------------------------------
 
     def at_start(self, data: Mapping[str, Any], device: torch.device) -> None:
-        """Note where and on what this launch runs, and open TensorBoard at the first round that is not committed.
+        """Record the data and environment of this launch, and open TensorBoard at the first uncommitted round.
 
-        Raises `RunFolderError` when the data are not those of the earlier launches.
+        Raises `RunFolderError` if the data differ from those of earlier launches.
         """
         path = self.layout.provenance
         past = read_json(path, ("data_hash", "launches")) or {}
         if past and past["data_hash"] != data["data_hash"]:
             raise RunFolderError(
-                f"Expected the data this run began with (hash {past['data_hash'][:12]}), got others ({data['data_hash'][:12]}); "
-                "give the old data back, or use another run.name."
+                f"Expected the data that this run started with (hash {past['data_hash'][:12]}), got other data ({data['data_hash'][:12]}); "
+                "restore the old data, or use another run.name."
             )
         launches = [*past.get("launches", []), launch(device)]
         write_atomically(path, json.dumps({**data, "launches": launches}, indent=1))
@@ -163,8 +161,8 @@ class Record:
             self._open_board()
 
     def commit(self, planned: Planned, shown: Shown) -> None:
-        """Make the round done. TensorBoard and the contact sheet come first: of an undone round, the events are purged at the next
-        launch and the sheet is written again. The last round brings the run's final numbers, for TensorBoard's HParams page.
+        """Commit the round. TensorBoard and the contact sheet are written before the round's line: after a kill, the next
+        launch purges the events and rewrites the sheet. The last round adds the final numbers for the HParams page.
         """
         self.ledger.sync()
         line, questions = planned.line, planned.questions
@@ -183,7 +181,7 @@ class Record:
         self._rounds_file.flush()
         os.fsync(self._rounds_file.fileno())
         self.rounds.append(line)
-        # The round before the last one stays: a finished run that is given more rounds starts its last one again.
+        # The second-to-last checkpoint stays, because extending a finished run repeats its last round.
         self.layout.checkpoint(planned.round - 2).unlink(missing_ok=True)
 
     def close(self) -> None:
@@ -193,25 +191,23 @@ class Record:
         self._rounds_file.close()
         self._lock.release()
 
-    # -- inside ------------------------------------------------------------------------------------------------------
+    # -- internals ---------------------------------------------------------------------------------------------------
 
-    def _take(self) -> FileLock:
+    def _acquire_lock(self) -> FileLock:
         try:
             self.layout.queries.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.layout.lock)
             lock.acquire(timeout=0)
         except Timeout as error:
             raise RunFolderError(
-                f"Expected {self.folder} to be free, got a folder that another process is running in; wait for it, or use another run.name."
+                f"Expected {self.folder} to be unlocked, got a folder that another process is using; wait for it, or use another run.name."
             ) from error
         except OSError as error:
-            raise RunFolderError(
-                f"Expected a run folder that can be written, got: {error}; choose another run.root."
-            ) from error
+            raise RunFolderError(f"Expected a writable run folder, got: {error}; choose another run.root.") from error
         return lock
 
     def _compare_config(self) -> bool:
-        """Whether budget.rounds has grown since the config was stored. Raises `RunFolderError` where something has changed that may not."""
+        """Whether budget.rounds has grown since the config was stored. Raises `RunFolderError` for any forbidden change."""
         if not self.layout.config.exists():
             return False
         stored = read_config(self.folder)
@@ -221,12 +217,12 @@ class Record:
             return "budget.rounds" in differing
         changes = ", ".join(f"{key} ({old.get(key)} -> {new.get(key)})" for key in differing)
         raise RunFolderError(
-            f"Expected the config that {self.folder} began with, got other values of {changes}; "
-            "use another run.name, or start again with run.overwrite=true."
+            f"Expected the config that {self.folder} started with, got other values of {changes}; "
+            "use another run.name, or start over with run.overwrite=true."
         )
 
     def _reopen_last_round(self) -> None:
-        """A finished run is given more rounds: its last one bought nothing, so it is undone, committed or not, and run again."""
+        """Extend a finished run: its last round bought nothing, so it is undone, committed or not, and repeated."""
         last = self.done - 1 if self.stopped else self.done
         planned = self.planned(last)
         if planned is not None and planned.line.get("stopped"):
@@ -241,8 +237,8 @@ class Record:
         from alframe.record.tensorboard import Board
 
         is_old = self.layout.tensorboard.exists()
-        # What is purged are steps from the first undone round on. A committed round can share that step (all its answers were
-        # skipped), so the committed rounds at that step are written again; without an earlier board, all of them are.
+        # The steps from the first uncommitted round on are purged. A committed round can share that step (all its answers
+        # were skipped), so the committed rounds at that step are written again; without an earlier board, all of them.
         step = self.ledger.bought(self.done)
         self.board = Board(self.layout.tensorboard, purge_step=step if is_old else None)
         if not is_old:
@@ -252,10 +248,10 @@ class Record:
                 planned = self.planned(line["round"])
                 self.board.round(line, planned.evaluation if planned else None)
 
-    def _discard(self, *, begin: bool) -> None:
-        """Remove everything in the folder but the lock. A marker is set first and removed last, so that a kill leaves no half of it."""
+    def _discard(self, *, start: bool) -> None:
+        """Delete everything in the folder but the lock. A marker file makes it resumable after a kill."""
         marker = self.layout.discarding
-        if begin:
+        if start:
             marker.touch()
         if not marker.exists():
             return
@@ -272,7 +268,7 @@ def _yaml(config: dict[str, Any]) -> str:
 
 
 def _hparams(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The columns of the HParams page. It sorts them by name and shows the first five: those are the parts that studies compare."""
+    """The columns of the HParams page. It sorts them by name and shows the first five: the parts that studies compare."""
     choices = config.get("choices", {})
     first = {name: choices[name] for name in ("dataset", "model", "strategy", "uncertainty") if name in choices}
     details = {f"with {name}": value for name, value in choices.items() if name not in first}

@@ -1,4 +1,4 @@
-"""The TensorBoard of a run; the only importer of tensorboard. Its step is the number of labels bought.
+"""TensorBoard events of a run; the only importer of tensorboard. The step is the number of labels bought.
 
 Figures are drawn with matplotlib's objects (no pyplot, no global state) and stored as PNG.
 """
@@ -33,7 +33,7 @@ MAX_NAMED = 40
 
 
 class Board:
-    """Writes one run's events to `folder`. With `purge_step`, TensorBoard forgets what was written from that step on."""
+    """Writes one run's events to `folder`. With `purge_step`, TensorBoard discards earlier events from that step on."""
 
     def __init__(self, folder: Path, purge_step: int | None) -> None:
         self._writer = SummaryWriter(str(folder), purge_step=purge_step)
@@ -45,7 +45,7 @@ class Board:
         self._writer.flush()
 
     def round(self, line: dict[str, Any], evaluation: dict[str, Any] | None) -> None:
-        """Every number of a round's metrics line at step `line["labels"]`, the confusion matrix and the reliability diagram.
+        """Write every number of a round's line at step `line["labels"]`, the confusion matrix and the reliability diagram.
 
         `a_s` becomes `seconds/a`; the counts `counts/...`. `evaluation` is `Evaluation.as_dict()`.
         """
@@ -65,7 +65,7 @@ class Board:
     def query(
         self, step: int, questions: Sequence[dict[str, Any]], pool_scores: dict[str, Any] | None, shown: Shown
     ) -> None:
-        """What was asked at `step`: the images in rank order (at most 64), why, their classes, and their scores among the pool's."""
+        """Write the query at `step`: images in rank order (at most 64), reasons, classes, and scores within the pool's."""
         order = sorted(range(len(questions)), key=lambda i: (questions[i]["rank"], i))
         questions, answers, classes = [questions[i] for i in order], [shown.answers[i] for i in order], shown.classes
         if shown.images is not None and len(order):
@@ -82,9 +82,9 @@ class Board:
         self._writer.flush()
 
     def finish(self, hparams: dict[str, Any], metrics: Mapping[str, int | float]) -> None:
-        """The run's row in the HParams page: its options and its final numbers, the latter also as scalars.
+        """Write the run's row of the HParams page: its options and final numbers, the latter also as scalars.
 
-        Written into the run itself; `SummaryWriter.add_hparams` would make a second run of it.
+        Written into the run itself, because `SummaryWriter.add_hparams` would create a second run.
         """
         plain = {
             k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in hparams.items() if v is not None
@@ -107,14 +107,14 @@ class Board:
     def _image(self, tag: str, picture: Image.Image, step: int) -> None:
         width, height = picture.size
         encoded = io.BytesIO()
-        # level 1: a third of the time of the default for files a tenth larger
+        # level 1: a third of the default's time, for files that are a tenth larger
         picture.save(encoded, "PNG", compress_level=1)
         image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=encoded.getvalue())
         self._writer._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), step)
 
 
 def final_numbers(lines: Sequence[Line]) -> dict[str, float]:
-    """The last value and the normalised area under the budget curve of every test metric; without a test set, of the validation metrics."""
+    """Last value and normalised area under the learning curve of every test metric (validation metrics without a test set)."""
     numbers: dict[str, float] = {}
     of = "test/" if any(key.startswith("test/") for key in lines[-1]) else "validation/"
     for key in lines[-1]:
@@ -149,7 +149,7 @@ def confusion_figure(confusion: np.ndarray, classes: Sequence[str], labels: int)
     if c <= MAX_NUMBERED:
         for (row, column), count in np.ndenumerate(confusion):
             colour = "white" if share[row, column] > 0.55 else INK
-            if count:  # zeros stay blank: the mistakes stand out, and drawing text is what takes the time
+            if count:  # zeros stay blank: errors stand out, and drawing text is slow
                 axes.text(column, row, f"{count:,}", ha="center", va="center", color=colour, fontsize=size)
     return figure
 
@@ -200,7 +200,7 @@ def query_figure(
     q, _, h, w = images.shape
     columns = _columns(q)
     rows = math.ceil(q / columns)
-    tile, gap, caption, top = 112, 12, 17, 40  # pixels; at 100 dots an inch a pixel of the sheet is one of the figure
+    tile, gap, caption, top = 112, 12, 17, 40  # pixels; at 100 dpi one pixel of the sheet is one of the figure
     scale = tile / max(h, w)
     cell_w, cell_h = tile + gap, round(h * scale) + 2 * caption + gap
     width, height = columns * cell_w + gap, rows * cell_h + gap
@@ -228,14 +228,14 @@ def query_figure(
 
 
 def _columns(q: int) -> int:
-    """As many columns as give a sheet about 1.4 times as wide as high, and a last row that is not nearly empty."""
+    """Number of columns for a sheet about 1.4 times as wide as high, whose last row is not nearly empty."""
     ideal = math.sqrt(1.8 * q)
     choices = range(min(q, 4), min(q, 10) + 1)
     return min(choices, key=lambda c: (abs(c - ideal) / ideal + 0.6 * (-q % c) / c, -c))
 
 
 def _captions(question: dict[str, Any], answer: int | None, classes: Sequence[str]) -> tuple[str, str, str]:
-    """What stands above and below a queried image, and the colour of the latter."""
+    """The captions above and below a queried image, and the colour of the latter."""
     room, guess = 20, _predicted(question)
     score = "" if question["score"] is None else f"{question['score']:.3g}"
     above = score if guess is None else f"{score} {_shorten(classes[guess], room - 1 - len(score))}".strip()
@@ -248,7 +248,7 @@ def _captions(question: dict[str, Any], answer: int | None, classes: Sequence[st
 
 
 def pairs(images: UInt8[np.ndarray, "k ch h w"], nearest: UInt8[np.ndarray, "k ch h w"]) -> Image.Image:
-    """The queried images from left to right, and below each the labelled image that the network finds most like it."""
+    """The queried images from left to right, with the nearest labelled image below each."""
     h, w = images.shape[2:]
     scale, gap = 80 / max(h, w), 8
     size = round(w * scale) or 1, round(h * scale) or 1
@@ -263,8 +263,8 @@ def reasons_table(questions: Sequence[dict[str, Any]], answers: Sequence[int | N
     """Why each image was asked about, as a Markdown table in rank order, the first 64."""
     rows: list[tuple[str, ...]] = [("rank", "image", "why", "answer"), ("---:", "---", "---", "---")]
     for question, answer in list(zip(questions, answers, strict=True))[:MAX_IMAGES]:
-        said = "no answer" if answer is None else classes[answer]
-        cells = (str(question["rank"] + 1), question["id"], question["reason"], said)
+        label = "no answer" if answer is None else classes[answer]
+        cells = (str(question["rank"] + 1), question["id"], question["reason"], label)
         rows.append(tuple(cell.replace("|", "\\|") for cell in cells))
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
@@ -272,13 +272,13 @@ def reasons_table(questions: Sequence[dict[str, Any]], answers: Sequence[int | N
 def classes_figure(
     questions: Sequence[dict[str, Any]], answers: Sequence[int | None], classes: Sequence[str], labels: int
 ) -> Figure:
-    """How many of the queried images are of each class, by the answers (bars) and by the predictions (outline)."""
-    answered = Counter(answers)
+    """Number of queried images per class, by answers (bars) and by predictions (outline)."""
+    counts = Counter(answers)
     predicted = Counter(guess for question in questions if (guess := _predicted(question)) is not None)
     names = [_shorten(name, 16) for name in classes]
-    said, guessed = [answered[k] for k in range(len(classes))], [predicted[k] for k in range(len(classes))]
-    if answered[None]:
-        names, said, guessed = [*names, "no answer"], [*said, answered[None]], [*guessed, 0]
+    answered, guessed = [counts[k] for k in range(len(classes))], [predicted[k] for k in range(len(classes))]
+    if counts[None]:
+        names, answered, guessed = [*names, "no answer"], [*answered, counts[None]], [*guessed, 0]
     n, longest, size = len(names), max(map(len, names)), _fit(len(names))
     named = n <= MAX_NAMED
     width = min(8.0, 2.6 + 0.3 * n)
@@ -287,17 +287,17 @@ def classes_figure(
     figure, axes = _canvas(width, 2.4, (0.6, below, 0.15, 0.6), f"Classes of the query at {labels:,} labels")
     half = 0.5 if n > MAX_NAMED else 0.4
     edges = (np.arange(n)[:, None] + [-half, half]).ravel()
-    axes.stairs(_spaced(said), edges, fill=True, color=BLUE, label=f"answered ({len(answers)})")
+    axes.stairs(_spaced(answered), edges, fill=True, color=BLUE, label=f"answered ({len(answers)})")
     if predicted:
         axes.stairs(_spaced(guessed), edges, color=ORANGE, linewidth=1.8, label=f"predicted ({len(answers)})")
     if n <= MAX_NUMBERED:
-        for x, count in enumerate(said):
+        for x, count in enumerate(answered):
             axes.text(x, max(count, guessed[x]), f"{count}", ha="center", va="bottom", fontsize=8, color=INK)
     if named:
         axes.set_xticks(range(n), names, rotation=90 if upright else 0)
     else:
         axes.set_xlabel("class")
-    axes.set(ylabel="images", xlim=(-0.6, n - 0.4), ylim=(0, 1.15 * max([*said, *guessed, 1])))
+    axes.set(ylabel="images", xlim=(-0.6, n - 0.4), ylim=(0, 1.15 * max([*answered, *guessed, 1])))
     axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
     _plain(axes)
     axes.tick_params(axis="x", labelsize=size)
@@ -308,7 +308,7 @@ def classes_figure(
 def scores_figure(
     questions: Sequence[dict[str, Any]], pool_scores: dict[str, Any] | None, labels: int
 ) -> Figure | None:
-    """The histogram of the pool's scores, with the queried ones marked; None where nothing was scored."""
+    """Histogram of the pool's scores, with the queried ones marked; None without scores."""
     queried = [q["score"] for q in questions if q["score"] is not None and math.isfinite(q["score"])]
     if not queried and pool_scores is None:
         return None
@@ -324,7 +324,7 @@ def scores_figure(
         axes.stairs(counts, edges, fill=True, color=BLUE, label=f"pool ({counts.sum():,})")
         axes.plot(queried, np.full(len(queried), 0.955), "|", transform=axes.get_xaxis_transform(), color=ORANGE,
                   markersize=11, markeredgewidth=1.2, label=f"queried ({len(queried)})")  # fmt: skip
-        # most of a pool is at one end: a logarithm keeps the few at the other in sight
+        # most of a pool is at one end: the logarithmic axis keeps the few at the other end visible
         axes.set_yscale("symlog", linthresh=1)
         axes.set(ylabel="images (logarithmic)", ylim=(0, 3 * max(counts.max(), 1)))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda count, _: f"{count:,.0f}"))
@@ -335,12 +335,12 @@ def scores_figure(
 
 
 def _spaced(heights: Sequence[int]) -> np.ndarray:
-    """Heights of bars and of the gaps between them: one outline for all, since drawing is most of the board's time."""
+    """Heights of bars with gaps in between: a single outline for all, because drawing dominates the run time here."""
     return np.stack([heights, np.zeros(len(heights), dtype=int)], axis=1).ravel()[:-1]
 
 
 def _canvas(width: float, height: float, margins: tuple[float, float, float, float], title: str) -> tuple[Figure, Axes]:
-    """Axes of `width` x `height` inches with margins left, below, right, above: ten times as fast as a layout engine."""
+    """Axes of `width` x `height` inches with margins (left, below, right, above): ten times as fast as a layout engine."""
     left, below, right, above = margins
     across, up = max(left + width + right, 0.078 * len(title) + 0.2), below + height + above
     figure = Figure(figsize=(across, up), dpi=100)
@@ -365,7 +365,7 @@ def _fit(n: int) -> float:
 
 
 def _shorten(name: str, characters: int) -> str:
-    """Cut in the middle: the ends of names tell them apart ("scratch 12", "scratch 13")."""
+    """Cut in the middle, because names often differ at the end ("scratch 12", "scratch 13")."""
     if len(name) <= characters:
         return name
     tail = max(1, characters // 3)

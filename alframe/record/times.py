@@ -1,4 +1,4 @@
-"""The stages of a round, what they took, and how that is shown to a person: a table and a figure."""
+"""The stages of a round, their times, and the table and figure that show them."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -18,12 +18,12 @@ STAGES = {
     "record": "#7A4FBF",
     "other": "#B5B5B5",
 }
-"""The stages with their colours. `data` is taken out of the stages in which images are read, augmented and normalised."""
+"""The stages with their colours. `data` is the time to read, augment and normalise images, subtracted from the other stages."""
 
 
 @dataclass
 class Spent:
-    """What a stage took: seconds without those in which its images were made ready (`data_s`), and how many images these were."""
+    """The time of a stage: seconds without the preparation of its images (`data_s`), and the number of images."""
 
     seconds: float = 0.0
     data_s: float = 0.0
@@ -39,7 +39,7 @@ def summed(rounds: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def with_rates(line: dict[str, Any]) -> dict[str, Any]:
-    """`share` of the total for each stage, and `images_per_s`, their data included, for those that take images."""
+    """Add the `share` of the total of each stage, and `images_per_s` (with data preparation) for stages with images."""
     for stage in line["stages"].values():
         stage["share"] = stage["seconds"] / line["total_s"]
         if stage["images"]:
@@ -48,7 +48,7 @@ def with_rates(line: dict[str, Any]) -> dict[str, Any]:
 
 
 def stages_table(rounds: list[dict[str, Any]], whole: dict[str, Any]) -> list[str]:
-    """A line a round with the seconds of its stages; below them those of all rounds, their shares, and images a second."""
+    """One line per round with the seconds of its stages; then the totals, their shares, and images per second."""
 
     def row(head: str, total: str, cells: list[str]) -> str:
         return "  ".join([f"{head:>8}", f"{total:>8}", *(f"{cell:>8}" for cell in cells)]).rstrip()
@@ -68,7 +68,7 @@ def stages_table(rounds: list[dict[str, Any]], whole: dict[str, Any]) -> list[st
 
 
 def stages_figure(rounds: list[dict[str, Any]]) -> Figure:
-    """A bar a round, made of its stages in the order they run in; the seconds of the round at its end."""
+    """One bar per round, split into its stages in order, with the round's seconds at the end."""
     bar = max(0.06, min(0.45, 12 / len(rounds)))  # inches
     height = 1.1 + bar * len(rounds)
     figure = Figure(figsize=(9, height), dpi=150, facecolor="white")

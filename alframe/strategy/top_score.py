@@ -47,7 +47,7 @@ def read_scores(score: Score, view: PoolView) -> Float[Tensor, " n"]:
     expect(
         len(missing) == 0,
         f"Expected a score for every image, got NaN from {name_of(score)} at {len(missing)} positions "
-        f"(the first: {missing[:5].tolist()}); mend the score, or look for NaN in the network's outputs.",
+        f"(the first: {missing[:5].tolist()}); fix the score, or look for NaN in the network's outputs.",
         StrategyError,
     )
     return scores

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from alframe.annotator.sheet import COLUMNS, Row, read_sheet, seconds_of, write_sheet
-from alframe.annotator.words import meaning_of
+from alframe.annotator.words import parse_answer
 from alframe.errors import DataError
 
 ROWS = [
@@ -51,7 +51,7 @@ def test_files_that_libreoffice_saved(name):
     assert [row.id for row in rows] == [
         "1e50000000000000-0", "1234567890123456-0", "0000000000000012-0", "00e1230000000000-1", "dec2024000000000-0",
     ]  # fmt: skip
-    meant = [meaning_of(row.answer, ("good", "Öl, Fleck", "007")) for row in rows]
+    meant = [parse_answer(row.answer, ("good", "Öl, Fleck", "007")) for row in rows]
     assert [one.label for one in meant] == [0, 1, 2, None, None]
     assert [one.answer or one.text for one in meant[3:]] == ["skip", "new_class"]
     assert meant[4].text == "Grat"
@@ -154,5 +154,5 @@ def test_seconds(text, seconds):
 
 @pytest.mark.parametrize("text", ["-1", "fast", "nan", "inf"])
 def test_seconds_that_are_none(text):
-    with pytest.raises(DataError, match="number from 0 on"):
+    with pytest.raises(DataError, match="number >= 0"):
         seconds_of(text)

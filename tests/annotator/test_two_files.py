@@ -119,17 +119,17 @@ def test_its_answers_are_guarded_against_overwriting(start):
     start("run.overwrite=true")  # nobody has answered yet
     answer(folder)
     start()
-    with pytest.raises(RunFolderError, match="without answers of people"):
+    with pytest.raises(RunFolderError, match="without answers from people"):
         start("run.overwrite=true")
     (folder / "config.yaml").write_text("damaged: [")
-    with pytest.raises(RunFolderError, match="without answers of people"):
+    with pytest.raises(RunFolderError, match="without answers from people"):
         start("run.overwrite=true")
 
 
 def test_files_of_the_queue_are_not_for_it(start, capsys):
     folder, _ = start()
     assert queue_command(["export", str(folder), "open.csv"]) == 1
-    assert "whose answers do not come in files" in capsys.readouterr().err
+    assert "whose answers are not in files" in capsys.readouterr().err
 
 
 def test_from_python_it_needs_no_yaml(start):

@@ -1,6 +1,6 @@
 import pytest
 
-from alframe.annotator.words import meaning_of
+from alframe.annotator.words import parse_answer
 from alframe.errors import DataError
 
 CLASSES = ("good", "Deep Scratch", "skip me")
@@ -8,7 +8,7 @@ CLASSES = ("good", "Deep Scratch", "skip me")
 
 @pytest.mark.parametrize(("text", "label"), [("good", 0), (" GOOD ", 0), ("deep  scratch", 1), ("Skip Me", 2)])
 def test_case_and_white_space_do_not_count(text, label):
-    assert meaning_of(text, CLASSES).label == label
+    assert parse_answer(text, CLASSES).label == label
 
 
 @pytest.mark.parametrize(
@@ -23,13 +23,13 @@ def test_case_and_white_space_do_not_count(text, label):
     ],
 )
 def test_words_for_no_class(text, answer):
-    meaning = meaning_of(text, CLASSES)
-    assert (meaning.label, meaning.answer) == (None, answer)
+    parsed = parse_answer(text, CLASSES)
+    assert (parsed.label, parsed.answer) == (None, answer)
 
 
 def test_a_new_class_is_named():
-    meaning = meaning_of(" New:  oil   stain", CLASSES)
-    assert (meaning.label, meaning.answer, meaning.text) == (None, "new_class", "oil stain")
+    parsed = parse_answer(" New:  oil   stain", CLASSES)
+    assert (parsed.label, parsed.answer, parsed.text) == (None, "new_class", "oil stain")
 
 
 @pytest.mark.parametrize(
@@ -37,23 +37,23 @@ def test_a_new_class_is_named():
     [("unsure: good", "good"), ("Unsure:DEEP  scratch", "Deep Scratch"), ("good?", "good"), ("skip me ?", "skip me")],
 )
 def test_unsure_may_lean_to_a_class(text, name):
-    meaning = meaning_of(text, CLASSES)
-    assert (meaning.label, meaning.answer, meaning.text) == (None, "unsure", name)
+    parsed = parse_answer(text, CLASSES)
+    assert (parsed.label, parsed.answer, parsed.text) == (None, "unsure", name)
 
 
 def test_a_class_that_is_called_like_a_lean_goes_first():
-    assert meaning_of("good?", ("good", "good?")).label == 1
+    assert parse_answer("good?", ("good", "good?")).label == 1
 
 
 @pytest.mark.parametrize(("text", "label"), [("1.0", 0), ("1,0", 0), ("1", 0), ("7", 1), ("007", 1), ("1E+01", 2)])
 def test_classes_that_are_numbers_survive_a_spreadsheet(text, label):
-    assert meaning_of(text, ("1", "007", "10")).label == label
+    assert parse_answer(text, ("1", "007", "10")).label == label
 
 
 def test_two_classes_that_differ_by_case_need_the_exact_name():
-    assert meaning_of("a", ("A", "a")).label == 1
+    assert parse_answer("a", ("A", "a")).label == 1
     with pytest.raises(DataError, match="which may be 'AA' or 'aa'"):
-        meaning_of("Aa", ("AA", "aa"))
+        parse_answer("Aa", ("AA", "aa"))
 
 
 @pytest.mark.parametrize(
@@ -64,14 +64,14 @@ def test_two_classes_that_differ_by_case_need_the_exact_name():
             r"good, Deep Scratch, skip me, unsure, skip, bad image or new: NAME, got 'goood'; did you mean 'good'\?",
         ),
         ("0", "got '0'"),
-        ("new: Good", "which is a class already; write Good"),
+        ("new: Good", "which already is a class; write Good"),
         ("new:", "got none"),
         ("new: a,b", "without punctuation"),
-        ("unsure: dent", "the likelier of good, Deep Scratch, skip me after unsure:, got 'dent'"),
+        ("unsure: dent", "the most likely of good, Deep Scratch, skip me after unsure:, got 'dent'"),
         ("unsure: skip", "after unsure:, got 'skip'"),
         ("dent?", "got 'dent\\?'"),
     ],
 )
 def test_anything_else_is_told_with_what_is_allowed(text, told):
     with pytest.raises(DataError, match=told):
-        meaning_of(text, CLASSES)
+        parse_answer(text, CLASSES)

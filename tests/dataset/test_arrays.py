@@ -109,11 +109,14 @@ BAD = {
     "objects": ({"images": np.array([None] * 20)}, "Expected a readable array images"),
     "one label short": ({"labels": LABELS[:-1]}, "got 20 images and 19 labels"),
     "negative label": ({"labels": np.where(np.arange(20) == 6, -1, LABELS)}, "from 0 on, got -1 for image 6"),
-    "float labels": ({"labels": LABELS.astype(np.float32)}, "Expected labels to be one row of integers, got float32"),
-    "one-hot labels": ({"labels": np.eye(4, dtype=int)[LABELS]}, "one row of integers, got int64 [20, 4]"),
+    "float labels": (
+        {"labels": LABELS.astype(np.float32)},
+        "Expected labels to be a one-dimensional integer array, got float32",
+    ),
+    "one-hot labels": ({"labels": np.eye(4, dtype=int)[LABELS]}, "one-dimensional integer array, got int64 [20, 4]"),
     "label out of range": (
         {"classes": np.array(["a", "b", "c"])},
-        "Expected labels from 0 to 2 (3 classes), got 3 for image 3 and 4 more like it",
+        "Expected labels from 0 to 2 (3 classes), got 3 for image 3 and 4 more;",
     ),
     "test label out of range": (
         {"test_images": GREY[:3], "test_labels": np.array([0, 9, 1])},
@@ -122,7 +125,7 @@ BAD = {
     "test images without labels": ({"test_images": GREY[:3]}, "Expected an array named test_labels"),
     "test images of another shape": (
         {"test_images": COLOUR[:4], "test_labels": LABELS[:4]},
-        "Expected pool and test images of one shape",
+        "Expected pool and test images of the same shape",
     ),
 }
 

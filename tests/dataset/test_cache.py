@@ -220,7 +220,7 @@ def test_of_two_racing_processes_one_builds_and_both_read(tmp_path):
 
 def test_a_cache_that_cannot_be_written_is_a_clear_error(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(DataError, match=r"write the cache folder .*file.*ALFRAME_CACHE"):
+    with pytest.raises(DataError, match=r"writable cache folder .*file.*ALFRAME_CACHE"):
         load(tmp_path / "file", Builder())
 
 

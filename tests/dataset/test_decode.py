@@ -164,7 +164,7 @@ def damaged(folder: Path) -> dict[str, Path]:
 def test_a_file_that_cannot_be_read_is_named(tmp_path, name, size):
     good = save(tmp_path, "good.png", colour(64, 64))
     bad = damaged(tmp_path)[name]
-    with pytest.raises(DataError, match=rf"can be read, got .*{re.escape(name)} .*skip_broken=true"):
+    with pytest.raises(DataError, match=rf"readable images, got .*{re.escape(name)} .*skip_broken=true"):
         decode_files([good, bad], size=size, channels=3)
     decoded = decode_files([good, bad, good], size=size, channels=3, skip_broken=True)
     assert decoded.kept.tolist() == [0, 2]

@@ -43,7 +43,7 @@ def test_what_is_no_image_by_its_name_is_passed_over_and_a_broken_image_is_told(
     (tmp_path / "line" / "notes.txt").write_text("night shift")
     assert len(load_unlabelled(tmp_path / "line", like(3, 8, 8), tmp_path / "cache")) == 2
     (tmp_path / "line" / "cut.png").write_bytes(b"no image")
-    with pytest.raises(DataError, match=r"cut.png \(not an image\); mend or remove them"):
+    with pytest.raises(DataError, match=r"cut.png \(not an image\); fix or remove them"):
         load_unlabelled(tmp_path / "line", like(3, 8, 8), tmp_path / "cache")
 
 

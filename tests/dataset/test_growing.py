@@ -15,9 +15,9 @@ from tests_support import die
 
 import alframe.dataset.history
 import alframe.dataset.photos
-from alframe.dataset.history import HISTORY, PIXELS
 from alframe.dataset.image_folder import ImageFolder
 from alframe.errors import ConfigError, DataError, RunFolderError
+from alframe.record.layout import HISTORY, PIXELS
 
 COUNTS = {"good": 6, "scratch": 4, "unlabelled": 8}
 
@@ -66,7 +66,7 @@ def test_the_first_look_finds_labelled_test_and_unlabelled_photos(open_, root):
     assert len(data.pool) == 16
     assert data.grown == (16,)
     assert set(data.pool.labels) == {-1}
-    given = {data.pool.names[index]: data.pool.classes[label] for index, (label, round) in data.given.items()}
+    given = {data.pool.names[index]: data.pool.classes[label] for index, (label, round) in data.folder_labels.items()}
     assert len(given) == 8
     assert all(name.split("/")[0] == label for name, label in given.items())
     assert [name.split("/")[0] for name in data.test.names] == [data.test.classes[c] for c in data.test.labels]
@@ -86,7 +86,7 @@ def test_new_photos_come_behind_the_others_and_are_read_once(begun, open_, root,
     data = begun.data()
     assert data.pool.ids[:16] == before
     assert data.grown == (16, 18)
-    assert data.given[index_of(data, "scratch/late.png")] == (1, 1)
+    assert data.folder_labels[index_of(data, "scratch/late.png")] == (1, 1)
     monkeypatch.setattr(alframe.dataset.photos, "file_digest", lambda file: pytest.fail(f"{file} was read again"))
     again = open_()
     assert not again.refresh(1)
@@ -114,7 +114,7 @@ def test_a_renamed_or_moved_photo_is_the_same_one(begun, root):
     now = begun.data()
     assert now.pool.ids == data.pool.ids
     assert now.pool.names[old] == "unlabelled/deep/again.png"
-    assert now.given[index_of(now, "scratch/moved.png")] == (1, 1)
+    assert now.folder_labels[index_of(now, "scratch/moved.png")] == (1, 1)
     assert not now.gone
     assert begun.notes() == [f"{root}: 1 labelled by their folder, 2 renamed"]
 
@@ -163,8 +163,8 @@ def test_copies_are_in_the_pool_once_and_test_images_never(begun, root):
     begun.refresh(1)
     assert len(begun.data().pool) == 16
     assert begun.notes() == [
-        "left out 1 photo that are test images too, the first is unlabelled/seen.png; nobody is asked about those",
-        "left out 1 photo whose pixels another one has, the first is unlabelled/-copy.png; each is in the pool once",
+        "left out 1 photo already in the test set, the first is unlabelled/seen.png; they are not queried",
+        "left out 1 photo identical to another photo, the first is unlabelled/-copy.png; each is in the pool once",
     ]
 
 
@@ -184,7 +184,7 @@ def test_a_photo_that_is_still_being_copied_is_skipped_and_looked_at_again(begun
         begun.refresh(1, again=True)
         assert len(begun.data().pool) == 16
         (told,) = begun.notes()
-        assert "skipped 1 photo that cannot be read and may still be copied, the first is unlabelled/late.png (" in told
+        assert "skipped 1 unreadable photo (perhaps not fully copied yet), the first is unlabelled/late.png (" in told
     late.write_bytes(whole)
     begun.refresh(2)
     assert len(begun.data().pool) == 17
@@ -201,7 +201,7 @@ def test_a_file_that_changes_while_it_is_read_is_left_for_the_next_round(begun, 
     monkeypatch.setattr(alframe.dataset.photos, "decode_file", and_touch)
     begun.refresh(1)
     assert len(begun.data().pool) == 16
-    assert "(it is still being written)" in begun.notes()[0]
+    assert "(still being written)" in begun.notes()[0]
     begun.refresh(2)
     assert len(begun.data().pool) == 17
 
@@ -212,17 +212,17 @@ def test_broken_photos_at_the_first_look(open_, root):
     growing = open_()
     growing.refresh(0)
     assert len(growing.data().pool) == 16
-    assert "skipped 2 photos" in growing.notes()[1]
+    assert "skipped 2 unreadable photos" in growing.notes()[1]
 
 
 def test_broken_labelled_photos_are_all_told_at_once(open_, root):
     for name in ("good/a.png", "scratch/b.png"):
         (root / name).write_bytes(b"no image")
-    with pytest.raises(DataError, match=r"good/a\.png \(not an image\), scratch/b\.png \(not an image\); mend"):
+    with pytest.raises(DataError, match=r"good/a\.png \(not an image\), scratch/b\.png \(not an image\); fix"):
         open_().refresh(0)
     growing = open_(skip_broken=True)
     growing.refresh(0)
-    assert "skipped 2 labelled photos" in growing.notes()[1]
+    assert "skipped 2 unreadable labelled photos" in growing.notes()[1]
 
 
 def test_other_files_are_passed_over(open_, root):
@@ -250,7 +250,7 @@ def test_without_a_label_the_classes_are_named_by_the_config_or_by_folders(root,
     assert data.pool.classes == (("scratch", "good") if how == "named" else ("good", "scratch"))
     assert len(data.pool) == 8
     assert len(data.test) == (10 if how == "test folder" else 0)
-    assert not data.given
+    assert not data.folder_labels
 
 
 def test_no_class_at_all_says_what_to_do(root, tmp_path):
@@ -268,7 +268,10 @@ def test_a_class_folder_that_the_config_does_not_name_is_told(begun, open_, root
         ImageFolder(root, size=8, classes=["good", "scratch"]).growing(tmp_path / "other").refresh(0)
     begun.refresh(1)
     assert len(begun.data().pool) == 16
-    assert "left out 1 photo in a folder of none of the run's classes, the first is oil stain/1.png" in begun.notes()[0]
+    assert (
+        "left out 1 photo in a folder that is none of the run's classes, the first is oil stain/1.png"
+        in begun.notes()[0]
+    )
 
 
 def test_train_and_test_folders_may_stand_beside_the_unlabelled_one(root, tmp_path):
@@ -285,7 +288,7 @@ def test_train_and_test_folders_may_stand_beside_the_unlabelled_one(root, tmp_pa
     growing.refresh(0)
     data = growing.data()
     assert sorted(data.test.names) == ["test/good/0.png", "test/scratch/0.png"]
-    assert len(data.given) == 8
+    assert len(data.folder_labels) == 8
     photo(root / "test" / "good" / "late.png", 100)
     (root / "unlabelled" / "0.png").rename(root / "test" / "good" / "moved.png")
     growing.notes()
@@ -293,13 +296,13 @@ def test_train_and_test_folders_may_stand_beside_the_unlabelled_one(root, tmp_pa
     assert growing.data().test.ids == data.test.ids
     assert growing.data().gone == {index_of(data, "unlabelled/0.png")}
     assert growing.notes()[1:] == [
-        "left out 2 photos that came into test/ late, the first is test/good/late.png; the test set stays as it was when the run began"
+        "left out 2 photos added to test/ after the start, the first is test/good/late.png; the test set stays as it was when the run started"
     ]
 
 
 def test_a_photo_in_two_places_that_contradict_is_an_error(open_, root):
     shutil.copy(root / "good" / "0.png", root / "scratch" / "same.png")
-    with pytest.raises(DataError, match=r"the same one as good/0\.png and scratch/same\.png; delete it"):
+    with pytest.raises(DataError, match=r"the same photo as good/0\.png and scratch/same\.png; delete the wrong copy"):
         open_().refresh(0)
 
 
@@ -311,7 +314,7 @@ def test_an_empty_folder_is_an_error(tmp_path):
 
 
 def test_options_of_a_fixed_pool_are_refused(open_):
-    with pytest.raises(ConfigError, match=r"dataset\.pool_size=null for a pool that photos come into, got 5"):
+    with pytest.raises(ConfigError, match=r"dataset\.pool_size=null for a growing pool, got 5"):
         open_(pool_size=5)
 
 
@@ -322,7 +325,7 @@ def test_late_photos_of_another_size_wait_where_sizes_are_kept(root, tmp_path):
     growing.notes()
     Image.new("L", (20, 20)).save(root / "unlabelled" / "large.png")
     growing.refresh(1)
-    assert "large.png (20x20 pixels, where the others have 10x8; set dataset.size)" in growing.notes()[0]
+    assert "large.png (20x20 pixels, but the others have 10x8; set dataset.size)" in growing.notes()[0]
 
 
 def test_labels_by_folders_are_seen_between_rounds(begun, root):
@@ -331,7 +334,7 @@ def test_labels_by_folders_are_seen_between_rounds(begun, root):
     labels = begun.labels_now()
     assert labels[index_of(data, "unlabelled/5.png")] == 0
     assert len(labels) == 9
-    assert begun.data().given == data.given
+    assert begun.data().folder_labels == data.folder_labels
 
 
 @pytest.mark.parametrize("damage", ["pixels gone", "pixels short", "pixels other", "history"])
@@ -372,7 +375,7 @@ def test_killed_while_photos_are_taken_in(open_, root, tmp_path, kill, round):
     data, wanted = growing.data(), expected.data()
     assert data.pool.ids == wanted.pool.ids
     assert data.test.ids == wanted.test.ids
-    assert data.given == wanted.given
+    assert data.folder_labels == wanted.folder_labels
     assert data.grown == wanted.grown
     assert (tmp_path / "run" / HISTORY).read_text() == (tmp_path / "undisturbed" / HISTORY).read_text()
     assert (tmp_path / "run" / PIXELS).read_bytes() == (tmp_path / "undisturbed" / PIXELS).read_bytes()
@@ -426,7 +429,7 @@ def test_a_folder_that_is_empty_all_at_once_is_an_error(begun, root):
     before = begun.history.path.read_bytes()
     for path in root.iterdir():
         shutil.rmtree(path)
-    with pytest.raises(DataError, match=r"that were there before, got none at all; give the folder back"):
+    with pytest.raises(DataError, match=r"Expected the earlier photos in .*, got none; restore the folder"):
         begun.refresh(1)
     assert begun.history.path.read_bytes() == before
 
@@ -434,7 +437,7 @@ def test_a_folder_that_is_empty_all_at_once_is_an_error(begun, root):
 def test_a_drive_that_holds_the_unlabelled_photos_alone_may_be_gone(begun, root):
     before = begun.history.path.read_bytes()
     shutil.rmtree(root / "unlabelled")
-    with pytest.raises(DataError, match=r"Expected the folder .*unlabelled, which was there before, got none"):
+    with pytest.raises(DataError, match=r"Expected the folder .*unlabelled, which existed before, got none"):
         begun.refresh(1)
     assert begun.history.path.read_bytes() == before
     (root / "unlabelled").mkdir()
@@ -450,8 +453,8 @@ def test_new_photos_that_come_into_two_class_folders_have_no_label(begun, root):
     begun.refresh(1)
     data = begun.data()
     assert len(data.pool) == 18
-    assert index_of(data, "good/new.png") not in data.given
-    assert data.given[index_of(data, "scratch/sorted.png")] == (1, 1)
+    assert index_of(data, "good/new.png") not in data.folder_labels
+    assert data.folder_labels[index_of(data, "scratch/sorted.png")] == (1, 1)
     for pixels, name in zip(data.pool.pixels[16:], data.pool.names[16:], strict=True):
         expected = np.asarray(Image.open(root / name).resize((8, 8), Image.Resampling.BILINEAR))
         np.testing.assert_array_equal(pixels[0], expected)

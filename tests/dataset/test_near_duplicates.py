@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from alframe import duplicates
+from alframe.dataset import near_duplicates as duplicates
 from alframe.dataset.defects import Defects
 from alframe.dataset.near_duplicates import closest, duplicates_of, find_duplicates, thumbnails
 from alframe.images import Data, ImageSet
@@ -55,7 +55,7 @@ def test_a_changed_copy_is_found_with_its_original(change):
     found = find_duplicates(data(pool, test, names=True))
     assert (found.exact, found.near, found.looked_at) == (0, 2, 40)
     assert {(t, p) for t, p, _ in found.examples} == {("test/7.png", "pool/100.png"), ("test/23.png", "pool/299.png")}
-    assert "0 test images are in the pool too, pixel by pixel, and 2 nearly (test and pool image" in str(found)
+    assert "0 test images have an exact copy in the pool, and 2 a near copy (test and pool image" in str(found)
 
 
 def test_pixel_by_pixel_is_told_apart_from_nearly():

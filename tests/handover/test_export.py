@@ -41,7 +41,7 @@ def test_an_export_holds_model_labels_images_and_their_digests(make_run, tmp_pat
     assert len(manifest["mean"]) == 3
     assert "2 networks, 2 draws" in (out / "README.txt").read_text()
     told = capsys.readouterr().out
-    assert "from its checkpoint; its test metrics come out exactly" in told
+    assert "from its checkpoint; its test metrics are reproduced exactly" in told
     assert f"Written to {out}" in told
     assert [p.name for p in tmp_path.iterdir()] == ["out"], "nothing is left beside it"
     assert (out.stat().st_mode & 0o777, (out / "model.safetensors").stat().st_mode & 0o777) == (0o755, 0o644)
@@ -86,14 +86,14 @@ def test_what_fails_leaves_nothing_and_says_one_line(make_run, copy_of, tmp_path
     (run / "rounds.jsonl").write_text("\n".join([lines[0], lines[1].replace('"test/nll": ', '"test/nll": 9')]) + "\n")
     assert export_main([str(run), "--out", str(place / "out"), "--no-onnx"]) == 1
     error = capsys.readouterr().err
-    assert error.startswith("error: Expected the test metrics of round 1")
+    assert error.startswith("error: Expected to reproduce the test metrics of round 1")
     assert error.count("\n") == 1
     assert not list(place.iterdir())
     assert export_main([str(run), "--out", str(place / "out"), "--no-onnx", "--accept-difference"]) == 0
 
     (tmp_path / "file").write_text("")
     assert export_main([str(make_run(*DROPOUT)), "--out", str(tmp_path / "file" / "out"), "--no-onnx"]) == 1
-    assert "choose another by --out" in capsys.readouterr().err
+    assert "choose another with --out" in capsys.readouterr().err
     assert export_main([str(tmp_path), "--out", str(place / "none")]) == 1
     assert "Expected the folder of a run" in capsys.readouterr().err
 

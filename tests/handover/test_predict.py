@@ -62,7 +62,7 @@ def test_a_run_and_its_export_say_what_the_run_said_of_its_test_images(folder_ru
 
     assert predict_main([str(run), *files, "--all"]) == 0
     from_run, told = capsys.readouterr()
-    assert "from its checkpoint; alframe-export keeps it" in told
+    assert "from its checkpoint; use alframe export to keep" in told
     shutil.rmtree(run)
     assert predict_main([str(exported[0]), *files, "--all"]) == 0
     from_export = capsys.readouterr().out
@@ -117,8 +117,8 @@ def test_a_new_folder_with_odd_files_is_predicted_without_the_dataset_and_the_ba
         f"skipped {new / 'text.jpg'}: not an image",
         f"skipped {new / 'cut.png'}: ",
         f"skipped {gone}: ",
-        f"passed over 1 files without the ending of an image, the first: {new / 'notes.txt'}",
-        "looked at 9 of 13 images",
+        f"skipped 1 files without an image extension, the first: {new / 'notes.txt'}",
+        "predicted 9 of 13 images",
     ):
         assert line in told.err
     with out.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
@@ -156,7 +156,7 @@ def test_a_network_that_keeps_sizes_refuses_others(photos, workplace, tmp_path, 
     capsys.readouterr()
     assert predict_main([str(plan.folder), str(other), str(right)]) == 1
     told = capsys.readouterr()
-    assert f"skipped {other}: 18 x 20 pixels, where the network takes 20 x 18" in told.err
+    assert f"skipped {other}: 18 x 20 pixels, but the network takes 20 x 18" in told.err
     (row,) = rows(told.out)
     assert list(row) == ["path", "class", "probability", "entropy"], "one draw has no disagreement"
 
@@ -165,7 +165,7 @@ def test_nothing_to_look_at_is_told(exported, tmp_path, capsys):
     (tmp_path / "none").mkdir()
     assert predict_main([str(exported[0]), str(tmp_path / "none")]) == 1
     told = capsys.readouterr()
-    assert "looked at 0 of 0 images" in told.err
+    assert "predicted 0 of 0 images" in told.err
     assert told.out == "path,class,probability,entropy,bald\n"
 
 
@@ -221,7 +221,7 @@ def test_a_damaged_manifest_and_folders_that_are_neither_are_told(exported, fold
     assert "folder of an export or of a run" in capsys.readouterr().err
     run = folder_run[0]
     assert predict_main([str(run.parent.parent), str(root)]) == 1
-    assert f"it holds runs, as {run}" in capsys.readouterr().err
+    assert f"it contains runs, such as {run}" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -67,7 +67,7 @@ def test_checkpoint_ledger_and_exported_file_all_predict_like_the_run(case, make
     bare = copy_of(run)
     shutil.rmtree(bare / "checkpoint")
     again = retrieve(bare, progress=False)
-    assert "trained it again" in again.how
+    assert "retrained it" in again.how
     assert again.difference == 0.0
     assert torch.equal(learner_says(again), learner_says(kept))
 
@@ -101,7 +101,7 @@ def test_a_warm_start_is_followed_back_to_the_weights_that_are_there(kept, make_
             path.unlink(missing_ok=True)
     trained = retrieve(run, progress=False)
     assert trained.difference == 0.0
-    expected = {(0, 1, 2): "from its checkpoint", (1,): "trained it again", (): "trained rounds 0 to 2 again"}
+    expected = {(0, 1, 2): "from its checkpoint", (1,): "retrained it", (): "retrained rounds 0 to 2"}
     assert expected[kept] in trained.how
 
 
@@ -122,7 +122,7 @@ def test_metrics_that_do_not_come_out_again_are_an_error_unless_accepted(make_ru
     run = copy_of(make_run(*CASES["point"]))
     stored = json.loads((run / "rounds.jsonl").read_text().splitlines()[-1])["test/nll"]
     rewrite_last_round(run, **{"test/nll": stored + 0.25})
-    with pytest.raises(RunFolderError, match=f"nll {stored:.4f} where rounds.jsonl has {stored + 0.25:.4f}"):
+    with pytest.raises(RunFolderError, match=f"nll {stored:.4f}, but rounds.jsonl has {stored + 0.25:.4f}"):
         retrieve(run, progress=False)
     assert retrieve(run, progress=False, accept=True).difference == pytest.approx(0.25 / max(1, stored + 0.25))
 
@@ -153,7 +153,7 @@ def test_folders_that_are_no_run_or_have_no_round_say_so(make_run, copy_of, tmp_
         retrieve(tmp_path, progress=False)
     run = copy_of(make_run(*CASES["point"]))
     (run / "rounds.jsonl").write_text("")
-    with pytest.raises(RunFolderError, match="none; run it on"):
+    with pytest.raises(RunFolderError, match="without; resume it first"):
         retrieve(run, progress=False)
     (run / "rounds.jsonl").write_text("{}\nnot json\n{}\n")
     with pytest.raises(RunFolderError, match=r"line 1 of .*rounds.jsonl"):

@@ -10,7 +10,7 @@ from alframe.labels.consensus import (
     agreement,
     dawid_skene,
     majority,
-    same_name,
+    normalized_name,
     settle,
     settle_all,
     soft_label,
@@ -194,7 +194,7 @@ def test_dawid_skene_decides_no_tie():
 
 def test_two_spellings_of_a_letter_are_one_name():
     """macOS writes the folder Öl with an O and a diaeresis; who types it writes one letter."""
-    assert same_name("O\u0308l") == same_name("\u00d6L")
+    assert normalized_name("O\u0308l") == normalized_name("\u00d6L")
 
 
 def test_dawid_skene_knows_who_is_right_where_a_majority_does_not():

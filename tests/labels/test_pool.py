@@ -58,7 +58,7 @@ def test_bought_and_usable_are_counted_apart(pool):
 
 
 def test_asked_images_leave_the_pool_even_when_skipped(pool):
-    assert pool.unasked().tolist() == [0, 3, 4, 6, 8, 9]
+    assert pool.available().tolist() == [0, 3, 4, 6, 8, 9]
 
 
 def test_unsure_answers_train_with_a_soft_label_and_do_not_go_back(opened):
@@ -82,13 +82,13 @@ def test_unsure_answers_train_with_a_soft_label_and_do_not_go_back(opened):
     assert pool.validation().rows.tolist() == [4]
     assert pool.validation().soft_labels is None
     assert (pool.bought, pool.usable) == (6, 4)
-    assert pool.unasked().tolist() == [0, 2, 6, 8, 9]  # the unsure validation image goes back
+    assert pool.available().tolist() == [0, 2, 6, 8, 9]  # the unsure validation image goes back
 
 
 def test_a_pool_opened_again_knows_the_same(pool, opened):
     again = Pool(IDS, opened(), 3)
     assert again.training().rows.tolist() == pool.training().rows.tolist()
-    assert np.array_equal(again.unasked(), pool.unasked())
+    assert np.array_equal(again.available(), pool.available())
     assert again.answered(1) == {1, 2}
 
 
@@ -137,7 +137,7 @@ def test_an_image_that_was_put_back_is_trained_on_once(opened):
         pool.add(question(index, round), Answer(index, anna, "anna"))
         pool.add(question(index, round), Answer(index, bob, "bob"))
     assert pool.usable == 0
-    assert pool.unasked().tolist() == list(range(10))
+    assert pool.available().tolist() == list(range(10))
     pool.add(question(0, 2, kind="validation"), Answer(0, 1, "anna"))
     pool.add(question(0, 2, kind="validation"), Answer(0, 1, "bob"))
     assert [(line["round"], line["index"], line["label"]) for line in pool.settled()] == [

@@ -16,7 +16,7 @@ def test_the_walk_from_photos_to_an_inspector_runs_from_top_to_bottom(repository
     )
     assert "200 photos, 80 of them in class folders, 80 of these the test set" in " ".join(asked.split())
     assert "20 new" in arrived
-    assert "its test metrics come out exactly" in exported
+    assert "its test metrics are reproduced exactly" in exported
     assert any("image/png" in output.get("data", {}) for outputs in cells for output in outputs)
     assert any("people/bob/agreement" in text for text in told)
     assert (tmp_path / "factory/today.csv").read_text().count("\n") == 11

@@ -158,7 +158,7 @@ def test_a_folder_that_another_live_process_holds_is_refused(tmp_path):
     holder = context.Process(target=hold, args=(tmp_path, ready, leave))
     holder.start()
     assert ready.wait(60)
-    with pytest.raises(RunFolderError, match="another process is running in"):
+    with pytest.raises(RunFolderError, match="another process is using"):
         Record(tmp_path, CONFIG)
     leave.set()
     holder.join(60)
@@ -177,7 +177,7 @@ def test_a_lock_of_a_dead_process_keeps_nobody_out(tmp_path):
 
 
 def test_a_folder_that_cannot_be_written_is_one_clear_error():
-    with pytest.raises(RunFolderError, match="can be written.*choose another run.root"):
+    with pytest.raises(RunFolderError, match="writable run folder.*choose another run.root"):
         Record(Path("/proc/alframe-run"), CONFIG)
 
 
@@ -186,7 +186,7 @@ def test_other_data_than_the_run_began_with_are_refused(tmp_path):
     record.at_start(DATA, CPU)
     record.close()
     record = Record(tmp_path, CONFIG, tensorboard=False)
-    with pytest.raises(RunFolderError, match="data this run began with"):
+    with pytest.raises(RunFolderError, match="data that this run started with"):
         record.at_start({**DATA, "data_hash": "xyz"}, CPU)
     record.close()
 

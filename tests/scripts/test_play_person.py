@@ -152,7 +152,7 @@ def test_the_onnx_model_agrees_and_a_new_folder_is_predicted(walked, tmp_path, c
     onnxruntime = pytest.importorskip("onnxruntime")
     run, out, photos = walked[0], tmp_path / "inspector", tmp_path / "photos"
     assert export_main([str(run), "--out", str(out), "--images"]) == 0
-    assert "come out exactly" in capsys.readouterr().out
+    assert "are reproduced exactly" in capsys.readouterr().out
     for folder in sorted(TILES.iterdir()):
         for file in sorted(folder.glob("*.jpg"))[:7]:
             (photos / folder.name).mkdir(parents=True, exist_ok=True)

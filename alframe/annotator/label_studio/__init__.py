@@ -1,4 +1,4 @@
-"""People who label in Label Studio: a server with a page for each image, at which several of them work in the browser at once."""
+"""People label in Label Studio: a server with one page per image, where several people can work in the browser at once."""
 
 from alframe.annotator.label_studio.annotator import LabelStudio
 

@@ -1,4 +1,4 @@
-"""The annotator: pushes a round's questions, takes in every answer the moment it is seen, and waits for the rest."""
+"""The annotator: uploads a round's questions, records every answer as soon as it arrives, and waits for the rest."""
 
 import importlib.util
 import io
@@ -16,7 +16,7 @@ from PIL.Image import Image
 
 from alframe.annotator.base import Job
 from alframe.annotator.label_studio.connection import Connection
-from alframe.annotator.label_studio.interface import meaning, prelabel
+from alframe.annotator.label_studio.interface import parse_annotation, prelabel
 from alframe.annotator.label_studio.project import (
     LONGEST_TITLE,
     MODEL,
@@ -27,7 +27,7 @@ from alframe.annotator.label_studio.project import (
     stored_project,
 )
 from alframe.annotator.people import AsksPeople, People
-from alframe.annotator.words import Meaning
+from alframe.annotator.words import ParsedAnswer
 from alframe.console import LiveCount
 from alframe.errors import DataError, Waiting, expect
 from alframe.images import rgb
@@ -44,25 +44,26 @@ SHOWN_BY_BROWSERS = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp")
 
 
 @dataclass(frozen=True)
-class Given:
-    """What a person said of a task in the annotation of that number, and the seconds that it took."""
+class Annotation:
+    """A person's annotation of a task: its number on the server, the parsed answer, and the seconds it took."""
 
     task: Task
-    annotation: int
-    who: str
-    meaning: Meaning
+    id: int
+    annotator: str
+    parsed: ParsedAnswer
     seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelStudio(AsksPeople):
-    """A project on the Label Studio server at `url`, called `project` (else by the run's folder); a task an image, a key a class.
+    """A project on the Label Studio server at `url`, named `project` (default: the run's folder); one task per image.
 
-    The token is read from the environment variable LABEL_STUDIO_API_KEY. Whoever has an account may answer, `per_image` people each
-    image, under their e-mail address. `check_rate` in [0, 1]: images with a known answer hidden among each 1 of a round; answered by
-    someone who has labelled the image before it is a repeat, by another it is gold. With `show_prediction` the page shows what the
-    model thinks and has its class chosen already. `wait`: ask the server every `poll_s` seconds until the round is complete; else
-    end, and re-running the same command resumes. The rest is described in `AsksPeople`.
+    The token is read from the environment variable LABEL_STUDIO_API_KEY. Anyone with an account may answer, `per_image`
+    people for each image; answers carry their e-mail address. `check_rate` in [0, 1] is the number of hidden check images
+    per image of a round: a repeat for someone who labelled that image before, gold for anyone else. With
+    `show_prediction` the page shows the model's prediction and preselects its class. With `wait` the server is polled
+    every `poll_s` seconds until the round is complete; otherwise the process ends, and re-running the same command
+    resumes. The other options are described in `AsksPeople`.
     """
 
     url: str = "http://localhost:8080"
@@ -78,7 +79,7 @@ class LabelStudio(AsksPeople):
         super().__post_init__()
         expect(
             0 <= self.check_rate <= 1,
-            f"Expected annotator.check_rate in [0, 1], got {self.check_rate}; 0.1 adds one for each ten images.",
+            f"Expected annotator.check_rate in [0, 1], got {self.check_rate}; 0.1 adds one per ten images.",
         )
         expect(
             importlib.util.find_spec("httpx") is not None,
@@ -86,13 +87,13 @@ class LabelStudio(AsksPeople):
         )
         expect(
             self.url.startswith(("http://", "https://")) and "@" not in self.url,
-            f"Expected annotator.url as http://HOST:PORT, without a name and a password, got '{self.url.rsplit('@', 1)[-1]}'.",
+            f"Expected annotator.url as http://HOST:PORT, without user name and password, got '{self.url.rsplit('@', 1)[-1]}'.",
         )
         expect(
             self.project is None or 3 <= len(self.project) <= 50,
-            f"Expected annotator.project of 3 to 50 characters, as Label Studio has it, got '{self.project}'.",
+            f"Expected annotator.project of 3 to 50 characters, the limits of Label Studio, got '{self.project}'.",
         )
-        expect(self.poll_s > 0, f"Expected annotator.poll_s above 0, got {self.poll_s}; 5 asks every five seconds.")
+        expect(self.poll_s > 0, f"Expected annotator.poll_s above 0, got {self.poll_s}; 5 polls every five seconds.")
 
     def check_rates(self) -> Mapping[str, float]:
         return {"gold": self.check_rate, "repeat": 0.0}
@@ -101,7 +102,7 @@ class LabelStudio(AsksPeople):
         return ProjectDesk(self, job)
 
     def has_answers(self, folder: Path) -> bool:
-        """Answers may lie on a server that is not asked here, once there is a project."""
+        """True once there is a project: its server may have answers, and is not contacted here."""
         is_used = Layout(folder).place(self.place).is_dir()
         return stored_project(folder) is not None or (is_used and super().has_answers(folder))
 
@@ -109,36 +110,36 @@ class LabelStudio(AsksPeople):
 class ProjectDesk(People):
     """The project of a run with annotator=label_studio.
 
-    What is on the server is always looked for before anything is made, so that a kill at any instant, here or there, makes no
-    doubles. An answer is in the ledger as soon as it is seen. Until its round is complete it may be changed: both stay in the ledger,
-    and the last counts. After that a change is reported and not taken over.
+    Existing tasks on the server are always looked up before new ones are created, so that a kill at any instant, here or
+    there, creates no duplicates. An answer goes into the ledger as soon as it arrives. It can be changed until its round
+    is complete: both stay in the ledger, and the last one counts. Later changes are reported and ignored.
     """
 
     def __init__(self, options: LabelStudio, job: Job) -> None:
         super().__init__(options, job)
         expect(
             not any(name.startswith("$") for name in self.classes),
-            "Expected classes that do not begin with '$', which means a variable to Label Studio, got one; rename it.",
+            "Expected classes that do not start with '$', which marks a variable in Label Studio, got one; rename it.",
         )
         self.url, self.title = options.url.rstrip("/"), options.project or title_of(self.folder)
         self.wait, self.poll_s = options.wait, options.poll_s
         self._names: dict[int | None, str] = {}
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
         self._count = LiveCount()
         self._server = Connection(self.url, self._open, self._count.say, patient=self.wait)
 
     def annotate(self, questions: Sequence[Question]) -> Iterator[Answer]:
-        """The answers that people have given on the server, and with `wait` those that they give from now on.
+        """The answers on the server; with `wait`, also those that arrive from now on.
 
-        Raises `ConfigError` where there is no server, no access, or no project any more, `Waiting` for what is open.
+        Raises `ConfigError` if the server, the access or the project is missing, and `Waiting` for open questions.
         """
         if not questions:
             return
         with self._count, closing(self._server):
             self._server.do(lambda: self._prepare(questions))
             while True:
-                tasks, given = self._server.do(lambda: self._look(questions))
-                yield from self._answers(given, questions)
+                tasks, annotations = self._server.do(lambda: self._poll(questions))
+                yield from self._answers(annotations, questions)
                 yield from self.close(questions)
                 left, asked = len(self.left(questions)), self.n_asked(questions)
                 if not left:
@@ -147,13 +148,13 @@ class ProjectDesk(People):
                 where = f"answers of round {questions[0].round}, at {self._server.project.url}"
                 if not self.wait:
                     raise Waiting(
-                        f"Waiting for {left} of {asked} {where}: label them there, and run the same command again."
+                        f"Waiting for {left} of {asked} {where}: label them there, and re-run the same command."
                     )
                 self._count.show(asked - left, asked, where)
                 time.sleep(self.poll_s)
 
     def to_do(self, questions: Sequence[Question]) -> Iterator[tuple[int, str]]:
-        """How many images are open, and where; the server is not asked."""
+        """How many images are open, and where; the server is not contacted."""
         if left := self.left(questions):
             yield len(left), stored_project(self.folder) or self.url
 
@@ -163,7 +164,7 @@ class ProjectDesk(People):
         return open_project(client, self.folder, self.title, self.classes, self.rules.per_image, self._count.say)
 
     def _prepare(self, questions: Sequence[Question]) -> None:
-        """Once a launch and round: of earlier rounds nobody is shown a task any more, and late answers are told."""
+        """Once per launch and round: hide the tasks of earlier rounds, and report late answers."""
         self._draw_checks(questions)
         earlier = [task for task in self._server.project.tasks() if task.round < questions[0].round]
         for task in earlier:
@@ -173,18 +174,18 @@ class ProjectDesk(People):
                 self._server.project.remove(task)
         known = self._known()
         late = [
-            f"{given.who} at {self._server.project.url}/data?task={given.task.id}"
-            for given in self._given(earlier)
-            if known.get((given.task.round, given.task.question, given.who)) != given.meaning
+            f"{one.annotator} at {self._server.project.url}/data?task={one.task.id}"
+            for one in self._annotations(earlier)
+            if known.get((one.task.round, one.task.question, one.annotator)) != one.parsed
         ]
         if late:
-            self._tell(
-                f"{len(late)} answers came or changed after their round was complete, and are not taken over: {', '.join(late[:3])}"
+            self._report_once(
+                f"{len(late)} answers came or changed after their round was complete and are ignored: {', '.join(late[:3])}"
                 f"{' and others' if len(late) > 3 else ''}"
             )
 
     def _synchronize(self, questions: Sequence[Question]) -> list[Task]:
-        """The tasks of the round. Those that are missing are made (again), doubles that nobody has begun are taken away."""
+        """The tasks of the round. Missing ones are created (again), and duplicates that nobody has started are deleted."""
         round = questions[0].round
         tasks = self._server.project.tasks(round)
         there = {task.question for task in tasks}
@@ -197,13 +198,13 @@ class ProjectDesk(People):
                 self._server.project.remove(task)
         return tasks
 
-    def _look(self, questions: Sequence[Question]) -> tuple[list[Task], list[Given]]:
-        """The tasks of the round, and what people said of them."""
+    def _poll(self, questions: Sequence[Question]) -> tuple[list[Task], list[Annotation]]:
+        """The tasks of the round, and their annotations."""
         tasks = self._synchronize(questions)
-        return tasks, list(self._given(tasks, tell=True))
+        return tasks, list(self._annotations(tasks, report=True))
 
     def _reopen(self, tasks: Sequence[Task], questions: Sequence[Question]) -> None:
-        """The server counts annotations, we people who said something: one who submits twice, or nothing, is one too few."""
+        """Reopen tasks that the server closed too early: it counts annotations, while we count people with a valid answer."""
         left = {question.id for question in self.left(questions)}
         for task in tasks:
             if task.question in left:
@@ -212,14 +213,14 @@ class ProjectDesk(People):
     # -- questions out -------------------------------------------------------------------------------------------------
 
     def _push(self, shown: Sequence[Question], *, again: bool) -> None:
-        """Pictures first, then the tasks, which name them."""
+        """Upload the pictures, then create the tasks that refer to them."""
         uploaded, pictures = self._server.project.pictures(), {q.id: self._picture(q) for q in shown}
         fresh = [(name, read) for name, read in pictures.values() if name not in uploaded]
         if fresh:
             self._server.project.upload(fresh, self._count.say)
             uploaded = self._server.project.pictures()
         self._server.project.add([self._task(q, uploaded[pictures[q.id][0]]) for q in shown])
-        which = "were missing on the server and are there again" if again else f"to label at {self._server.project.url}"
+        which = "were missing on the server and were restored" if again else f"to label at {self._server.project.url}"
         self._count.say(f"round {shown[0].round}: {len(shown)} images {which}")
 
     def _task(self, question: Question, address: str) -> dict[str, Any]:
@@ -234,7 +235,7 @@ class ProjectDesk(People):
         return task
 
     def _picture(self, question: Question) -> tuple[str, Callable[[], bytes]]:
-        """The name and content of what is shown: the dataset's own file if browsers know its kind, else a PNG of the decoded image."""
+        """Name and content of the picture: the dataset's own file if browsers support its format, else a PNG."""
         assert self.data is not None, "only a run asks"
         file = self.data.original(question.index)
         if file is not None and file.suffix.lower() in SHOWN_BY_BROWSERS:
@@ -242,12 +243,12 @@ class ProjectDesk(People):
         pixels = self.data.pool.pixels[question.index]
         expect(
             self.data.has_pictures,
-            "Expected images for annotator=label_studio, got features, which nobody can look at.",
+            "Expected images for annotator=label_studio, got features, which cannot be shown; use a dataset of images.",
         )
         return f"{question.id}.png", lambda: _png(rgb(pixels))
 
     def _shown(self, questions: Sequence[Question]) -> list[Question]:
-        """What must be on the server, in order: the open questions, and the checks hidden between them."""
+        """What must be on the server, in order: the open questions, with hidden checks in between."""
         places = [(question.rank, 1, question) for question in self.left(questions)]
         places += [(place, 0, check) for check, _, place in self._checks(questions[0].round).values()]
         return [question for _, _, question in sorted(places, key=lambda item: item[:2])]
@@ -258,7 +259,7 @@ class ProjectDesk(People):
         return self.place / f"checks_{round:03d}.json"
 
     def _draw_checks(self, questions: Sequence[Question]) -> None:
-        """What is hidden in a round is stored before anything of it is on the server."""
+        """Draw and store the hidden checks of a round before any of its tasks is created."""
         round = questions[0].round
         if self._checks_file(round).exists() or not any(self.rates.values()):
             return
@@ -273,12 +274,12 @@ class ProjectDesk(People):
         write_atomically(self._checks_file(round), json.dumps({"checks": stored}))
 
     def _checks(self, round: int) -> dict[str, tuple[Question, int, int]]:
-        """The hidden questions of a round by id, each with the class that is known and the rank it is shown before."""
+        """The hidden checks of a round by id, each with its known class and the rank that it is shown before."""
         stored = read_json(self._checks_file(round), ("checks",)) or {"checks": []}
         return {q["id"]: (Question(**q), expected, place) for q, expected, place in stored["checks"]}
 
     def _about(self, check: Question, expected: int, who: str) -> tuple[Question, int]:
-        """A check as a question to `who`: of the kind repeat where they have given the image a class before, else gold."""
+        """A check as a question to `who`: kind repeat if they have labelled the image before, else gold."""
         own = [line for line in self.ledger if line["index"] == check.index and line["annotator"] == who]
         earlier = [
             vote(line, self.classes) for line in own if line["round"] < check.round and line["kind"] not in CHECKS
@@ -288,53 +289,55 @@ class ProjectDesk(People):
 
     # -- answers in ----------------------------------------------------------------------------------------------------
 
-    def _answers(self, given: Sequence[Given], questions: Sequence[Question]) -> Iterator[Answer]:
-        """The answers that the ledger does not hold yet, in the order in which they were given."""
+    def _answers(self, annotations: Sequence[Annotation], questions: Sequence[Question]) -> Iterator[Answer]:
+        """The answers that are not in the ledger yet, in order of annotation."""
         round = questions[0].round
         known, checks = self._known(), self._checks(round)
         asked = {line["id"]: line["index"] for line in self.ledger if line["round"] == round}
         asked |= {question.id: question.index for question in questions}
-        for one in given:
-            name, content = one.task.question, one.meaning
-            if known.get((round, name, one.who)) == content or name not in {**checks, **asked}:
+        for one in annotations:
+            name, parsed, who = one.task.question, one.parsed, one.annotator
+            if known.get((round, name, who)) == parsed or name not in {**checks, **asked}:
                 continue
-            about, extra = None, {"annotation": one.annotation}
+            about, extra = None, {"annotation": one.id}
             if name in checks:
-                about, expected = self._about(*checks[name][:2], one.who)
+                about, expected = self._about(*checks[name][:2], who)
                 extra["expected"] = expected
             index = asked[name] if about is None else about.index
-            yield Answer(index, content.label, one.who, one.seconds, extra, content.answer, content.text, about)
+            yield Answer(index, parsed.label, who, one.seconds, extra, parsed.answer, parsed.text, about)
 
-    def _known(self) -> dict[tuple[int, str, str], Meaning]:
-        """What each person said last, by round and image. A new class that has a number by now is that class."""
+    def _known(self) -> dict[tuple[int, str, str], ParsedAnswer]:
+        """The last recorded answer by round, image and person. A new class that the config names now is that class."""
         known = {}
         for line in self.ledger:
             number = vote(line, self.classes)
-            said = Meaning(line["label"], line.get("answer", ""), line.get("text", ""))
-            known[line["round"], line["id"], line["annotator"]] = Meaning(number) if isinstance(number, int) else said
+            last = ParsedAnswer(line["label"], line.get("answer", ""), line.get("text", ""))
+            known[line["round"], line["id"], line["annotator"]] = (
+                ParsedAnswer(number) if isinstance(number, int) else last
+            )
         return known
 
-    def _given(self, tasks: Sequence[Task], *, tell: bool = False) -> Iterator[Given]:
-        """The newest annotation of each person about each task's question, oldest first. `tell`: what makes no sense is told."""
+    def _annotations(self, tasks: Sequence[Task], *, report: bool = False) -> Iterator[Annotation]:
+        """Each person's newest annotation per question, oldest first. With `report`, invalid ones are reported."""
         newest: dict[tuple[int, str, str], tuple[Task, Mapping[str, Any]]] = {}
         pairs = [(task, annotation) for task in tasks for annotation in task.annotations]
         seen = self._seen()
         for of, annotation in sorted(pairs, key=lambda pair: (pair[1]["updated_at"], pair[1]["id"])):
             known = seen.get((of.round, of.question, annotation["id"]))
             key = (of.round, of.question, known or self._name_of(annotation["completed_by"]))
-            newest.pop(key, None)  # so that the newest stands last
+            newest.pop(key, None)  # so that the newest comes last
             newest[key] = of, annotation
         for (_, _, who), (task, annotation) in newest.items():
             try:
-                content = meaning(annotation, self.classes)
+                parsed = parse_annotation(annotation, self.classes)
             except DataError as error:
-                if tell:
-                    self._tell(f"{who} at {self._server.project.url}/data?task={task.id}: {error}")
+                if report:
+                    self._report_once(f"{who} at {self._server.project.url}/data?task={task.id}: {error}")
                 continue
-            yield Given(task, annotation["id"], who, content, max(0.0, float(annotation.get("lead_time") or 0.0)))
+            yield Annotation(task, annotation["id"], who, parsed, max(0.0, float(annotation.get("lead_time") or 0.0)))
 
     def _seen(self) -> dict[tuple[int, str, int], str]:
-        """Who gave the annotations that are in the ledger, by round, image and number: an account that is closed since has no name."""
+        """The annotator of each recorded annotation, by round, image and number, since closed accounts lose their name."""
         lines = (line for line in self.ledger if "annotation" in line)
         return {(line["round"], line["id"], line["annotation"]): line["annotator"] for line in lines}
 
@@ -343,15 +346,15 @@ class ProjectDesk(People):
             self._names = {user: f"user {user}", **self._server.project.annotators()}
         return self._names[user]
 
-    def _tell(self, line: str) -> None:
-        """Say something once a launch."""
-        if line not in self._told:
-            self._told.add(line)
+    def _report_once(self, line: str) -> None:
+        """Print a line once per launch."""
+        if line not in self._reported:
+            self._reported.add(line)
             self._count.say(line)
 
 
 def title_of(folder: Path) -> str:
-    """The study, the cell and the seed of a run's folder; of a long cell its end, by which cells differ."""
+    """The study, the cell and the seed of a run's folder; a long cell is cut at the front, because cells differ at the end."""
     study, cell, seed = ("", "", *folder.resolve().parts)[-3:]
     room = LONGEST_TITLE - len(study) - len(seed) - 2
     short = cell if len(cell) <= room else f"…{cell[len(cell) - max(0, room - 1) :]}"

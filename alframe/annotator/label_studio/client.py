@@ -1,7 +1,7 @@
-"""A few calls of Label Studio's REST API, with every way in which they fail told in one line. Needs httpx, so it is imported late.
+"""A small client of Label Studio's REST API; every failure becomes a one-line error. Needs httpx, so it is imported late.
 
-It is no `label-studio-sdk`, whose tenth that we need is HTTP and JSON: the SDK pulls OpenCV, NLTK and a code generator into the
-environment of torch, caps numpy, and pins its own dependencies. httpx is what the SDK stands on.
+We need only a tenth of `label-studio-sdk`, and that is HTTP and JSON. The SDK would pull OpenCV, NLTK and a code generator
+into the environment of torch, cap numpy, and pin its own dependencies. It is built on httpx as well.
 """
 
 import os
@@ -10,17 +10,17 @@ from typing import Any
 
 import httpx
 
-from alframe.annotator.label_studio.failures import Gone, Unreachable
+from alframe.annotator.label_studio.failures import NotFound, Unreachable
 from alframe.errors import ConfigError, DataError
 
 TOKEN = "LABEL_STUDIO_API_KEY"
-"""The environment variable with the token, called as in Label Studio's own SDK. The token is written nowhere."""
+"""The environment variable with the token, named as in Label Studio's own SDK. The token is never stored."""
 TIMEOUT = httpx.Timeout(60.0, connect=10.0)
-PAGE = 250  # tasks a request
+PAGE = 250  # tasks per request
 
 
 class TokenAuth(httpx.Auth):
-    """A personal access token is exchanged for a pass of five minutes, whenever there is none or it has run out; a legacy token goes as it is."""
+    """Exchanges a personal access token for a five-minute pass whenever needed; a legacy token is sent as it is."""
 
     requires_response_body = True
 
@@ -38,7 +38,7 @@ class TokenAuth(httpx.Auth):
                 if answer.status_code >= 500:
                     raise httpx.RemoteProtocolError(f"HTTP {answer.status_code}")
                 if answer.status_code != 200:
-                    return  # httpx then hands this answer on
+                    return  # httpx then returns this response
                 self._pass = str(answer.json()["access"])
             request.headers["Authorization"] = f"Bearer {self._pass}"
             response = yield request
@@ -48,17 +48,17 @@ class TokenAuth(httpx.Auth):
 
 
 class Client:
-    """Label Studio at `url`, as the user whose token the environment holds.
+    """Label Studio at `url`, as the user whose token is in the environment.
 
-    Raises `ConfigError` without a token or with one that is refused, `Unreachable` where no answer comes, `Gone` for what is not
-    there, and `DataError` with the server's own words for what it does not accept.
+    Raises `ConfigError` for a missing or rejected token, `Unreachable` without a response, `NotFound` for a missing
+    resource, and `DataError` with the server's message for a rejected request.
     """
 
     def __init__(self, url: str) -> None:
         token = os.environ.get(TOKEN, "").strip()
         if not token:
             raise ConfigError(
-                f"Expected a token of Label Studio in the environment variable {TOKEN}, got none; make one in the browser under "
+                f"Expected a token of Label Studio in the environment variable {TOKEN}, got none; create one in the browser under "
                 f"{url}/user/account/personal-access-token and export {TOKEN}=..."
             )
         self.url = url
@@ -68,7 +68,7 @@ class Client:
         except (httpx.InvalidURL, UnicodeEncodeError) as error:
             what = "annotator.url to be an address such as http://localhost:8080"
             if isinstance(error, UnicodeEncodeError):
-                raise ConfigError(f"Expected a token in {TOKEN}, got other text; copy it again.") from None
+                raise ConfigError(f"Expected a token in {TOKEN}, got other text; copy the token again.") from None
             raise ConfigError(f"Expected {what}, got '{url}' ({error}).") from error
 
     def get(self, path: str, **params: Any) -> Any:
@@ -92,7 +92,7 @@ class Client:
         while seen < total:
             try:
                 answer = self.get(path, page=page, page_size=PAGE, **params)
-            except Gone:
+            except NotFound:
                 if page == 1:
                     raise
                 return  # fewer than before: something was deleted in between
@@ -117,7 +117,7 @@ class Client:
             httpx.TransportError,
             ValueError,
             KeyError,
-        ) as error:  # no connection, a broken one, or no sense in the answer
+        ) as error:  # no connection, a broken one, or a malformed response
             raise Unreachable(str(error) or type(error).__name__) from error
         if response.status_code >= 500 or response.status_code == 429:
             raise Unreachable(f"HTTP {response.status_code}")
@@ -127,28 +127,28 @@ class Client:
             answer = response.json()
         except ValueError:
             raise ConfigError(
-                f"Expected Label Studio at {self.url}, got a page of something else (HTTP {response.status_code}, "
+                f"Expected Label Studio at {self.url}, got another kind of page (HTTP {response.status_code}, "
                 f"{response.headers.get('content-type', 'no type')}); correct annotator.url."
             ) from None
         if response.is_success:
             return answer
-        words = _words(answer)
+        words = _message(answer)
         if response.status_code in (401, 403):
             raise ConfigError(
-                f"Expected a token that {self.url} accepts in {TOKEN}, got one that it refuses ({words}): it is wrong, expired or "
-                f"withdrawn, or its user may not do this; make a new one under {self.url}/user/account/personal-access-token."
+                f"Expected a token that {self.url} accepts in {TOKEN}, got one that it rejects ({words}): it is wrong, expired or "
+                f"revoked, or its user lacks the permission; create a new one under {self.url}/user/account/personal-access-token."
             )
         if response.status_code == 404:
-            raise Gone(words)
+            raise NotFound(words)
         raise DataError(f"Expected {self.url} to accept {method} {path}, got HTTP {response.status_code}: {words}")
 
 
-def _words(answer: Any) -> str:
-    """The server's own words on what is wrong, in one line."""
+def _message(answer: Any) -> str:
+    """The server's error message, on one line."""
     if not isinstance(answer, Mapping):
         return str(answer)[:300]
     found = [str(answer.get("detail", ""))]
     for field, problems in (answer.get("validation_errors") or {}).items():
-        told = "; ".join(map(str, problems)) if isinstance(problems, list) else str(problems)
-        found.append(told if field == "non_field_errors" else f"{field}: {told}")
+        text = "; ".join(map(str, problems)) if isinstance(problems, list) else str(problems)
+        found.append(text if field == "non_field_errors" else f"{field}: {text}")
     return " ".join(" ".join(part.split()) for part in found if part)[:500]

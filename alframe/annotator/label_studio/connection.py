@@ -1,10 +1,10 @@
-"""The line to the server: opened when it is needed, patient where that is wanted."""
+"""The connection to the server: opened on first use, with retries if wanted."""
 
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from alframe.annotator.label_studio.failures import Gone, Unreachable
+from alframe.annotator.label_studio.failures import NotFound, Unreachable
 from alframe.annotator.label_studio.project import Project
 from alframe.errors import ConfigError, expect
 
@@ -17,18 +17,18 @@ LONGEST_PAUSE_S = 60.0
 
 
 class Connection:
-    """A run's project at `url`, which `find` opens. `patient`: a server that was there once in this launch is waited for."""
+    """A run's project at `url`, which `find` opens. `patient`: wait for a server that has answered in this launch."""
 
     def __init__(
         self, url: str, find: "Callable[[Client], Project]", say: Callable[[str], None], *, patient: bool
     ) -> None:
         self.url, self.find, self.say, self.patient = url, find, say, patient
         self._project: Project | None = None
-        self._met = False
+        self._has_answered = False
 
     @property
     def project(self) -> Project:
-        """The run's project, made if there is none."""
+        """The run's project, created if there is none."""
         from alframe.annotator.label_studio.client import Client
 
         if self._project is None:
@@ -41,41 +41,39 @@ class Connection:
         return self._project
 
     def close(self) -> None:
-        """Hang up; the next use calls again."""
+        """Disconnect; the next use connects again."""
         if self._project is not None:
             self._project.client.close()
         self._project = None
 
     def do(self, step: Callable[[], Result]) -> Result:
-        """The result of `step`, which can be repeated; after a failure it is, with longer and longer pauses, where that may help.
+        """The result of `step`, which must be repeatable: it is retried after failures, with growing pauses.
 
-        Raises `ConfigError` where there is no server, or the project is gone.
+        Raises `ConfigError` if there is no server, or if the project was deleted.
         """
         pause, failed = 1.0, False
         while True:
             try:
                 result = step()
             except (
-                Gone
-            ) as error:  # a task, which the next turn does not find, or the project, which the next turn tells
-                expect(
-                    not failed, f"Expected this run's project on {self.url}, got: {error}; run the same command again."
-                )
+                NotFound
+            ) as error:  # a deleted task, which the retry skips, or a deleted project, which the retry reports
+                expect(not failed, f"Expected this run's project on {self.url}, got: {error}; re-run the same command.")
                 self.close()
                 failed = True
             except Unreachable as error:
-                if not (self.patient and self._met):
+                if not (self.patient and self._has_answered):
                     raise ConfigError(
-                        f"Expected Label Studio at {self.url}, got no answer ({error}); start it, or correct annotator.url. "
-                        "Nothing is lost: the same command goes on from here."
+                        f"Expected Label Studio at {self.url}, got no response ({error}); start it, or correct annotator.url. "
+                        "Nothing is lost: re-run the same command to resume."
                     ) from error
                 if not failed:
-                    self.say(f"{self.url} does not answer ({error}); it is asked again until it does")
+                    self.say(f"{self.url} does not respond ({error}); retrying until it does")
                 failed = True
                 time.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE_S)
             else:
                 if failed:
-                    self.say(f"{self.url} answers again")
-                self._met = True
+                    self.say(f"{self.url} responds again")
+                self._has_answered = True
                 return result

@@ -1,11 +1,11 @@
-"""What can go wrong with a server and may be mended by asking again. Apart from the client, so that httpx is not needed to name it."""
+"""Server errors that a retry may resolve. Separate from the client, so that importing them does not need httpx."""
 
 from alframe.errors import AlframeError
 
 
 class Unreachable(AlframeError):
-    """The server does not answer, or not as it should: it may in a moment."""
+    """The server does not respond, or not correctly; it may recover."""
 
 
-class Gone(AlframeError):
-    """What was asked for is not on the server."""
+class NotFound(AlframeError):
+    """The requested resource is not on the server."""

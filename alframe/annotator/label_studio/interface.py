@@ -1,26 +1,26 @@
-"""The labelling page: which keys stand for what, and what an annotation made on it means."""
+"""The labelling page: its hotkeys, and the parsing of its annotations."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
-from alframe.annotator.words import NEW, Meaning, meaning_of
+from alframe.annotator.words import NEW, ParsedAnswer, parse_answer
 from alframe.errors import DataError
-from alframe.labels.consensus import SKIP, UNSURE, same_name
+from alframe.labels.consensus import SKIP, UNSURE, normalized_name
 
 BAD, NEW_CLASS = "bad image", "new class"
 WORDS = {UNSURE: "q", BAD: "x", NEW_CLASS: "n"}
-"""What can be said instead of a class, and its key. Skipping is Label Studio's own button (ctrl+space)."""
+"""The answers other than classes, and their keys. Skipping is Label Studio's own button (ctrl+space)."""
 KEYS = "1234567890acdfgijlstyz"
-"""Keys of the classes, those that Label Studio's page has no use for; classes after the last have none."""
+"""Keys for the classes that Label Studio's page does not use itself; any further classes have none."""
 ANSWER, NAME, IMAGE = "answer", "new_class_name", "image"
 
 
 def interface(classes: Sequence[str]) -> str:
-    """The XML of the page: the reason, if a task has one, a choice for each class and what else can be said, and below it the image.
+    """The XML of the page: the reason, if a task has one, a choice for each class and other answer, and the image below.
 
-    A class that is called like one of the words goes first: the word is then not offered.
+    A class with the name of another answer takes precedence; that answer is then not offered.
     """
     view = Element("View")
     SubElement(view, "Header", value="$reason", size="5")
@@ -38,22 +38,22 @@ def interface(classes: Sequence[str]) -> str:
 
 
 def keys_of(classes: Sequence[str]) -> dict[str, str]:
-    """A key for each class in order: the one that it is called like (7), else the first that is free. One more class changes none."""
+    """A key for each class in order: its own name if that is a key (7), else the first free one. New classes change none."""
     free, keys = list(KEYS), {}
     for name in classes[: len(KEYS)]:
-        own = same_name(name)
+        own = normalized_name(name)
         keys[name] = own if own in free else free[0]
         free.remove(keys[name])
     return keys
 
 
 def words(classes: Sequence[str]) -> list[str]:
-    taken = {same_name(name) for name in classes}
+    taken = {normalized_name(name) for name in classes}
     return [word for word in WORDS if word not in taken]
 
 
 def offered(xml: str) -> set[str]:
-    """The choices that a labelling interface offers under the name `answer`; none where there is no such tag."""
+    """The choices of the tag named `answer` in a labelling interface; empty without such a tag."""
     try:
         view = ElementTree.fromstring(xml)
     except ElementTree.ParseError:
@@ -67,30 +67,30 @@ def offered(xml: str) -> set[str]:
 
 
 def prelabel(name: str) -> list[dict[str, Any]]:
-    """The result of a prediction that chooses the class `name`."""
+    """The result of a prediction that preselects the class `name`."""
     return [{"from_name": ANSWER, "to_name": IMAGE, "type": "choices", "value": {"choices": [name]}}]
 
 
-def meaning(annotation: Mapping[str, Any], classes: Sequence[str]) -> Meaning:
-    """What an annotation means: a class, one of the words, a skip, or a new class.
+def parse_annotation(annotation: Mapping[str, Any], classes: Sequence[str]) -> ParsedAnswer:
+    """Parse an annotation: a class, another answer, a skip, or a new class.
 
-    A choice that was added to the page by hand is a new class. Raises `DataError` for an annotation without a choice or with several,
-    and for a name that no class can have.
+    A choice that was added to the page by hand is a new class. Raises `DataError` unless there is exactly one choice, and
+    for an invalid class name.
     """
     if annotation["was_cancelled"]:
-        return Meaning(None, SKIP)
+        return ParsedAnswer(None, SKIP)
     chosen = [str(c) for part in _parts(annotation, ANSWER) for c in part.get("choices") or []]
     if len(chosen) != 1:
         raise DataError(f"Expected one choice, got {' and '.join(chosen) or 'none'}; choose one.")
     choice = chosen[0]
     if choice in classes:
-        return Meaning(classes.index(choice))
+        return ParsedAnswer(classes.index(choice))
     if choice in words(classes) and choice != NEW_CLASS:
-        return meaning_of(choice, ())
+        return parse_answer(choice, ())
     written = [str(t) for part in _parts(annotation, NAME) for t in _listed(part.get("text"))]
     name = " ".join(written) if choice == NEW_CLASS else choice
-    same = [number for number, known in enumerate(classes) if same_name(known) == same_name(name)]
-    return Meaning(same[0]) if same else meaning_of(f"{NEW} {name}", classes)
+    same = [number for number, known in enumerate(classes) if normalized_name(known) == normalized_name(name)]
+    return ParsedAnswer(same[0]) if same else parse_answer(f"{NEW} {name}", classes)
 
 
 def _parts(annotation: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:

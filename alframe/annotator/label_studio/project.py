@@ -1,4 +1,4 @@
-"""A run's project on the server: made once, found again by a mark of its own, with a task for each question and what was said of it."""
+"""A run's project on the server: created once, found again by a unique mark, with one task and its annotations per question."""
 
 import json
 import uuid
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alframe.annotator.label_studio.failures import Gone
+from alframe.annotator.label_studio.failures import NotFound
 from alframe.annotator.label_studio.interface import interface, offered, words
 from alframe.errors import ConfigError, DataError
 from alframe.record.files import read_json, write_atomically
@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # it needs httpx
     from alframe.annotator.label_studio.client import Client
 
 MODEL = "alframe"
-"""The name under which predictions are shown; one for all rounds, since a project shows those of one model."""
+"""The model name of predictions; the same for all rounds, because a project shows the predictions of one model."""
 PLACE = "label_studio"
 """The subfolder of a run."""
 LONGEST_TITLE = 50
@@ -29,8 +29,8 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Task:
-    """What the server has of one image of a round. `annotations` oldest change first; `touched` where someone has begun to work on it,
-    `finished` where the server shows it to nobody else.
+    """One image of a round on the server. `annotations` are sorted by last change; `touched`: someone has started on it;
+    `finished`: the server shows it to nobody else.
     """
 
     id: int
@@ -43,7 +43,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Project:
-    """One project on a server. Every call may be repeated: what is there already is found and not made again."""
+    """One project on a server. Every call can be repeated: existing items are found and not created again."""
 
     client: "Client"
     id: int
@@ -53,7 +53,7 @@ class Project:
         return f"{self.client.url}/projects/{self.id}"
 
     def tasks(self, round: int | None = None) -> list[Task]:
-        """All tasks, or those of a round, in the order in which they were made. Tasks that others made here are passed over."""
+        """All tasks, or those of a round, in order of creation. Tasks that someone else added are skipped."""
         query: dict[str, Any] = {"ordering": ["tasks:id"]}
         if round is not None:
             of_round = {"filter": "filter:tasks:data.round", "operator": "equal", "type": "Number", "value": round}
@@ -62,33 +62,33 @@ class Project:
         return [_task(item) for item in found if "id" in item["data"] and isinstance(item["data"].get("round"), int)]
 
     def remove(self, task: Task) -> None:
-        """Delete a task, unless someone has begun to work on it since it was looked at: an answer goes with its task."""
+        """Delete a task, unless someone has started on it since it was read, because its answers would be deleted too."""
         path = f"/api/tasks/{task.id}/"
-        with suppress(Gone):
+        with suppress(NotFound):
             if not _touched(self.client.get(path)):
                 self.client.delete(path)
 
     def finish(self, task: Task) -> None:
-        """Let a task be shown to nobody else."""
+        """Stop showing a task to more people."""
         if not task.finished:
             self._set(task, overlap=max(1, len(task.annotations)), is_labeled=True)
 
     def reopen(self, task: Task) -> None:
-        """Let a task be shown to one more person."""
+        """Show a task to one more person."""
         if task.finished:
             self._set(task, overlap=len(task.annotations) + 1, is_labeled=False)
 
     def _set(self, task: Task, **values: Any) -> None:
-        with suppress(Gone):
+        with suppress(NotFound):
             self.client.patch(f"/api/tasks/{task.id}/", values)
 
     def pictures(self) -> dict[str, str]:
-        """The uploaded images: their addresses by the names under which they were uploaded."""
+        """The addresses of the uploaded images, by upload name."""
         uploads = self.client.get(f"/api/projects/{self.id}/file-uploads", all="true")
         return {_uploaded_as(item["file"]): f"/data/{item['file']}" for item in uploads}
 
     def upload(self, pictures: Sequence[tuple[str, Callable[[], bytes]]], say: Say) -> None:
-        """Bring images, name and content, into the server's own media folder: it need not see our disk, nor we its."""
+        """Upload images (name and content) to the server's media folder, so that no shared disk is needed."""
         batch: list[tuple[str, bytes]] = []
         for done, (name, read) in enumerate(pictures, 1):
             batch.append((name, read()))
@@ -98,7 +98,7 @@ class Project:
                 batch = []
 
     def add(self, tasks: Sequence[Mapping[str, Any]]) -> None:
-        """Make tasks, shown in this order."""
+        """Create tasks, shown in this order."""
         self.client.post(f"/api/projects/{self.id}/import", list(tasks))
 
     def annotators(self) -> dict[int | None, str]:
@@ -114,7 +114,7 @@ def _task(item: Mapping[str, Any]) -> Task:
 
 
 def _touched(item: Mapping[str, Any]) -> bool:
-    """Whether anyone has begun; of the drafts themselves one sees only one's own."""
+    """Whether anyone has started; the API lists only one's own drafts, hence `draft_exists`."""
     return bool(item["annotations"] or item.get("draft_exists"))
 
 
@@ -126,10 +126,10 @@ def _uploaded_as(file: str) -> str:
 def open_project(
     client: "Client", folder: Path, title: str, classes: Sequence[str], per_image: int, say: Say
 ) -> Project:
-    """The project of the run in `folder`, made if there is none yet: it is known by a mark in its description, and by its number.
+    """The project of the run in `folder`, created if there is none; identified by a mark in its description and its number.
 
-    The mark is stored before anything is made, the number after, so that a kill in between loses neither. Raises
-    `ConfigError` where the project is gone, there are two, or its labelling interface lacks a class.
+    The mark is stored before the project is created and the number after, so that a kill in between loses neither. Raises
+    `ConfigError` if the project was deleted, if there are two, or if its labelling interface lacks a class.
     """
     path = _file(folder)
     known = read_json(path, ("mark",))
@@ -137,36 +137,34 @@ def open_project(
         known = {"mark": f"alframe-run-{uuid.uuid4().hex[:16]}"}
         write_atomically(path, json.dumps(known))
     if known.get("url", client.url) != client.url:
-        say(f"the run's project was on {known['url']}; it is looked for on {client.url}")
+        say(f"the run's project was on {known['url']}; looking for it on {client.url}")
     projects = list(client.pages("/api/projects/", "results", include="id,title,description,label_config"))
     found = [p for p in projects if known["mark"] in (p.get("description") or "")]
     ours = [p for p in found if p["id"] == known.get("project")] or found
     if not ours and "project" in known:
         raise ConfigError(
             f"Expected this run's project {known['project']} on {client.url}, got none: it was deleted, or this is another server. The "
-            f"answers seen so far are in {Layout(folder).ledger}; give the project back, or delete {path} to have it made again."
+            f"answers received so far are in {Layout(folder).ledger}; restore the project, or delete {path} to create a new one."
         )
     if len(ours) > 1:
         numbers = " and ".join(str(p["id"]) for p in ours)
         raise ConfigError(
             f"Expected one project of this run on {client.url}, got {numbers} with the mark {known['mark']}; "
-            "delete the one without answers, or take the mark out of its description."
+            "delete the one without answers, or remove the mark from its description."
         )
     page = interface(classes)
     if ours:
         project = Project(client, ours[0]["id"])
-        known["interface"] = _mend_interface(project, ours[0]["label_config"], page, known.get("interface"), classes)
+        known["interface"] = _update_interface(project, ours[0]["label_config"], page, known.get("interface"), classes)
         for copy in found:
             if copy["id"] != project.id:
-                say(
-                    f"project {copy['id']} is a copy of this run's project {project.id}; answers given there are not read"
-                )
+                say(f"project {copy['id']} is a copy of this run's project {project.id}; answers there are ignored")
     else:
         project = Project(client, _create(client, title, known["mark"], page, per_image))
         known["interface"] = page
-        say(f"project {title!r} made: {project.url}")
+        say(f"project {title!r} created: {project.url}")
         if same := [str(p["id"]) for p in projects if p["title"] == title]:
-            say(f"{title!r} is the title of project {', '.join(same)} too; this run's is {project.id}")
+            say(f"{title!r} is also the title of project {', '.join(same)}; this run's project is {project.id}")
     write_atomically(path, json.dumps({**known, "project": project.id, "url": client.url}))
     return project
 
@@ -178,7 +176,7 @@ def _create(client: "Client", title: str, mark: str, page: str, per_image: int) 
         "label_config": page,
         "maximum_annotations": per_image,
         "sampling": "Sequential sampling",
-        "skip_queue": "IGNORE_SKIPPED",  # a skip is an answer: the image is not put before others instead
+        "skip_queue": "IGNORE_SKIPPED",  # a skip is an answer: the image is not shown to others instead
         "show_collab_predictions": True,
         "model_version": MODEL,
         "enable_empty_annotation": False,
@@ -186,17 +184,17 @@ def _create(client: "Client", title: str, mark: str, page: str, per_image: int) 
     return int(client.post("/api/projects/", options)["id"])
 
 
-def _mend_interface(
+def _update_interface(
     project: Project, there: str, wanted: str, written: str | None, classes: Sequence[str]
 ) -> str | None:
-    """Let the page offer classes that the config names by now. A page that was changed by hand is left alone while it offers all."""
+    """Add classes to the page that the config names now. A page edited by hand is left alone as long as it offers all."""
     lacking = {*classes, *words(classes)} - offered(there)
     if not lacking:
         return written
     if written is not None and offered(there) != offered(written):
         raise ConfigError(
             f"Expected the labelling interface of {project.url}/settings/labeling to have a Choices tag named answer with all classes, got "
-            f"none for {', '.join(sorted(lacking))}; put back what was changed by hand, or add there what lacks."
+            f"none for {', '.join(sorted(lacking))}; undo the manual change, or add what is missing there."
         )
     try:
         project.client.patch(f"/api/projects/{project.id}/", {"label_config": wanted})
@@ -210,6 +208,6 @@ def _file(folder: Path) -> Path:
 
 
 def stored_project(folder: Path) -> str | None:
-    """Where the run's project was when it was last seen."""
+    """The address of the run's project when it was last seen."""
     known = read_json(_file(folder), ("mark",)) or {}
     return f"{known['url']}/projects/{known['project']}" if "project" in known else None

@@ -1,4 +1,4 @@
-"""What a study does to the pool before anything else sees it, features of a frozen trunk included. The test set stays as it is."""
+"""Changes that a study makes to the pool before anything else reads it. The test set is not changed."""
 
 from alframe.dataset.shift.base import Shift, Shifted
 

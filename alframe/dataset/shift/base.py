@@ -1,4 +1,4 @@
-"""What a shift is: one method. A new one is a file with a class like this, and a YAML in configs/shift."""
+"""The shift interface: one method. A new shift is a file with such a class, and a YAML in configs/shift."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -16,10 +16,10 @@ from alframe.part import Part
 
 
 class Shift(Part, ABC):
-    """Another pool made of a dataset's. It depends on the pool and the constructor's arguments alone, never on the run's seed."""
+    """A modified pool of a dataset. It depends only on the pool and the constructor's arguments, never on the run's seed."""
 
     title: ClassVar[str]
-    """What is added to the dataset's name: 'mnist with duplicates'."""
+    """The suffix of the dataset's name, as in 'mnist with duplicates'."""
 
     @abstractmethod
     def pool(self, pool: ImageSet, cache: Path) -> ImageSet:
@@ -28,15 +28,15 @@ class Shift(Part, ABC):
 
 @dataclass(frozen=True)
 class Shifted(Dataset):
-    """A dataset whose pool a shift has been through."""
+    """A dataset with a shifted pool."""
 
     dataset: Dataset
     shift: Shift
 
     def load(self, cache: Path) -> Data:
-        """Raises ConfigError for a pool that photos come into."""
+        """Raises ConfigError for a growing pool."""
         data = self.dataset.load(cache)
-        expect(not data.grown, "Expected shift=none for unlabelled photos, got one; shifts are for studies.")
+        expect(not data.grown, "Expected shift=none for unlabelled photos, got a shift; shifts are for studies.")
         return replace(data, name=f"{data.name} with {self.shift.title}", pool=self.shift.pool(data.pool, cache))
 
 
@@ -55,6 +55,6 @@ def filled_pixels(
     def build(allocate: Allocate) -> tuple[ImageSet, tuple[str, ...]]:
         pixels = allocate(shape)
         fill(pixels)
-        return ImageSet(pixels, np.zeros(len(pixels), dtype=np.int64), ("any",)), ()  # only the pixels are asked for
+        return ImageSet(pixels, np.zeros(len(pixels), dtype=np.int64), ("any",)), ()  # only the pixels are used
 
     return cached(cache, "shifted", key, like.content_hash, build).pixels

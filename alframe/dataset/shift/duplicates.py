@@ -1,4 +1,4 @@
-"""Pools in which every image is there more than once."""
+"""Pools in which every image occurs more than once."""
 
 from dataclasses import dataclass
 from pathlib import Path

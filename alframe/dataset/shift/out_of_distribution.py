@@ -21,11 +21,11 @@ LUMA = (0.299, 0.587, 0.114)  # of red, green and blue, ITU-R BT.601, as Pillow 
 
 @dataclass(frozen=True)
 class OutOfDistribution(Shift):
-    """Images from the pool of `source` are put after the pool's own, so many that they are `share` of all.
+    """Images from the pool of `source` are appended to the pool, so that they make up `share` of it.
 
-    They are drawn at random, stretched to the pool's shape (bilinear, antialiased), grey made of colours or the other way round.
-    They are of no class: an oracle who is asked about one has no label to give, so it is bought and not usable. Initial sets that
-    are balanced or stratified pass over them, random ones do not. Groups: one more than the pool's; names: where they come from.
+    They are drawn at random, stretched to the pool's shape (bilinear, antialiased) and converted to its channels. They have
+    no class: an oracle has no label for them, so they are bought but not usable. Balanced and stratified initial sets skip
+    them; random ones do not. Groups: one more than the pool's; names: their source.
     Raises ConfigError for a share outside [0, 1) or a source with too few images.
 
     Source: the setting of Kothawade et al. 2021 (SIMILAR), arXiv:2107.00717. Differs: two datasets, where theirs are some classes
@@ -49,8 +49,8 @@ class OutOfDistribution(Shift):
         n, n_others = len(pool), round(len(pool) * self.share / (1 - self.share))
         if n_others > len(others.pool):
             raise ConfigError(
-                f"Expected shift.share={self.share} to be served by the {len(others.pool)} images of {others.name}, got a need for "
-                f"{n_others}; lower shift.share or dataset.pool_size, or choose a larger dataset by dataset@shift.source."
+                f"Expected enough images of {others.name} for shift.share={self.share}, got {len(others.pool)} where {n_others} are needed; "
+                "lower shift.share or dataset.pool_size, or choose a larger dataset with dataset@shift.source."
             )
         drawn = torch.randperm(len(others.pool), generator=generator(self.seed, 0, "shift/others"))[:n_others].numpy()
         key = {"source": others.pool.content_hash, "share": self.share, "seed": self.seed}

@@ -239,7 +239,7 @@ def test_a_changed_answer_counts_until_its_round_is_complete_and_is_told_after(d
     capsys.readouterr()
     first.ask([8], round=1)
     told = capsys.readouterr().err
-    assert f"1 answers came or changed after their round was complete, and are not taken over: {anna.email}" in told
+    assert f"1 answers came or changed after their round was complete and are ignored: {anna.email}" in told
     assert len(first.said()) == 4
 
 
@@ -277,7 +277,7 @@ def test_a_choice_added_by_hand_is_a_new_class_and_one_taken_away_is_missed(desk
     with pytest.raises(PoolError, match="new 'dent'"):
         desk().ask([0], done=True)
     chief.call("PATCH", path, json={"label_config": page.replace('value="class 1"', 'value="class one"')})
-    with pytest.raises(ConfigError, match="none for class 1; put back"):
+    with pytest.raises(ConfigError, match="none for class 1; undo"):
         desk().ask([0, 1], done=True)
 
 
@@ -375,7 +375,7 @@ def test_a_task_deleted_by_hand_is_there_again(desk, chief, team, capsys):
     for task in tasks[:2]:
         chief.call("DELETE", f"/api/tasks/{task['id']}/")
     desk.ask(range(3))
-    assert "1 images were missing on the server and are there again" in capsys.readouterr().err
+    assert "1 images were missing on the server and were restored" in capsys.readouterr().err
     assert [desk.index(task) for task in chief.tasks(desk.project)] == [2, 1]
     assert desk.said() == [(0, 0, "")]
 
@@ -404,7 +404,7 @@ def test_a_project_is_known_by_its_mark_and_not_by_its_title(desk, chief, capsys
     first.ask([0])
     assert first.project != other
     assert re.search(
-        rf"'{title}' is the title of project .*\b{other}\b.* too; this run's is {first.project}\n",
+        rf"'{title}' is also the title of project .*\b{other}\b.*; this run's project is {first.project}\n",
         capsys.readouterr().err,
     )
     description = chief.call("GET", f"/api/projects/{first.project}/")["description"]
@@ -499,8 +499,8 @@ def test_an_answer_that_comes_late_makes_no_doubles(server, chief, open_desk, mo
     assert sorted(desk.said()) == [(0, 0, ""), (1, 0, ""), (2, 0, "")]
     assert len(chief.tasks(desk.project)) == 3
     told = capsys.readouterr().err
-    assert "does not answer (no answer within" in told
-    assert "answers again" in told
+    assert "does not respond (no answer within" in told
+    assert "responds again" in told
     gate.close()
 
 
@@ -693,4 +693,4 @@ def test_the_server_is_killed_twice_and_the_run_goes_on(server, chief, truth, tm
         assert go(experiment(url=server.url), tmp_path)
     assert read(tmp_path) == by_oracle
     told = capsys.readouterr().err
-    assert told.count("does not answer") == told.count("answers again") >= 1
+    assert told.count("does not respond") == told.count("responds again") >= 1

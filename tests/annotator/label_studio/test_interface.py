@@ -1,7 +1,7 @@
 import pytest
 
-from alframe.annotator.label_studio.interface import interface, keys_of, meaning, offered, words
-from alframe.annotator.words import Meaning
+from alframe.annotator.label_studio.interface import interface, keys_of, offered, parse_annotation, words
+from alframe.annotator.words import ParsedAnswer
 from alframe.errors import DataError
 
 CLASSES = ("crack", "good & <ok>", "Öl")
@@ -34,25 +34,25 @@ def test_a_class_that_is_called_like_a_key_has_that_key():
 
 def test_a_class_that_is_called_like_a_word_goes_first():
     assert words(("Unsure", "good")) == ["bad image", "new class"]
-    assert meaning(annotation("Unsure"), ("Unsure", "good")) == Meaning(0)
+    assert parse_annotation(annotation("Unsure"), ("Unsure", "good")) == ParsedAnswer(0)
 
 
 @pytest.mark.parametrize(
     ("given", "meant"),
     [
-        (annotation("good & <ok>"), Meaning(1)),
-        (annotation("unsure"), Meaning(None, "unsure")),
-        (annotation("bad image"), Meaning(None, "bad_image")),
-        (annotation("crack", cancelled=True), Meaning(None, "skip")),
-        (annotation("new class", name=" oil  stain"), Meaning(None, "new_class", "oil stain")),
-        (annotation("new class", name="CRACK"), Meaning(0)),
-        (annotation("crack", name="dent"), Meaning(0)),
-        (annotation("dent"), Meaning(None, "new_class", "dent")),
+        (annotation("good & <ok>"), ParsedAnswer(1)),
+        (annotation("unsure"), ParsedAnswer(None, "unsure")),
+        (annotation("bad image"), ParsedAnswer(None, "bad_image")),
+        (annotation("crack", cancelled=True), ParsedAnswer(None, "skip")),
+        (annotation("new class", name=" oil  stain"), ParsedAnswer(None, "new_class", "oil stain")),
+        (annotation("new class", name="CRACK"), ParsedAnswer(0)),
+        (annotation("crack", name="dent"), ParsedAnswer(0)),
+        (annotation("dent"), ParsedAnswer(None, "new_class", "dent")),
     ],
     ids=str,
 )
 def test_an_annotation_means(given, meant):
-    assert meaning(given, CLASSES) == meant
+    assert parse_annotation(given, CLASSES) == meant
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_an_annotation_means(given, meant):
 )
 def test_an_annotation_without_a_meaning_is_told(given, told):
     with pytest.raises(DataError, match=told):
-        meaning(given, CLASSES)
+        parse_annotation(given, CLASSES)
 
 
 @pytest.mark.parametrize("page", ["", "<View>", "<View><Choices name='other'><Choice value='crack'/></Choices></View>"])

@@ -17,12 +17,12 @@ from alframe.record.record import Record
     ("options", "told"),
     [
         ({"url": "localhost:8080"}, "annotator.url as http://HOST:PORT"),
-        ({"url": "http://me:secret@host"}, "without a name and a password, got 'host'"),
+        ({"url": "http://me:secret@host"}, "without user name and password, got 'host'"),
         ({"project": "ab"}, "annotator.project of 3 to 50 characters"),
         ({"per_image": 0}, "annotator.per_image >= 1"),
         ({"poll_s": 0.0}, "annotator.poll_s above 0"),
         ({"check_rate": 1.5}, "annotator.check_rate in"),
-        ({"classes": ("$x", "y")}, r"begin with '\$'"),
+        ({"classes": ("$x", "y")}, r"start with '\$'"),
     ],
     ids=str,
 )

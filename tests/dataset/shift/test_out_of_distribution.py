@@ -97,7 +97,7 @@ def test_a_run_buys_them_and_learns_from_the_others(mixed, make_experiment, tmp_
 
 def test_a_source_that_is_too_small_and_a_share_out_of_range_are_told(make_images, tmp_path):
     data = Data("tiny", make_images(60, 0), make_images(40, 1))
-    with pytest.raises(ConfigError, match="the 60 images of tiny, got a need for 90"):
+    with pytest.raises(ConfigError, match="got 60 where 90 are needed"):
         Shifted(Held(data), OutOfDistribution(Held(data), share=0.6)).load(tmp_path)
     with pytest.raises(ConfigError, match=r"shift.share from 0 up to but not including 1, .* got 1"):
         OutOfDistribution(Held(data), share=1.0)

@@ -15,9 +15,9 @@ from tests_support import die
 
 import alframe.dataset.history
 import alframe.dataset.photos
-from alframe.dataset.history import HISTORY, PIXELS
 from alframe.dataset.image_folder import ImageFolder
 from alframe.errors import ConfigError, DataError, RunFolderError
+from alframe.record.layout import HISTORY, PIXELS
 
 COUNTS = {"good": 6, "scratch": 4, "unlabelled": 8}
 

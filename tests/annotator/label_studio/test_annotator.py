@@ -173,7 +173,7 @@ def test_a_prediction_can_be_hidden(desk, chief):
         desk.data.pool.ids[0], 0, "query", 0, 0, 0.6, "entropy", [0.3, 0.7], "class 1 0.70; entropy 0.6"
     )
     with pytest.raises(Waiting):
-        ask(desk.annotator, desk.pool, [question])
+        ask(desk.annotator.annotate, desk.pool, [question])
     task = chief.tasks(desk.project)[0]
     assert set(task["data"]) == {"image", "id", "round", "reason"}
     assert task["data"]["reason"] == ""

@@ -1,3 +1,5 @@
+import re
+
 import nbformat
 import pytest
 from nbclient import NotebookClient
@@ -13,3 +15,5 @@ def test_the_quickstart_runs_from_top_to_bottom(repository, tmp_path):
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     assert any("image/png" in output.get("data", {}) for output in outputs)
     assert (tmp_path / "runs/quickstart/curves.png").exists()
+    accuracy = float(re.search(r"0\.\d+", outputs[-1]["data"]["text/plain"]).group())
+    assert accuracy > 0.6, "one fit to sixty labels"

@@ -130,6 +130,7 @@ def test_a_class_of_ones_own_needs_no_registration(tmp_path, monkeypatch, mistak
         "    beta: float = 1.0\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "mylab", raising=False)  # of another test
     built = plan("strategy=custom", "strategy._target_=mylab.Mine", "+strategy.beta=2.0")
     assert built.parts["strategy"].beta == 2.0
     assert built.folder != plan("strategy=custom", "strategy._target_=mylab.Random").folder

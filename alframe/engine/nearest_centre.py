@@ -1,4 +1,4 @@
-"""Distances to the nearest of a growing set of centres, brought up to date only where a rule looks.
+"""Distances to the nearest of a growing set of centres, updated only where needed.
 
 A new centre can only shorten such a distance, so one that is out of date is still an upper bound. Greedy rules need the exact
 value of a few promising points, and the bound of all others: both `core_set` and `badge` are exact at a fraction of the cost.

@@ -1,4 +1,4 @@
-"""From many candidates a varied few: cluster them, and take the image nearest to the centre of each cluster."""
+"""A diverse subset of candidates: cluster them, and take the image nearest to each centre."""
 
 import torch
 from jaxtyping import Float, Int

@@ -1,4 +1,4 @@
-"""Mix each image's features with the mean of each class: where the prediction changes, the network has something to learn."""
+"""Mix each image's features with the mean of each class: images whose prediction changes have something to teach the network."""
 
 import math
 from collections.abc import Callable

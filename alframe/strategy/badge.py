@@ -1,4 +1,4 @@
-"""Diverse and uncertain at once: k-means++ seeding on the gradients that the last layer would get."""
+"""Diverse and uncertain: k-means++ seeding on hallucinated last-layer gradients."""
 
 from dataclasses import dataclass
 from typing import Literal

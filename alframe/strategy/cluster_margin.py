@@ -1,4 +1,4 @@
-"""Uncertain and not all alike: the images with the smallest margins, drawn in turn from clusters that were merged bottom-up."""
+"""Uncertain and diverse: images with the smallest margins, drawn in turn from agglomerative clusters."""
 
 import math
 from dataclasses import dataclass
@@ -56,7 +56,7 @@ class ClusterMargin(Strategy):
     def _clusters(
         self, features: Float[Tensor, "n d"], generator: torch.Generator, max_bytes: int
     ) -> Int[Tensor, " n"]:
-        """The cluster of every image of the pool."""
+        """The cluster index of every image of the pool."""
         n = len(features)
         n_clusters = math.ceil(n / self.cluster_size)
         if n <= self.micro_clusters:

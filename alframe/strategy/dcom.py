@@ -1,4 +1,4 @@
-"""Balls that grow where the network is right, and uncertainty as soon as they cover the pool: from few labels to many."""
+"""Balls that grow where the network is accurate, then uncertainty once they cover the pool: for few to many labels."""
 
 import math
 from dataclasses import dataclass
@@ -157,7 +157,7 @@ def _covered(
     """Which images are in the ball of a centre: [n]."""
     origin = centres.mean(dim=0)
     centred, squares = centres - origin, radii.square()
-    # Filled in place: small results between large temporaries would keep the allocator from reusing those.
+    # Filled in place: small results between large temporaries would keep the allocator from reusing memory.
     inside = torch.empty(len(features), dtype=torch.bool, device=features.device)
     step = rows_within(max_bytes, 8 * (len(centres) + features.shape[1]))
     with full_precision():

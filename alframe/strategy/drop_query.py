@@ -1,4 +1,4 @@
-"""Drop most of an image's features a few times: where the predictions disagree with the full one, cluster and ask."""
+"""Drop most of an image's features several times; cluster and query images whose predictions change."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

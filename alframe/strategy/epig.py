@@ -1,4 +1,4 @@
-"""Learn what matters for the images to come: the information that a label gives about predictions on a target set."""
+"""The information that a label gives about predictions on a target set."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -58,7 +58,7 @@ class Epig(Strategy):
 
 
 class _Targets:
-    """What the targets say of the draws, as ratios p_k(y*|x*) / p̄(y*|x*) with the weight p̄(y*|x*) / m of each."""
+    """The targets' predictions, as ratios p_k(y*|x*) / p̄(y*|x*) with the weight p̄(y*|x*) / m of each."""
 
     def __init__(self, pool: Float[Tensor, "n k c"], view: PoolView) -> None:
         target = None if view.target is None else view.target["log_probs"]
@@ -123,9 +123,7 @@ class _Targets:
 
 def _ratios(log_probs: Float[Tensor, "b k c"]) -> tuple[Float[Tensor, "b k c"], Float[Tensor, "b c"]]:
     """p_k / p̄ in [0, k], 1 where p̄ is 0, and p̄."""
-    probs = log_probs.softmax(
-        dim=2
-    )  # normalised once more: what rounding leaves of the sum would show up as information
+    probs = log_probs.softmax(dim=2)  # normalised once more: a rounding error of the sum would appear as information
     means = probs.mean(dim=1)
     return torch.where(means[:, None] > 0, probs / means[:, None].clamp_min(torch.finfo(means.dtype).tiny), 1), means
 

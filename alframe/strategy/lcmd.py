@@ -1,4 +1,4 @@
-"""Spread the picks as the gradients lie: split the cluster that weighs most, at its farthest image."""
+"""Follow the density of the gradients: split the largest cluster at its farthest image."""
 
 import math
 from collections.abc import Sequence
@@ -130,7 +130,7 @@ class _Partition:
         self._rounding = (self._width + 8) * torch.finfo(torch.float32).eps
 
     def cover(self, centres: Sequence[Float[Tensor, "m _"]]) -> None:
-        """Take in centres that are not among the points (the labelled images)."""
+        """Add centres that are not among the points (the labelled images)."""
         n, m = len(self.distances), len(centres[0])
         wide = max(1, min(m, 1024, self._max_bytes // (64 * self._width)))
         rows = rows_within(self._max_bytes, 8 * (2 * self._width + 5 * wide))
@@ -152,7 +152,7 @@ class _Partition:
         return torch.where(largest[self.centre], self.distances, -1.0)
 
     def add(self, position: int) -> None:
-        """Make a point a centre. Inner products in float32 tell which points it may take over; only those are compared exactly."""
+        """Make a point a centre. Inner products in float32 select the points that may move to it; only those are compared exactly."""
         centre = [f[position : position + 1] for f in self.factors]
         with full_precision():
             products = math.prod(

@@ -1,4 +1,4 @@
-"""Cover the pool softly: the images that are near to most of it, each next one where the others are not."""
+"""Soft coverage of the pool: greedily pick the image that adds most coverage."""
 
 from dataclasses import dataclass
 from typing import ClassVar

@@ -1,4 +1,4 @@
-"""Cover the pool with balls: again and again the image whose ball holds most images that are not in one yet."""
+"""Cover the pool with balls: greedily pick the image whose ball has the most uncovered images."""
 
 from dataclasses import dataclass
 from typing import ClassVar

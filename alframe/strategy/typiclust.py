@@ -1,4 +1,4 @@
-"""Typical images first: one from the densest place of each cluster that has the fewest labels."""
+"""Typical images first: the densest image of each cluster with the fewest labels."""
 
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush

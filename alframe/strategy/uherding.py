@@ -1,4 +1,4 @@
-"""Cover what the network is unsure of: MaxHerding while labels are few, uncertainty when there are many."""
+"""Cover what the network is unsure of: like MaxHerding with few labels, like uncertainty sampling with many."""
 
 import math
 from dataclasses import dataclass

@@ -34,7 +34,7 @@ class Coverage:
     term, exactly, and the others' estimated without bias from `max_points` of them, the same for every image, drawn at random; so
     every image may be picked, and time grows with n, not n². k(x, x) is 1 whatever rounding says.
     Distances are float32 on centred data; below 0.3 % of the two points' own length they are 0. Takes a copy of the points to
-    cover and of those it is told to take in, 12 bytes a point, and tiles of about 32 MB. Raises `StrategyError` for points that are not
+    cover and of those added later, 12 bytes per point, and tiles of about 32 MB. Raises `StrategyError` for points that are not
     finite.
     """
 

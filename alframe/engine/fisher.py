@@ -26,7 +26,7 @@ def binary_roots(summary: Summary, rows: Rows) -> Float[Tensor, "b 1 1"]:
 
 
 def full_roots(summary: Summary, rows: Rows) -> Float[Tensor, "b c r"]:
-    """Cholesky factors of diag p - p p^T, in closed form; with the likeliest class last nothing cancels or divides by 0.
+    """Cholesky factors of diag p - p p^T, in closed form; with the most likely class last nothing cancels or divides by 0.
 
     Column i, with s_i the sum of p after i: sqrt(p_i s_i / s_{i-1}) at i, and -p_j sqrt(p_i / (s_{i-1} s_i)) at each j > i.
     """

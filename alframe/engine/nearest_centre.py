@@ -19,7 +19,7 @@ _BLOCK = 1024  # candidates that `farthest` looks at together; it changes the sp
 class NearestCentre:
     """For each of n points an upper bound of the squared distance to its nearest centre; exact where just refreshed.
 
-    `bounds` starts at infinity. Beside its arguments it takes 17 bytes a point, and about `max_bytes` (64 MB at most) while it
+    `bounds` starts at infinity. Beside its arguments it takes 17 bytes per point, and about `max_bytes` (64 MB at most) while it
     works on `tile` points by `tile` centres. Raises `StrategyError` for a point that is not finite.
     """
 

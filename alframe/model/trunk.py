@@ -96,7 +96,7 @@ def check_layer(name: str, layer: str) -> None:
         with torch.device("meta"):
             model = _load_lite0(trained=False) if name == LITE0 else load_model(name, None)
     except NotImplementedError:
-        return  # regnet reads what it draws: its layers are looked at when it is used
+        return  # regnet reads what it draws: its layers are checked when it is used
     if name != LITE0:
         remove_last_layer(model, name)
     modules_before(model, layer, name)

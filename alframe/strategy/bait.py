@@ -22,7 +22,7 @@ class Bait(Strategy):
     V V^T is an image's Fisher information for the last layer's weights (no bias). `fisher="binary"`: p̂ (1 - p̂) h h^T, d x d and of
     rank 1, as if the question were whether the predicted class, of probability p̂, is right. `fisher="full"`: (diag p - p p^T) ⊗ h h^T,
     (c d) x (c d) and of rank c - 1. Forward: `oversample` times q images one by one, each the one that lowers the trace most, which
-    is its score; backward: drop again and again the one whose loss raises it least, until q are left. When no image lowers the trace
+    is its score; backward: repeatedly drop the one whose loss raises it least, until q are left. When no image lowers the trace
     any more, the rest are drawn at random, with score 0. Deterministic: ties go by the generator.
     Raises `StrategyError` when the full form does not fit in `query.max_bytes`.
     Source: Ash et al. 2021, arXiv:2106.09675; the binary form is of Huseljic et al. 2024, arXiv:2404.08981. Differs: exact rank-1 form

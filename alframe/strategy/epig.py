@@ -14,7 +14,7 @@ from alframe.strategy.top_score import highest
 from alframe.types import PoolView, Prediction, Selection, Summary
 
 _TILE_BYTES = 1 << 23  # joint probabilities worked on at once: more would leave the cache
-_BLOCK = 512  # images whose information is worked out together
+_BLOCK = 512  # images whose information is computed together
 _ROUNDING = 1e-6  # nats: a bound below this is no information
 
 
@@ -25,7 +25,7 @@ class Epig(Strategy):
     p(y, y*) = mean_k p_k(y|x) p_k(y*|x*): draw k is the same function for pool and targets. `view.target` is a sample of the
     images that the model will be used on, not the labelled ones. For q > 1 it is the top q, as in the paper: equal images score
     equally, so near-duplicates come together. Raises `StrategyError` when there are no targets, or when they have other draws.
-    Source: Bickford Smith et al. 2023, arXiv:2304.08151. Differs: the same numbers, but worked out only for images that a cheap
+    Source: Bickford Smith et al. 2023, arXiv:2304.08151. Differs: the same numbers, but computed only for images that a cheap
     upper bound does not rule out, the smaller of log(1 + mean of χ²[y; y*]) and the mean of min(I[y; draw], I[y*; draw]).
     """
 

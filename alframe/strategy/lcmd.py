@@ -25,7 +25,7 @@ class Lcmd(Strategy):
     """Largest cluster, maximum distance, on g_i = (p - e_ŷ) ⊗ [h; 1], the last layer's gradient for the predicted label ŷ.
 
     Every pool image belongs to the nearest of the labelled and picked ones, the earlier of equals. Of the cluster with the largest
-    sum of squared distances the farthest image is picked; its score is its squared distance. With nothing labelled the first pick is
+    sum of squared distances the farthest image is picked; its score is its squared distance. Without labels the first pick is
     the largest gradient, with its squared norm for a score. When every image left equals a centre, the rest are drawn at random, with
     score 0. Deterministic: ties go by the generator. With `sketch` the gradients are first projected to so many dimensions,
     (R_q q) ⊙ (R_h h) / sqrt(sketch) with Gaussian R_q and R_h, which keeps inner products in expectation only.
@@ -113,7 +113,7 @@ def _sketch(factors: list[Tensor], maps: list[Tensor], max_bytes: int) -> Float[
 class _Partition:
     """The pool divided among centres: the squared distance of each point to the nearest, and the number of that centre.
 
-    Takes 24 bytes a point, a few times 8 more while it works, and a tile within `max_bytes`.
+    Takes 24 bytes per point, a few times 8 more while it works, and a tile within `max_bytes`.
     """
 
     def __init__(self, factors: Sequence[Float[Tensor, "n _"]], max_bytes: int) -> None:

@@ -23,7 +23,7 @@ _TILE_BYTES = 1 << 25
 _SAME = 4e-6  # of the squared lengths: squared distances below are rounding, ten times over
 _NOTHING = 1e-6  # of all weight: less is what rounding gives to a copy of an image that is covered,
 _ALONE = 1e-3  # but a share of the largest weight that an image adds for itself alone is none, however many there are
-_BALLS = 2000  # balls looked at for the purity rule: a share of 95 % is known to about 0.5 points
+_BALLS = 2000  # balls sampled for the purity rule: a share of 95 % is known to about 0.5 points
 _INSIDE = 1 - 1e-4  # that radius is a distance between two images; rounding must not put one in the other's ball
 
 

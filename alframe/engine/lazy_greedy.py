@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-_FIRST_BLOCK, _LARGEST_BLOCK = 8, 256  # candidates looked at together: more each time that none of them wins
+_FIRST_BLOCK, _LARGEST_BLOCK = 8, 256  # candidates evaluated together: more each time that none of them wins
 
 
 def lazy_greedy(

@@ -91,7 +91,7 @@ def modules_before(model: nn.Module, layer: str, name: str) -> list[nn.Module]:
 def check_layer(name: str, layer: str) -> None:
     """Raises ConfigError for a `layer` that trunk `name` does not have. Nothing is computed and no weights are needed."""
     if name == LITE0 and find_spec("efficientnet_lite_pytorch") is None:
-        return  # told with how to install it when it is used
+        return  # reported, with how to install it, when it is used
     try:
         with torch.device("meta"):
             model = _load_lite0(trained=False) if name == LITE0 else load_model(name, None)

@@ -10,7 +10,7 @@ from alframe.errors import expect
 from alframe.strategy.base import Strategy, features_of
 from alframe.types import PoolView, Prediction, Selection, Summary
 
-_SPARE = 1024  # candidates looked at beside the quantile's; it changes the speed only
+_SPARE = 1024  # extra candidates beside the quantile; affects only speed
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Fixtures shared by the suite: a tiny image problem and a tiny network, both real and quick."""
 
+import gc
 import os
 import tempfile
 from functools import partial
@@ -119,3 +120,9 @@ def tiny_network() -> type[Network]:
 @pytest.fixture
 def repository() -> Path:
     return REPOSITORY
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Keep what is imported and collected, some million objects, out of every later garbage collection."""
+    gc.collect()
+    gc.freeze()

@@ -25,6 +25,7 @@ ENVIRONMENT = {
     "FRONTEND_SENTRY_DSN": "",
     "LATEST_VERSION_CHECK": "false",
     "DEBUG": "false",
+    "PYTHONDONTWRITEBYTECODE": "",  # else every start of the server compiles thousands of files again
     "LABEL_STUDIO_USERNAME": "chief@example.org",
     "LABEL_STUDIO_PASSWORD": "a long password",
 }

@@ -9,10 +9,12 @@ from alframe.annotator.queue import Queue
 from alframe.budget import Budget
 from alframe.dataset.augment import Augmentation
 from alframe.errors import RunFolderError, Waiting
+from alframe.handover.cli import export_main
 from alframe.learner import POOL, TEST
 from alframe.model.base import Model
 from alframe.model.frozen import FeatureHead
 from alframe.record.read import read_config, read_ledger
+from alframe.report.cli import main as report_command
 from alframe.scores import entropy
 from alframe.strategy.random import Random
 from alframe.strategy.top_score import TopScore
@@ -124,3 +126,12 @@ def test_an_experiment_needs_data_and_a_model_and_no_more(data, tiny_network):
     assert described["trainer"]["optimizer"]["_target_"] == "torch.optim.sgd.SGD"
     assert described["budget"]["initial"] == 100
     assert described["model"]["_target_"].endswith("TinyNetwork")
+
+
+def test_a_run_from_python_is_reported_and_its_model_is_had_from_python(make_experiment, tmp_path, capsys):
+    alframe.run(make_experiment(), tmp_path / "run")
+    assert report_command([str(tmp_path / "run"), "--out", str(tmp_path)]) == 0
+    capsys.readouterr()
+    assert export_main([str(tmp_path / "run")]) == 1
+    (told,) = capsys.readouterr().err.splitlines()
+    assert "if Python started it, call alframe.run again" in told

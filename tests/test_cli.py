@@ -1,4 +1,4 @@
-"""The installed command, in processes of its own: what a person types and what they get."""
+"""The command, in processes of its own: what a person types and what they get."""
 
 import json
 import os
@@ -7,13 +7,15 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
+from tests_support import forked
 
-from alframe.cli import limit_spinning
+from alframe.cli import launch, limit_spinning, main
 from alframe.config.command import share_cores
 from alframe.verbs import VERBS
 
@@ -26,16 +28,24 @@ TINY = [
     "uncertainty.draws=3",
     "trainer.epochs=1",
     "trainer.min_steps=5",
+    "run.tensorboard=false",
 ]
 BUDGET = ["budget.initial=20", "budget.query_size=5", "budget.rounds=2"]
 
 
-def alframe(*arguments: str, cwd: Path, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = Path(sys.executable).with_name("alframe")
+def installed(*arguments: str, cwd: Path, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The program itself, which imports everything anew: for what depends on the interpreter it starts in."""
+    command = [str(Path(sys.executable).with_name("alframe")), *arguments]
     environment = {**os.environ, "COLUMNS": "200", "ALFRAME_CACHE": str(cwd / "cache"), **environment}
-    done = subprocess.run(
-        [str(command), *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300
-    )
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+    assert not check or done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def alframe(*arguments: str, cwd: Path, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The program's entry point in a forked process, with arguments, folder, output and exit code of its own."""
+    environment = {"COLUMNS": "200", "ALFRAME_CACHE": str(cwd / "cache"), **environment}
+    done = forked(main, ["alframe", *arguments], cwd, environment)
     assert not check or done.returncode == 0, done.stdout + done.stderr
     return done
 
@@ -54,11 +64,26 @@ def cells(root: Path) -> list[Path]:
     return sorted(path.parent for path in root.rglob("rounds.jsonl"))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def imported(tmp_path_factory):
+    """What a run and a sweep import, so that a forked process need not."""
+    for name in (
+        "alframe.config.command",
+        "alframe.config.stored",
+        "alframe.report.cli",
+        "matplotlib.backends.backend_agg",
+    ):
+        import_module(name)
+    folder = tmp_path_factory.mktemp("imported")
+    options = ["budget.rounds=0", "progress=false", f"run.root={folder}", f"cache={folder}"]
+    launch(*TINY, *BUDGET[:1], *options)
+
+
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory):
     """A run made by the command, which the tests below look at."""
     folder = tmp_path_factory.mktemp("work")
-    done = alframe(*TINY, *BUDGET, cwd=folder)
+    done = installed(*TINY[:-1], *BUDGET, cwd=folder)  # with TensorBoard
     return folder, done
 
 
@@ -172,12 +197,12 @@ def test_a_bug_in_one_cell_of_a_sweep_is_one_line_and_a_class_of_ones_own_shadow
     for name in ("pandas", "scipy", "tqdm", "PIL"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('shadowed')")
     own = ["strategy=custom", "strategy._target_=mylab.Mine"]
-    done = alframe("-m", *own, "+strategy.fails=true,false", *TINY, *BUDGET, cwd=tmp_path, check=False)
+    done = installed("-m", *own, "+strategy.fails=true,false", *TINY, *BUDGET, cwd=tmp_path, check=False)
     assert done.returncode == 1
     (told,) = done.stderr.splitlines()
     assert told == "error: unexpected ValueError: mine; run this cell alone with traceback=true."
     assert sum(bool(read(path)[1]) for path in cells(tmp_path / "runs")) == 1
-    alone = alframe(*own, "+strategy.fails=true", *TINY, *BUDGET, cwd=tmp_path, check=False)
+    alone = installed(*own, "+strategy.fails=true", *TINY, *BUDGET, cwd=tmp_path, check=False)
     assert alone.returncode == 1
     assert "Traceback" in alone.stderr
 
@@ -196,7 +221,7 @@ def test_a_config_folder_that_is_not_there_is_one_line(tmp_path):
 
 
 def test_mistakes_are_one_line_each_and_exit_with_1(tmp_path):
-    done = alframe("strategy=entrpy", "trainer.lrr=1", cwd=tmp_path, check=False)
+    done = installed("strategy=entrpy", "trainer.lrr=1", cwd=tmp_path, check=False)
     assert done.returncode == 1
     assert len(done.stderr.strip().splitlines()) == 2
     assert "did you mean 'entropy'" in done.stderr
@@ -220,7 +245,7 @@ def test_a_killed_command_run_again_arrives_at_the_same_result(workplace, tmp_pa
     while time.monotonic() < deadline and not list(tmp_path.glob("runs/*/*/*/queries/initial.json")):
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    assert process.wait() == -signal.SIGKILL, "the kill did not come"
     alframe(*TINY, *BUDGET, cwd=tmp_path)
     (run,) = cells(tmp_path / "runs")
     assert read(run) == read(undisturbed)
@@ -281,7 +306,7 @@ def test_cells_beside_each_other_take_one_thread_each_unless_told_otherwise(tmp_
     (tmp_path / "hydra_plugins").mkdir()
     (tmp_path / "hydra_plugins/parallel.py").write_text(LAUNCHER)
     sweep = ["-m", "hydra/launcher=parallel", "seed=0", *given, *TINY, *BUDGET[:2], "budget.rounds=0"]
-    alframe(*sweep, cwd=tmp_path, OMP_NUM_THREADS="2", PYTHONPATH=f"{os.environ.get('PYTHONPATH', '')}:{tmp_path}")
+    installed(*sweep, cwd=tmp_path, OMP_NUM_THREADS="2", PYTHONPATH=f"{os.environ.get('PYTHONPATH', '')}:{tmp_path}")
     (run,) = cells(tmp_path / "runs")
     (launch,) = json.loads((run / "provenance.json").read_text())["launches"]
     assert launch["device"]["threads"] == threads
@@ -397,9 +422,8 @@ def test_images_in_both_pool_and_test_are_told(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 255, (40, 16, 16)).astype(np.uint8)
     labels = np.arange(40) % 2
     np.savez(tmp_path / "twins.npz", images=pixels, labels=labels, test_images=pixels[:3], test_labels=labels[:3])
-    done = alframe(
-        "dataset=arrays", "dataset.root=twins.npz", "debug=fast", "strategy=random", "threads=1", cwd=tmp_path
-    )
+    fast = ["debug=fast", "strategy=random", "threads=1", "run.tensorboard=false"]
+    done = alframe("dataset=arrays", "dataset.root=twins.npz", *fast, cwd=tmp_path)
     assert "3 test images are in the pool too" in done.stderr
 
 

@@ -4,9 +4,9 @@ import re
 import shlex
 
 import pytest
-from tests_support import leaves
+from tests_support import composed, leaves
 
-from alframe.config import composer, load
+from alframe.config import load
 from alframe.handover.cli import export_parser, predict_parser
 from alframe.verbs import VERBS
 
@@ -33,8 +33,7 @@ def test_a_card_has_its_name_and_the_headings_in_order(name, card):
 
 
 def test_the_parameters_of_a_card_are_the_keys_of_its_leaf(name, card):
-    with composer() as compose:
-        node = compose([f"strategy={name}"]).strategy
+    node = composed(f"strategy={name}").strategy
     keys = {key for key in node if not key.startswith("_")}
     table = card.split("## Parameters", 1)[1].split("## Source", 1)[0]
     assert set(re.findall(r"^\| `([a-z_]+)` \|", table, re.MULTILINE)) == keys

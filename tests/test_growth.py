@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from tests_support import die, die_after_half_a_line, on_call
 from alframe.annotator.cli import main as queue_command
 from alframe.annotator.queue import Sheets
 from alframe.cli import execute
-from alframe.config import load
+from alframe.config import Plan, load
 from alframe.dataset.growing import Growing
 from alframe.dataset.image_folder import ImageFolder
 from alframe.errors import ConfigError, DataError, RunFolderError, Waiting
@@ -53,7 +54,11 @@ class Factory:
 
     def choose(self, *options: str) -> None:
         self.options |= dict(option.split("=", 1) for option in options)
-        self.plan = load([f"{key}={value}" for key, value in self.options.items()])
+        self.__dict__.pop("plan", None)
+
+    @cached_property
+    def plan(self) -> Plan:
+        return load([f"{key}={value}" for key, value in self.options.items()])
 
     def photos(self, n: int, where: str = "unlabelled") -> list[Path]:
         """New photos; their names say the class."""

@@ -4,6 +4,7 @@ import json
 import math
 import multiprocessing
 import os
+import shutil
 import signal
 from contextlib import closing
 from dataclasses import replace
@@ -14,14 +15,13 @@ import torch
 from hydra.utils import instantiate
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tests_support import die, die_after_half_a_line, leaves, on_call
+from tests_support import composed, die, die_after_half_a_line, leaves, on_call
 
 import alframe.loop
 import alframe.record.record
 from alframe.annotator.noisy import Noisy
 from alframe.annotator.oracle import Oracle
 from alframe.budget import Budget
-from alframe.config import composer
 from alframe.console import RoundTable
 from alframe.dataset.augment import Augmentation
 from alframe.errors import ConfigError, PoolError, RunFolderError
@@ -70,6 +70,28 @@ def experiment(make_experiment):
     )
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """A run of `experiment` in a process of its own, and what it left; its folder is to be copied, not changed."""
+    from conftest import tiny_experiment
+
+    experiment = tiny_experiment(
+        uncertainty=MCDropout(draws=4), strategy=TopScore(score=bald, min_draws=2), annotator=Noisy()
+    )
+    folder = tmp_path_factory.mktemp("undisturbed")
+    assert launch(experiment, folder) == 0
+    return experiment, read(folder), (sheets(folder), asked(folder)), folder
+
+
+@pytest.fixture(scope="module")
+def longer_undisturbed(undisturbed, tmp_path_factory):
+    """The same with a round more."""
+    experiment, *_ = undisturbed
+    longer, folder = replace(experiment, budget=replace(experiment.budget, rounds=4)), tmp_path_factory.mktemp("longer")
+    assert launch(longer, folder) == 0
+    return longer, read(folder)
+
+
 def test_a_run_buys_what_the_budget_says_and_measures_every_round(experiment, tmp_path):
     lines = go(experiment, tmp_path)
     ledger, rounds = read(tmp_path)
@@ -112,7 +134,7 @@ def test_features_of_images_leave_a_contact_sheet_of_the_images(make_experiment,
             return replace(images, pixels=images.pixels.reshape(len(images), -1).astype(np.float32))
 
     e = make_experiment(model=Flattened())
-    go(e, tmp_path)
+    go(e, tmp_path, tensorboard=True)
     with Image.open(tmp_path / "queries" / "round_000.jpg") as sheet:
         assert sheet.width == 8 * 8 * math.ceil(min(64, e.data.pool.shape[-1]) / 8)
     assert "query/images" in pictures(tmp_path / "tensorboard")
@@ -138,7 +160,8 @@ def pictures(folder):
 
 def test_the_initial_set_is_shared_by_strategies_and_depends_on_the_seed(make_experiment, tmp_path):
     def initial(name, **options):
-        go(make_experiment(**options), tmp_path / name)
+        budget = Budget(initial=20, query_size=5, rounds=1)
+        go(make_experiment(budget=budget, **options), tmp_path / name)
         return [line["index"] for line in read(tmp_path / name)[0][:20]]
 
     first = initial("random")
@@ -146,27 +169,25 @@ def test_the_initial_set_is_shared_by_strategies_and_depends_on_the_seed(make_ex
     assert initial("another seed", seed=1) != first
 
 
-def test_the_same_experiment_gives_the_same_ledger_and_metrics(experiment, tmp_path):
-    go(experiment, tmp_path / "a")
+def test_the_same_experiment_gives_the_same_ledger_and_metrics(experiment, undisturbed, tmp_path):
     torch.rand(3)
     np.random.default_rng().random(3)
-    go(experiment, tmp_path / "b")
-    assert read(tmp_path / "a") == read(tmp_path / "b")
+    go(experiment, tmp_path)
+    assert read(tmp_path) == undisturbed[1]
 
 
-def test_streamed_images_give_the_same_run_as_resident_ones(experiment, tmp_path):
-    go(experiment, tmp_path / "a")
+def test_streamed_images_give_the_same_run_as_resident_ones(experiment, undisturbed, tmp_path):
     streamed = replace(experiment.resources, resident_bytes=0, max_bytes=1 << 20)
-    go(replace(experiment, resources=streamed), tmp_path / "b")
-    assert read(tmp_path / "a") == read(tmp_path / "b")
+    go(replace(experiment, resources=streamed), tmp_path)
+    assert read(tmp_path) == undisturbed[1]
 
 
-def test_test_labels_reach_neither_training_nor_selection(experiment, tmp_path):
-    go(experiment, tmp_path / "a")
+def test_test_labels_reach_neither_training_nor_selection(experiment, undisturbed, tmp_path):
     flipped = replace(experiment.data, test=replace(experiment.data.test, labels=1 - experiment.data.test.labels))
-    go(replace(experiment, data=flipped), tmp_path / "b")
-    assert read(tmp_path / "a")[0] == read(tmp_path / "b")[0]
-    assert read(tmp_path / "a")[1] != read(tmp_path / "b")[1]
+    go(replace(experiment, data=flipped), tmp_path)
+    ledger, rounds = read(tmp_path)
+    assert ledger == undisturbed[1][0]
+    assert rounds != undisturbed[1][1]
 
 
 def test_labels_of_the_pool_reach_nobody_but_the_annotator(make_experiment, tmp_path):
@@ -273,8 +294,8 @@ def test_skipped_images_are_bought_but_not_trained_on(make_experiment, tmp_path)
     assert rounds[-1]["labels"] == 35 > usable == rounds[-1]["usable"] == rounds[-1]["train"]
 
 
-def test_a_finished_run_can_be_given_more_rounds_and_equals_a_longer_one(experiment, tmp_path):
-    go(experiment, tmp_path / "a")
+def test_a_finished_run_can_be_given_more_rounds_and_equals_a_longer_one(experiment, undisturbed, tmp_path):
+    shutil.copytree(undisturbed[-1], tmp_path / "a")
     longer = replace(experiment, budget=replace(experiment.budget, rounds=5))
     go(longer, tmp_path / "a")
     go(longer, tmp_path / "b")
@@ -327,14 +348,14 @@ KILLS = {
 }
 
 
-def launch(experiment, folder, patches=()):
+def launch(experiment, folder, patches=(), **options):
     """A launch in a process of its own, as a crash needs; returns its exit code."""
 
     def child():
         torch.set_num_threads(1)
         for owner, name, wrap in patches:
             setattr(owner, name, wrap(getattr(owner, name)))
-        go(experiment, folder)
+        go(experiment, folder, **options)
         os._exit(0)
 
     process = multiprocessing.get_context("fork").Process(target=child)
@@ -343,31 +364,19 @@ def launch(experiment, folder, patches=()):
     return process.exitcode
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    from conftest import tiny_experiment
-
-    experiment = tiny_experiment(
-        uncertainty=MCDropout(draws=4), strategy=TopScore(score=bald, min_draws=2), annotator=Noisy()
-    )
-    folder = tmp_path_factory.mktemp("undisturbed")
-    assert launch(experiment, folder) == 0
-    return experiment, read(folder), (sheets(folder), asked(folder))
-
-
 @pytest.mark.parametrize("moment", KILLS)
 def test_killed(moment, undisturbed, tmp_path):
-    experiment, expected, seen = undisturbed
-    assert launch(experiment, tmp_path, KILLS[moment]) == -signal.SIGKILL, "the kill did not come"
-    assert launch(experiment, tmp_path) == 0
+    experiment, expected, seen, _ = undisturbed
+    options = {"tensorboard": any(owner is Board for owner, _, _ in KILLS[moment])}  # figures are most of a run's time
+    assert launch(experiment, tmp_path, KILLS[moment], **options) == -signal.SIGKILL, "the kill did not come"
+    assert launch(experiment, tmp_path, **options) == 0
     assert read(tmp_path) == expected
     assert (sheets(tmp_path), asked(tmp_path)) == seen
 
 
 @pytest.mark.parametrize("leaf", leaves("uncertainty"), ids=lambda leaf: leaf.stem)
 def test_killed_with_any_posterior(leaf, make_experiment, make_trainer, data, tmp_path):
-    with composer() as compose:
-        node = compose([f"uncertainty={leaf.stem}", "uncertainty.temperature=true"]).uncertainty
+    node = composed(f"uncertainty={leaf.stem}", "uncertainty.temperature=true").uncertainty
     experiment = make_experiment(
         data=replace(data, augment=Augmentation(crop=1)),
         uncertainty=instantiate(node),
@@ -383,7 +392,7 @@ def test_killed_with_any_posterior(leaf, make_experiment, make_trainer, data, tm
 
 
 def test_killed_in_every_launch_it_still_arrives(undisturbed, tmp_path):
-    experiment, expected, _ = undisturbed
+    experiment, expected, *_ = undisturbed
     launches = 0
     while launch(experiment, tmp_path, [(torch.optim.SGD, "step", on_call(25, die))]) != 0:
         launches += 1
@@ -401,31 +410,27 @@ EXTENSION_KILLS = {
 
 
 @pytest.mark.parametrize("moment", EXTENSION_KILLS)
-def test_killed_while_being_extended(moment, undisturbed, tmp_path):
-    experiment, _, _ = undisturbed
-    longer = replace(experiment, budget=replace(experiment.budget, rounds=4))
-    assert launch(longer, tmp_path / "whole") == 0
-    assert launch(experiment, tmp_path / "run") == 0
-    assert launch(longer, tmp_path / "run", EXTENSION_KILLS[moment]) == -signal.SIGKILL, "the kill did not come"
-    assert launch(longer, tmp_path / "run") == 0
-    assert read(tmp_path / "run") == read(tmp_path / "whole")
+def test_killed_while_being_extended(moment, undisturbed, longer_undisturbed, tmp_path):
+    longer, expected = longer_undisturbed
+    folder = shutil.copytree(undisturbed[-1], tmp_path / "run")
+    assert launch(longer, folder, EXTENSION_KILLS[moment]) == -signal.SIGKILL, "the kill did not come"
+    assert launch(longer, folder) == 0
+    assert read(folder) == expected
 
 
-def test_killed_before_its_last_commit_a_run_can_still_be_extended(undisturbed, tmp_path):
-    experiment, _, _ = undisturbed
-    longer = replace(experiment, budget=replace(experiment.budget, rounds=4))
-    assert launch(longer, tmp_path / "whole") == 0
-    assert launch(experiment, tmp_path / "run", KILLS["before the last commit"]) == -signal.SIGKILL
-    assert launch(longer, tmp_path / "run") == 0
-    assert read(tmp_path / "run") == read(tmp_path / "whole")
+def test_killed_before_its_last_commit_a_run_can_still_be_extended(undisturbed, longer_undisturbed, tmp_path):
+    longer, expected = longer_undisturbed
+    assert launch(undisturbed[0], tmp_path, KILLS["before the last commit"]) == -signal.SIGKILL
+    assert launch(longer, tmp_path) == 0
+    assert read(tmp_path) == expected
 
 
 def test_a_torn_last_line_of_a_committed_round_is_asked_again(undisturbed, tmp_path):
-    experiment, expected, _ = undisturbed
-    go(experiment, tmp_path)
+    experiment, expected, _, finished = undisturbed
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     ledger = tmp_path / "ledger.jsonl"
     ledger.write_bytes(ledger.read_bytes()[:-7])
-    record = Record(tmp_path, {"budget": {"rounds": 3}})
+    record = Record(tmp_path, {"budget": {"rounds": 3}}, tensorboard=False)
     assert record.stopped
     assert not record.finished
     run(experiment, record)

@@ -3,14 +3,23 @@
 import json
 import multiprocessing
 import os
+import re
 import signal
-from collections.abc import Callable
+import subprocess
+import sys
+import tempfile
+import traceback
+import warnings
+from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 
 import torch
+from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from alframe.config import composer
 from alframe.model.base import Network
 from alframe.rng import generator, scoped
 
@@ -20,6 +29,24 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 def leaves(group: str) -> list[Path]:
     """The YAML leaves of a config group."""
     return sorted((CONFIGS / group).glob("*.yaml"))
+
+
+@cache
+def composed(*overrides: str) -> DictConfig:
+    """The config of some overrides, composed once in this process: not to be changed."""
+    with composer() as compose:
+        return compose(list(overrides))
+
+
+def with_options(notebook, *options: str) -> None:
+    """Set options in a notebook's list of them: for a test the steps count, not how good the models are."""
+    (cell,) = (cell for cell in notebook.cells if cell.cell_type == "code" and "options = [" in cell.source)
+    for option in options:
+        key = option.split("=", 1)[0]
+        listed = rf'^    "{re.escape(key)}=[^"]*",$'
+        assert len(re.findall(listed, cell.source, re.MULTILINE)) == 1, f"{key} is not in the notebook"
+        cell.source = re.sub(listed, f'    "{option}",', cell.source, flags=re.MULTILINE)
+    cell.source = cell.source.replace("options = [", 'options = [\n    "run.tensorboard=false",', 1)
 
 
 class LargestTensor(TorchDispatchMode):
@@ -121,3 +148,46 @@ def in_a_process(launch: Callable[[], bool], patch=None) -> int | None:
     process.start()
     process.join(120)
     return process.exitcode
+
+
+def forked(
+    main: Callable[[], int], argv: list[str], cwd: Path, environment: Mapping[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """A command's entry point in a process of its own, which has what this one has imported: seconds less than a new interpreter."""
+
+    def child() -> None:
+        os.chdir(cwd)
+        os.environ.update(environment)
+        sys.argv = argv
+        for number, file in ((1, out), (2, err)):
+            os.dup2(file.fileno(), number)
+        sys.stdout, sys.stderr = (open(number, "w", buffering=1, encoding="utf-8", closefd=False) for number in (1, 2))
+        warnings.resetwarnings()  # pytest's filters, which raise
+        for category in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
+            warnings.simplefilter("ignore", category)
+        code: int | str | None = 1
+        try:
+            code = main()
+        except SystemExit as end:
+            code = end.code
+            if isinstance(code, str):
+                print(code, file=sys.stderr)
+                code = 1
+        except BaseException:
+            traceback.print_exc()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code or 0)
+
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as out, tempfile.TemporaryFile("w+", encoding="utf-8") as err:
+        process = multiprocessing.get_context("fork").Process(target=child)
+        process.start()
+        process.join(300)
+        if process.exitcode is None:
+            process.kill()
+            raise AssertionError("it did not end within 300 seconds")
+        texts = []
+        for file in (out, err):
+            file.seek(0)
+            texts.append(file.read())
+    return subprocess.CompletedProcess(argv, process.exitcode, *texts)

@@ -10,7 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from alframe.config.overrides import parse
 from alframe.config.schema import NOT_IN_IDENTITY, RunOptions, Schema, first_line, plain
-from alframe.errors import ConfigError
+from alframe.errors import ConfigError, RunFolderError, expect
 from alframe.record.read import read_config
 
 if TYPE_CHECKING:
@@ -45,6 +45,12 @@ def stored_plan(folder: Path, **options: Any) -> "Plan":
     a run's config, `ConfigError` for an option that a run cannot resume with or that does not fit, or if a part cannot be built any more.
     """
     identity = read_config(folder)
+    dataset = identity.get("dataset")
+    expect(
+        isinstance(dataset, dict) and "_target_" in dataset,
+        f"Expected a run that a command started, got {folder}, whose dataset no config names; if Python started it, call alframe.run again.",
+        RunFolderError,
+    )
     from alframe.config.kept import DERIVED, continued, may_change
     from alframe.config.plan import plan_in
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from alframe.dataset import near_duplicates as duplicates
+from alframe.dataset import near_duplicates
 from alframe.dataset.defects import Defects
 from alframe.dataset.near_duplicates import closest, duplicates_of, find_duplicates, thumbnails
 from alframe.images import Data, ImageSet
@@ -152,7 +152,7 @@ def test_found_once_and_kept_by_the_content(tmp_path, monkeypatch):
     pool, test = photos(40), photos(10, seed=1)
     test[0] = jpeg(pool[5])
     first = duplicates_of(data(pool, test), tmp_path)
-    monkeypatch.setattr(duplicates, "find_duplicates", lambda _: pytest.fail("searched again"))
+    monkeypatch.setattr(near_duplicates, "find_duplicates", lambda _: pytest.fail("searched again"))
     assert duplicates_of(data(pool, test), tmp_path) == first
     monkeypatch.undo()
     assert duplicates_of(data(pool, photos(10, seed=1)), tmp_path).near == 0
@@ -170,7 +170,7 @@ def test_features_are_not_searched(tmp_path):
 def test_too_many_pairs_look_at_a_part_of_the_test_images(monkeypatch):
     pool, test = photos(40), photos(20, seed=1)
     test[0], test[1] = jpeg(pool[3]), jpeg(pool[4])
-    monkeypatch.setattr(duplicates, "MAX_PAIRS", 400)
+    monkeypatch.setattr(near_duplicates, "MAX_PAIRS", 400)
     found = find_duplicates(data(pool, test))
     assert (found.looked_at, found.near) == (10, 1)
 

@@ -1,6 +1,7 @@
 """Small real runs, made by the command's own code, for what is taken out of them."""
 
 import shutil
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,7 @@ def workplace(tmp_path_factory):
 def make_run(workplace):
     """`make_run("uncertainty=ensemble", ...)`: the folder of a finished run, the same one for the same overrides; not to be changed."""
 
+    @cache
     def make(*overrides: str) -> Path:
         named = {text.split("=", 1)[0] for text in overrides}
         tiny = [text for text in TINY if text.split("=", 1)[0] not in named]
@@ -65,17 +67,24 @@ def copy_of(tmp_path):
     return copy
 
 
-@pytest.fixture
-def photos(tmp_path):
-    """`photos({"class name": 5, ...})`: a folder of grey PNG files, brighter class by class, of different sizes."""
+@pytest.fixture(scope="session")
+def write_photos():
+    """`write_photos(folder, {"class name": 5, ...})`: grey PNG files, brighter class by class, of different sizes."""
 
-    def make(classes: dict[str, int], name: str = "photos") -> Path:
+    def write(folder: Path, classes: dict[str, int]) -> Path:
         rng = np.random.default_rng(0)
         for place, (label, count) in enumerate(classes.items()):
-            (tmp_path / name / label).mkdir(parents=True)
+            (folder / label).mkdir(parents=True)
             for i in range(count):
                 values = rng.integers(60 * place, 60 * place + 80, (20 + i % 3, 18)).astype(np.uint8)
-                Image.fromarray(values).save(tmp_path / name / label / f"{i}.png")
-        return tmp_path / name
+                Image.fromarray(values).save(folder / label / f"{i}.png")
+        return folder
 
-    return make
+    return write
+
+
+@pytest.fixture
+def photos(write_photos, tmp_path):
+    """`photos({"class name": 5, ...})`: such files in a folder of the test's."""
+
+    return lambda classes, name="photos": write_photos(tmp_path / name, classes)

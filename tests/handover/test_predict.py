@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from tests_support import forked
 
 from alframe.cli import execute
 from alframe.config import load as load_plan
@@ -30,20 +31,29 @@ RUN = [
 ]  # fmt: skip
 
 
-@pytest.fixture
-def folder_run(photos, workplace, tmp_path):
-    """A run on a folder of photos of classes with odd names: (run folder, the photos)."""
-    root = photos(dict.fromkeys(ODD, 20))
-    plan = load_plan([*RUN, f"dataset.root={root}", f"run.root={tmp_path / 'runs'}"])
+@pytest.fixture(scope="module")
+def made(workplace, write_photos, tmp_path_factory):
+    """A run on a folder of photos of classes with odd names, and its export: made once, to be copied."""
+    folder = tmp_path_factory.mktemp("predict")
+    root = write_photos(folder / "photos", dict.fromkeys(ODD, 20))
+    plan = load_plan([*RUN, f"dataset.root={root}", f"run.root={folder / 'runs'}"])
     execute(plan)
-    return plan.folder, root
+    export(retrieve(plan.folder, progress=False), folder / "export", with_onnx=False, say=lambda _: None)
+    return folder, plan.folder.relative_to(folder)
 
 
 @pytest.fixture
-def exported(folder_run, tmp_path):
-    run, root = folder_run
-    export(retrieve(run, progress=False), tmp_path / "export", with_onnx=False, say=lambda _: None)
-    return tmp_path / "export", root
+def folder_run(made, tmp_path):
+    """The run in a folder that a test may change, and the photos, which it may not."""
+    folder, run = made
+    shutil.copytree(folder / "runs", tmp_path / "runs")
+    return tmp_path / run, folder / "photos"
+
+
+@pytest.fixture
+def exported(made, tmp_path):
+    folder, _ = made
+    return shutil.copytree(folder / "export", tmp_path / "export"), folder / "photos"
 
 
 def rows(text: str) -> list[dict[str, str]]:
@@ -81,10 +91,11 @@ def test_a_run_and_its_export_say_what_the_run_said_of_its_test_images(folder_ru
 
 
 def test_a_new_folder_with_odd_files_is_predicted_without_the_dataset_and_the_bad_ones_are_named(
-    exported, tmp_path, capsys
+    exported, tmp_path, capsys, request
 ):
     export_folder, root = exported
-    shutil.rmtree(root)
+    root.rename(away := tmp_path / "away")
+    request.addfinalizer(lambda: away.rename(root))
     new = tmp_path / "new"
     (new / "deeper").mkdir(parents=True)
     rng = np.random.default_rng(1)
@@ -179,7 +190,7 @@ def test_an_existing_file_is_kept_unless_told(exported, tmp_path, capsys):
     assert predict_main([str(export_folder), str(root), "--out", str(out), "--overwrite"]) == 0
     assert len(rows(out.read_text(encoding="utf-8"))) == 40
     assert predict_main([str(export_folder), str(root), "--out", str(tmp_path / "no" / "out.csv")]) == 1
-    assert "choose another with --out" in capsys.readouterr().err
+    assert "choose another by --out" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("with_manifest", [True, False])
@@ -242,7 +253,7 @@ def test_the_commands_in_processes_of_their_own(folder_run, tmp_path):
     found = rows(done.stdout.decode())
     assert len(found) == 16
     assert {row["class"] for row in found} <= set(ODD)
-    assert command("predict_main", "out").returncode == 2, "argparse: no path"
+    assert forked(predict_main, ["alframe-predict", "out"], tmp_path, {}).returncode == 2, "argparse: no path"
 
 
 def test_both_commands_explain_themselves(capsys):

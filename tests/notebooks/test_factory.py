@@ -1,12 +1,14 @@
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from tests_support import with_options
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_the_walk_from_photos_to_an_inspector_runs_from_top_to_bottom(repository, tmp_path):
     notebook = nbformat.read(repository / "notebooks/factory.ipynb", as_version=4)
+    with_options(notebook, "trainer.min_steps=10")
     assert all(not cell.outputs for cell in notebook.cells if cell.cell_type == "code")
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
     cells = [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]

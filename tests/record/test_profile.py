@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from conftest import tiny_data, tiny_experiment
 from PIL import Image
 from test_loop import KILLS, go, launch, read
 from tests_support import die, on_call
@@ -29,17 +30,33 @@ from alframe.uncertainty.mc_dropout import MCDropout
 CPU = torch.device("cpu")
 
 
-@pytest.fixture
-def make(make_experiment, data):
+def make_profiled(folder=None, **options):
     """An experiment that augments, profiled into `folder`."""
+    parts = {"uncertainty": MCDropout(draws=4), "strategy": TopScore(score=bald, min_draws=2)}
+    data = replace(tiny_data(), augment=Augmentation(crop=1))
+    experiment = tiny_experiment(**{"data": data, **parts, **options})
+    clock = Clock() if folder is None else Profile(folder / "profile", CPU)
+    return replace(experiment, resources=replace(experiment.resources, batch_size=16, clock=clock))
 
-    def made(folder=None, **options):
-        parts = {"uncertainty": MCDropout(draws=4), "strategy": TopScore(score=bald, min_draws=2)}
-        experiment = make_experiment(**{"data": replace(data, augment=Augmentation(crop=1)), **parts, **options})
-        clock = Clock() if folder is None else Profile(folder / "profile", CPU)
-        return replace(experiment, resources=replace(experiment.resources, batch_size=16, clock=clock))
 
-    return made
+@pytest.fixture
+def make():
+    return make_profiled
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """The folder of a run that is not profiled."""
+    folder = tmp_path_factory.mktemp("plain")
+    go(make_profiled(), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def profiled(tmp_path_factory):
+    """The folder of the same run profiled, and what it returned."""
+    folder = tmp_path_factory.mktemp("profiled")
+    return folder, go(make_profiled(folder), folder)
 
 
 def stages(folder):
@@ -55,12 +72,11 @@ def ranges(folder, name):
     return [event for event in events(folder) if event.get("cat") == "user_annotation" and event["name"] == name]
 
 
-def test_a_profiled_run_is_the_run_without(make, tmp_path):
-    go(make(), tmp_path / "plain")
-    go(make(tmp_path / "profiled"), tmp_path / "profiled")
-    assert read(tmp_path / "plain") == read(tmp_path / "profiled")
-    assert not (tmp_path / "plain/profile").exists()
-    assert {path.name for path in (tmp_path / "profiled/profile").iterdir()} == {
+def test_a_profiled_run_is_the_run_without(plain, profiled):
+    folder, _ = profiled
+    assert read(plain) == read(folder)
+    assert not (plain / "profile").exists()
+    assert {path.name for path in (folder / "profile").iterdir()} == {
         "stages.json",
         "stages.png",
         "operators.txt",
@@ -68,9 +84,8 @@ def test_a_profiled_run_is_the_run_without(make, tmp_path):
     }
 
 
-def test_the_stages_of_every_round_add_up_to_it(make, tmp_path):
-    go(make(tmp_path), tmp_path)
-    found = stages(tmp_path)
+def test_the_stages_of_every_round_add_up_to_it(profiled):
+    found = stages(profiled[0])
     assert [line["round"] for line in found["rounds"]] == [0, 1, 2, 3]
     for line in [*found["rounds"], found["all"]]:
         assert line["stages"].keys() == STAGES.keys()
@@ -91,36 +106,36 @@ def test_the_stages_of_every_round_add_up_to_it(make, tmp_path):
     assert fit["images_per_s"] == pytest.approx(fit["images"] / (fit["seconds"] + fit["data_s"]))
 
 
-def test_the_seconds_of_a_stage_are_not_less_than_those_of_the_round_line(make, tmp_path):
-    rounds = go(make(tmp_path), tmp_path)
-    for line, found in list(zip(rounds, stages(tmp_path)["rounds"], strict=True))[1:]:  # the first one is traced
+def test_the_seconds_of_a_stage_are_not_less_than_those_of_the_round_line(profiled):
+    folder, rounds = profiled
+    for line, found in list(zip(rounds, stages(folder)["rounds"], strict=True))[1:]:  # the first one is traced
         for name in ("fit", "evaluate"):
             stage = found["stages"][name]
             assert stage["seconds"] + stage["data_s"] >= line[f"{name}_s"]
 
 
-def test_the_trace_has_the_stages_of_one_round_and_a_bounded_part_of_each(make, tmp_path):
-    go(make(tmp_path), tmp_path)
+def test_the_trace_has_the_stages_of_one_round_and_a_bounded_part_of_each(profiled):
+    folder, _ = profiled
     for name in ("fit", "evaluate", "pool", "select"):
-        assert len(ranges(tmp_path, name)) == 1, name
-    assert {"annotate", "record"} <= {event["name"] for event in events(tmp_path)}
-    (fit,) = ranges(tmp_path, "fit")
+        assert len(ranges(folder, name)) == 1, name
+    assert {"annotate", "record"} <= {event["name"] for event in events(folder)}
+    (fit,) = ranges(folder, "fit")
     inside = [
         event
-        for event in events(tmp_path)
+        for event in events(folder)
         if event.get("ph") == "X" and fit["ts"] <= event["ts"] <= fit["ts"] + fit["dur"]
     ]
     names = [event["name"] for event in inside]
     assert names.count("data: take") == names.count("data: augment") == names.count("data: prepare") == 10
     assert names.count("Optimizer.step#SGD.step") == 10
     assert "aten::convolution" in names or "aten::conv2d" in names
-    arrows = [event["id"] for event in events(tmp_path) if event.get("ph") == "s"]
+    arrows = [event["id"] for event in events(folder) if event.get("ph") == "s"]
     assert len(set(arrows)) == len(arrows)
 
 
-def test_the_operators_of_each_stage_are_listed_without_the_stage_itself(make, tmp_path):
-    go(make(tmp_path), tmp_path)
-    text = (tmp_path / "profile/operators.txt").read_text()
+def test_the_operators_of_each_stage_are_listed_without_the_stage_itself(profiled):
+    folder, _ = profiled
+    text = (folder / "profile/operators.txt").read_text()
     assert "of round 0" in text
     heads = [line for line in text.splitlines() if line in STAGES]
     assert heads[:3] == ["fit", "evaluate", "pool"]
@@ -146,27 +161,25 @@ def test_a_long_selection_is_traced_to_a_limit_and_selects_the_same(make, tmp_pa
     assert n_cut < n_whole
 
 
-def test_images_that_are_streamed_are_timed_once_and_change_nothing(make, tmp_path):
-    go(make(), tmp_path / "plain")
+def test_images_that_are_streamed_are_timed_once_and_change_nothing(make, plain, tmp_path):
     streamed = make(tmp_path / "streamed")
     streamed = replace(streamed, resources=replace(streamed.resources, resident_bytes=0))
     go(streamed, tmp_path / "streamed")
-    assert read(tmp_path / "plain") == read(tmp_path / "streamed")
+    assert read(plain) == read(tmp_path / "streamed")
     first = stages(tmp_path / "streamed")["rounds"][0]["stages"]
     assert first["fit"]["images"] == 20 * 16
     assert first["pool"]["images"] == 60
     assert first["fit"]["data_s"] > 0
 
 
-def test_a_resumed_run_adds_its_rounds_and_keeps_the_trace(make, tmp_path):
+def test_a_resumed_run_adds_its_rounds_and_keeps_the_trace(make, plain, tmp_path):
     assert launch(make(tmp_path), tmp_path, [(torch.optim.SGD, "step", on_call(50, die))]) != 0
     assert [line["round"] for line in stages(tmp_path)["rounds"]] == [0, 1]
     trace = (tmp_path / "profile/trace.json.gz").read_bytes()
     assert launch(make(tmp_path), tmp_path) == 0
     assert [line["round"] for line in stages(tmp_path)["rounds"]] == [0, 1, 2, 3]
     assert (tmp_path / "profile/trace.json.gz").read_bytes() == trace
-    go(make(), tmp_path / "plain")
-    assert read(tmp_path) == read(tmp_path / "plain")
+    assert read(tmp_path) == read(plain)
 
 
 def test_a_round_that_was_begun_by_another_launch_has_no_times(make, tmp_path):
@@ -254,9 +267,8 @@ def test_the_bars_of_the_figure_are_as_long_as_their_rounds():
     assert stages_figure([round_of(number, fit=1) for number in range(500)]).get_figheight() < 35
 
 
-def test_the_figure_is_a_picture(make, tmp_path):
-    go(make(tmp_path), tmp_path)
-    with Image.open(tmp_path / "profile/stages.png") as image:
+def test_the_figure_is_a_picture(profiled):
+    with Image.open(profiled[0] / "profile/stages.png") as image:
         assert image.size[0] == 1350
         assert len(np.unique(np.asarray(image.convert("RGB")).reshape(-1, 3), axis=0)) > 5
 
@@ -289,6 +301,7 @@ def test_the_command_prints_the_table_and_how_to_open_the_trace(tmp_path, monkey
     )
     tiny = ["dataset=arrays", "dataset.root=few.npz", "model.width=4", "uncertainty.draws=2", "trainer.epochs=1"]
     tiny += ["trainer.min_steps=4", "budget.initial=10", "budget.query_size=5", "threads=1", "progress=false"]
+    tiny += ["run.tensorboard=false"]
     for _ in range(2):  # the second finds it finished, and shows the same
         alframe.launch("debug=profile", *tiny)
         told = capsys.readouterr()

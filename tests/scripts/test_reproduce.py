@@ -218,7 +218,7 @@ def test_the_list_names_every_preset(capsys):
     assert all(re.search(rf"\b{preset}\b", out) for preset in reproduce.presets())
 
 
-def test_a_preset_is_run_gone_on_with_and_written(tmp_path):
+def test_a_preset_is_run_gone_on_with_and_written(tmp_path, capfd):
     command = [
         sys.executable,
         reproduce.__file__,
@@ -248,11 +248,11 @@ def test_a_preset_is_run_gone_on_with_and_written(tmp_path):
     table = (tmp_path / "t.md").read_text()
     assert re.search(r"^\| accuracy at 25 labels +\| badge +\| 0\.\d{3} ", table, re.MULTILINE)
     assert "No published number is known" in table
-    again = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert again.stdout.count("finished already") == 2
-    assert again.stdout.endswith(table)
-    broken = subprocess.run([*command, "trainer.lr=nan"], capture_output=True, text=True, check=False)
-    assert broken.returncode == 1
+    assert reproduce.main(command[2:]) == 0  # from here on only the commands that it starts are processes of their own
+    again = capfd.readouterr().out
+    assert again.count("finished already") == 2
+    assert again.endswith(table)
+    assert reproduce.main([*command[2:], "trainer.lr=nan"]) == 1
 
 
 def ledger(*rows):

@@ -7,16 +7,17 @@ import pytest
 import torch
 from conftest import TinyNetwork, tiny_data, tiny_trainer
 from hydra.utils import instantiate
-from tests_support import leaves
+from tests_support import composed, leaves
 
 from alframe.budget import Budget
-from alframe.config import composer
 from alframe.dataset.augment import Augmentation
 from alframe.errors import ConfigError
 from alframe.experiment import check_parts
 from alframe.learner import Learner, Sets
 from alframe.query import TargetSet, query
+from alframe.strategy.base import Schedule
 from alframe.types import Examples, Labelled
+from alframe.uncertainty.base import Uncertainty
 
 STRATEGIES = [leaf.stem for leaf in leaves("strategy") if leaf.stem != "custom"]
 POSTERIORS = [leaf.stem for leaf in leaves("uncertainty")]
@@ -26,19 +27,19 @@ BUDGET = Budget(initial=40, validation=0.4)
 pytestmark = pytest.mark.filterwarnings("ignore:The batch saturates")  # batch_bald, with so few draws
 
 
-with composer() as compose:
-    SCHEDULES = {name: instantiate(compose([f"strategy={name}"]).strategy) for name in STRATEGIES}
-    UNCERTAINTIES = {
-        name: instantiate(compose([f"uncertainty={name}", "uncertainty.temperature=true"]).uncertainty)
-        for name in POSTERIORS
-    }
+def schedule_of(name: str) -> Schedule:
+    return instantiate(composed(f"strategy={name}").strategy)
+
+
+def uncertainty_of(name: str) -> Uncertainty:
+    return instantiate(composed(f"uncertainty={name}", "uncertainty.temperature=true").uncertainty)
 
 
 @cache
 def fitted(posterior: str) -> Learner:
     """Three classes, a network of a few weights, a temperature on top."""
     data = replace(tiny_data(120, 30, n_classes=3), augment=Augmentation(crop=1))
-    learner = Learner(Sets(data), TinyNetwork, tiny_trainer(), UNCERTAINTIES[posterior])
+    learner = Learner(Sets(data), TinyNetwork, tiny_trainer(), uncertainty_of(posterior))
     learner.fit(examples(0, N_LABELED, data), examples(N_LABELED, N_LABELED + N_VALIDATION, data), round=0)
     return learner
 
@@ -50,7 +51,7 @@ def examples(start: int, stop: int, data) -> Examples:
 @pytest.mark.parametrize("posterior", POSTERIORS)
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_any_strategy_asks_any_posterior(strategy: str, posterior: str) -> None:
-    schedule, uncertainty = SCHEDULES[strategy], UNCERTAINTIES[posterior]
+    schedule, uncertainty = schedule_of(strategy), uncertainty_of(posterior)
     try:
         check_parts(schedule, uncertainty, tiny_trainer(), BUDGET)
     except ConfigError:

@@ -72,7 +72,7 @@ class Desk:
         self.folder, self.data = folder / "study" / "cell" / "seed=0", tiny_data()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.ledger = Ledger(self.folder / "ledger.jsonl")
-        options = {"url": url, "wait": False, "poll_s": 0.2, **options}
+        options = {"url": url, "wait": False, "poll_s": 0.05, **options}
         classes = self.data.pool.classes
         self.annotator = LabelStudio(**options).desk(Job(classes, 0, self.folder, self.ledger.lines, self.data))
         rules = self.annotator.rules
@@ -105,7 +105,7 @@ def answering(person, folder, choose):
     enough = threading.Event()
 
     def work():
-        while not enough.wait(0.2):
+        while not enough.wait(0.02):
             with suppress(httpx.TransportError):  # the server was killed; the next turn tries again
                 project = known_project(folder)
                 if project and (task := person.next(project)):
@@ -154,7 +154,7 @@ def test_a_task_shows_the_image_and_what_the_model_thinks_in_query_order(desk, c
     thought = {"score": 0.6, "score_name": "entropy", "probs": [0.3, 0.7], "reason": "class 1 0.70; entropy 0.6"}
     questions = [Question(ids[i], i, "query", 0, rank, **thought) for rank, i in enumerate([7, 3, 5])]
     with pytest.raises(Waiting, match="3 of 3 answers of round 0, at .*/projects/"):
-        ask(desk.annotator, desk.pool, questions)
+        ask(desk.annotator.annotate, desk.pool, questions)
     tasks = chief.tasks(desk.project)
     assert [desk.index(task) for task in tasks] == [7, 3, 5]
     assert [chief.next(desk.project)["id"]] == [tasks[0]["id"]]
@@ -173,7 +173,7 @@ def test_a_prediction_can_be_hidden(desk, chief):
         desk.data.pool.ids[0], 0, "query", 0, 0, 0.6, "entropy", [0.3, 0.7], "class 1 0.70; entropy 0.6"
     )
     with pytest.raises(Waiting):
-        ask(desk.annotator, desk.pool, [question])
+        ask(desk.annotator.annotate, desk.pool, [question])
     task = chief.tasks(desk.project)[0]
     assert set(task["data"]) == {"image", "id", "round", "reason"}
     assert task["data"]["reason"] == ""
@@ -525,7 +525,7 @@ def test_tasks_that_others_made_are_passed_over(desk, chief, team):
 
 
 def experiment(budget=BUDGET, **options):
-    annotator = LabelStudio(**{"poll_s": 0.2, **options}) if options else Oracle()
+    annotator = LabelStudio(**{"poll_s": 0.05, **options}) if options else Oracle()
     return tiny_experiment(strategy=TopScore(score=entropy), annotator=annotator, budget=budget)
 
 

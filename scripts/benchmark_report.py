@@ -1,4 +1,4 @@
-"""Seconds and memory of `alframe-report` over many run folders: 200 of them should take under 30 s and 1 GB on one core.
+"""Seconds and memory of `alframe report` over many run folders: 200 of them should take under 30 s and 1 GB on one core.
 
     python scripts/benchmark_report.py [--runs 200] [--folder FOLDER]
 

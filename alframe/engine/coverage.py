@@ -1,4 +1,4 @@
-"""How much of a pool a set of images covers, and the greedy rule that covers most of it: herding, ProbCover and DCoM.
+"""Coverage of a pool by a set of images, and its greedy maximisation: herding, ProbCover and DCoM.
 
 An image covers another by a kernel of their distance: softly (Gaussian) or all or nothing (ball). No n x n matrix and no graph is
 kept: state is one number an image, and rows of the kernel are computed again for the few images that may still win.
@@ -23,7 +23,7 @@ _TILE_BYTES = 1 << 25
 _SAME = 4e-6  # of the squared lengths: squared distances below are rounding, ten times over
 _NOTHING = 1e-6  # of all weight: less is what rounding gives to a copy of an image that is covered,
 _ALONE = 1e-3  # but a share of the largest weight that an image adds for itself alone is none, however many there are
-_BALLS = 2000  # balls looked at for the purity rule: a share of 95 % is known to about 0.5 points
+_BALLS = 2000  # balls sampled for the purity rule: a share of 95 % is known to about 0.5 points
 _INSIDE = 1 - 1e-4  # that radius is a distance between two images; rounding must not put one in the other's ball
 
 
@@ -34,7 +34,7 @@ class Coverage:
     term, exactly, and the others' estimated without bias from `max_points` of them, the same for every image, drawn at random; so
     every image may be picked, and time grows with n, not n². k(x, x) is 1 whatever rounding says.
     Distances are float32 on centred data; below 0.3 % of the two points' own length they are 0. Takes a copy of the points to
-    cover and of those it is told to take in, 12 bytes a point, and tiles of about 32 MB. Raises `StrategyError` for points that are not
+    cover and of those added later, 12 bytes per point, and tiles of about 32 MB. Raises `StrategyError` for points that are not
     finite.
     """
 
@@ -62,7 +62,7 @@ class Coverage:
         self._step = max(1, min(_ROWS, min(max_bytes, _TILE_BYTES) // (8 * _COLUMNS + 8 * points.shape[1])))
 
     def cover(self, others: Float[Tensor, "m d"]) -> None:
-        """Take in images that are not among the points (the labelled ones, if any)."""
+        """Add images that are not among the points (the labelled ones, if any)."""
         expect_finite(others)
         blocks = [self._scaled(block) for block in others.split(_COLUMNS) if len(block)]
         with full_precision():
@@ -73,13 +73,13 @@ class Coverage:
                     self.covered[rows] = torch.maximum(self.covered[rows], nearest)
 
     def take(self, position: int) -> None:
-        """Take in one of the points."""
+        """Add one of the points."""
         self.cover(self.points[position : position + 1])
         self.covered[position] = 1
 
     def gains(self, positions: Int[Tensor, " m"]) -> Float[Tensor, " m"]:
         """What each of these points would add to F now: sum_i w_i (k(x_i, x_j) - covered_i)_+."""
-        # Filled in place: many small results between large temporaries would keep the allocator from reusing those.
+        # Filled in place: many small results between large temporaries would keep the allocator from reusing memory.
         gains = torch.empty(len(positions), dtype=torch.float64, device=positions.device)
         for start in range(0, len(positions), self._step):
             gains[start : start + self._step] = self._gains(positions[start : start + self._step])

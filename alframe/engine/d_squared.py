@@ -36,7 +36,7 @@ def _sample_block(nearest: NearestCentre, size: int, generator: torch.Generator,
     cumulative = _mass(nearest, weights).cumsum(dim=0)
     place, chance = torch.rand(2, BLOCK, dtype=torch.float64, generator=generator)
     proposals = torch.searchsorted(cumulative, place.to(cumulative) * cumulative[-1], right=True)
-    proposals.clamp_max_(len(cumulative) - 1)  # a place that rounding has put past the end
+    proposals.clamp_max_(len(cumulative) - 1)  # an index that rounding has put past the end
     proposed = nearest.bounds[proposals].cpu()
     bounds, distances = nearest.block(proposals)
     positions = proposals.tolist()

@@ -76,6 +76,6 @@ def expect_finite(*factors: Float[Tensor, "n _"]) -> None:
         expect(
             len(broken) == 0,
             f"Expected finite features, got NaN or infinity for {len(broken)} of {len(factor)} images (the first: "
-            f"{broken[:5].tolist()}); look at the training loss, and at the pixels of these images.",
+            f"{broken[:5].tolist()}); check the training loss and the pixels of these images.",
             StrategyError,
         )

@@ -1,4 +1,4 @@
-"""Fisher information of the last layer, and what each image would do to tr[M⁻¹ I] when M changes by one image after another."""
+"""Fisher information of the last layer, and the effect of each image on tr[M⁻¹ I] as images are added to M."""
 
 from collections.abc import Callable
 
@@ -26,7 +26,7 @@ def binary_roots(summary: Summary, rows: Rows) -> Float[Tensor, "b 1 1"]:
 
 
 def full_roots(summary: Summary, rows: Rows) -> Float[Tensor, "b c r"]:
-    """Cholesky factors of diag p - p p^T, in closed form; with the likeliest class last nothing cancels or divides by 0.
+    """Cholesky factors of diag p - p p^T, in closed form; with the most likely class last nothing cancels or divides by 0.
 
     Column i, with s_i the sum of p after i: sqrt(p_i s_i / s_{i-1}) at i, and -p_j sqrt(p_i / (s_{i-1} s_i)) at each j > i.
     """
@@ -57,7 +57,7 @@ def fisher_information(summary: Summary, roots: Roots, width: int, max_bytes: in
 
 
 class Design:
-    """Fisher information M of all that is labelled or picked, and what each of n images would do to tr[M⁻¹ I].
+    """Fisher information M of all that is labelled or picked, and the effect of each of n images on tr[M⁻¹ I].
 
     Holds V^T M⁻¹ V and V^T M⁻¹ I M⁻¹ V of each image (r x r, float64) and updates them by inner products when M changes by V V^T:
     (M + V V^T)⁻¹ = M⁻¹ - U k U^T with U = M⁻¹ V, k = (1 + V^T U)⁻¹. `inside` says which images are in M.
@@ -118,7 +118,7 @@ class Design:
         self._keep_digits()
 
     def _keep_digits(self) -> None:
-        """Compute anew what rounding has worn down."""
+        """Recompute the terms that have lost precision."""
         self._peak = torch.maximum(self._peak, self._size())
         worn = ((self._size() < _LOST * self._peak) & ~self.inside).nonzero().squeeze(1)
         if len(worn) or self._n_updates >= _INVERT_EVERY:

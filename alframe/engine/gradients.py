@@ -6,7 +6,7 @@ from alframe.types import Prediction, Summary
 
 
 def last_layer_gradients(prediction: Prediction) -> Summary:
-    """g = (p - e_ŷ) ⊗ [h; 1] as its two factors: `gradient` [b, c] and `features` [b, d + 1]; c + d + 1 numbers an image, not c (d + 1).
+    """g = (p - e_ŷ) ⊗ [h; 1] as its two factors: `gradient` [b, c] and `features` [b, d + 1]; c + d + 1 numbers per image, not c (d + 1).
 
     p, the hallucinated label ŷ = argmax p and h are those of the deterministic network, not of the posterior mean.
     Source: Ash et al. 2020, arXiv:1906.03671.

@@ -55,10 +55,10 @@ def k_means(
     `weights` (>= 0) count a point so many times; where all are 0 they count for nothing. Stops when no label changes, when an
     iteration takes less than 1e-4 off the sum of squared distances, or after `max_iterations`. A cluster that is left without
     weight starts again at a point that is far from its centre.
-    With `max_per_cluster` the centres are found on at most that many points a cluster, drawn at random (as faiss does), and all
+    With `max_per_cluster` the centres are found on at most that many points per cluster, drawn at random (as faiss does), and all
     points are assigned once at the end. Products are float32 on centred data; the `distances` that come out are by differences,
     and rank near neighbours far from the origin. Extra memory: tiles of at most 1024 points (fewer where `max_bytes` asks for it), 60
-    bytes a point, a few times the centres, and the points drawn. Raises `StrategyError` for points that are not finite, and for
+    bytes per point, a few times the centres, and the points drawn. Raises `StrategyError` for points that are not finite, and for
     weights below 0.
     Source: Lloyd 1982; Arthur & Vassilvitskii 2007.
     """

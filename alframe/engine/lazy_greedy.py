@@ -1,4 +1,4 @@
-"""Greedy maximisation of a monotone submodular objective, exact, looking again only at what may still win.
+"""Greedy maximisation of a monotone submodular objective, exact, re-evaluating only what may still win.
 
 Submodular: what an image adds can only shrink as others are picked, so the gain it had earlier is an upper bound of the gain it has
 now. The image with the best fresh gain wins as soon as no outdated gain lies above it.
@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-_FIRST_BLOCK, _LARGEST_BLOCK = 8, 256  # candidates looked at together: more each time that none of them wins
+_FIRST_BLOCK, _LARGEST_BLOCK = 8, 256  # candidates evaluated together: more each time that none of them wins
 
 
 def lazy_greedy(
@@ -29,7 +29,7 @@ def lazy_greedy(
     `bounds` is an upper bound of each gain (-inf for what may not be picked); `gains(positions)` are the gains now; `take(position)`
     picks, and may answer True when nothing is left to gain. Stops then, or before the first pick whose gain is not above `at_least`, so
     the answer may be shorter than `size`. Equal gains go to any one of the equals, by `generator` and not by position.
-    Where gains are dear, `tighten(positions)` gives cheaper upper bounds of the gains now, and spares the gains of those whom it rules out.
+    If gains are expensive, `tighten(positions)` gives cheaper upper bounds, and gains are not computed for positions it rules out.
     """
     shuffled = torch.randperm(len(bounds), generator=generator).to(bounds.device)
     bounds = bounds[shuffled].double()

@@ -1,4 +1,4 @@
-"""The nearest other points of every point: by a matrix product in float32, and by differences where that is too rough."""
+"""The nearest other points of every point: by a matrix product in float32, and by differences if that is too imprecise."""
 
 import torch
 from jaxtyping import Float

@@ -1,4 +1,4 @@
-"""From many candidates a varied few: cluster them, and take the image nearest to the centre of each cluster."""
+"""A diverse subset of candidates: cluster them, and take the image nearest to each centre."""
 
 import torch
 from jaxtyping import Float, Int
@@ -21,7 +21,7 @@ def representatives(
 ) -> Int[Tensor, " q"]:
     """`size` of the `candidates` (positions, at least `size` of them): the nearest to each centre of k-means with `size` clusters.
 
-    Clusters of more candidates come first. Above `max_points` candidates only that many are looked at, drawn at random, so that a
+    Clusters of more candidates come first. Above `max_points` candidates only that many are used, drawn at random, so that a
     copy of `max_points` rows is enough. `normalize` clusters by direction.
     """
     some = sub_pool(len(candidates), max_points, size, generator)

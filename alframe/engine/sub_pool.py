@@ -1,4 +1,4 @@
-"""Where a rule that compares images in pairs stops looking at every one of them."""
+"""Subsampling for rules that compare images in pairs."""
 
 import torch
 from jaxtyping import Int

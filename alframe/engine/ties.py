@@ -1,4 +1,4 @@
-"""The best of many scores when several are as good: what rounding has told apart is no reason to prefer one."""
+"""The best of many scores, with ties up to rounding broken at random."""
 
 import torch
 from jaxtyping import Float, Int
@@ -23,7 +23,7 @@ def random_order(n: int, generator: torch.Generator, device: torch.device) -> In
 
 
 def fill_at_random(picked: list[int], n: int, size: int, generator: torch.Generator) -> list[int]:
-    """`picked`, and up to `size` others of `n` positions drawn at random: for the end of a rule that sees no difference any more."""
+    """`picked`, and up to `size` others of `n` positions drawn at random: for a rule that has no preference left."""
     left = torch.ones(n, dtype=torch.bool)
     left[picked] = False
     rest = left.nonzero().squeeze(1)

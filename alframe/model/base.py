@@ -1,4 +1,4 @@
-"""What a network is: `embed`, then `head`; and what makes one. A new network is a file with such a class and a YAML with `_partial_: true`."""
+"""The network interface: `embed`, then `head`; and how networks are built. A new network is a file with such a class and a YAML with `_partial_: true`."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -37,17 +37,17 @@ class Network(nn.Module, ABC):
 
     @classmethod
     def untrained(cls, shape: tuple[int, ...], n_classes: int, **options: Any) -> Self:
-        """The network for a state dict that brings all weights: none are read or downloaded."""
+        """The network for a complete state dict: no weights are read or downloaded."""
         return cls(shape, n_classes, **options)
 
 
 class Model(Part, ABC):
-    """What makes the networks of a run. A class of networks is one by itself (`model_of`)."""
+    """Builds the networks of a run. A network class is itself a model (`model_of`)."""
 
     on_features: ClassVar[bool] = False
-    """Whether networks learn from what `prepare` makes of the images, once, and not from the images."""
+    """Whether networks are trained on the output of `prepare`, computed once, instead of the images."""
     scales_images: ClassVar[bool] = False
-    """Whether networks take pixels from 0 to 255 and normalise them by themselves."""
+    """Whether networks take pixels from 0 to 255 and normalise them themselves."""
 
     @abstractmethod
     def __call__(self, shape: tuple[int, ...], n_classes: int) -> nn.Module:
@@ -75,5 +75,5 @@ class Plain(Model):
 
 
 def model_of(build: "Model | Build") -> Model:
-    """What a config or a user names as the model, as one."""
+    """The model for whatever a config or a user passes."""
     return build if isinstance(build, Model) else Plain(build)

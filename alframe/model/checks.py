@@ -1,10 +1,10 @@
-"""What every network asks of its arguments."""
+"""Argument checks for all networks."""
 
 from alframe.errors import expect
 
 
 def check_images(network: str, shape: tuple[int, ...], least: int) -> int:
-    """The number of channels of images that `network` admits.
+    """The number of image channels, if `network` supports it.
 
     Raises ConfigError for other shapes than (1 or 3, at least `least`, at least `least`).
     """

@@ -1,4 +1,4 @@
-"""A pretrained trunk that is run once over the images, so that only the head on its features is trained, until it is unfrozen."""
+"""A pretrained trunk that runs once over the images; only the head on its features is trained, until the trunk is unfrozen."""
 
 import hashlib
 import json
@@ -23,7 +23,7 @@ from alframe.model.trunk import LITE0, check_layer, lite0_weights, load_trunk, m
 from alframe.record.files import replacing, write_atomically
 from alframe.rng import scoped
 
-FEATURES = 1  # part of the cache's key: raise it with every change that moves a feature
+FEATURES = 1  # part of the cache key: raise it with every change that affects a feature
 PROBE = 64  # images whose transformation tells views apart
 
 
@@ -98,7 +98,7 @@ class Frozen(Model):
     def prepare(
         self, images: ImageSet, cache: Path, device: torch.device, transform: Transform | None = None
     ) -> ImageSet:
-        """`images` with float32 features [n, d] in place of pixels, computed on `device` once and mapped from `cache` ever after.
+        """`images` with float32 features [n, d] in place of pixels, computed on `device` once and mapped from `cache` afterwards.
 
         Kept by content hash, trunk, weights, input size and what the
         transform makes of the first images, with a digest: a damaged file is computed again. Raises
@@ -132,7 +132,7 @@ class Frozen(Model):
                     features = _open(path, manifest)
         if features is None:
             raise DataError(
-                f"Expected to read back the features just written to {path}, got other bytes; check that disk."
+                f"Expected to read back the features just written to {path}, got other bytes; check the disk."
             )
         return replace(images, pixels=features)
 

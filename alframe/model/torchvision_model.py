@@ -82,7 +82,7 @@ def check_name(name: str, also: tuple[str, ...] = ()) -> None:
 
 @torch.no_grad()
 def check_size(model: nn.Module, name: str, shape: tuple[int, ...]) -> None:
-    """Raises ConfigError unless `model` runs on one blank image: torchvision's models state their smallest size by failing."""
+    """Raises ConfigError unless `model` runs on one blank image: torchvision's models reveal their minimum size only by failing."""
     training = model.training
     try:
         model.eval()(torch.zeros(1, *shape))

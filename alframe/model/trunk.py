@@ -89,14 +89,14 @@ def modules_before(model: nn.Module, layer: str, name: str) -> list[nn.Module]:
 
 
 def check_layer(name: str, layer: str) -> None:
-    """Raises ConfigError for a `layer` that trunk `name` has not. Nothing is computed and no weights are needed."""
+    """Raises ConfigError for a `layer` that trunk `name` does not have. Nothing is computed and no weights are needed."""
     if name == LITE0 and find_spec("efficientnet_lite_pytorch") is None:
-        return  # told with how to install it when it is used
+        return  # reported, with how to install it, when it is used
     try:
         with torch.device("meta"):
             model = _load_lite0(trained=False) if name == LITE0 else load_model(name, None)
     except NotImplementedError:
-        return  # regnet reads what it draws: its layers are looked at when it is used
+        return  # regnet reads what it draws: its layers are checked when it is used
     if name != LITE0:
         remove_last_layer(model, name)
     modules_before(model, layer, name)

@@ -1,4 +1,4 @@
-"""Mix each image's features with the mean of each class: where the prediction changes, the network has something to learn."""
+"""Mix each image's features with the mean of each class: images whose prediction changes have something to teach the network."""
 
 import math
 from collections.abc import Callable
@@ -29,7 +29,7 @@ class AlfaMix(Strategy):
     gives the q nearest to its centres.
 
     The score is instability: 1 - (r - 1) / R for a change at step r of the R that there may be, 0 for no change as far as ε went.
-    With fewer than q candidates all are taken, and the rest at random from the other images. With nothing labelled there is no z*,
+    With fewer than q candidates all are taken, and the rest at random from the other images. Without labels there is no z*,
     and every image counts as a candidate. z, ŷ and ∇ are those of the deterministic network, whatever the number of draws. More than
     `max_points` candidates are thinned to that many at random before they are clustered.
     Source: Parvaneh et al. 2022 (CVPR), arXiv:2203.07034. Differs: α (z* - z) is computed as ε |z* - z| ∇ / |∇| where z* != z, and
@@ -94,7 +94,7 @@ class AlfaMix(Strategy):
         scores = features.new_zeros(len(features))
         steps = math.ceil(1 / self.alpha_cap)
         for r in range(steps):
-            stable = (scores == 0).nonzero().squeeze(1)  # a candidate stays one: only the others are looked at again
+            stable = (scores == 0).nonzero().squeeze(1)  # a candidate stays one: only the others are re-evaluated
             if len(features) - len(stable) > size or not len(stable):
                 break
             with full_precision():

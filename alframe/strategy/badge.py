@@ -1,4 +1,4 @@
-"""Diverse and uncertain at once: k-means++ seeding on the gradients that the last layer would get."""
+"""Diverse and uncertain: k-means++ seeding on hallucinated last-layer gradients."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -22,7 +22,7 @@ class Badge(Strategy):
     first is the gradient with the largest norm (`first="norm"`, as the authors' code) or uniform (`first="sample"`, as
     k-means++); its score is its squared norm. When every image left equals a pick, the rest are uniform, with score 0.
     p, ŷ and h are those of the deterministic network, not of the posterior mean.
-    Source: Ash et al. 2020, arXiv:1906.03671. Differs: gradients stay factored (c + d + 1 numbers an image, not c (d + 1)), and
+    Source: Ash et al. 2020, arXiv:1906.03671. Differs: gradients stay factored (c + d + 1 numbers per image, not c (d + 1)), and
     D² sampling is exact by rejection: proposals come from outdated distances, which are upper bounds.
     """
 

@@ -1,4 +1,4 @@
-"""Ask what tells the last layer most about the pool: smallest trace of inverse Fisher information times the pool's."""
+"""Images that are most informative about the last layer: smallest trace of inverse Fisher information times the pool's."""
 
 import math
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class Bait(Strategy):
     V V^T is an image's Fisher information for the last layer's weights (no bias). `fisher="binary"`: p̂ (1 - p̂) h h^T, d x d and of
     rank 1, as if the question were whether the predicted class, of probability p̂, is right. `fisher="full"`: (diag p - p p^T) ⊗ h h^T,
     (c d) x (c d) and of rank c - 1. Forward: `oversample` times q images one by one, each the one that lowers the trace most, which
-    is its score; backward: drop again and again the one whose loss raises it least, until q are left. When no image lowers the trace
+    is its score; backward: repeatedly drop the one whose loss raises it least, until q are left. When no image lowers the trace
     any more, the rest are drawn at random, with score 0. Deterministic: ties go by the generator.
     Raises `StrategyError` when the full form does not fit in `query.max_bytes`.
     Source: Ash et al. 2021, arXiv:2106.09675; the binary form is of Huseljic et al. 2024, arXiv:2404.08981. Differs: exact rank-1 form
@@ -74,7 +74,7 @@ class Bait(Strategy):
         return Selection(torch.tensor(positions), torch.tensor(values), "trace_decrease")
 
     def _start(self, view: PoolView, roots: Roots) -> Design:
-        """The design before the first pick: what is labelled, and the pool to be told about."""
+        """The design before the first pick: what is labelled, and the pool as the target."""
         features = view.pool["features"]
         expect_finite(features)
         if view.labeled:
@@ -96,14 +96,14 @@ def _expect_room(c: int, d: int, view: PoolView) -> None:
     expect(
         needed <= view.max_bytes,
         f"Expected the full Fisher information within query.max_bytes = {view.max_bytes}, got about {needed} bytes for {c} classes "
-        f"by {d} features and {view.n} images; set fisher to binary, look at fewer images (strategy=candidates), or raise "
+        f"by {d} features and {view.n} images; set fisher to binary, use fewer images (strategy=candidates), or raise "
         "query.max_bytes.",
         StrategyError,
     )
 
 
 def _prune(design: Design, picked: list[int], size: int, order: Tensor) -> list[int]:
-    """Which of the picks (places in `picked`, in order) remain when those that matter least are dropped one by one until `size` are left."""
+    """The picks (positions in `picked`, in order) that remain after dropping the least important ones until `size` are left."""
     if len(picked) <= size:
         return list(range(len(picked)))
     rows = torch.tensor(picked, device=order.device)

@@ -1,4 +1,4 @@
-"""What a strategy is: a streaming map and one choice. A new one is a file with a class like these, and a YAML of the same name."""
+"""The strategy interface: a streaming map and one choice. A new strategy is a file with such a class, and a YAML of the same name."""
 
 from abc import ABC, abstractmethod
 from typing import ClassVar
@@ -14,10 +14,10 @@ from alframe.types import PoolView, Prediction, Selection, Summary
 
 
 class Schedule(Part, ABC):
-    """Says which strategy asks in a round. A strategy is the schedule that always answers with itself.
+    """Decides which strategy queries in a round. A strategy is a schedule that always returns itself.
 
-    `needs` names what `PoolView` must hold beside the pool: "labeled", "target", "held_out", "head". `min_draws` is the least
-    number of posterior draws that the rule makes sense with. Both hold for every round, and are checked before any data is read.
+    `needs` names what `PoolView` must hold beside the pool: "labeled", "target", "held_out", "head". `min_draws` is the minimum
+    number of posterior draws for the rule. Both hold for every round, and are checked before any data is read.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
@@ -31,7 +31,7 @@ class Schedule(Part, ABC):
 class Strategy(Schedule):
     """A rule that picks what to label next. Leaves are frozen dataclasses whose fields are their YAML keys.
 
-    `needs_pool_pass = False` spares the pool pass altogether.
+    `needs_pool_pass = False` skips the pool pass.
     """
 
     needs_pool_pass: ClassVar[bool] = True
@@ -40,31 +40,31 @@ class Strategy(Schedule):
         return self
 
     def subset(self, n: int, size: int, generator: torch.Generator) -> Int[Tensor, " m"] | None:
-        """Asked before the pool pass: sorted positions of the only images to look at (at least `size` of `n`), or None for all."""
+        """Called before the pool pass: sorted positions of the images to use (at least `size` of `n`), or None for all."""
         return None
 
     @abstractmethod
     def summarize(self, prediction: Prediction) -> Summary:
-        """What to keep of a batch: named tensors with axis 0 = sample, as small as the rule allows."""
+        """What to keep of a batch: named tensors with axis 0 = sample, as small as possible."""
 
     @abstractmethod
     def select(self, view: PoolView, size: int, generator: torch.Generator) -> Selection:
-        """`size` distinct positions of the pool (1 <= size <= view.n), the most wanted first; randomness from `generator` only."""
+        """`size` distinct positions of the pool (1 <= size <= view.n), in order of preference; randomness from `generator` only."""
 
 
 def features_of(prediction: Prediction, unit_length: bool) -> Float[Tensor, "b d"]:
-    """The features, on the unit sphere where a strategy's `normalize` asks for that."""
+    """The features, scaled to the unit sphere if the strategy's `normalize` is set."""
     return normalize(prediction.features) if unit_length else prediction.features
 
 
 def expect_at_least(part: object, **leasts: int | float) -> None:
-    """Raise `ConfigError` for an attribute of `part` that is below its least value."""
+    """Raise `ConfigError` for an attribute of `part` that is below its minimum."""
     for name, least in leasts.items():
         value = getattr(part, name)
         expect(value >= least, f"Expected {name} of at least {least}, got {value}; raise it.")
 
 
 def declare_for(wrapper: Schedule, *inner: Schedule) -> None:
-    """Make a wrapper (a frozen dataclass) declare what any of the `inner` ones needs."""
+    """Let a wrapper (a frozen dataclass) declare the combined needs of its `inner` strategies."""
     object.__setattr__(wrapper, "needs", frozenset().union(*(one.needs for one in inner)))
     object.__setattr__(wrapper, "min_draws", max(one.min_draws for one in inner))

@@ -1,4 +1,4 @@
-"""A batch that is informative as a whole: the largest mutual information between its labels, taken together, and the posterior draw."""
+"""A jointly informative batch: the largest mutual information between its labels, taken together, and the posterior draw."""
 
 import math
 import warnings
@@ -19,7 +19,7 @@ from alframe.types import PoolView, Prediction, Selection, Summary
 
 _ROWS = 1024  # configurations multiplied at once: the products stay in the cache
 _PRODUCT_BYTES = 1 << 23
-_GROUPS = 256  # of similar configurations, for a cheap first look
+_GROUPS = 256  # of similar configurations, for cheap first bounds
 _ROUNDING = 1e-5  # nats: BALD in float32 is exact to less, and smaller gains count as none
 _SATURATED = 0.01  # share of log k that may be left
 
@@ -68,8 +68,8 @@ class BatchBald(Strategy):
             )
         if len(picked) < size:
             warnings.warn(
-                f"The batch saturates: {len(picked)} picks hold {sum(gains):.2f} of log {joint.k} = {math.log(joint.k):.2f} nats that "
-                f"{joint.k} draws can tell; the other {size - len(picked)} are drawn by PowerBALD (more draws, or strategy=power_bald).",
+                f"The batch saturates: {len(picked)} picks have {sum(gains):.2f} of log {joint.k} = {math.log(joint.k):.2f} nats that "
+                f"{joint.k} draws can provide; the other {size - len(picked)} are drawn by PowerBALD (more draws, or strategy=power_bald).",
                 stacklevel=2,
             )
             left = torch.ones(view.n, dtype=torch.bool, device=scores.device)
@@ -82,7 +82,7 @@ class BatchBald(Strategy):
 
 
 class _Joint:
-    """The labels that the picked images may get: how probable they are, and what each would leave of the draws.
+    """The possible labels of the picked images: their probabilities, and the posterior over draws given each.
 
     `weights` [m] sums to 1 over configurations; `draws` [m, k] is the posterior over draws given each, its rows sum to 1. So no
     product of probabilities is ever stored, and a long batch does not underflow.
@@ -101,17 +101,17 @@ class _Joint:
         self.groups: tuple[Tensor, Tensor] | None = None
 
     def gains(self, positions: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
-        """What each image would add, in nats."""
+        """The gain of each image, in nats."""
         return self._information(positions, self.weights, self.draws)
 
     def bounds(self, positions: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
-        """At least that, for a small part of the price: H is concave, so similar configurations may be taken for their mean."""
+        """A cheap upper bound of the gain: H is concave, so similar configurations can be replaced by their mean."""
         if self.groups is None:
             return torch.full(positions.shape, torch.inf, device=positions.device)
         return self._information(positions, *self.groups) + _ROUNDING
 
     def take(self, position: int) -> bool:
-        """Let the image's label join the configurations; whether the draws are all but told apart."""
+        """Add the image's label to the configurations; returns whether the draws are nearly identified."""
         probs = self.log_probs[position].double().softmax(dim=1)
         joint = self.weights[:, None] * (self.draws.double() @ probs)  # [m, c]: each configuration with each label
         chosen = joint.flatten().nonzero().squeeze(1)
@@ -132,7 +132,7 @@ class _Joint:
         self.groups = None
         if len(self.draws) <= 4 * _GROUPS:
             return
-        roots = self.draws.float().sqrt()  # their distances are those of Hellinger
+        roots = self.draws.float().sqrt()  # their distances are Hellinger distances
         seeds = torch.Generator().manual_seed(0)  # any: groups change the speed only
         labels = k_means(
             roots, _GROUPS, seeds, weights=self.weights.float(), max_iterations=3, max_bytes=self.max_bytes
@@ -154,7 +154,7 @@ class _Joint:
         prior = (weights @ draws.double()).to(draws)
         gains = []
         for part in positions.split(chunk):
-            # Normalised once more: what rounding leaves of the sum would show up as information.
+            # Normalised once more: a rounding error of the sum would appear as information.
             probs = self.log_probs[part].to(draws.dtype).softmax(dim=2)
             columns = probs.permute(1, 0, 2).reshape(k, -1)
             entropy = columns.new_zeros(columns.shape[1])

@@ -1,4 +1,4 @@
-"""Any strategy on a random part of the pool: the pool pass and the choice cost as much as that part."""
+"""Any strategy on a random subset of the pool, at the cost of that subset."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from alframe.types import PoolView, Prediction, Selection, Summary
 
 @dataclass(frozen=True)
 class Candidates(Strategy):
-    """`strategy` on `size` images drawn uniformly from the pool, new ones each round; no other image is looked at.
+    """`strategy` on `size` images drawn uniformly from the pool, new ones each round; no other image is processed.
 
     A query of more than `size` images gets that many candidates, and a smaller pool is used whole. Raises `ConfigError` for
     `size` < 1 and for a `strategy` that is a schedule (put candidates inside the switch instead).

@@ -1,4 +1,4 @@
-"""Uncertain and spread out: k-means in which an image weighs as much as its entropy, and the image nearest to each centre."""
+"""Uncertain and diverse: entropy-weighted k-means, then the image nearest to each centre."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Uncertain and not all alike: the images with the smallest margins, drawn in turn from clusters that were merged bottom-up."""
+"""Uncertain and diverse: images with the smallest margins, drawn in turn from agglomerative clusters."""
 
 import math
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class ClusterMargin(Strategy):
     The score is 1 - margin. `normalize` puts features on the unit sphere first. Ties go by `generator`.
     A pool of more than `micro_clusters` images is first cut into that many by k-means, whose centres are merged at least to half;
     average linkage takes 8 `micro_clusters`² bytes (200 MB as shipped), whatever `max_bytes` is.
-    Source: Citovsky et al. 2021, arXiv:2107.14263. Differs: clusters anew in each round, with the current features of what is still
+    Source: Citovsky et al. 2021, arXiv:2107.14263. Differs: clusters again in each round, with the current features of what is still
     unlabelled, where the paper clusters once with the first model; the mean over posterior draws; ε by average cluster size.
     """
 
@@ -56,7 +56,7 @@ class ClusterMargin(Strategy):
     def _clusters(
         self, features: Float[Tensor, "n d"], generator: torch.Generator, max_bytes: int
     ) -> Int[Tensor, " n"]:
-        """The cluster of every image of the pool."""
+        """The cluster index of every image of the pool."""
         n = len(features)
         n_clusters = math.ceil(n / self.cluster_size)
         if n <= self.micro_clusters:

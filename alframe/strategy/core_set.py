@@ -1,4 +1,4 @@
-"""Cover the pool: pick again and again the image that is farthest from everything labelled or picked so far."""
+"""Cover the pool: repeatedly pick the image farthest from all labelled and picked ones."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -10,18 +10,18 @@ from alframe.errors import expect
 from alframe.strategy.base import Strategy, features_of
 from alframe.types import PoolView, Prediction, Selection, Summary
 
-_SPARE = 1024  # candidates looked at beside the quantile's; it changes the speed only
+_SPARE = 1024  # extra candidates beside the quantile; affects only speed
 
 
 @dataclass(frozen=True)
 class CoreSet(Strategy):
     """k-centre greedy on features: argmax over the pool of min over labelled and picked of |h_i - h_j|.
 
-    The score is that distance when the image was picked. With nothing labelled the first pick is the image nearest to the mean
+    The score is that distance when the image was picked. Without labels the first pick is the image nearest to the mean
     of the pool, and its score is its distance to the farthest image. `normalize` puts features on the unit sphere first.
     Deterministic: equal distances go to any one of the equals.
-    With an `outlier_rate` r in [0, 1) the farthest floor(r m) of the m images left are passed over at each pick: the pick is at the
-    (1 - r) quantile of the distances. Farthest images are often odd ones that stand for nothing but themselves.
+    With an `outlier_rate` r in [0, 1) the farthest floor(r m) of the m images left are skipped at each pick: the pick is at the
+    (1 - r) quantile of the distances. The farthest images are often outliers.
     Source: Sener & Savarese 2018, arXiv:1708.00489. Differs: the greedy rule alone, exact and lazy: only images whose outdated
     distance, an upper bound, is still among the largest are compared with new centres. Their mixed-integer refinement, which leaves
     a number of outliers uncovered, is left out; `outlier_rate` is a greedy rule of our own to the same end, without a guarantee.

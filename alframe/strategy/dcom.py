@@ -1,4 +1,4 @@
-"""Balls that grow where the network is right, and uncertainty as soon as they cover the pool: from few labels to many."""
+"""Balls that grow where the network is accurate, then uncertainty once they cover the pool: for few to many labels."""
 
 import math
 from dataclasses import dataclass
@@ -18,21 +18,21 @@ from alframe.strategy.base import Strategy, expect_at_least, features_of
 from alframe.strategy.prob_cover import ProbCover
 from alframe.types import PoolView, Prediction, Selection, Summary
 
-_HALVINGS = 10  # of the interval in which a ball's radius is looked for
+_HALVINGS = 10  # of the interval in which a ball's radius is searched
 
 
 @dataclass(frozen=True)
 class DCoM(Strategy):
     """Greedy: argmax of S u_i / max u + (1 - S) d_i / max d, which is the score. u is the uncertainty, d_i what i's ball would cover.
 
-    Each labelled image has a ball of its own radius: where bisection of (0, max_radius) ends for a share 0.4 + 0.2 C₀ of the
+    Each labelled image has its own ball radius: where bisection of (0, max_radius) ends for a share 0.4 + 0.2 C₀ of the
     images in it that have its label by the network's prediction. C₀ is the share of all images that balls of the first radius cover, C the share that
     the balls found cover, and S = (1 + e^{-k (1 - a)}) / (1 + e^{-k (C - a)}) the competence (a `centre`, k `steepness`).
     Images of the pool have balls of the mean radius; d_i counts those in it that no ball covers yet. u = 1 - (p_(1) - p_(2)) of the
-    deterministic network, shifted and scaled to [0, 1] over all images. Once all is covered only u is left, then chance.
-    With nothing labelled it is `prob_cover` with the first `radius` (null: the largest with 95 % pure balls).
+    deterministic network, shifted and scaled to [0, 1] over all images. Once all is covered only u is left, then random choice.
+    Without labels it is `prob_cover` with the first `radius` (null: the largest with 95 % pure balls).
     Above `max_points` images, purity and d are estimated on that many, drawn at random.
-    Source: Mishal & Weinshall 2024, arXiv:2407.01804. Differs: all radii are found anew by the network at hand, where the authors
+    Source: Mishal & Weinshall 2024, arXiv:2407.01804. Differs: all radii are recomputed by the network at hand, where the authors
     keep those of earlier rounds, so C₀ comes from the first radius; ten halvings, where they stop at 0.02; lazy.
     """
 
@@ -48,7 +48,7 @@ class DCoM(Strategy):
     def __post_init__(self) -> None:
         expect(
             self.radius is None or self.radius > 0,
-            f"Expected a radius above 0, got {self.radius}; null works it out from the purity of the balls.",
+            f"Expected a radius above 0, got {self.radius}; null computes it from the purity of the balls.",
         )
         expect(
             0 < self.max_radius < math.inf,
@@ -157,7 +157,7 @@ def _covered(
     """Which images are in the ball of a centre: [n]."""
     origin = centres.mean(dim=0)
     centred, squares = centres - origin, radii.square()
-    # Filled in place: small results between large temporaries would keep the allocator from reusing those.
+    # Filled in place: small results between large temporaries would keep the allocator from reusing memory.
     inside = torch.empty(len(features), dtype=torch.bool, device=features.device)
     step = rows_within(max_bytes, 8 * (len(centres) + features.shape[1]))
     with full_precision():

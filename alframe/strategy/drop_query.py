@@ -1,4 +1,4 @@
-"""Drop most of an image's features a few times: where the predictions disagree with the full one, cluster and ask."""
+"""Drop most of an image's features several times; cluster and query images whose predictions change."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,9 +20,9 @@ _BLOCK = 1 << 18  # numbers drawn together: fixed, so that the masks of an image
 
 @dataclass(frozen=True)
 class DropQuery(Strategy):
-    """Images whose prediction ŷ changes in more than half of `draws` passes with dropout on the features; q varied ones of them.
+    """Images whose prediction ŷ changes in more than half of `draws` passes with dropout on the features; q diverse ones of them.
 
-    Pass m sees m_j h_j / (1 - `rate`) in place of feature h_j, with m_j = 0 at probability `rate` and 1 otherwise, drawn anew for
+    Pass m sees m_j h_j / (1 - `rate`) in place of feature h_j, with m_j = 0 at probability `rate` and 1 otherwise, drawn separately for
     each image and pass. The candidates are those with argmax head(m h / (1 - `rate`)) != ŷ in more than `draws` / 2 passes. k-means
     with q clusters on their features (of unit length with `normalize`) gives the q nearest to its centres.
 

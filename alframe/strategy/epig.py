@@ -1,4 +1,4 @@
-"""Learn what matters for the images to come: the information that a label gives about predictions on a target set."""
+"""The information that a label gives about predictions on a target set."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -14,7 +14,7 @@ from alframe.strategy.top_score import highest
 from alframe.types import PoolView, Prediction, Selection, Summary
 
 _TILE_BYTES = 1 << 23  # joint probabilities worked on at once: more would leave the cache
-_BLOCK = 512  # images whose information is worked out together
+_BLOCK = 512  # images whose information is computed together
 _ROUNDING = 1e-6  # nats: a bound below this is no information
 
 
@@ -25,7 +25,7 @@ class Epig(Strategy):
     p(y, y*) = mean_k p_k(y|x) p_k(y*|x*): draw k is the same function for pool and targets. `view.target` is a sample of the
     images that the model will be used on, not the labelled ones. For q > 1 it is the top q, as in the paper: equal images score
     equally, so near-duplicates come together. Raises `StrategyError` when there are no targets, or when they have other draws.
-    Source: Bickford Smith et al. 2023, arXiv:2304.08151. Differs: the same numbers, but worked out only for images that a cheap
+    Source: Bickford Smith et al. 2023, arXiv:2304.08151. Differs: the same numbers, but computed only for images that a cheap
     upper bound does not rule out, the smaller of log(1 + mean of χ²[y; y*]) and the mean of min(I[y; draw], I[y*; draw]).
     """
 
@@ -58,7 +58,7 @@ class Epig(Strategy):
 
 
 class _Targets:
-    """What the targets say of the draws, as ratios p_k(y*|x*) / p̄(y*|x*) with the weight p̄(y*|x*) / m of each."""
+    """The targets' predictions, as ratios p_k(y*|x*) / p̄(y*|x*) with the weight p̄(y*|x*) / m of each."""
 
     def __init__(self, pool: Float[Tensor, "n k c"], view: PoolView) -> None:
         target = None if view.target is None else view.target["log_probs"]
@@ -123,9 +123,7 @@ class _Targets:
 
 def _ratios(log_probs: Float[Tensor, "b k c"]) -> tuple[Float[Tensor, "b k c"], Float[Tensor, "b c"]]:
     """p_k / p̄ in [0, k], 1 where p̄ is 0, and p̄."""
-    probs = log_probs.softmax(
-        dim=2
-    )  # normalised once more: what rounding leaves of the sum would show up as information
+    probs = log_probs.softmax(dim=2)  # normalised once more: a rounding error of the sum would appear as information
     means = probs.mean(dim=1)
     return torch.where(means[:, None] > 0, probs / means[:, None].clamp_min(torch.finfo(means.dtype).tiny), 1), means
 

@@ -1,4 +1,4 @@
-"""Uncertain images first, and ever more those unlike the picks: sampling in the space of class probabilities."""
+"""Uncertain images first, then increasingly those unlike the picks: sampling in the space of class probabilities."""
 
 from dataclasses import dataclass
 

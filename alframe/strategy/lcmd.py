@@ -1,4 +1,4 @@
-"""Spread the picks as the gradients lie: split the cluster that weighs most, at its farthest image."""
+"""Follow the density of the gradients: split the largest cluster at its farthest image."""
 
 import math
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ class Lcmd(Strategy):
     """Largest cluster, maximum distance, on g_i = (p - e_ŷ) ⊗ [h; 1], the last layer's gradient for the predicted label ŷ.
 
     Every pool image belongs to the nearest of the labelled and picked ones, the earlier of equals. Of the cluster with the largest
-    sum of squared distances the farthest image is picked; its score is its squared distance. With nothing labelled the first pick is
+    sum of squared distances the farthest image is picked; its score is its squared distance. Without labels the first pick is
     the largest gradient, with its squared norm for a score. When every image left equals a centre, the rest are drawn at random, with
     score 0. Deterministic: ties go by the generator. With `sketch` the gradients are first projected to so many dimensions,
     (R_q q) ⊙ (R_h h) / sqrt(sketch) with Gaussian R_q and R_h, which keeps inner products in expectation only.
@@ -113,7 +113,7 @@ def _sketch(factors: list[Tensor], maps: list[Tensor], max_bytes: int) -> Float[
 class _Partition:
     """The pool divided among centres: the squared distance of each point to the nearest, and the number of that centre.
 
-    Takes 24 bytes a point, a few times 8 more while it works, and a tile within `max_bytes`.
+    Takes 24 bytes per point, a few times 8 more while it works, and a tile within `max_bytes`.
     """
 
     def __init__(self, factors: Sequence[Float[Tensor, "n _"]], max_bytes: int) -> None:
@@ -130,7 +130,7 @@ class _Partition:
         self._rounding = (self._width + 8) * torch.finfo(torch.float32).eps
 
     def cover(self, centres: Sequence[Float[Tensor, "m _"]]) -> None:
-        """Take in centres that are not among the points (the labelled images)."""
+        """Add centres that are not among the points (the labelled images)."""
         n, m = len(self.distances), len(centres[0])
         wide = max(1, min(m, 1024, self._max_bytes // (64 * self._width)))
         rows = rows_within(self._max_bytes, 8 * (2 * self._width + 5 * wide))
@@ -152,7 +152,7 @@ class _Partition:
         return torch.where(largest[self.centre], self.distances, -1.0)
 
     def add(self, position: int) -> None:
-        """Make a point a centre. Inner products in float32 tell which points it may take over; only those are compared exactly."""
+        """Make a point a centre. Inner products in float32 select the points that may move to it; only those are compared exactly."""
         centre = [f[position : position + 1] for f in self.factors]
         with full_precision():
             products = math.prod(

@@ -1,4 +1,4 @@
-"""Cover the pool softly: the images that are near to most of it, each next one where the others are not."""
+"""Soft coverage of the pool: greedily pick the image that adds most coverage."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -22,7 +22,7 @@ class MaxHerding(Strategy):
     good first query. Once nothing is left to gain (only copies of covered images) the rest are random, with score 0. Deterministic up
     to `max_points` images; above it the mean is estimated on that many, drawn at random, and any image may be picked.
     Source: Bae, Noh & Sutherland 2024, arXiv:2407.12212. Differs: lazy; only images whose outdated gain, an upper bound, is still
-    among the largest are looked at again. The labelled images are not in the mean: they cover themselves.
+    among the largest are re-evaluated. The labelled images are not in the mean: they cover themselves.
     """
 
     radius: float = 1.0

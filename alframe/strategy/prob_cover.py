@@ -1,4 +1,4 @@
-"""Cover the pool with balls: again and again the image whose ball holds most images that are not in one yet."""
+"""Cover the pool with balls: greedily pick the image whose ball has the most uncovered images."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -16,11 +16,11 @@ from alframe.types import PoolView, Prediction, Selection, Summary
 class ProbCover(Strategy):
     """Greedy maximisation of |{i in the pool: |h_i - h_s| < radius for some s labelled or picked}|.
 
-    The score is the number of images that the pick covered first. `radius: null` is the published rule, worked out anew in
+    The score is the number of images that the pick covered first. `radius: null` is the published rule, recomputed in
     the features of each query: the largest radius at which a share `purity` of the balls hold one pseudo-label only, with k-means of as
     many clusters as there are classes for pseudo-labels. A number belongs to one feature space; copy none to another.
     Once all is covered the rest are picked farthest first (as `core_set`), with score 0. Equal balls go to any one of the equals.
-    Works with nothing labelled. Above `max_points` images, covering is estimated on that many, drawn at random.
+    Works without labels. Above `max_points` images, covering is estimated on that many, drawn at random.
     Source: Yehuda et al. 2022, arXiv:2205.11320. Differs: no graph is stored; balls are counted again for the images that may
     still win; the radius is a quantile over at most 2,000 balls and not a search on a grid.
     """
@@ -35,7 +35,7 @@ class ProbCover(Strategy):
     def __post_init__(self) -> None:
         expect(
             self.radius is None or self.radius > 0,
-            f"Expected a radius above 0, got {self.radius}; null works it out from the purity of the balls.",
+            f"Expected a radius above 0, got {self.radius}; null computes it from the purity of the balls.",
         )
         expect(0 < self.purity <= 1, f"Expected a purity above 0 and up to 1, got {self.purity}; 0.95 is published.")
         expect_at_least(self, max_points=1)

@@ -1,4 +1,4 @@
-"""Pick uniformly at random: the baseline that every other rule must beat."""
+"""Uniform random sampling: the baseline that every other rule must beat."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from alframe.types import PoolView, Prediction, Selection, Summary
 
 @dataclass(frozen=True)
 class Random(Strategy):
-    """Uniform without replacement; the score is the image's own uniform draw, in [0, 1), and says nothing about the image."""
+    """Uniform without replacement; the score is the image's own uniform draw, in [0, 1), and carries no information about the image."""
 
     needs_pool_pass = False
 

@@ -45,13 +45,13 @@ def sample(
 
 @dataclass(frozen=True)
 class Stochastic(Strategy):
-    """Draw q images without replacement, each with a probability that grows with its `score`: diverse for the price of a sort.
+    """Draw q images without replacement, each with a probability that grows with its `score`: diverse at the cost of a sort.
 
     The weight of an image is s^beta (`method="power"`), exp(beta s) (`"softmax"`) or rank^-beta (`"softrank"`). beta = 0 is uniform,
     and a large beta is the plain top q. Positions come in the order in which they were drawn; scores are the plain ones.
-    Power takes a score of 0 or below as weight 0: such images come last, uniformly. Equal scores share their ranks by chance.
-    `min_draws` is the least number of posterior draws that the score makes sense with. Raises `StrategyError` when the score
-    answers with another shape or with NaN.
+    Power takes a score of 0 or below as weight 0: such images come last, uniformly. Equal scores are ordered at random.
+    `min_draws` is the minimum number of posterior draws for the score. Raises `StrategyError` if the score
+    returns another shape or NaN.
     Source: Kirsch et al. 2023 (TMLR), arXiv:2106.12059. Differs: no epsilon is added to a score of 0.
     """
 

@@ -1,4 +1,4 @@
-"""One strategy while labels are few, another once there are enough."""
+"""One strategy while there are few labels, another afterwards."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Pick the images with the highest score: margin, entropy, BALD and the others of `alframe.scores`, or your own."""
+"""Pick the images with the highest score: a score of `alframe.scores` or your own."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -29,7 +29,7 @@ def name_of(score: Score) -> str:
 
 
 def summarize_score(score: Score, prediction: Prediction) -> Summary:
-    """One float an image. Raises `StrategyError` when the score answers with another shape."""
+    """One float per image. Raises `StrategyError` if the score returns another shape."""
     scores = score(prediction.log_probs)
     expect(
         scores.shape == prediction.log_probs.shape[:1],
@@ -41,13 +41,13 @@ def summarize_score(score: Score, prediction: Prediction) -> Summary:
 
 
 def read_scores(score: Score, view: PoolView) -> Float[Tensor, " n"]:
-    """The pool's scores out of its summary. Raises `StrategyError` when there is NaN among them."""
+    """The pool's scores from its summary. Raises `StrategyError` for NaN."""
     scores = view.pool["score"]
     missing = scores.isnan().nonzero().squeeze(1)
     expect(
         len(missing) == 0,
         f"Expected a score for every image, got NaN from {name_of(score)} at {len(missing)} positions "
-        f"(the first: {missing[:5].tolist()}); fix the score, or look for NaN in the network's outputs.",
+        f"(the first: {missing[:5].tolist()}); fix the score, or check the network's outputs for NaN.",
         StrategyError,
     )
     return scores
@@ -62,8 +62,8 @@ def expect_draws(min_draws: int) -> None:
 class TopScore(Strategy):
     """The top q images by `score`, a function log_probs [b, k, c] -> [b] in which higher means more worth labelling.
 
-    `min_draws` is the least number of posterior draws that the score makes sense with. Raises `StrategyError` when the score
-    answers with another shape or with NaN.
+    `min_draws` is the minimum number of posterior draws for the score. Raises `StrategyError` if the score
+    returns another shape or NaN.
     """
 
     score: Score

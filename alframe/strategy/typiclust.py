@@ -1,4 +1,4 @@
-"""Typical images first: one from the densest place of each cluster that has the fewest labels."""
+"""Typical images first: the densest image of each cluster with the fewest labels."""
 
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
@@ -15,13 +15,13 @@ from alframe.strategy.base import Strategy, expect_at_least, features_of
 from alframe.strategy.top_score import highest
 from alframe.types import PoolView, Prediction, Selection, Summary
 
-_PER_CLUSTER = 256  # points a cluster that k-means learns its centres from, as faiss does
+_PER_CLUSTER = 256  # points per cluster that k-means learns its centres from, as faiss does
 _CLOSEST = 1e-6  # a mean distance below this counts as this, so that the typicality of duplicates is finite
 
 
 @dataclass(frozen=True)
 class TypiClust(Strategy):
-    """The most typical unlabelled image of the cluster with the fewest labels, the largest of these; again and again.
+    """The most typical unlabelled image of the cluster with the fewest labels, the largest of these; repeatedly.
 
     Clusters are k-means on labelled and pool features together, min(labelled + q, `max_clusters`) of them. A pick counts as a label
     at once, so a cluster is asked again only when all others have as many. Clusters of at most `min_size` images are left until
@@ -29,7 +29,7 @@ class TypiClust(Strategy):
     it is the score: at most 1e6 (duplicates), and 0 for an image alone in its cluster. Ties go by `generator`.
     A pool of more than `max_points` images is cut to that many at random. `normalize` puts features on the unit sphere first.
     Source: Hacohen, Dekel & Weinshall 2022, arXiv:2202.02794. Differs: the features are those of the network in training, or of a
-    frozen trunk; k-means learns its centres on at most 256 images a cluster.
+    frozen trunk; k-means learns its centres on at most 256 images per cluster.
     """
 
     neighbours: int = 20

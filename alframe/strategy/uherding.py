@@ -1,4 +1,4 @@
-"""Cover what the network is unsure of: MaxHerding while labels are few, uncertainty when there are many."""
+"""Cover what the network is unsure of: like MaxHerding with few labels, like uncertainty sampling with many."""
 
 import math
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class UHerding(Strategy):
 
     U = 1 - (p_(1) - p_(2)) is the margin score of softmax(log p / temperature), with the temperature of the smallest calibration
     error on the validation images; the temperature is 1 where none were bought. The radius is the smallest distance between two
-    labelled images, which shrinks as labels grow. p and h are those of the deterministic network. With nothing labelled it is `max_herding`: U = 1 and
+    labelled images, which shrinks as labels grow. p and h are those of the deterministic network. Without labels it is `max_herding`: U = 1 and
     radius 1, the radius also where all labelled images are copies of one. The score is what the image added to the mean when it was
     picked. Where nothing uncertain is left to cover, the rest are picked with U = 1, then at random, with score 0.
     Deterministic up to `max_points` images; above it the mean is estimated on that many, drawn at random.

@@ -1,4 +1,4 @@
-"""Weights that are kept beside those that training changes."""
+"""Weights that are kept beside the trained ones."""
 
 from copy import deepcopy
 from itertools import chain

@@ -8,7 +8,7 @@ LARGEST_IN_HEAP = 32 << 20  # what glibc admits
 
 
 def keep_freed_memory() -> bool:
-    """Have glibc keep the memory of a batch for the next one; returns whether it does. For the whole process, Linux only.
+    """Make glibc keep the memory of a batch for the next one; returns whether it does. For the whole process, Linux only.
 
     Where its heap happens to lie decides otherwise whether every batch's activations are given back to the system and
     faulted in again page by page, which takes up to half as long as a small network's pass itself. What is kept is bounded

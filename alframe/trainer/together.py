@@ -52,7 +52,7 @@ class Together(nn.Module):
 
     @torch.no_grad()
     def release(self, networks: Sequence[nn.Module]) -> None:
-        """Copy the trained weights into the networks that these are."""
+        """Copy the trained weights back into the networks."""
         stacked = {self._names[name]: value for name, value in self.state_dict().items()}
         for member, network in enumerate(networks):
             network.load_state_dict({name: value[member] for name, value in stacked.items()}, strict=False)

@@ -30,7 +30,7 @@ Stream = Callable[[str], torch.Generator]
 
 @dataclass(frozen=True)
 class FitReport:
-    """What a fit did: `loss` is the mean training loss of its last steps (nats), `best_step` the step whose weights were kept."""
+    """The result of a fit: `loss` is the mean training loss of its last steps (nats), `best_step` the step whose weights were kept."""
 
     steps: int
     loss: float
@@ -40,7 +40,7 @@ class FitReport:
 
 @dataclass(frozen=True)
 class Lesson:
-    """What one fit learns from: `examples` of `pixels`, which `prepare` makes ready for a network after `augment`, if there is one.
+    """The data of one fit: `examples` of `pixels`, augmented by `augment` (if any) and prepared by `prepare`.
 
     `validation` is there for a trainer that needs it; with a `description`, a progress bar is shown.
     """
@@ -71,7 +71,7 @@ class Trainer(Part):
     `validate_every` steps); `best_checkpoint` keeps the weights with the best validation accuracy (ties: lowest loss).
     `ema` is the decay, a step, of an exponential moving average of the weights, which is then what is validated and kept.
     `precision` "auto" is bf16 on CUDA and fp32 elsewhere; `channels_last` null follows CUDA, and is for networks trained alone, as
-    stacked weights have no such layout. Optimizers that have a fused version run it on CUDA unless told otherwise.
+    stacked weights have no such layout. Optimizers that have a fused version run it on CUDA by default.
     """
 
     added_options: ClassVar[Mapping[str, Any]] = {"full_batches": False, "ema": None}

@@ -1,4 +1,4 @@
-"""A posterior over predictions: how it is fitted, and what it says of a batch."""
+"""A posterior over predictions: fitting and prediction."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
@@ -14,11 +14,11 @@ from alframe.types import Prediction
 
 Method = Literal["auto", "together", "one_by_one"]
 Augmented = Callable[[int], Tensor]
-"""`augmented(j)`: the batch that was asked about once more, under the j-th fixed transformation of the dataset's augmentation."""
+"""`augmented(j)`: the same batch under the j-th fixed transformation of the dataset's augmentation."""
 
 
 class Task(Protocol):
-    """Given by the learner: the labelled images, and how networks are trained on them. Networks come in eval mode."""
+    """Provided by the learner: the labelled images, and training on them. Networks are returned in eval mode."""
 
     def train(self) -> nn.Module:
         """One network, trained from its initialisation (or from the last round's weights, as the trainer says)."""
@@ -37,7 +37,7 @@ class Task(Protocol):
         ...
 
     def validation(self) -> Iterator[tuple[Tensor, Augmented, Tensor]]:
-        """Batches of the validation images with what augments them, and their labels."""
+        """Batches of the validation images with their augmenting function and labels."""
         ...
 
 
@@ -61,7 +61,7 @@ class Posterior(ABC):
 
     @property
     def numbers(self) -> dict[str, float]:
-        """What the fit settled on (a temperature, a precision), for the record."""
+        """Fitted values (a temperature, a precision), for the record."""
         return {}
 
     @property
@@ -71,7 +71,7 @@ class Posterior(ABC):
 
 
 def expect_spread(**counts: int) -> None:
-    """Raise `ConfigError` for an option that gives fewer than two draws."""
+    """Raise `ConfigError` for fewer than two draws."""
     for name, count in counts.items():
         expect(
             count >= 2,
@@ -82,7 +82,7 @@ def expect_spread(**counts: int) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Uncertainty(Part, ABC):
-    """How predictions get their spread. `n_draws` is known before any data is read.
+    """How the posterior is approximated. `n_draws` is known before any data is read.
 
     `temperature`: the learner divides all logits by one number that it fits on the validation images (`Tempered`).
     """
@@ -91,11 +91,11 @@ class Uncertainty(Part, ABC):
 
     added_options: ClassVar[Mapping[str, Any]] = {"temperature": False}
     n_augmented: ClassVar[int] = 0
-    """How many fixed augmentations of each image `Posterior.predict` looks at, beside the image itself."""
+    """Number of fixed augmentations of each image in `Posterior.predict`, beside the image itself."""
     restarts: ClassVar[bool] = False
-    """Whether networks are kept from within a training, which leaves none to be chosen by validation or averaged."""
+    """Whether networks are kept during training, which excludes selection by validation and averaging."""
     together: ClassVar[bool] = False
-    """Whether its networks must be trained in the same steps, which leaves none that could stop by itself."""
+    """Whether its networks must be trained in the same steps, which excludes separate stopping."""
 
     @property
     @abstractmethod
@@ -107,10 +107,10 @@ class Uncertainty(Part, ABC):
         """Train the networks it needs and return the posterior; `generator` fixes its own draws (masks, weights)."""
 
     def restore(self, networks: list[nn.Module], state: Mapping[str, Tensor]) -> Posterior:
-        """The posterior of `fit` once more, from its networks (member 0 first) and its `state`.
+        """Rebuild the posterior of `fit` from its networks (member 0 first) and its `state`.
 
-        Raises `ConfigError` where an uncertainty does not say how.
+        Raises `ConfigError` if an uncertainty does not support it.
         """
         raise ConfigError(
-            f"Expected an uncertainty that can be handed over, got {type(self).__name__}, which has no restore(networks, state); write it."
+            f"Expected an uncertainty that can be exported, got {type(self).__name__} without restore(networks, state); implement it."
         )

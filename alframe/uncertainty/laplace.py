@@ -1,4 +1,4 @@
-"""A Gaussian over the weights of the last layer, as wide as the labelled images leave them free."""
+"""Laplace approximation: a Gaussian over the weights of the last layer."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -143,7 +143,7 @@ class LaplacePosterior(Posterior):
             given = seen[-1][1] if seen else logits[:0]
             if given.shape != logits.shape or not torch.allclose(given, logits, equal_nan=True):
                 raise ConfigError(
-                    f"Expected the logits of {type(self.networks[0]).__name__} to be what its last linear layer gives, for "
+                    f"Expected the logits of {type(self.networks[0]).__name__} to be the output of its last linear layer, for "
                     "uncertainty=laplace, got something else; use uncertainty=mc_dropout or uncertainty=ensemble."
                 )
         h = seen[-1][0].float()

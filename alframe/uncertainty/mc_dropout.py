@@ -125,10 +125,10 @@ class MCDropoutPosterior(Posterior):
         return features, point_logits, torch.vmap(cut.tail, in_dims, out_dims=1, chunk_size=chunk)(*values, *masks)[0]
 
     def _settle(self, x: Tensor) -> None:
-        """Cut the network and hold the parts against full passes over two images; where they disagree, run in full.
+        """Cut the network and check the parts against full passes over two images; if they disagree, use full passes.
 
         Tracing follows one path through the code and forgets side effects (a value changed in place after it was read), so
-        a cut is believed only after this check.
+        a cut is used only after this check.
         """
         self._settled = True
         with torch.autocast(x.device.type, enabled=False):
@@ -148,7 +148,7 @@ class MCDropoutPosterior(Posterior):
             )
 
     def _trouble(self, x: Tensor, reference: Logits) -> str:
-        """Why the present method cannot be used, or nothing."""
+        """Why the current method cannot be used, or ""."""
         try:
             self._split = split(self.networks[0], self.masks)
             sizes = _Sizes(self._split.plain)

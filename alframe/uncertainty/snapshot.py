@@ -1,4 +1,4 @@
-"""The networks at the ends of the cycles of one training: an ensemble for the price of one network."""
+"""The networks at the ends of the cycles of one training: an ensemble for the cost of one network."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

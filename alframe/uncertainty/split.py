@@ -81,7 +81,7 @@ class _Tracer(fx.Tracer):
 
 
 def _ancestors(nodes: Iterable[fx.Node], stop: Collection[fx.Node] = ()) -> set[fx.Node]:
-    """`nodes` and all that they are computed from, not looking behind `stop`."""
+    """`nodes` and everything they are computed from, up to `stop`."""
     seen: set[fx.Node] = set()
     waiting = list(nodes)
     while waiting:

@@ -16,7 +16,7 @@ COOLEST, HOTTEST = 0.05, 20.0
 class Tempered(Posterior):
     """`inner` with the logits of every draw, of the point prediction and of the head divided by `temperature`.
 
-    Which class is the likeliest for a draw does not change, so accuracy changes only through the mean over the draws.
+    Which class is the most likely for a draw does not change, so accuracy changes only through the mean over the draws.
     """
 
     def __init__(self, inner: Posterior, temperature: float) -> None:

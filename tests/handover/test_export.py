@@ -1,4 +1,4 @@
-"""The folder that `alframe-export` writes: whole or not at all, and what lies in it."""
+"""The folder that `alframe export` writes: whole or not at all, and what lies in it."""
 
 import json
 from pathlib import Path

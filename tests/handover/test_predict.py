@@ -1,4 +1,4 @@
-"""`alframe-predict` on photos that the run has never seen: the same pixels, the same posterior, every file told."""
+"""`alframe predict` on photos that the run has never seen: the same pixels, the same posterior, every file told."""
 
 import csv
 import io

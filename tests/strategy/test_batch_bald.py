@@ -217,7 +217,7 @@ def test_a_long_batch_does_not_underflow() -> None:
 def test_information_never_exceeds_the_logarithm_of_the_draws_and_says_when_it_gets_there() -> None:
     log_probs = pool(200, 4, 3, noise=3.0)
     with pytest.warns(
-        UserWarning, match=rf"{SATURATES}: \d+ picks hold 1.\d\d of log 4 = 1.39 nats.*strategy=power_bald"
+        UserWarning, match=rf"{SATURATES}: \d+ picks have 1.\d\d of log 4 = 1.39 nats.*strategy=power_bald"
     ):
         selection = select(log_probs, 50)
     assert len(selection.positions.unique()) == 50

@@ -33,13 +33,13 @@ def check_overrides(overrides: list[str], compose: Compose, *, multirun: bool | 
     """
     problems: list[str] = []
     parsed = parse(overrides, problems)
-    values = [_values(override, problems) for override in parsed]
+    values = [_values(override, compose, problems) for override in parsed]
     cfg, accepted = _composed(compose, [texts[0] for texts in values if texts], problems)
     sweeps = cfg.hydra.mode is RunMode.MULTIRUN if multirun is None else multirun
     if sweeps:
         taken = {override.get_key_element() for override in parsed}
         preset = [f"{key}={value}" for key, value in (cfg.hydra.sweeper.params or {}).items() if key not in taken]
-        added = [_values(override, problems) for override in parse(preset, problems)]
+        added = [_values(override, compose, problems) for override in parse(preset, problems)]
         if added:
             cfg, accepted = _composed(compose, [*accepted, *(texts[0] for texts in added if texts)], problems)
             values += added
@@ -91,9 +91,11 @@ def parse(overrides: Iterable[str], problems: list[str]) -> list[Override]:
     return parsed
 
 
-def _values(override: Override, problems: list[str]) -> list[str]:
+def _values(override: Override, compose: Compose, problems: list[str]) -> list[str]:
     """The override with each value that it sweeps over, or as it is; none if it cannot be (the reason is appended)."""
-    problem = _sweep_problem(override) or (_group_problem(override) if _is_group(str(override.key_or_group)) else None)
+    problem = _sweep_problem(override) or (
+        _group_problem(override, compose) if _is_group(str(override.key_or_group)) else None
+    )
     if problem:
         problems.append(problem)
         return []
@@ -148,9 +150,9 @@ def _choices(override: Override) -> list[str]:
     return list(override.sweep_string_iterator()) if override.is_sweep_override() else [str(override.value())]
 
 
-def _group_problem(override: Override) -> str | None:
+def _group_problem(override: Override, compose: Compose) -> str | None:
     group = str(override.key_or_group)
-    options = GlobalHydra.instance().config_loader().get_group_options(group)
+    options = compose.options(group)
     if override.is_delete():
         return f"Expected a choice for {group}, got '{override.input_line}'; choose one of {', '.join(options)}."
     for choice in _choices(override):

@@ -1,6 +1,6 @@
 """What the loop reads beside the parts, and how configs are composed. Constants that the other files of this room share."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,7 +83,21 @@ class Schema:
 ConfigStore.instance().store(name="schema", node=Schema)
 OmegaConf.register_new_resolver("alframe.verbs", listed, replace=True)  # for alframe --help
 
-Compose = Callable[[list[str]], DictConfig]
+
+class Compose:
+    """`compose(overrides)`: the whole config. `extra` are overrides of every composition, such as another folder of YAML files."""
+
+    def __init__(self, extra: list[str]) -> None:
+        self.extra = extra
+
+    def __call__(self, overrides: list[str]) -> DictConfig:
+        return hydra.compose("config", [*self.extra, *overrides], return_hydra_config=True)
+
+    def options(self, group: str) -> list[str]:
+        """The choices of a group."""
+        return (
+            GlobalHydra.instance().config_loader().get_group_options(group, config_name="config", overrides=self.extra)
+        )
 
 
 class composer:
@@ -101,7 +115,7 @@ class composer:
         GlobalHydra.instance().clear()
         self._context = hydra.initialize_config_dir(str(CONFIGS), version_base="1.3")
         self._context.__enter__()
-        return lambda overrides: hydra.compose("config", [*self.extra, *overrides], return_hydra_config=True)
+        return Compose(self.extra)
 
     def __exit__(self, *_: object) -> None:
         self._context.__exit__(None, None, None)

@@ -15,11 +15,11 @@ from alframe.verbs import guarded
 
 def main(argv: Sequence[str] | None = None, *, prog: str = "alframe-report") -> int:
     """Run the command; 0 if a report was written, 1 with one line on stderr if not."""
-    options = vars(_parser(prog).parse_args(argv))
-    folders, out = options.pop("folders"), options.pop("out")
-    writes = {name: options.pop(name) for name in ("strict", "tensorboard")}
 
     def work() -> int:
+        options = vars(_parser(prog).parse_args(argv))
+        folders, out = options.pop("folders"), options.pop("out")
+        writes = {name: options.pop(name) for name in ("strict", "tensorboard")}
         summarize(folders, out or folders[0], **writes, **_checked(options))
         return 0
 

@@ -190,7 +190,7 @@ def test_an_existing_file_is_kept_unless_told(exported, tmp_path, capsys):
     assert predict_main([str(export_folder), str(root), "--out", str(out), "--overwrite"]) == 0
     assert len(rows(out.read_text(encoding="utf-8"))) == 40
     assert predict_main([str(export_folder), str(root), "--out", str(tmp_path / "no" / "out.csv")]) == 1
-    assert "choose another by --out" in capsys.readouterr().err
+    assert "choose another with --out" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("with_manifest", [True, False])

@@ -121,7 +121,7 @@ def test_a_network_whose_logits_are_no_linear_layers_output_is_an_error():
             self.after = nn.Linear(C, 7)  # defined last, and no part of the way to the logits
 
     for model in (Scaled(), AnotherLast()):
-        with pytest.raises(ConfigError, match="what its last linear layer gives.*got something else"):
+        with pytest.raises(ConfigError, match="the output of its last linear layer.*got something else"):
             fit(model=model)
 
     class None_(LinearNetwork):

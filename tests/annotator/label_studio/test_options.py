@@ -76,6 +76,6 @@ def test_a_run_with_a_project_is_not_overwritten(tmp_path):
     Record(tmp_path, {"seed": 0}, known, overwrite=True, tensorboard=False).close()
     path.parent.mkdir()
     path.write_text('{"mark": "alframe-run-1", "project": 3, "url": "http://localhost:8080"}')
-    with pytest.raises(RunFolderError, match="a place where some may be"):
+    with pytest.raises(RunFolderError, match="or may have some"):
         Record(tmp_path, {"seed": 0}, known, overwrite=True, tensorboard=False)
     assert path.is_file()

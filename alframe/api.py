@@ -20,12 +20,13 @@ import torch
 from torch import Tensor
 
 from alframe.console import RoundTable
+from alframe.errors import DataError, expect
 from alframe.experiment import Experiment
 from alframe.images import ImageSet
-from alframe.learner import Learner, fixed_augmentations
+from alframe.learner import Learner, cpu_threads, fixed_augmentations
 from alframe.loop import run as run_loop
 from alframe.record.record import Record
-from alframe.restore import restore
+from alframe.restore import as_trained, restore
 from alframe.types import Examples, Prediction
 
 
@@ -83,10 +84,9 @@ class Run:
     @cached_property
     def fitted(self) -> Fitted:
         """The posterior of the last round, from its checkpoint or retrained."""
-        classes = self.experiment.data.pool.classes
-        rules = self.experiment.annotator.rules(classes)
-        experiment = self.experiment.with_classes(rules.classes or classes)
-        return Fitted(experiment, restore(experiment, self.folder, self.ledger, rules, self.rounds[-1]["round"])[0])
+        last = self.rounds[-1]["round"]
+        experiment, rules = as_trained(self.experiment, self.folder, last)
+        return Fitted(experiment, restore(experiment, self.folder, self.ledger, rules, last)[0])
 
 
 def run(
@@ -104,7 +104,8 @@ def run(
     rounds.
     """
     options = {"overwrite": overwrite, "tensorboard": tensorboard, "keep_checkpoint": True}
-    with closing(Record(Path(folder), experiment.describe(), experiment.declared, **options)) as record:
+    record = Record(Path(folder), experiment.describe(), experiment.declared, **options)
+    with closing(record), cpu_threads(record.threads):
         if not record.finished:
             run_loop(experiment, record, table)
         return Run(record.folder, experiment, record.rounds, record.ledger.lines)
@@ -117,6 +118,13 @@ def fit(
 
     The random streams are those of `round`.
     """
+    experiment.check()
+    outside = [index for index in {*labels, *(validation or {})} if not 0 <= index < len(experiment.data.pool)]
+    expect(
+        not outside,
+        f"Expected indices of the pool (0 to {len(experiment.data.pool) - 1}), got {outside[:5]}.",
+        DataError,
+    )
     learner = experiment.learner(round)
     numbers = learner.fit(_examples(labels), _examples(validation or {}), round)
     return Fitted(experiment, learner, numbers)

@@ -44,7 +44,7 @@ def main() -> int:
         print(f"alframe {__version__}")
         return 0
     if word[:1].isalpha() and "=" not in word:
-        hint = did_you_mean(word, VERBS, otherwise="; alframe --help lists both.")
+        hint = did_you_mean(word, VERBS, otherwise="; alframe --help lists them.")
         wanted = f"one of {', '.join(VERBS)}, or overrides such as strategy=margin"
         say_error(f"Expected {wanted}, got '{word}'{hint}")
         return 1
@@ -169,26 +169,22 @@ def launch(*overrides: str) -> list[dict[str, object]]:
 
 def execute(plan: "Plan") -> list[dict[str, object]]:
     """Run a plan in its folder, or resume it there; a finished run is left alone. Returns its round lines."""
-    import torch
-
     from alframe.clock import Clock
     from alframe.console import RoundTable
+    from alframe.learner import cpu_threads
     from alframe.loop import run
     from alframe.record.record import Record
 
     options = plan.options
-    with closing(
-        Record(
-            plan.folder,
-            plan.identity,
-            plan.declared,
-            overwrite=options["overwrite"],
-            tensorboard=options["tensorboard"],
-            keep_checkpoint=options["checkpoint"],
-        )
-    ) as record:
-        if threads := options["threads"] or record.threads:  # results depend on their number
-            torch.set_num_threads(threads)
+    record = Record(
+        plan.folder,
+        plan.identity,
+        plan.declared,
+        overwrite=options["overwrite"],
+        tensorboard=options["tensorboard"],
+        keep_checkpoint=options["checkpoint"],
+    )
+    with closing(record), cpu_threads(options["threads"] or record.threads):
         clock = Clock()
         if options["profile"]:
             from alframe.record.profile import Profile
@@ -202,7 +198,7 @@ def execute(plan: "Plan") -> list[dict[str, object]]:
             _say_all(clock.report())
             return record.rounds
         how = f"resuming after {record.done} rounds" if record.done else "starting"
-        say(f"{plan.folder}: {how} on {plan.device}", sys.stdout)
+        _say_all([f"{plan.folder}: {how} on {plan.device}", *([plan.kept] if plan.kept else [])])
         data, photos = _data(plan, record)
         table = RoundTable(binary=data.pool.n_classes == 2, of="test" if len(data.test) else "validation")
         lines = run(plan.experiment(data, photos, clock), record, table)

@@ -12,6 +12,7 @@ import numpy as np
 
 from alframe.annotator.base import Annotator
 from alframe.annotator.oracle import Oracle
+from alframe.annotator.people import people_answered
 from alframe.budget import Budget
 from alframe.dataset.growing import Growing
 from alframe.errors import expect
@@ -19,15 +20,14 @@ from alframe.images import Data, FixedAugmentation, ImageSet
 from alframe.learner import POOL, TARGET, TEST, Learner, Resources, Sets, fixed_augmentations
 from alframe.metrics import Costs
 from alframe.model.base import Build, Model, model_of
-from alframe.part import Declared, declared
+from alframe.part import PLAIN, Declared, before_added, declared
 from alframe.query import TargetSet
+from alframe.record.read import flat
 from alframe.strategy.base import Schedule
 from alframe.strategy.random import Random
 from alframe.trainer.trainer import Trainer
 from alframe.uncertainty.base import Uncertainty
 from alframe.uncertainty.point import Point
-
-PLAIN = (str, int, float, bool, type(None))
 
 
 @dataclass(frozen=True)
@@ -67,10 +67,13 @@ class Experiment:
     @property
     def declared(self) -> Declared:
         """What the parts declare."""
+        makers = {name: part if isinstance(part, type) else type(part) for name, part in self.parts.items()}
+        loop = flat({"costs": vars(Costs()), "query": {"target": POOL, "target_size": TargetSet().size}})
         return declared(
             self.parts,
+            {**before_added(makers), **loop},
             count_validation=self.budget.count_validation,
-            has_answers=self.annotator.has_answers,
+            has_answers=people_answered,
         )
 
     def check(self) -> None:
@@ -142,7 +145,7 @@ class Experiment:
             "costs": vars(self.costs),
             "query": {"target": self.target_set.name, "target_size": self.target_set.size},
         }
-        return {"dataset": {"name": self.data.name}, **parts, "seed": self.seed, **options}
+        return {"dataset": {"name": self.data.name}, **parts, "seed": _described(self.seed), **options}
 
 
 def check_parts(strategy: Schedule, uncertainty: Uncertainty, trainer: Trainer, budget: Budget) -> None:
@@ -182,10 +185,12 @@ def _by_arrival(images: ImageSet, ends: tuple[int, ...], prepare: Callable[[Imag
 
 def _described(value: Any) -> Any:
     """A part as plain values: its class or function, and its options."""
-    if isinstance(value, PLAIN):
-        return value
     if isinstance(value, list | tuple):
         return [_described(item) for item in value]
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, PLAIN):
+        return value
     if isinstance(value, Mapping):
         return {str(key): _described(item) for key, item in value.items()}
     if isinstance(value, partial):

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
@@ -58,6 +59,17 @@ class Sets:
     data: Data
     target: ImageSet | None = None
     augmented: Mapping[str, Sequence[ImageSet]] = field(default_factory=dict)
+
+
+@contextmanager
+def cpu_threads(n: int | None) -> Iterator[None]:
+    """Meanwhile torch computes with `n` threads, on whose number results depend; None leaves it alone."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class Learner:

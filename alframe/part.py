@@ -1,10 +1,15 @@
 """What a part of an experiment declares about its options. The record and the config follow it without knowing any part."""
 
+import inspect
+import os
+import pydoc
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+PLAIN = (str, int, float, bool, list, type(None))
 Change = Callable[[Any, Any], bool]
 """`change(old, new)`: whether a run may resume with the new value of an option."""
 
@@ -58,6 +63,37 @@ class Declared:
     def may_become(self, key: str, old: Any, new: Any) -> bool:
         """Whether a run may resume with the new value of the option."""
         return old == new or (key in self.changeable and self.changeable[key](old, new))
+
+
+def locate(path: object) -> Any:
+    """What a dotted path names, or None. The working folder is searched last: users keep classes of their own there."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        return pydoc.locate(str(path)) if path else None
+    except pydoc.ErrorDuringImport:
+        return None
+
+
+def constructor_defaults(thing: object) -> dict[str, Any]:
+    """The plain defaults of what makes a part, by option."""
+    try:
+        parameters = inspect.signature(thing).parameters  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return {}
+    return {name: parameter.default for name, parameter in parameters.items() if isinstance(parameter.default, PLAIN)}
+
+
+def before_added(makers: Mapping[str, object]) -> dict[str, Any]:
+    """By path, what an option counts as in a folder without it: the value that equals the behaviour before it was added.
+
+    `makers`: the class or function that makes the part of each group.
+    """
+    return {
+        f"{group}.{key}": value
+        for group, maker in makers.items()
+        for key, value in {**constructor_defaults(maker), **part_class(maker).added_options}.items()
+    }
 
 
 def declared(parts: Mapping[str, object], added: Mapping[str, Any] | None = None, **options: Any) -> Declared:

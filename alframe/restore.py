@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from alframe.experiment import Experiment
@@ -11,6 +12,7 @@ from alframe.labels.pool import Pool
 from alframe.learner import Learner
 from alframe.record.layout import Layout
 from alframe.record.planned import Line
+from alframe.record.read import read_planned
 from alframe.types import Labelled
 
 
@@ -20,6 +22,19 @@ def labelled_at(experiment: Experiment, ledger: Sequence[Line], rules: Rules, ro
     n_classes = len(rules.classes) or experiment.data.pool.n_classes
     pool = Pool(experiment.data.pool.ids, answers, n_classes, rules)
     return Labelled(pool.training(), pool.validation())
+
+
+def as_trained(experiment: Experiment, folder: Path, round: int) -> tuple[Experiment, Rules]:
+    """The experiment with as many classes as the networks of `round` have outputs, and the rules with those; people may have found
+    others since.
+    """
+    rules = experiment.annotator.rules(experiment.data.pool.classes)
+    classes = rules.classes or experiment.data.pool.classes
+    planned = read_planned(folder, round) or {}
+    asked = next((q["probs"] for q in planned.get("questions", ()) if q["probs"]), classes)
+    measured = planned.get("evaluation") or {"classes": asked}  # without test images there is no evaluation
+    known = classes[: len(measured["classes"])]
+    return experiment.with_classes(known), replace(rules, classes=known)
 
 
 def restore(

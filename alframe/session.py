@@ -165,8 +165,8 @@ class Session:
     def ask(self, questions: Sequence[Question]) -> float:
         """Ask the questions that have no answer yet; returns the seconds it took. Raises what `ask` does."""
         with self.clock.stage("annotate") as asking:
-            if self.experiment.photos is not None and questions:
-                record_moved_photos(self.experiment.photos.labels_now(), self.pool, still_open(self.pool, questions))
+            if self.experiment.photos is not None and (left := still_open(self.pool, questions)):
+                record_moved_photos(self.experiment.photos.labels_now(), self.pool, left)
             ask(self._annotate, self.pool, questions)
         return asking.seconds
 

@@ -1,14 +1,17 @@
 """alframe from Python, without configs."""
 
+import csv
+
 import numpy as np
 import pytest
 import torch
+import yaml
 
 import alframe
 from alframe.annotator.queue import Queue
 from alframe.budget import Budget
 from alframe.dataset.augment import Augmentation
-from alframe.errors import RunFolderError, Waiting
+from alframe.errors import DataError, RunFolderError, Waiting
 from alframe.handover.cli import export_main
 from alframe.learner import POOL, TEST
 from alframe.model.base import Model
@@ -135,3 +138,48 @@ def test_a_run_from_python_is_reported_and_its_model_is_had_from_python(make_exp
     assert export_main([str(tmp_path / "run")]) == 1
     (told,) = capsys.readouterr().err.splitlines()
     assert "if Python started it, call alframe.run again" in told
+
+
+def fill(folder, answer):
+    """The person, in the first sheet."""
+    sheet = folder / "queue" / "round_000.csv"
+    with sheet.open(encoding="utf-8-sig", newline="") as file:
+        rows = [{**row, "answer": answer(row)} for row in csv.DictReader(file)]
+    with sheet.open("w", encoding="utf-8-sig", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return sheet
+
+
+def test_answers_of_people_are_not_overwritten_whoever_labels_now(make_experiment, tmp_path):
+    with pytest.raises(Waiting):
+        alframe.run(make_experiment(annotator=Queue()), tmp_path)
+    sheet = fill(tmp_path, lambda row: "class 0" if row["rank"] == "1" else "")
+    with pytest.raises(RunFolderError, match="without answers of people"):
+        alframe.run(make_experiment(), tmp_path, overwrite=True)
+    assert sheet.is_file()
+
+
+def test_a_class_that_people_found_after_the_last_round_is_none_of_its_networks(make_experiment, data, tmp_path):
+    budget = Budget(initial=20, rounds=0)
+    truth = dict(zip(data.pool.ids, (f"class {label}" for label in data.pool.labels), strict=True))
+    with pytest.raises(Waiting):
+        alframe.run(make_experiment(annotator=Queue(), budget=budget), tmp_path)
+    fill(tmp_path, lambda row: truth[row["id"]])
+    alframe.run(make_experiment(annotator=Queue(), budget=budget), tmp_path)
+    again = alframe.run(make_experiment(annotator=Queue(new_classes=["dent"]), budget=budget), tmp_path)
+    assert again.fitted.predict(data.test.pixels[:3]).log_probs.shape[-1] == 2
+
+
+def test_an_option_that_the_folder_does_not_have_counts_as_its_default(make_experiment, tmp_path):
+    alframe.run(make_experiment(), tmp_path)
+    config = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    del config["trainer"]["full_batches"], config["costs"], config["query"]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    assert len(alframe.run(make_experiment(seed=np.int64(0)), tmp_path).rounds) == 4
+
+
+def test_labels_of_images_that_are_not_in_the_pool_are_one_line(make_experiment):
+    with pytest.raises(DataError, match=r"indices of the pool \(0 to 79\), got \[999\]"):
+        alframe.fit(make_experiment(), {0: 1, 999: 0})

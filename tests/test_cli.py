@@ -7,15 +7,16 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
-from omegaconf import OmegaConf
 from tests_support import forked
 
 from alframe.cli import launch, limit_spinning, main
+from alframe.config import load
 from alframe.config.command import share_cores
 from alframe.verbs import VERBS
 
@@ -314,9 +315,8 @@ def test_cells_beside_each_other_take_one_thread_each_unless_told_otherwise(tmp_
 
 def test_threads_of_a_preset_or_the_command_stand_beside_other_cells():
     for threads, overrides, expected in ((None, [], 1), (4, [], 4), (None, ["threads=null"], None)):
-        cfg = OmegaConf.create({"threads": threads})
-        share_cores(cfg, overrides)
-        assert cfg.threads == expected
+        plan = replace(load(["run.root=nowhere"]), options={"threads": threads})
+        assert share_cores(plan, overrides).options["threads"] == expected
 
 
 def test_idle_threads_spin_briefly_unless_the_user_chose():
@@ -370,7 +370,7 @@ def test_a_misspelt_verb_is_one_line_with_a_suggestion(tmp_path):
     assert done.returncode == 1
     (told,) = done.stderr.splitlines()
     assert told.endswith("got 'reprot'; did you mean 'report'?")
-    assert "alframe --help lists both." in alframe("xyzzy", cwd=tmp_path, check=False).stderr
+    assert "alframe --help lists them." in alframe("xyzzy", cwd=tmp_path, check=False).stderr
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -424,7 +424,7 @@ def test_images_in_both_pool_and_test_are_told(tmp_path):
     np.savez(tmp_path / "twins.npz", images=pixels, labels=labels, test_images=pixels[:3], test_labels=labels[:3])
     fast = ["debug=fast", "strategy=random", "threads=1", "run.tensorboard=false"]
     done = alframe("dataset=arrays", "dataset.root=twins.npz", *fast, cwd=tmp_path)
-    assert "3 test images are in the pool too" in done.stderr
+    assert "3 test images have an exact copy in the pool" in done.stderr
 
 
 def test_people_label_between_launches_and_get_the_oracles_run(workplace, tmp_path):

@@ -9,7 +9,9 @@ import torch
 import yaml
 
 from alframe import config
-from alframe.cli import execute
+from alframe.annotator.cli import main as queue_command
+from alframe.annotator.people import people_answered
+from alframe.cli import execute, main
 from alframe.config import kept, load
 from alframe.config.schema import GROUPS, RESERVED
 from alframe.errors import ConfigError, RunFolderError
@@ -186,3 +188,70 @@ def test_a_resumed_run_keeps_its_number_of_threads(configs):
         torch.set_num_threads(1)
     launches = read_provenance(folder)["launches"]
     assert [launch["device"]["threads"] for launch in launches] == [2, 2, 1, 2]
+
+
+def test_a_run_of_one_preset_is_not_continued_by_another(configs):
+    small = ("budget.rounds=0", "budget.initial=8", "run.name=same")
+    for name in ("one", "two"):
+        (config.schema.CONFIGS / "experiment" / f"{name}.yaml").write_text(
+            "# @package _global_\nbudget:\n  query_size: 3\n"
+        )
+    execute(load([*TINY, "experiment=one", *small]))
+    with pytest.raises(RunFolderError, match=r"experiment=one, got two; use another run.name"):
+        load([*TINY, "experiment=two", *small])
+
+
+def test_the_threads_of_one_run_are_not_those_of_the_next(configs):
+    before = torch.get_num_threads()
+    execute(load([*TINY, "budget.rounds=0", "threads=2"]))
+    assert torch.get_num_threads() == before
+
+
+def test_what_a_run_keeps_against_the_defaults_of_now_is_said(configs, capsys):
+    begin()
+    configs("trainer/sgd", label_smoothing=0.2)
+    capsys.readouterr()
+    execute(load([*TINY, "budget.rounds=2"]))
+    assert "keeps what the run began with: trainer.label_smoothing=0.0 (by default 0.2 now)" in capsys.readouterr().out
+
+
+HOSTILE = ["os.mkdir", "sys.exit", "builtins.open", "alframe.record.files.write_atomically", "nowhere.Nothing", 3, None]
+
+
+@pytest.mark.parametrize("target", HOSTILE)
+def test_nothing_but_an_annotator_is_called_to_see_who_was_asked(tmp_path, target, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / CONFIG).write_text(yaml.safe_dump({"annotator": {"_target_": target, "path": "made"}}))
+    assert queue_command(["status", str(tmp_path)]) == 1
+    (told,) = capsys.readouterr().err.splitlines()
+    assert "Expected an annotator in the run's config.yaml" in told
+    assert people_answered(tmp_path) is False
+    assert [path.name for path in tmp_path.iterdir()] == [CONFIG]
+
+
+DAMAGED = [
+    ("config.yaml", "choices: 3\ndataset: {_target_: alframe.dataset.arrays.Arrays}\n"),
+    ("config.yaml", "resolved: []\ndataset: {_target_: alframe.dataset.arrays.Arrays}\n"),
+    ("config.yaml", "3: 4\n"),
+    ("config.yaml", "dataset: {_target_: alframe.dataset.arrays.Arrays, root: '${nope}'}\n"),
+    ("config.yaml", "seed: x\ndataset: {_target_: alframe.dataset.arrays.Arrays}\n"),
+    ("provenance.json", '{"data_hash": "a", "launches": 3}'),
+    ("provenance.json", '{"data_hash": "a", "launches": [{}]}'),
+    ("queries/round_001.json", '{"questions": [7], "line": {}, "evaluation": null, "pool_scores": null}'),
+    ("rounds.jsonl", '{"round": "z", "labels": 3}\n'),
+    ("ledger.jsonl", '{"id": "a", "index": 0, "kind": "query", "label": 0, "round": "z", "rank": 0}\n'),
+]
+
+
+@pytest.mark.parametrize(("name", "content"), DAMAGED)
+@pytest.mark.parametrize("verb", ["resume", "export"])
+def test_a_file_of_the_wrong_kind_is_one_line(configs, monkeypatch, capsys, verb, name, content):
+    folder = begin()
+    (folder / name).write_text(content)
+    capsys.readouterr()
+    monkeypatch.setattr("sys.argv", ["alframe", verb, str(folder)])
+    code, told = main(), capsys.readouterr().err.splitlines()
+    if verb == "export" and name.startswith("queries"):
+        return  # the last committed round is whole
+    assert code == 1
+    assert told[0].startswith("error: Expected")

@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from alframe.errors import RunFolderError
 from alframe.images import Data
-from alframe.labels.consensus import Rules
+from alframe.labels.consensus import FROM_FOLDER, Rules
 from alframe.part import Part
+from alframe.record.read import read_ledger
 from alframe.types import Answer, Question
 
 Annotate = Callable[[Sequence[Question]], Iterator[Answer]]
@@ -49,6 +51,9 @@ class Annotator(Part, ABC):
     needs_labels: ClassVar[bool] = False
     """Whether it answers with the dataset's own labels, and so only for labelled images."""
 
+    signature: ClassVar[str | None] = None
+    """The name under which a machine answers, in the ledger."""
+
     @abstractmethod
     def start(self, job: Job) -> Annotate:
         """Start working for a run; called once per launch. Raises `ConfigError` for options that do not fit the run."""
@@ -58,5 +63,16 @@ class Annotator(Part, ABC):
         return Rules()
 
     def has_answers(self, folder: Path) -> bool:
-        """Whether a run folder contains answers from people, recorded or not, so that it must not be deleted."""
-        return False
+        """Whether people have answered anything in a run's folder, recorded or not, so that it must not be removed.
+
+        A machine with a `signature` knows by it that others have answered as well.
+        """
+        return self.signature is not None and any_answer(folder, besides=self.signature)
+
+
+def any_answer(folder: Path, besides: str | None = None) -> bool:
+    """Whether the ledger has answers but those signed `besides` and the labels of class folders, which can be read again."""
+    try:
+        return any(line["kind"] != FROM_FOLDER and line.get("annotator") != besides for line in read_ledger(folder))
+    except RunFolderError:
+        return besides is None  # damaged: answers of people may be lost, those of a machine are given again

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from alframe.annotator.base import Job
-from alframe.annotator.people import AsksPeople
+from alframe.annotator.people import AsksPeople, stored_annotator
 from alframe.annotator.queue import Sheets
 from alframe.annotator.sheet import write_sheet
-from alframe.config import stored_annotator
 from alframe.errors import ConfigError, RunFolderError, expect
 from alframe.labels.consensus import UNANSWERED, by_question
 from alframe.labels.pool import Pool

@@ -26,6 +26,7 @@ class Noisy(Annotator):
     confusion: list[list[float]] | None = None
 
     needs_labels: ClassVar[bool] = True
+    signature: ClassVar[str] = "noisy"
 
     def __post_init__(self) -> None:
         expect(0 <= self.rate <= 1, f"Expected annotator.rate in [0, 1], got {self.rate}.")
@@ -39,7 +40,7 @@ class Noisy(Annotator):
                 if label is not None:
                     stream = generator(job.seed, question.round, f"annotator/{question.index}")
                     label = int(torch.multinomial(transition[label], 1, generator=stream))
-                yield Answer(question.index, label, "noisy")
+                yield Answer(question.index, label, self.signature)
 
         return annotate
 

@@ -20,13 +20,14 @@ class Oracle(Annotator):
     """
 
     needs_labels: ClassVar[bool] = True
+    signature: ClassVar[str] = "oracle"
 
     def start(self, job: Job) -> Annotate:
         labels = job.images.pool.labels
 
         def annotate(questions: Sequence[Question]) -> Iterator[Answer]:
             for question in questions:
-                yield Answer(question.index, true_label(labels, question.index), "oracle")
+                yield Answer(question.index, true_label(labels, question.index), self.signature)
 
         return annotate
 

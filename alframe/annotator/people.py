@@ -8,12 +8,12 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
-from alframe.annotator.base import Annotate, Annotator, Job
-from alframe.errors import RunFolderError, expect
+from alframe.annotator.base import Annotate, Annotator, Job, any_answer
+from alframe.errors import ConfigError, RunFolderError, expect
 from alframe.labels.consensus import CHECKS, FROM_FOLDER, UNANSWERED, Line, Rules, majority, normalized_name, vote
-from alframe.part import Change, anything, extended
-from alframe.record.layout import Layout
-from alframe.record.read import read_ledger, read_planned
+from alframe.part import Change, anything, extended, locate
+from alframe.record.layout import CONFIG, Layout
+from alframe.record.read import read_config, read_planned
 from alframe.rng import generator
 from alframe.types import Answer, Question
 
@@ -96,11 +96,32 @@ class AsksPeople(Annotator):
         return Rules(True, self.per_image, self.ask_again, self.aggregate, every, found, self.unsure, lean)
 
     def has_answers(self, folder: Path) -> bool:
-        """Whether the ledger has answers beyond the labels of class folders, which can be read again."""
-        try:
-            return any(line["kind"] != FROM_FOLDER for line in read_ledger(folder))
-        except RunFolderError:
-            return True  # damaged, so there may be some
+        return any_answer(folder)
+
+
+def stored_annotator(config: Mapping[str, Any]) -> Annotator:
+    """The annotator of a stored config; nothing but a class of annotators is called. Raises `RunFolderError` if it cannot be built."""
+    node = config.get("annotator")
+    options = {key: value for key, value in node.items() if key != "_target_"} if isinstance(node, Mapping) else {}
+    kind = locate(node.get("_target_")) if isinstance(node, Mapping) else None
+    try:
+        if isinstance(kind, type) and issubclass(kind, Annotator):
+            return kind(**options)
+        found = f"{node}"
+    except (TypeError, ConfigError) as error:
+        found = f"{node} ({str(error).splitlines()[0]})"
+    raise RunFolderError(f"Expected an annotator in the run's {CONFIG}, got {found}; restore it from a backup.")
+
+
+def people_answered(folder: Path) -> bool:
+    """Whether people have answered anything in a run's folder, whichever annotator asked them.
+
+    If its config does not say who was asked: whether any annotator has a place in the folder.
+    """
+    try:
+        return stored_annotator(read_config(folder)).has_answers(folder)
+    except RunFolderError:
+        return bool(Layout(folder).places())
 
 
 class People(ABC):

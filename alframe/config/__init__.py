@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from alframe.config.plan import Plan as Plan
     from alframe.config.plan import build as build
     from alframe.config.plan import cell_name as cell_name
-    from alframe.config.plan import stored_annotator as stored_annotator
     from alframe.config.schema import CONFIGS as CONFIGS
     from alframe.config.schema import composer as composer
     from alframe.config.stored import stored_plan as stored_plan
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "overrides": ("check_overrides", "load"),
     "parts": ("pick_device",),
-    "plan": ("Plan", "build", "cell_name", "stored_annotator"),
+    "plan": ("Plan", "build", "cell_name"),
     "schema": ("CONFIGS", "composer"),
     "stored": ("stored_plan",),
 }

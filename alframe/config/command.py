@@ -4,6 +4,7 @@ import os
 import tempfile
 from argparse import Namespace
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import hydra
@@ -14,6 +15,7 @@ from omegaconf import DictConfig
 
 from alframe.config.overrides import check_overrides
 from alframe.config.schema import CONFIGS, composer
+from alframe.record.read import first_threads
 
 if TYPE_CHECKING:
     from alframe.config.plan import Plan
@@ -52,9 +54,12 @@ def with_hydra(run: Callable[..., None], arguments: Namespace) -> None:
         overrides = list(context.overrides.task)
         sweep = context.mode is RunMode.MULTIRUN
         elsewhere = sweep and not context.launcher._target_.endswith(".BasicLauncher")
-        if elsewhere:
-            share_cores(cfg, overrides)
-        run(lambda: build(cfg, dict(context.runtime.choices), overrides), others=sweep, elsewhere=elsewhere)
+
+        def make() -> "Plan":
+            plan = build(cfg, dict(context.runtime.choices), overrides)
+            return share_cores(plan, overrides) if elsewhere else plan
+
+        run(make, others=sweep, elsewhere=elsewhere)
 
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come to us, not to Hydra's own printing
     with tempfile.TemporaryDirectory() as folder:
@@ -63,7 +68,9 @@ def with_hydra(run: Callable[..., None], arguments: Namespace) -> None:
         job()
 
 
-def share_cores(cfg: DictConfig, overrides: list[str]) -> None:
-    """One thread for a cell that runs beside others, unless the command or its preset says otherwise."""
-    if cfg.threads is None and not any(text.lstrip("+").startswith("threads=") for text in overrides):
-        cfg.threads = 1
+def share_cores(plan: "Plan", overrides: list[str]) -> "Plan":
+    """One thread for a cell that runs beside others, unless the command, its preset or the run's first launch says otherwise."""
+    given = any(text.lstrip("+").startswith("threads=") for text in overrides)
+    if given or plan.options["threads"] is not None or first_threads(plan.folder) is not None:
+        return plan
+    return replace(plan, options={**plan.options, "threads": 1})

@@ -1,14 +1,11 @@
 """Options through time: a run keeps the values that it began with, whatever the defaults have become since."""
 
-import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from hydra._internal.utils import _locate
-
 from alframe.config.schema import CONFIGS, GROUPS, NOT_IN_IDENTITY, OPTIONAL_GROUPS, Schema, groups_of
-from alframe.part import Part, part_class
+from alframe.part import Part, before_added, constructor_defaults, locate, part_class
 
 INJECTED = {
     "model": {"shape", "n_classes"},
@@ -17,16 +14,12 @@ INJECTED = {
 """What the loop passes to a part in addition to the values of its YAML."""
 DERIVED = ("choices", "resolved")
 """Entries of a run's config that record how it came about: not options."""
-PLAIN = (str, int, float, bool, list, type(None))
 Tree = dict[str, Any]
 
 
 def located(node: Any) -> Callable[..., Any] | None:
-    """The class or function that makes a part; None where that cannot be found, which is reported when it is to be built."""
-    try:
-        found = _locate(node["_target_"])
-    except Exception:
-        return None
+    """The class or function that makes a part; None if it cannot be found, which is reported when it is to be built."""
+    found = locate(node.get("_target_")) if isinstance(node, Mapping) else None
     return found if callable(found) else None
 
 
@@ -37,26 +30,15 @@ def part_classes(tree: Mapping[str, Any]) -> dict[str, type[Part]]:
 
 def defaults(node: Mapping[str, Any], group: str) -> Tree:
     """The options of a part that its node leaves at the constructor's defaults."""
-    try:
-        parameters = inspect.signature(located(node)).parameters  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        return {}
-    return {
-        name: parameter.default
-        for name, parameter in parameters.items()
-        if isinstance(parameter.default, PLAIN) and name not in INJECTED.get(group, ())
-    }
+    injected = INJECTED.get(group, ())
+    return {key: value for key, value in constructor_defaults(located(node)).items() if key not in injected}
 
 
-def before_added(tree: Mapping[str, Any]) -> Tree:
-    """By path, what an option counts as in a folder that does not have it: the value that equals the behaviour before it came."""
-    values: Tree = {}
-    for group, kind in part_classes(tree).items():
-        values |= {
-            f"{group}.{key}": value for key, value in {**defaults(tree[group], group), **kind.added_options}.items()
-        }
+def counts_as(tree: Mapping[str, Any]) -> Tree:
+    """By path, what every option of a composed config counts as in a folder without it."""
     schema = asdict(Schema())
-    return values | {f"{part}.{key}": value for part in ("query", "costs") for key, value in schema[part].items()}
+    of_the_loop = {f"{part}.{key}": value for part in ("query", "costs") for key, value in schema[part].items()}
+    return {**before_added({group: located(tree[group]) for group in groups_of(tree)}), **of_the_loop}
 
 
 def may_change(tree: Mapping[str, Any]) -> tuple[str, ...]:

@@ -2,18 +2,16 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import hydra
 import torch
-from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
-from alframe.annotator.base import Annotator
+from alframe.annotator.people import people_answered
 from alframe.clock import Clock
-from alframe.config.kept import before_added, continued, defaults, given, may_change, part_classes
+from alframe.config.kept import continued, counts_as, defaults, given, may_change, part_classes
 from alframe.config.parts import assemble, pick_device
 from alframe.config.schema import NOT_IN_IDENTITY, OPTIONAL_GROUPS, groups_of, plain
 from alframe.dataset.base import Dataset
@@ -21,15 +19,15 @@ from alframe.dataset.cache import default_cache
 from alframe.dataset.files import load_unlabelled
 from alframe.dataset.growing import Growing
 from alframe.dataset.shift import Shifted
-from alframe.errors import ConfigError, RunFolderError
+from alframe.errors import ConfigError, RunFolderError, expect
 from alframe.experiment import Experiment
 from alframe.images import Data
 from alframe.learner import POOL, TARGET, TEST, Resources
 from alframe.metrics import Costs
 from alframe.part import Declared, declared
 from alframe.query import TargetSet
-from alframe.record.layout import CONFIG, Layout
-from alframe.record.read import read_config
+from alframe.record.layout import Layout
+from alframe.record.read import flat, read_config
 from alframe.trainer.trainer import Trainer
 
 IN_EVERY_CELL = ("dataset", "model", "uncertainty", "strategy")
@@ -52,6 +50,8 @@ class Plan:
     options: dict[str, Any]
 
     declared: Declared
+    kept: str = ""
+    """What the run keeps of its folder against the defaults of now, in a line for a person."""
 
     def experiment(self, data: Data, photos: Growing | None = None, clock: Clock | None = None) -> Experiment:
         query = self.options["query"]
@@ -84,9 +84,25 @@ def build(cfg: DictConfig, choices: Mapping[str, Any], overrides: list[str]) -> 
         return plan_in(None, cfg, choices)
     if Layout(folder).config.is_file() and not tree["run"]["overwrite"]:
         stored = read_config(folder)
-        cfg = OmegaConf.create(continued(tree, stored, given(overrides)))
-        choices = {**choices, **(stored.get("choices") or {})}
+        known = stored.get("choices") or {}
+        expect(
+            known.get("experiment", choices.get("experiment")) == choices.get("experiment"),
+            f"Expected the preset that {folder} began with, experiment={known.get('experiment')}, got {choices.get('experiment')}; "
+            "use another run.name, or start again with run.overwrite=true.",
+            RunFolderError,
+        )
+        merged = continued(tree, stored, given(overrides))
+        plan = plan_in(folder, OmegaConf.create(merged), {**choices, **known})
+        return replace(plan, kept=_kept(flat(tree), flat(merged), counts_as(merged)))
     return plan_in(folder, cfg, choices)
+
+
+def _kept(now: Mapping[str, Any], kept: Mapping[str, Any], absent: Mapping[str, Any]) -> str:
+    """The options whose default has another value by now than in the folder, in a line; empty if there are none."""
+    old = {key: kept.get(key, absent.get(key)) for key in {**now, **kept}}
+    differ = [f"{key}={value} (by default {now.get(key)} now)" for key, value in old.items() if value != now.get(key)]
+    more = f" and {len(differ) - 3} more" if len(differ) > 3 else ""
+    return f"keeps what the run began with: {', '.join(differ[:3])}{more}" if differ else ""
 
 
 def plan_in(folder: Path | None, cfg: DictConfig, choices: Mapping[str, Any]) -> Plan:
@@ -98,13 +114,13 @@ def plan_in(folder: Path | None, cfg: DictConfig, choices: Mapping[str, Any]) ->
     tree = plain(cfg)
     device = pick_device(tree["device"])
     known = declared(
-        parts, before_added(tree), count_validation=parts["budget"].count_validation, has_answers=people_answered
+        parts, counts_as(tree), count_validation=parts["budget"].count_validation, has_answers=people_answered
     )
     return Plan(
         dataset=Shifted(parts["dataset"], parts["shift"]) if "shift" in parts else parts["dataset"],
         parts=parts,
         folder=folder,
-        identity=_identity(tree, {group: choices.get(group) for group in groups_of(tree)}, parts["trainer"], device),
+        identity=_identity(tree, _chosen(tree, choices), parts["trainer"], device),
         cache=Path(tree["cache"]).expanduser() if tree["cache"] else default_cache(),
         device=device,
         seed=tree["seed"],
@@ -118,33 +134,17 @@ def plan_in(folder: Path | None, cfg: DictConfig, choices: Mapping[str, Any]) ->
     )
 
 
+def _chosen(tree: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[str, Any]:
+    """The choices that a config came from, and the preset if there was one."""
+    preset = {"experiment": choices["experiment"]} if choices.get("experiment") else {}
+    return {**{group: choices.get(group) for group in groups_of(tree)}, **preset}
+
+
 def _folder(tree: Mapping[str, Any], choices: Mapping[str, Any], overrides: list[str]) -> Path:
     run = tree["run"]
     study = run["name"] or choices.get("experiment") or choices.get("dataset")
     cell = cell_name(choices, overrides, may_change(tree))
     return Path(run["root"]).expanduser() / str(study) / cell / f"seed={tree['seed']}"
-
-
-def stored_annotator(config: Mapping[str, Any]) -> Annotator:
-    """The annotator of a stored config. Raises `RunFolderError` where it cannot be built."""
-    node = config.get("annotator")
-    try:
-        annotator = hydra.utils.instantiate(node, _convert_="all") if isinstance(node, Mapping) else node
-    except InstantiationException as error:
-        raise RunFolderError(f"Expected an annotator in the run's config, got {node}; restore its {CONFIG}.") from error
-    if not isinstance(annotator, Annotator):
-        raise RunFolderError(f"Expected an annotator in the run's config, got {node}; restore its {CONFIG}.")
-    return annotator
-
-
-def people_answered(folder: Path) -> bool:
-    """Whether people have answered anything in a run's folder. If its config does not say who was asked: whether anyone was."""
-    if not Layout(folder).config.exists() and not Layout(folder).places():
-        return False
-    try:
-        return stored_annotator(read_config(folder)).has_answers(folder)
-    except RunFolderError:
-        return bool(Layout(folder).places())
 
 
 def _identity(

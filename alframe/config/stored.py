@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from alframe.config.overrides import parse
@@ -63,7 +63,15 @@ def stored_plan(folder: Path, **options: Any) -> "Plan":
         raise ConfigError(
             f"Expected options that a run can resume with, got {', '.join(refused)}; its config fixes all but {', '.join(allowed)}."
         )
-    cfg, types = OmegaConf.create(tree), OmegaConf.structured(Schema)
+    types = OmegaConf.structured(Schema)
+    try:
+        cfg = OmegaConf.merge(types, tree)
+        assert isinstance(cfg, DictConfig)
+        plain(cfg)
+    except OmegaConfBaseException as error:
+        raise RunFolderError(
+            f"Expected a config that can be read in {folder}, got: {first_line(error)}; restore it from a backup."
+        ) from error
     for key, value in options.items():
         try:
             OmegaConf.update(types, key, value, force_add=True)  # as strict as Hydra about a text for a number

@@ -19,8 +19,8 @@ from alframe.learner import POOL, TEST, Learner
 from alframe.metrics import evaluate
 from alframe.model.frozen import Frozen
 from alframe.record.layout import PROVENANCE, ROUNDS
-from alframe.record.read import read_config, read_ledger, read_planned, read_provenance, read_rounds
-from alframe.restore import labelled_at, restore
+from alframe.record.read import read_config, read_ledger, read_provenance, read_rounds
+from alframe.restore import as_trained, labelled_at, restore
 
 TOLERANCE = 1e-3
 """Largest difference to a stored test metric (relative above 1) that other threads or another device may cause."""
@@ -80,14 +80,9 @@ def retrieve(folder: Path, *, device: str | None = None, progress: bool = True, 
     line, ledger = rounds[-1], read_ledger(folder)
     photos = history_of(plan.dataset, folder, repair=False)
     experiment = plan.experiment(plan.dataset.load(plan.cache) if photos is None else photos.data())
-    rules = experiment.annotator.rules(experiment.data.pool.classes)
-    experiment = _as_trained(
-        experiment.with_classes(rules.classes or experiment.data.pool.classes), folder, int(line["round"])
-    )
-    as_trained = replace(
-        rules, classes=experiment.data.pool.classes
-    )  # a soft label has a number for each class of then
-    learner, how = restore(experiment, folder, ledger, as_trained, int(line["round"]))
+    rules = experiment.annotator.rules(experiment.data.pool.classes)  # with the classes that people have found by now
+    experiment, then = as_trained(experiment, folder, int(line["round"]))
+    learner, how = restore(experiment, folder, ledger, then, int(line["round"]))
     trained = Trained(folder, plan, experiment, learner, line, bool(line.get("stopped")), ledger, rules, how, 0.0)
     difference, worst = _difference(trained)
     if not difference <= TOLERANCE and not accept:
@@ -96,14 +91,6 @@ def retrieve(folder: Path, *, device: str | None = None, progress: bool = True, 
             f"versions and device of its {PROVENANCE}, or accept the model as it is with --accept-difference."
         )
     return replace(trained, difference=difference)
-
-
-def _as_trained(experiment: Experiment, folder: Path, round: int) -> Experiment:
-    """The experiment with as many classes as the networks of `round` have outputs; the config may have added some since."""
-    planned = read_planned(folder, round) or {}
-    asked = next((q["probs"] for q in planned.get("questions", ()) if q["probs"]), experiment.data.pool.classes)
-    measured = planned.get("evaluation") or {"classes": asked}  # without test images there is no evaluation
-    return experiment.with_classes(experiment.data.pool.classes[: len(measured["classes"])])
 
 
 def capture(trained: Trained) -> tuple[Spec, Tensors]:

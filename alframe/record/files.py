@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -46,14 +46,18 @@ def append_synced(path: Path, text: str) -> None:
         os.fsync(file.fileno())
 
 
-def read_json(path: Path, keys: tuple[str, ...] = ()) -> dict[str, Any] | None:
+Keys = Mapping[str, type | tuple[type, ...]]
+"""Keys that an object must have, with the types of their values."""
+
+
+def read_json(path: Path, keys: Keys | tuple[str, ...] = ()) -> dict[str, Any] | None:
     """The object in one of our JSON files, or None if there is no file. Raises `RunFolderError` for a damaged one."""
     if not path.exists():
         return None
     return _object(path.read_bytes(), keys, str(path))
 
 
-def read_jsonl(path: Path, keys: tuple[str, ...] = (), *, repair: bool = True) -> list[dict[str, Any]]:
+def read_jsonl(path: Path, keys: Keys | tuple[str, ...] = (), *, repair: bool = True) -> list[dict[str, Any]]:
     """The objects of a JSON-lines file; a torn last line is skipped, and with `repair` removed from the file.
 
     Only the owner of the run's lock may repair, because another process may be writing that line. Raises `RunFolderError`
@@ -71,15 +75,17 @@ def read_jsonl(path: Path, keys: tuple[str, ...] = (), *, repair: bool = True) -
     return lines
 
 
-def _object(text: bytes, keys: tuple[str, ...], where: str) -> dict[str, Any]:
+def _object(text: bytes, keys: Keys | tuple[str, ...], where: str) -> dict[str, Any]:
     """The JSON object in `text`, which must have `keys`."""
+    types = keys if isinstance(keys, Mapping) else dict.fromkeys(keys, object)
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
-    if not isinstance(value, dict) or any(key not in value for key in keys):
+    if not isinstance(value, dict) or not all(key in value and isinstance(value[key], types[key]) for key in types):
+        wanted = f" with {', '.join(keys)}" if keys else ""
         raise RunFolderError(
-            f"Expected a JSON object with {', '.join(keys)} in {where}, got {text[:60]!r}; "
+            f"Expected a JSON object{wanted} in {where}, got {text[:60]!r}; "
             "restore the file from a backup, or start over with run.overwrite=true."
         )
     return value

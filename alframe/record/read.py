@@ -14,8 +14,12 @@ from alframe.record.files import read_json, read_jsonl
 from alframe.record.layout import FORMAT, INITIAL, Layout, round_name
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-LEDGER_KEYS = ("id", "index", "kind", "label", "round", "rank")
-"""The keys of every ledger line."""
+LEDGER_KEYS = {"id": str, "index": int, "kind": str, "label": object, "round": int, "rank": int}
+"""The keys of every ledger line; whether a label is one is for the pool to say."""
+ROUND_KEYS = {"round": int, "labels": int}
+QUESTION_KEYS = ("id", "index", "kind", "round", "rank")
+MAPPINGS = ("choices", "resolved", "query", "costs")
+"""Entries of a config that are mappings, where they are there; parts are checked when they are built."""
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -37,7 +41,8 @@ def read_config(folder: Path) -> dict[str, Any]:
             f"Expected the run's config in {path}, got a damaged file ({' '.join(str(error).split())[:80]}); restore it from a backup, "
             "or start over with run.overwrite=true."
         ) from error
-    if not isinstance(config, dict):
+    whole = isinstance(config, dict) and all(isinstance(key, str) for key in config)
+    if not whole or not all(isinstance(config.get(key, {}), dict) for key in MAPPINGS):
         raise RunFolderError(
             f"Expected the run's config in {path}, got a damaged file; restore it from a backup, or start over with run.overwrite=true."
         )
@@ -71,7 +76,7 @@ def _from_format_1(config: dict[str, Any]) -> dict[str, Any]:
 
 def read_rounds(folder: Path) -> list[dict[str, Any]]:
     """The committed rounds, first to last."""
-    return read_jsonl(Layout(folder).rounds, ("round", "labels"), repair=False)
+    return read_jsonl(Layout(folder).rounds, ROUND_KEYS, repair=False)
 
 
 def read_ledger(folder: Path) -> list[dict[str, Any]]:
@@ -81,12 +86,30 @@ def read_ledger(folder: Path) -> list[dict[str, Any]]:
 
 def read_provenance(folder: Path) -> dict[str, Any]:
     """Data and launches; empty before the first launch."""
-    return read_json(Layout(folder).provenance) or {}
+    path = Layout(folder).provenance
+    found = read_json(path, {"data_hash": str, "launches": list}) or {}
+    launches = found.get("launches", [])
+    if not all(isinstance(one, dict) and isinstance(one.get("device"), dict) for one in launches):
+        raise RunFolderError(f"Expected launches with a device in {path}, got others; restore the file from a backup.")
+    return found
 
 
-def read_planned(folder: Path, round: int | None) -> dict[str, Any] | None:
-    """What was stored for a round before anyone was asked, or None; `round` None: the initial purchase."""
-    return read_json(Layout(folder).planned(INITIAL if round is None else round_name(round)), ("questions",))
+def first_threads(folder: Path) -> int | None:
+    """CPU threads of the first launch, on which results depend; None in a new folder."""
+    launches = read_provenance(folder).get("launches")
+    return launches[0]["device"].get("threads") if launches else None
+
+
+def read_planned(folder: Path, round: int | None, keys: tuple[str, ...] = ()) -> dict[str, Any] | None:
+    """What was stored for a round before anyone was asked, or None; `round` None: the initial purchase. `keys`: what it must have."""
+    path = Layout(folder).planned(INITIAL if round is None else round_name(round))
+    found = read_json(path, {"questions": list, **dict.fromkeys(keys, object)})
+    for question in found["questions"] if found else ():
+        if not isinstance(question, dict) or not all(key in question for key in QUESTION_KEYS):
+            raise RunFolderError(
+                f"Expected questions with {', '.join(QUESTION_KEYS)} in {path}, got {str(question)[:60]}; restore the file from a backup."
+            )
+    return found
 
 
 def flat(tree: Any, prefix: str = "") -> dict[str, Any]:

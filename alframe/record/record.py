@@ -20,16 +20,16 @@ from alframe.errors import RunFolderError, expect
 from alframe.labels.ledger import Ledger
 from alframe.part import Declared
 from alframe.record.contact_sheet import write_contact_sheet
-from alframe.record.files import read_json, read_jsonl, write_atomically
+from alframe.record.files import read_jsonl, write_atomically
 from alframe.record.layout import FORMAT, INITIAL, Layout, round_name
 from alframe.record.planned import Line, Planned, Shown
 from alframe.record.provenance import launch
-from alframe.record.read import flat, read_config
+from alframe.record.read import ROUND_KEYS, first_threads, flat, read_config, read_planned, read_provenance
 
 if TYPE_CHECKING:  # tensorboard takes a second to import
     from alframe.record.tensorboard import Board
 
-ROUND_KEYS = ("questions", "line", "evaluation", "pool_scores")
+PLANNED_KEYS = ("line", "evaluation", "pool_scores")
 
 
 class Record:
@@ -58,7 +58,7 @@ class Record:
             self._discard(start=overwrite)
             extends = self._compare_config()
             self.reopened = False
-            self.rounds: list[Line] = read_jsonl(self.layout.rounds, ("round", "labels"))
+            self.rounds: list[Line] = read_jsonl(self.layout.rounds, ROUND_KEYS)
             if extends:
                 self._reopen_last_round()
             text = _yaml({"format": FORMAT, **config})
@@ -94,9 +94,8 @@ class Record:
 
     @property
     def threads(self) -> int | None:
-        """CPU threads of the first launch, because results depend on them; None in a new folder."""
-        launches = (read_json(self.layout.provenance, ("launches",)) or {"launches": []})["launches"]
-        return launches[0]["device"]["threads"] if launches else None
+        """CPU threads of the first launch, on which results depend; None in a new folder."""
+        return first_threads(self.folder)
 
     def check_consistency(self) -> None:
         """Raise `RunFolderError` unless ledger, rounds and stored queries agree."""
@@ -120,7 +119,7 @@ class Record:
 
     def planned(self, round: int | None) -> Planned | None:
         """What was stored for a round, or None; `round` None: the initial purchase."""
-        stored = read_json(self._planned_file(round), ROUND_KEYS if round is not None else ROUND_KEYS[:1])
+        stored = read_planned(self.folder, round, () if round is None else PLANNED_KEYS)
         return None if stored is None else Planned.of(stored)
 
     def once(self, round: int | None, compute: Callable[[], Planned]) -> Planned:
@@ -148,8 +147,7 @@ class Record:
 
         Raises `RunFolderError` if the data differ from those of earlier launches.
         """
-        path = self.layout.provenance
-        past = read_json(path, ("data_hash", "launches")) or {}
+        path, past = self.layout.provenance, read_provenance(self.folder)
         if past and past["data_hash"] != data["data_hash"]:
             raise RunFolderError(
                 f"Expected the data that this run started with (hash {past['data_hash'][:12]}), got other data ({data['data_hash'][:12]}); "

@@ -156,7 +156,7 @@ def test_answers_of_people_are_not_overwritten_whoever_labels_now(make_experimen
     with pytest.raises(Waiting):
         alframe.run(make_experiment(annotator=Queue()), tmp_path)
     sheet = fill(tmp_path, lambda row: "class 0" if row["rank"] == "1" else "")
-    with pytest.raises(RunFolderError, match="without answers of people"):
+    with pytest.raises(RunFolderError, match="without answers from people"):
         alframe.run(make_experiment(), tmp_path, overwrite=True)
     assert sheet.is_file()
 

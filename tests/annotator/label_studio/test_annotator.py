@@ -388,7 +388,7 @@ def test_a_deleted_project_is_told_and_made_again_on_request(desk, chief, team):
     first.ask(range(3))
     chief.call("DELETE", f"/api/projects/{gone}/")
     for place in (first, desk()):
-        with pytest.raises(ConfigError, match=rf"project {gone} on http.*delete .*project.json to have it made again"):
+        with pytest.raises(ConfigError, match=rf"project {gone} on http.*delete .*project.json to create a new one"):
             place.ask(range(3), done=True)
     (first.folder / "label_studio" / "project.json").unlink()
     again = desk()
@@ -450,7 +450,7 @@ def test_a_token_withdrawn_in_the_middle_ends_the_launch_and_a_new_one_goes_on(d
     first = desk()
     first.ask([0])
     boss.call("POST", "/api/token/blacklist/", json={"refresh": boss.token})
-    with pytest.raises(ConfigError, match="wrong, expired or withdrawn"):
+    with pytest.raises(ConfigError, match="wrong, expired or revoked"):
         desk().ask([0], done=True)
     monkeypatch.undo()
 
@@ -467,13 +467,13 @@ def test_the_token_is_written_nowhere(desk, chief, capfd):
 
 def test_a_server_that_is_not_there_is_told_in_one_line(open_desk):
     url = f"http://127.0.0.1:{free_port()}"
-    with pytest.raises(ConfigError, match=rf"Expected Label Studio at {url}, got no answer") as told:
+    with pytest.raises(ConfigError, match=rf"Expected Label Studio at {url}, got no response") as told:
         open_desk(url, wait=True).ask([0], done=True)
     assert len(str(told.value).splitlines()) == 1
 
 
 def test_another_server_at_the_address_is_told(server, open_desk):
-    with pytest.raises(ConfigError, match="a page of something else"):
+    with pytest.raises(ConfigError, match="got another kind of page"):
         open_desk(f"{server.url}/static").ask([0], done=True)
 
 

@@ -7,7 +7,7 @@ import argparse
 import os
 import sys
 import traceback
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from alframe import __version__
 from alframe.errors import AlframeError, Waiting, did_you_mean, expect
-from alframe.verbs import VERBS, guarded, say, say_error
+from alframe.verbs import VERBS, guarded, limit_spinning, say, say_error
 
 if TYPE_CHECKING:
     from alframe.config import Plan
@@ -49,15 +49,6 @@ def main() -> int:
         say_error(f"Expected {wanted}, got '{word}'{hint}")
         return 1
     return _run()
-
-
-def limit_spinning(environment: MutableMapping[str, str]) -> None:
-    """Let idle OpenMP threads sleep after some 10,000 turns of waiting, so that other programs get their cores.
-
-    Read when torch is imported; a choice of the user's stands.
-    """
-    if not environment.keys() & {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME"}:
-        environment["GOMP_SPINCOUNT"] = "10000"
 
 
 def resume(argv: Sequence[str] | None = None, *, prog: str = "alframe resume") -> int:

@@ -3,7 +3,7 @@
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from typing import TextIO
 
 from alframe.errors import AlframeError
@@ -38,8 +38,18 @@ def say_error(error: Exception | str) -> None:
         print(f"{red}error: {line}{plain}", file=sys.stderr, flush=True)
 
 
+def limit_spinning(environment: MutableMapping[str, str]) -> None:
+    """Let idle OpenMP threads sleep after some 10,000 turns of waiting, so that other programs get their cores.
+
+    Read when torch is imported; a choice of the user's stands.
+    """
+    if not environment.keys() & {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME"}:
+        environment["GOMP_SPINCOUNT"] = "10000"
+
+
 def guarded(work: Callable[[], int], interrupted: str = "Nothing was written.") -> int:
     """The exit code of a command: what `work` returns, or 1 after one line for an error that the user can fix, or 130 if interrupted."""
+    limit_spinning(os.environ)
     try:
         with warnings.catch_warnings():  # e.g. for a photo of 90 megapixels: without a line of PIL's source
             warnings.showwarning = lambda message, *_: say(f"warning: {message}")

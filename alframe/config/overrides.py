@@ -178,8 +178,8 @@ def _key_problem(text: str, cfg: DictConfig) -> str | None:
     if len(same_leaf) == 1:
         hint = f"; did you mean '{same_leaf[0]}'?"
     elif inside:
-        within = [name.removeprefix(f"{group}.") for name in inside]
-        options = [name for name in within if "." not in name and name not in RESERVED]
+        within = [name.removeprefix(f"{group}.") for name in inside if name.rsplit(".", 1)[-1] not in RESERVED]
+        options = [name for name in within if "." not in name]
         near = did_you_mean(key.removeprefix(f"{group}."), within).replace("'", f"'{group}.", 1)
         hint = near or f"; {group} takes {', '.join(options) or 'nothing'}."
     else:

@@ -39,12 +39,12 @@ def say_error(error: Exception | str) -> None:
 
 
 def limit_spinning(environment: MutableMapping[str, str]) -> None:
-    """Let idle OpenMP threads sleep after some 10,000 turns of waiting, so that other programs get their cores.
+    """Let idle OpenMP threads sleep after some 1,000 turns of waiting, so that other programs get their cores.
 
     Read when torch is imported; a choice of the user's stands.
     """
     if not environment.keys() & {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME"}:
-        environment["GOMP_SPINCOUNT"] = "10000"
+        environment["GOMP_SPINCOUNT"] = "1000"
 
 
 def guarded(work: Callable[[], int], interrupted: str = "Nothing was written.") -> int:

@@ -320,7 +320,7 @@ def test_threads_of_a_preset_or_the_command_stand_beside_other_cells():
 
 
 def test_idle_threads_spin_briefly_unless_the_user_chose():
-    for chosen, expected in (({}, "10000"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None), ({"GOMP_SPINCOUNT": "5"}, "5")):
+    for chosen, expected in (({}, "1000"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None), ({"GOMP_SPINCOUNT": "5"}, "5")):
         environment = dict(chosen)
         limit_spinning(environment)
         assert environment.get("GOMP_SPINCOUNT") == expected

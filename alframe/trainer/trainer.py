@@ -4,7 +4,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, Literal
 
@@ -14,55 +14,17 @@ from torch.nn.functional import cross_entropy
 
 from alframe.console import progress
 from alframe.errors import TrainingError, expect
-from alframe.images import Augment
-from alframe.part import Part
 from alframe.pixels import Pixels, Prepare
 from alframe.rng import scoped
+from alframe.trainer.base import Cycles, FitReport, Fitter, Lesson, Stream
 from alframe.trainer.kept import Average, Best
 from alframe.trainer.together import Together
 from alframe.types import Examples
 
 NESTEROV = partial(torch.optim.SGD, momentum=0.9, nesterov=True, weight_decay=0.0005)
 LOSS_CHECK_STEPS = 50  # reading the loss waits for the device, so it is read seldom
-Stream = Callable[[str], torch.Generator]
-"""`stream(purpose)`: the random streams of one network's fit."""
 
-
-@dataclass(frozen=True)
-class FitReport:
-    """The result of a fit: `loss` is the mean training loss of its last steps (nats), `best_step` the step whose weights were kept."""
-
-    steps: int
-    loss: float
-    best_step: int
-    validation_accuracy: float | None = None
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """The data of one fit: `examples` of `pixels`, augmented by `augment` (if any) and prepared by `prepare`.
-
-    `validation` is there for a trainer that needs it; with a `description`, a progress bar is shown.
-    """
-
-    pixels: Pixels
-    examples: Examples
-    n_classes: int
-    prepare: Prepare
-    augment: Augment | None = None
-    validation: Examples | None = None
-    description: str = ""
-
-
-@dataclass(frozen=True)
-class Cycles:
-    """The schedule of the learning rate starts again `count` times; `at_end` is called after the last step of each."""
-
-    count: int = 1
-    at_end: Callable[[], None] = lambda: None
-
-
-class Trainer(Part):
+class Trainer(Fitter):
     """Mini-batch training with a step budget that does not collapse when there are 100 labels.
 
     Steps = max(epochs x batches, min_steps), at most max_steps. A batch is `batch_size` images, or all of them when there are
@@ -129,7 +91,7 @@ class Trainer(Part):
         self.precision, self.channels_last, self.compile = precision, channels_last, compile
 
     @property
-    def needs_validation(self) -> bool:
+    def needs_validation(self) -> bool:  # type: ignore[override]
         return self.early_stop is not None or self.best_checkpoint
 
     def n_steps(self, n: int) -> int:
@@ -175,7 +137,7 @@ class Trainer(Part):
         )
         average = Average(network, self.ema) if self.ema else None
         weight = self._class_weight(examples, lesson.n_classes, device)
-        dtype = self._dtype(device) if members == 1 else torch.float32
+        dtype = self.dtype(device) if members == 1 else torch.float32
         scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
         order = torch.stack([_order(len(examples), steps * batch, stream("order")) for stream in streams])
         order, rows = order.to(pixels.place), examples.rows.to(pixels.place)
@@ -235,7 +197,7 @@ class Trainer(Part):
         network.eval()
         correct = loss = 0.0
         for rows, labels in zip(examples.rows.split(512), examples.labels.split(512), strict=True):
-            with _autocast(pixels.device, self._dtype(pixels.device)):
+            with _autocast(pixels.device, self.dtype(pixels.device)):
                 logits = network(prepare(pixels.take(rows))).float()
             labels = labels.to(pixels.device)
             correct += float((logits.argmax(1) == labels).sum())
@@ -261,7 +223,7 @@ class Trainer(Part):
         # torch divides by the weights of the images where they have labels, and by their number where these are soft
         return loss(reduction="sum") / (labels @ weight).sum()
 
-    def _dtype(self, device: torch.device) -> torch.dtype:
+    def dtype(self, device: torch.device) -> torch.dtype:
         auto = "bf16" if device.type == "cuda" else "fp32"
         name = auto if self.precision == "auto" else self.precision
         return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]

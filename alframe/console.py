@@ -158,6 +158,14 @@ def duration(seconds: int | float) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
+def shorten(name: str, characters: int) -> str:
+    """Cut in the middle, because names often differ at the end ("scratch 12", "scratch 13")."""
+    if len(name) <= characters:
+        return name
+    tail = max(1, characters // 3)
+    return f"{name[: max(1, characters - 1 - tail)]}…{name[-tail:]}"
+
+
 def _width(name: str) -> int:
     return max(6, len(name))
 

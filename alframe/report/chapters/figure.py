@@ -1,13 +1,16 @@
 """Learning curves as a figure: one panel per comparison, the mean over seeds with its band, each curve labelled where it ends."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
+from alframe.console import shorten
 from alframe.report.chapters.phrases import metric_words
 from alframe.report.read.section import Section
 from alframe.report.statistics.curves import BOOTSTRAP_SEEDS, Curve, band
@@ -77,6 +80,21 @@ def _panel(axes: Axes, section: Section, styles: dict[str, dict[str, Any]], x_la
 def columns_of(n: int, most: int = 4) -> int:
     """Columns for `n` panels in as few rows as `most` allows, with even rows: 3 + 2, not 4 + 1."""
     return math.ceil(n / math.ceil(n / most))
+
+
+def stacked_bars(
+    axes: Axes, name: str, values: Float[np.ndarray, "t k"], colours: Iterable[str], highest: float
+) -> None:
+    """A bar per step, up to `highest`, split into parts by colour."""
+    tops, edges = np.nan_to_num(np.cumsum(values, axis=1)), np.arange(len(values) + 1) - 0.5
+    for part, colour in zip(range(tops.shape[1]), colours, strict=False):
+        baseline = tops[:, part - 1] if part else np.zeros(len(tops))
+        axes.stairs(tops[:, part], edges, baseline=baseline, fill=True, color=colour)
+    axes.vlines(edges, 0, highest, color="white", linewidth=1)
+    axes.set_title(shorten(name, 27), loc="left", fontsize=FONT, color=INK)
+    style_axes(axes)
+    axes.set(ylim=(0, highest), xlim=(-0.6, len(values) - 0.4))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
 
 
 def plot_curves(axes: Axes, curves: dict[str, Curve], styles: dict[str, dict[str, Any]]) -> None:
@@ -151,11 +169,3 @@ def _caption(n_seeds: Sequence[int], bootstrap: bool) -> str:
     seeds = f"{most} seeds" if few == most else f"{few} to {most} seeds"
     kind = "95 % bootstrap interval of the mean" if bootstrap else "lowest to highest seed"
     return f"line: mean over {seeds} · band: {kind}"
-
-
-def shorten(name: str, characters: int) -> str:
-    """Cut in the middle: names differ at their ends."""
-    if len(name) <= characters:
-        return name
-    tail = max(1, characters // 3)
-    return f"{name[: characters - 1 - tail]}…{name[-tail:]}"

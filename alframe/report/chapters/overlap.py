@@ -7,8 +7,9 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
+from alframe.console import shorten
 from alframe.report.chapters.blocks import Block, Paragraph, Picture
-from alframe.report.chapters.figure import FONT, INK, shorten
+from alframe.report.chapters.figure import FONT, INK
 from alframe.report.read.section import Bought, Section
 
 

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from alframe.console import shorten
 from alframe.report.chapters import overlap
 from alframe.report.chapters.blocks import Block, Chapter, Options, Paragraph, Picture, Table
 from alframe.report.chapters.figure import (
@@ -21,7 +22,7 @@ from alframe.report.chapters.figure import (
     label_curve_ends,
     line_styles,
     plot_curves,
-    shorten,
+    stacked_bars,
     style_axes,
 )
 from alframe.report.chapters.results import mean_std
@@ -195,10 +196,11 @@ def discovery_figure(section: Section, curves: dict[str, Curve], words: str) -> 
 
 def balance_figure(shares: dict[str, Float[np.ndarray, "t c"]], names: list[str], most: int) -> Figure:
     """One panel per cell, one bar per purchase, split by class. Beyond `most` classes the rarest are merged."""
-    order = np.arange(len(names))
     if len(names) > most:
         order = np.argsort(-np.nanmean(np.concatenate(list(shares.values())), axis=0), kind="stable")
-        names = [*(names[c] for c in order[: most - 1]), f"{len(names) - most + 1} others"]
+        named, rest = order[: most - 1], order[most - 1 :]
+        shares = {cell: np.column_stack([of[:, named], of[:, rest].sum(axis=1)]) for cell, of in shares.items()}
+        names = [*(names[c] for c in named), f"{len(rest)} others"]
     columns = columns_of(len(shares))
     rows = math.ceil(len(shares) / columns)
     shown = [shorten(name, 22) for name in names]
@@ -213,19 +215,7 @@ def balance_figure(shares: dict[str, Float[np.ndarray, "t c"]], names: list[str]
             height - legend - 0.25 - (i // columns) * (PANEL[1] + 0.35) - PANEL[1] + 0.25,
         )
         axes = figure.add_axes((x / width, y / height, (PANEL[0] - 0.25) / width, (PANEL[1] - 0.25) / height))
-        stacked = found[:, order]
-        if len(order) > most:
-            stacked = np.column_stack([stacked[:, : most - 1], stacked[:, most - 1 :].sum(axis=1)])
-        tops = np.nan_to_num(np.cumsum(stacked, axis=1))
-        edges = np.arange(len(found) + 1) - 0.5
-        for c, colour in zip(range(len(names)), PALETTE, strict=False):
-            baseline = tops[:, c - 1] if c else np.zeros(len(found))
-            axes.stairs(tops[:, c], edges, baseline=baseline, fill=True, color=colour)
-        axes.vlines(edges, 0, 1, color="white", linewidth=1)
-        axes.set_title(shorten(cell, 27), loc="left", fontsize=FONT, color=INK)
-        style_axes(axes)
-        axes.set(ylim=(0, 1), xlim=(-0.6, len(found) - 0.4))
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+        stacked_bars(axes, cell, found, PALETTE, 1)
         axes.yaxis.set_major_formatter(PercentFormatter(1))
         axes.tick_params(labelleft=i % columns == 0)
         if i + columns >= len(shares):

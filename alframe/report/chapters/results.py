@@ -11,7 +11,7 @@ from alframe.report.chapters.figure import learning_curves
 from alframe.report.chapters.phrases import metric_words, p_value, tone_of
 from alframe.report.read.run import Run, number
 from alframe.report.read.section import Section
-from alframe.report.statistics.curves import Points, on_grid
+from alframe.report.statistics.curves import Points, common_range, on_grid
 from alframe.report.statistics.paired import Difference
 
 HOW_TO_READ = """\
@@ -73,8 +73,7 @@ def annotation_hours(section: Section) -> Section | None:
             if not measured or measured[-1][0] <= 0:
                 return None
             points.setdefault(name, {})[seed] = ([h for h, _ in measured], [float(value) for _, value in measured])
-    every = [hours for seeds in points.values() for hours, _ in seeds.values()]
-    low, high = max(hours[0] for hours in every), min(hours[-1] for hours in every)
+    low, high = common_range(points)
     return replace(section, curves=on_grid(points, low, high)) if low < high else None
 
 

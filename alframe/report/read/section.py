@@ -8,7 +8,7 @@ from typing import Any
 from alframe.errors import ConfigError, RunFolderError, did_you_mean, expect
 from alframe.report.read.comparison import Comparison, LeftOut, compare, read_runs
 from alframe.report.read.run import CELL_GROUPS, Run, is_finite
-from alframe.report.statistics.curves import Against, Curve, Points, against, lower_is_better, on_grid
+from alframe.report.statistics.curves import Against, Curve, Points, against, common_range, lower_is_better, on_grid
 
 MULTICLASS_METRIC, BINARY_METRIC = "test/accuracy", "test/auroc"
 NOT_METRICS = ("round", "labels", "stopped")
@@ -147,10 +147,9 @@ def _section(comparison: Comparison, metric: str | None, baseline: str) -> tuple
     if not points:
         return None, left
     used = {name: {seed: comparison.cells[name][seed] for seed in seeds} for name, seeds in points.items()}
-    every = [labels for seeds in points.values() for labels, _ in seeds.values()]
-    low, high = max(labels[0] for labels in every), min(labels[-1] for labels in every)
+    low, high = common_range(points)
     notes = []
-    if high < (longest := max(labels[-1] for labels in every)):
+    if high < (longest := max(labels[-1] for seeds in points.values() for labels, _ in seeds.values())):
         name, seed = min(
             ((n, s) for n, seeds in points.items() for s in seeds), key=lambda k: points[k[0]][k[1]][0][-1]
         )

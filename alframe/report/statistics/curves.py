@@ -61,6 +61,12 @@ def lower_is_better(metric: str) -> bool:
     return parts[-1] in LOWER_IS_BETTER or (len(parts) == 1 and metric.endswith("_s"))
 
 
+def common_range(runs: Points) -> tuple[float, float]:
+    """The first and the last label count that all runs have; if the first is above the last, they share none."""
+    every = [labels for seeds in runs.values() for labels, _ in seeds.values()]
+    return max(labels[0] for labels in every), min(labels[-1] for labels in every)
+
+
 def on_grid(runs: Points, low: float, high: float) -> dict[str, Curve]:
     """Curves by cell from (labels, values) by cell and seed, cut to `low`..`high` and put on one grid of label counts."""
     counts = {x for seeds in runs.values() for labels, _ in seeds.values() for x in labels if low <= x <= high}
@@ -92,10 +98,10 @@ def band(
     return edges[0], edges[1]
 
 
-def by_seed(curves: Mapping[str, Curve], what: str) -> Float[np.ndarray, "k s"]:
-    """`finals` or `areas` of every curve by seed, over the seeds of all; NaN where a curve lacks a seed."""
+def by_seed(curves: Mapping[str, Curve], what: str) -> Float[np.ndarray, "k s *t"]:
+    """`finals`, `areas` or `values` of every curve by seed, over the seeds of all; NaN where a curve lacks a seed."""
     every = sorted({seed for curve in curves.values() for seed in curve.seeds})
-    table = np.full((len(curves), len(every)), np.nan)
+    table = np.full((len(curves), len(every), *getattr(next(iter(curves.values())), what).shape[1:]), np.nan)
     for row, curve in zip(table, curves.values(), strict=True):
         row[np.searchsorted(every, curve.seeds)] = getattr(curve, what)
     return table

@@ -37,11 +37,7 @@ def penalty(curves: dict[str, Curve], lower_better: bool) -> Float[np.ndarray, "
     Two-sided and uncorrected, as published. Source: Ash et al. 2020, arXiv:1906.03671, section 4. Differs: paired over any
     number of common seeds (five there); below three, or with equal differences, no strategy beats another.
     """
-    every = sorted({seed for curve in curves.values() for seed in curve.seeds})
-    n_labels = len(next(iter(curves.values())).labels)
-    table = np.full((len(curves), len(every), n_labels), np.nan)
-    for values, curve in zip(table, curves.values(), strict=True):
-        values[np.searchsorted(every, curve.seeds)] = -curve.values if lower_better else curve.values
+    table = by_seed(curves, "values") * (-1 if lower_better else 1)
     matrix = np.zeros((len(curves), len(curves)))
     for i in range(len(curves)):  # a row at a time: 40 strategies x 20 seeds x 100 counts need 640 kB
         matrix[i] = beats(table[i] - table).mean(axis=1)

@@ -5,10 +5,10 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
+from alframe.record.files import write_atomically
 from alframe.report.chapters.page import relative
 from alframe.report.chapters.results import std
 from alframe.report.read.section import Section, metrics
-from alframe.report.write.put import put
 
 
 def tables(sections: Sequence[Section], out: Path) -> list[Path]:
@@ -48,4 +48,4 @@ def tables(sections: Sequence[Section], out: Path) -> list[Path]:
 def _csv(path: Path, rows: Sequence[Sequence[object]]) -> Path:
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows(rows)
-    return put(path, text.getvalue())
+    return write_atomically(path, text.getvalue())

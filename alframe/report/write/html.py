@@ -7,10 +7,10 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from alframe.record.files import write_atomically
 from alframe.report.chapters.blocks import Block, Chapter, Strip
 from alframe.report.chapters.page import Page, Part
 from alframe.report.write.figures import Drawn
-from alframe.report.write.put import put
 
 MAX_SVG = 60_000
 """A larger SVG, in bytes, is replaced by its PNG if that is smaller."""
@@ -28,7 +28,7 @@ def html(page: Page, drawn: Mapping[str, Drawn], out: Path) -> Path:
     environment.filters["width"] = lambda name: round(96 * drawn[name].size[0])
     environment.filters["jpeg"] = lambda content: f"data:image/jpeg;base64,{base64.b64encode(content).decode()}"
     template = environment.get_template("page.html.j2")
-    return put(out / "report.html", template.render(page=page, parts=_within(page.parts, MAX_STRIPS)))
+    return write_atomically(out / "report.html", template.render(page=page, parts=_within(page.parts, MAX_STRIPS)))
 
 
 def _data(figure: Drawn) -> str:

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from alframe.record.files import write_atomically
 from alframe.report.chapters import results
 from alframe.report.chapters.blocks import Table
 from alframe.report.chapters.page import slug
 from alframe.report.read.section import Section
-from alframe.report.write.put import put
 
 SPECIAL = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -19,7 +19,7 @@ SPECIAL = {
 def latex(sections: Sequence[Section], out: Path) -> Path:
     """A `table` for each comparison, with caption and label."""
     head = "% Needs \\usepackage{booktabs}. Made by alframe-report.\n\n"
-    return put(out / "results.tex", head + "\n".join(_float(section) for section in sections))
+    return write_atomically(out / "results.tex", head + "\n".join(_float(section) for section in sections))
 
 
 def escape(text: str) -> str:

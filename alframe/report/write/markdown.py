@@ -4,10 +4,10 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from alframe.record.files import write_atomically
 from alframe.report.chapters.blocks import Block, Paragraph, Picture, Strip, Table
 from alframe.report.chapters.page import Page
 from alframe.report.write.figures import FIGURES, Drawn
-from alframe.report.write.put import put
 
 MARKS = {"good": "**+** ", "bad": "**−** ", "warning": "**!** "}
 
@@ -23,7 +23,7 @@ def markdown(page: Page, drawn: Mapping[str, Drawn], out: Path) -> Path:
         for chapter in part.chapters:
             text += [f"### {escape(chapter.title)}", ""]
             text += [line for block in chapter.blocks for line in _lines(block)]
-    return put(out / "report.md", "\n".join(text).rstrip() + "\n")
+    return write_atomically(out / "report.md", "\n".join(text).rstrip() + "\n")
 
 
 def escape(text: str) -> str:

@@ -19,7 +19,7 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from alframe.record.layout import Layout
 from alframe.report.read.section import Section, metrics
-from alframe.report.statistics.curves import BOOTSTRAP_SEEDS, Curve, Points, band, on_grid, thinned
+from alframe.report.statistics.curves import BOOTSTRAP_SEEDS, Curve, Points, band, common_range, on_grid, thinned
 
 SUFFIX = ".comparison"
 MAX_STEPS = 1000  # the page shows no more points of a curve
@@ -73,10 +73,9 @@ def _curves(section: Section, metric: str) -> dict[str, Curve]:
         for seed, run in seeds.items():
             if (measured := run.points(metric))[0]:
                 points.setdefault(name, {})[seed] = measured
-    every = [labels for seeds in points.values() for labels, _ in seeds.values()]
-    if not every:
+    if not points:
         return {}
-    low, high = max(labels[0] for labels in every), min(labels[-1] for labels in every)
+    low, high = common_range(points)
     return on_grid(points, low, high) if low <= high else {}
 
 

@@ -2,7 +2,8 @@
 
 import argparse
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -115,16 +116,11 @@ def _wrong(option: str, wanted: str, got: object) -> str:
     return f"Expected {option} to be {wanted}, got {got}; see alframe-report --help."
 
 
-def _number(option: str) -> Callable[[str], float]:
-    """A parser of numbers whose error is one clear line."""
-
-    def read(text: str) -> float:
-        try:
-            return float(text)
-        except ValueError:
-            raise ConfigError(_wrong(option, "a number", repr(text))) from None
-
-    return read
+def _number(option: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(_wrong(option, "a number", repr(text))) from None
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
@@ -139,12 +135,23 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     add("--out", type=Path, help="where to write (default: the first FOLDER)")
     add("--unfinished", action="store_true", help="include runs that have not finished")
     add("--at", metavar="N,N,...", help="label counts to compare at, besides the last one")
-    add("--target", type=_number("--target"), metavar="X", help="report how many labels reach this value of the metric")
     add(
-        "--full-data-share", type=_number("--full-data-share"), default=0.95, metavar="X",
+        "--target",
+        type=partial(_number, "--target"),
+        metavar="X",
+        help="report how many labels reach this value of the metric",
+    )
+    add(
+        "--full-data-share", type=partial(_number, "--full-data-share"), default=0.95, metavar="X",
         help="without --target: the same for this share of the value with all labels (default: 0.95)",
     )  # fmt: skip
-    add("--label-cost", type=_number("--label-cost"), default=1.0, metavar="X", help="price of a label (default: 1)")
+    add(
+        "--label-cost",
+        type=partial(_number, "--label-cost"),
+        default=1.0,
+        metavar="X",
+        help="price of a label (default: 1)",
+    )
     add("--tensorboard", action="store_true", help="write mean curves with bands for TensorBoard, to OUT/tensorboard")
     add("--strict", action="store_true", help="exit with 1, after writing, if a protocol check found something")
     return parser

@@ -83,7 +83,7 @@ def columns_of(n: int, most: int = 4) -> int:
 
 
 def stacked_bars(
-    axes: Axes, name: str, values: Float[np.ndarray, "t k"], colours: Iterable[str], highest: float
+    axes: Axes, name: str, values: Float[np.ndarray, "t k"], colours: Iterable[str], highest: int | float
 ) -> None:
     """A bar per step, up to `highest`, split into parts by colour."""
     tops, edges = np.nan_to_num(np.cumsum(values, axis=1)), np.arange(len(values) + 1) - 0.5

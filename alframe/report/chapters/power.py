@@ -53,7 +53,7 @@ def chapter(section: Section, options: Options) -> Chapter | None:
             phrases.number(one.visible, metric),
             " to ".join(phrases.number(edge, metric) for edge in one.interval),
             "–" if one.open_difference is None else phrases.number(one.open_difference, metric),
-            "–" if one.open_difference is None else _seeds(one.open_seeds),
+            "–" if one.open_difference is None else f"{one.open_seeds:,}" if one.open_seeds else "> 1,000",
         )
         for one in found
     ]
@@ -79,7 +79,3 @@ def chapter(section: Section, options: Options) -> Chapter | None:
 
 def _more_seeds(seeds: int | None, n: int) -> str:
     return "more than 1,000 seeds" if seeds is None else f"{seeds - n:,} more seed{'' if seeds == n + 1 else 's'}"
-
-
-def _seeds(seeds: int | None) -> str:
-    return "> 1,000" if seeds is None else f"{seeds:,}"

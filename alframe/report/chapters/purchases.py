@@ -10,6 +10,7 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
+from scipy import stats
 
 from alframe.console import shorten
 from alframe.report.chapters import overlap
@@ -89,7 +90,7 @@ def _discovery(section: Section, bought: Bought) -> list[Block]:
             (
                 name,
                 f"{n.mean():,.10g}",
-                _counts(found),
+                f"{found.mean():,.1f}" + (f" ± {found.std(ddof=1):,.1f}" if len(found) > 1 else ""),
                 f"{100 * (found / len(curves[name].labels)).mean():.1f} %",
                 f"{np.mean(unusable):,.10g}",
             )
@@ -113,10 +114,6 @@ def _discovery(section: Section, bought: Bought) -> list[Block]:
     return [Table(columns, tuple(rows), note=note), picture]
 
 
-def _counts(values: np.ndarray) -> str:
-    return f"{values.mean():,.1f}" + (f" ± {values.std(ddof=1):,.1f}" if len(values) > 1 else "")
-
-
 def class_shares(seeds: dict[int, list[dict[str, Any]]], n_classes: int) -> Float[np.ndarray, "t c"]:
     """The share of each class among the usable answers of each purchase, 0 the initial one; mean over seeds, NaN without usable answers."""
     last = max(int(line["round"]) for lines in seeds.values() for line in lines)
@@ -135,9 +132,7 @@ def class_shares(seeds: dict[int, list[dict[str, Any]]], n_classes: int) -> Floa
 
 def evenness(labels: Sequence[int], n_classes: int) -> float:
     """Entropy of the labels' distribution over log(n_classes): 1 where all classes are equally frequent, 0 for one class alone."""
-    counts = np.array(list(Counter(labels).values()), dtype=float)
-    p = counts / counts.sum()
-    return float(-(p * np.log(p)).sum() / math.log(n_classes)) if n_classes > 1 else 1.0
+    return float(stats.entropy(list(Counter(labels).values())) / math.log(n_classes)) if n_classes > 1 else 1.0
 
 
 def _balance(section: Section, bought: Bought) -> list[Block]:

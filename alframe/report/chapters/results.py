@@ -65,11 +65,8 @@ def annotation_hours(section: Section) -> Section | None:
     points: Points = {}
     for name, seeds in section.cells.items():
         for seed, run in seeds.items():
-            hours = _hours(run)
-            measured = [
-                (h, line[section.metric]) for h, line in zip(hours, run.rounds, strict=True) if section.metric in line
-            ]
-            measured = [(h, value) for h, value in measured if value is not None]
+            hours = zip(_hours(run), run.rounds, strict=True)
+            measured = [(h, line[section.metric]) for h, line in hours if line.get(section.metric) is not None]
             if not measured or measured[-1][0] <= 0:
                 return None
             points.setdefault(name, {})[seed] = ([h for h, _ in measured], [float(value) for _, value in measured])

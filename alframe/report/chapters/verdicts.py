@@ -1,7 +1,5 @@
 """Whether each strategy beat its baseline: a sentence, and the tests behind it."""
 
-from dataclasses import dataclass
-
 from alframe.report.chapters import phrases
 from alframe.report.chapters.blocks import Chapter, Options, Paragraph, Table
 from alframe.report.chapters.budgets import mean_and_interval
@@ -121,8 +119,11 @@ def _best(section: Section, better: list[str], options: Options) -> str:
         values = (mine.areas, theirs.areas)
     own, other = (phrases.value(float(found.mean())) for found in values)
     text = f"Yes, with {best}: {metric} {own} {where}, against {other} for {one.baseline}"
-    if (found := _saving(section, best, options)) and found.labels > 0:
-        text += f"; it reaches {phrases.value(found.target.value)} with about {found.labels:,.0f} fewer labels ({100 * found.share:.0f} %)"
+    if (saving := _saving(section, best, options)) and saving[2] > 0:
+        target, _, labels, share = saving
+        text += (
+            f"; it reaches {phrases.value(target.value)} with about {labels:,.0f} fewer labels ({100 * share:.0f} %)"
+        )
     others = [name for name in better if name != best]
     return f"{text}." + (f" {_listed(others)} {'is' if len(others) == 1 else 'are'} also better." if others else "")
 
@@ -141,15 +142,11 @@ def _sentence(section: Section, name: str, one: Against, options: Options) -> Pa
     if not tone:
         both = "; this could be chance" if single else f", {mean}; both could be chance"
         return Paragraph(f"{name}: inconclusive. {end[0].upper()}{end[1:]}{both}.")
+    relation = f"{verdict}, compared with" if tone == "warning" else f"{verdict.split()[0]} than"
     places = [test for test in (one.final, one.area) if test.is_shown]
     because = " and ".join(end if test is one.final else mean for test in places)
-    text = f"{name} is {_relation(verdict)} {baseline}: {because}."
+    text = f"{name} is {relation} {baseline}: {because}."
     return Paragraph(text + _labels_saved(section, name, options), tone)
-
-
-def _relation(verdict: str) -> str:
-    """`better than`, `worse than`, or the mixed verdict itself."""
-    return f"{verdict.split()[0]} than" if phrases.tone_of(verdict) in ("good", "bad") else f"{verdict}, compared with"
 
 
 def _difference(test: Difference, section: Section) -> str:
@@ -164,24 +161,16 @@ def _difference(test: Difference, section: Section) -> str:
     return f"{phrases.size(test.mean, section.metric)} {direction}" + (f" ({', '.join(facts)})" if facts else "")
 
 
-@dataclass(frozen=True)
-class Saving:
-    """Labels saved for a target; above 0: fewer than the baseline needs. By seed if every seed reaches it, else by the mean curves."""
-
-    target: Target
-    labels: float
-    share: float
-    found: Saved
-
-
-def _saving(section: Section, name: str, options: Options) -> Saving | None:
-    """None without a target, or if the curves do not cross it."""
+def _saving(section: Section, name: str, options: Options) -> tuple[Target, Saved, float, float] | None:
+    """The target, and the labels and the share saved for it, above 0: fewer than the baseline needs. By seed if every seed
+    reaches it, else by the mean curves. None without a target, or if the curves do not cross it.
+    """
     target, baseline = target_of(section, options, name), section.baselines[name]
     if target is None or section.range[0] == section.range[1]:
         return None
     found = saved(section.curves[name], section.curves[baseline], target.value, section.lower_is_better)
     labels, share = (found.low, found.share) if found.is_known else (found.of_means, found.of_means_share)
-    return None if labels is None or share is None else Saving(target, labels, share, found)
+    return None if labels is None or share is None else (target, found, labels, share)
 
 
 def _labels_saved(section: Section, name: str, options: Options) -> str:
@@ -189,16 +178,15 @@ def _labels_saved(section: Section, name: str, options: Options) -> str:
     saving = _saving(section, name, options)
     if saving is None:
         return ""
-    interval, kind = "", ", by the mean curves, because not every seed reaches it"
-    if saving.found.is_known:
-        kind = ""
-        if saving.found.interval is not None:
-            edges = " to ".join(f"{edge:,.0f}".replace("-", "−") for edge in saving.found.interval)
-            interval = f", 95 % interval {edges}"
-    less = "fewer" if saving.labels >= 0 else "more"
+    target, found, labels, share = saving
+    interval, kind = "", "" if found.is_known else ", by the mean curves, because not every seed reaches it"
+    if found.is_known and found.interval is not None:
+        edges = " to ".join(f"{edge:,.0f}".replace("-", "−") for edge in found.interval)
+        interval = f", 95 % interval {edges}"
+    less = "fewer" if labels >= 0 else "more"
     return (
-        f" To reach {phrases.value(saving.target.value)} ({saving.target.source}) it needs {abs(saving.labels):,.0f} {less} labels "
-        f"than {section.baselines[name]} ({abs(100 * saving.share):.0f} %{interval}){kind}."
+        f" To reach {phrases.value(target.value)} ({target.source}) it needs {abs(labels):,.0f} {less} labels "
+        f"than {section.baselines[name]} ({abs(100 * share):.0f} %{interval}){kind}."
     )
 
 

@@ -23,7 +23,6 @@ class Evidence:
     initial: frozenset[str] | None = None
     versions: dict[str, frozenset[str]] = field(default_factory=dict)
     devices: frozenset[str] = frozenset()
-    pool_hash: str | None = None
     test_hash: str | None = None
     n_test: int | None = None
     near_duplicates: dict[str, Any] | None = None
@@ -55,13 +54,12 @@ def read_evidence(folder: Path) -> Evidence:
         return Evidence(initial=_initial(folder / LEDGER))
     launches = provenance.get("launches")
     launches = [launch for launch in launches if isinstance(launch, dict)] if isinstance(launches, list) else []
-    found, n_test = provenance.get("near_duplicates"), provenance.get("n_test")
+    found, n_test, test_hash = (provenance.get(key) for key in ("near_duplicates", "n_test", "test_hash"))
     return Evidence(
         initial=_initial(folder / LEDGER),
         versions=_versions(launches),
         devices=frozenset(filter(None, map(_device, launches))),
-        pool_hash=_text(provenance.get("pool_hash")),
-        test_hash=_text(provenance.get("test_hash")),
+        test_hash=test_hash if isinstance(test_hash, str) else None,
         n_test=n_test if isinstance(n_test, int) else None,
         near_duplicates=found if isinstance(found, dict) else None,
         searched_for_duplicates="near_duplicates" in provenance,
@@ -104,7 +102,3 @@ def _device(launch: dict[str, Any]) -> str | None:
     if not isinstance(device, dict) or not device.get("type"):
         return None
     return str(device["type"]) if device["type"] == "cpu" else f"{device['type']} {device.get('name', '')}".strip()
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) and value else None

@@ -61,7 +61,12 @@ class Run:
     @cached_property
     def ledger(self) -> list[dict[str, Any]]:
         """The settled answers of the ledger in the order of asking, read once and on demand."""
-        return sorted(self._settled(self.answers()), key=lambda line: (line["round"], line["rank"]))
+        options = flat({"annotator": self.config.get("annotator")})
+        aggregate, unsure = options.get("annotator.aggregate", "majority"), options.get("annotator.unsure", "again")
+        soft: Literal["again", "soft"] = "soft" if unsure == "soft" and len(self.answerable) > 1 else "again"
+        rules = Rules(people=True, aggregate=aggregate, classes=self.answerable, unsure=soft)
+        settled = [line for line in settle_all(by_question(self.answers()), rules) if line.get("answer") != UNANSWERED]
+        return sorted(settled, key=lambda line: (line["round"], line["rank"]))
 
     def answers(self) -> list[dict[str, Any]]:
         """Every answer of every person, in order of arrival; empty without a ledger.
@@ -87,14 +92,6 @@ class Run:
         found = annotator.get("new_classes") if isinstance(annotator, Mapping) else None
         return (*self.classes, *map(str, found if isinstance(found, list) else ()))
 
-    def _settled(self, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """One line per answered question; the ledger holds every answer of every person."""
-        options = flat({"annotator": self.config.get("annotator")})
-        aggregate, unsure = options.get("annotator.aggregate", "majority"), options.get("annotator.unsure", "again")
-        soft: Literal["again", "soft"] = "soft" if unsure == "soft" and len(self.answerable) > 1 else "again"
-        rules = Rules(people=True, aggregate=aggregate, classes=self.answerable, unsure=soft)
-        return [line for line in settle_all(by_question(lines), rules) if line.get("answer") != UNANSWERED]
-
     @cached_property
     def labels(self) -> dict[int, int | None]:
         """The ledger's answers by index of the image."""
@@ -102,9 +99,13 @@ class Run:
 
     def bought(self, labels: int) -> list[dict[str, Any]]:
         """The answers behind the last evaluation with at most `labels` labels; validation images only where they count as bought."""
-        last = max((line["round"] for line in self.rounds if line["labels"] <= labels and "round" in line), default=-1)
+        last = max(self.rounds_until(labels), default=-1)
         counted = flat(self.config.get("budget")).get("count_validation", True)
         return [line for line in self.ledger if line["round"] <= last and (counted or line["kind"] != "validation")]
+
+    def rounds_until(self, labels: int) -> list[int]:
+        """The rounds that were evaluated with at most `labels` labels."""
+        return [line["round"] for line in self.rounds if line["labels"] <= labels and "round" in line]
 
     def stage(self, round: int) -> dict[str, Any]:
         """What was stored of a round, by key (`evaluation`, `questions`); empty if nothing can be read."""
@@ -141,7 +142,10 @@ def read_run(folder: Path) -> tuple[Run | None, list[str]]:
         return None, [broken]
     if not lines:
         return None, [*notes, "no round is finished"]
-    provenance = _provenance(layout.provenance, notes)
+    provenance = mapping(layout.provenance)
+    if provenance is None:
+        notes.append(f"no readable {PROVENANCE}: compared only with runs whose data are also unknown")
+        provenance = {}
     by_labels = {line["labels"]: line for line in lines}
     run = Run(
         folder=folder,
@@ -168,10 +172,6 @@ def _is_answer(line: Any, n_classes: int) -> bool:
         and "label" in line
         and ((label := line["label"]) is None or (_is_count(label) and label < n_classes))
     )
-
-
-def _is_round(line: Any) -> bool:
-    return isinstance(line, dict) and _is_count(line.get("labels")) and _is_count(line.get("round", 0))
 
 
 def _is_count(value: object) -> bool:
@@ -205,19 +205,12 @@ def _lines(text: str) -> tuple[list[dict[str, Any]], list[str], str]:
     written = text.splitlines()
     for number, line in enumerate(written, start=1):
         values = parsed(line)
-        if not _is_round(values):
+        if not (isinstance(values, dict) and _is_count(values.get("labels")) and _is_count(values.get("round", 0))):
             if number == len(written):
                 return lines, [f"the last line of {ROUNDS} is torn; the {len(lines)} before it are read"], ""
             return [], [], f"line {number} of {ROUNDS} is not a round: {line[:40]!r}"
         lines.append(values)
     return lines, [], ""
-
-
-def _provenance(path: Path, notes: list[str]) -> dict[str, Any]:
-    provenance = mapping(path)
-    if provenance is None:
-        notes.append(f"no readable {PROVENANCE}: compared only with runs whose data are also unknown")
-    return provenance or {}
 
 
 def mapping(path: Path) -> dict[str, Any] | None:

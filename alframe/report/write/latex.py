@@ -19,7 +19,13 @@ SPECIAL = {
 def latex(sections: Sequence[Section], out: Path) -> Path:
     """A `table` for each comparison, with caption and label."""
     head = "% Needs \\usepackage{booktabs}. Made by alframe-report.\n\n"
-    return write_atomically(out / "results.tex", head + "\n".join(_float(section) for section in sections))
+    tables = []
+    for section in sections:
+        caption = f"{section.title}: {results.heading(section)}. Mean ± standard deviation over the seeds."
+        label = f"tab:{slug(section.title.lower())}"
+        tables += [r"\begin{table}", r"\centering", rf"\caption{{{escape(caption)}}}", rf"\label{{{label}}}"]
+        tables += [tabular(results.table(section)), r"\end{table}", ""]
+    return write_atomically(out / "results.tex", head + "\n".join(tables))
 
 
 def escape(text: str) -> str:
@@ -34,10 +40,3 @@ def tabular(table: Table) -> str:
     head = " & ".join(map(escape, table.columns)) + r" \\"
     begin = rf"\begin{{tabular}}{{{''.join(sides)}}}"
     return "\n".join([begin, r"\toprule", head, r"\midrule", *rows, r"\bottomrule", r"\end{tabular}"])
-
-
-def _float(section: Section) -> str:
-    caption = f"{section.title}: {results.heading(section)}. Mean ± standard deviation over the seeds."
-    label = f"tab:{slug(section.title.lower())}"
-    lines = [r"\begin{table}", r"\centering", rf"\caption{{{escape(caption)}}}", rf"\label{{{label}}}"]
-    return "\n".join([*lines, tabular(results.table(section)), r"\end{table}", ""])

@@ -117,7 +117,10 @@ def _layout(names: set[str], chosen: str) -> Summary:
     categories = []
     for title, belongs in CATEGORIES.items():
         shown = sorted(filter(belongs, names), key=lambda metric: (metric != chosen, metric))
-        charts = [_chart(metric) for metric in reversed(shown)]  # the page shows the last one first
+        content, series = layout_pb2.MarginChartContent, layout_pb2.MarginChartContent.Series
+        lines = {one: series(value=one, lower=f"low/{one}", upper=f"high/{one}") for one in reversed(shown)}
+        # the page shows the last one first
+        charts = [layout_pb2.Chart(title=one, margin=content(series=[line])) for one, line in lines.items()]
         if charts:
             categories.append(layout_pb2.Category(title=title, chart=charts, closed=title != "Test"))
     text = layout_pb2.Layout(category=categories).SerializeToString()
@@ -125,11 +128,6 @@ def _layout(names: set[str], chosen: str) -> Summary:
     tensor = TensorProto(dtype=DT_STRING, string_val=[text], tensor_shape=TensorShapeProto())
     value = Summary.Value(tag=metadata.CONFIG_SUMMARY_TAG, metadata=metadata.create_summary_metadata(), tensor=tensor)
     return Summary(value=[value])
-
-
-def _chart(metric: str) -> layout_pb2.Chart:
-    series = layout_pb2.MarginChartContent.Series(value=metric, lower=f"low/{metric}", upper=f"high/{metric}")
-    return layout_pb2.Chart(title=metric, margin=layout_pb2.MarginChartContent(series=[series]))
 
 
 def _table(tags: set[str], chosen: str, row: Mapping[str, str | int]) -> Summary:

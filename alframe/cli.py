@@ -89,8 +89,11 @@ def _run() -> int:
             with_hydra(outcome.run, arguments)
         else:
             outcome.run(lambda: plan)
-        if len(outcome.cells) > 1:
-            _compare(outcome.cells)
+        if len(outcome.cells) > 1:  # the table and the figure that a sweep was run for
+            from alframe.report.cli import summarize
+
+            for study in sorted({cell.parent.parent for cell in outcome.cells}):
+                summarize([cell for cell in dict.fromkeys(outcome.cells) if cell.parent.parent == study], study)
 
     return _exit_code(work)
 
@@ -213,15 +216,6 @@ def _data(plan: "Plan", record: "Record") -> "tuple[Data, Growing | None]":
     photos.refresh(record.done, again=record.reopened)
     _say_all(photos.notes())
     return photos.data(), photos
-
-
-def _compare(cells: list[Path]) -> None:
-    """The table and the figure that a sweep was run for."""
-    from alframe.report.cli import summarize
-
-    studies = sorted({cell.parent.parent for cell in cells})
-    for study in studies:
-        summarize([cell for cell in dict.fromkeys(cells) if cell.parent.parent == study], study)
 
 
 def _say_all(lines: list[str]) -> None:

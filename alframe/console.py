@@ -14,6 +14,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -96,8 +97,7 @@ def progress(
     if not (enabled and sys.stderr.isatty()) or (console := Console(stderr=True)).is_dumb_terminal:
         yield from iterable
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(compact=True))
-    bar = Progress(*columns, console=console, transient=True, refresh_per_second=5)
+    bar = _bar(console, TextColumn("{task.description}"), TimeRemainingColumn(compact=True), 5)
     task, start, shown = bar.add_task(description, total=total), time.monotonic(), False
     with ExitStack() as stack:
         for done, item in enumerate(iterable):
@@ -135,19 +135,19 @@ class LiveCount:
         """Show that `done` of `total` answers have arrived."""
         if self._console.is_terminal and not self._console.is_dumb_terminal:
             if self._bar is None:
-                columns = (
-                    TextColumn("{task.description}", markup=False),
-                    BarColumn(),
-                    MofNCompleteColumn(),
-                    TimeElapsedColumn(),
-                )
-                self._bar = Progress(*columns, console=self._console, transient=True, refresh_per_second=2)
+                words = TextColumn("{task.description}", markup=False)
+                self._bar = _bar(self._console, words, TimeElapsedColumn(), 2)
                 self._bar.add_task(what, total=total)
                 self._bar.start()
             self._bar.update(self._bar.task_ids[0], completed=done, total=total)
         elif (line := f"{what}: {10 * (10 * done // max(1, total))} % of {total}") != self._shown:
             self._shown = line
             self.say(line)
+
+
+def _bar(console: Console, words: TextColumn, clock: ProgressColumn, per_second: int) -> Progress:
+    columns = (words, BarColumn(), MofNCompleteColumn(), clock)
+    return Progress(*columns, console=console, transient=True, refresh_per_second=per_second)
 
 
 def duration(seconds: int | float) -> str:

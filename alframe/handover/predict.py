@@ -21,7 +21,6 @@ from alframe.handover.spec import SAME
 from alframe.handover.trained import capture, retrieve
 from alframe.record.layout import Layout, runs_below
 from alframe.scores import bald, entropy
-from alframe.types import Prediction
 
 Say = Callable[[str], None]
 
@@ -144,14 +143,12 @@ def _rows(predictor: Predictor, batch: Sequence[tuple[Path, np.ndarray]], every_
         raise DataError(
             f"Expected finite predictions, got NaN for {batch[0][0]} or one of the next {len(batch) - 1} images; the weights are damaged, export the run again."
         )
-    numbers, probs = _numbers(prediction, predictor.uncertainty.n_draws)
-    for (file, _), row, p in zip(batch, numbers, probs.tolist(), strict=True):
+    scores = [
+        entropy(prediction.log_probs),
+        *([bald(prediction.log_probs)] if predictor.uncertainty.n_draws > 1 else []),
+    ]
+    numbers, probs = torch.stack(scores, dim=1).tolist(), prediction.mean_log_probs.exp().tolist()
+    for (file, _), row, p in zip(batch, numbers, probs, strict=True):
         best = int(np.argmax(p))
         shown = [p[best], *row, *(p if every_class else [])]
         yield [str(file), predictor.spec.classes[best], *(f"{max(value, 0.0):.6f}" for value in shown)]
-
-
-def _numbers(prediction: Prediction, n_draws: int) -> tuple[list[list[float]], torch.Tensor]:
-    """Entropy (and BALD, with several draws) of each image; the mean probabilities [b, c]."""
-    scores = [entropy(prediction.log_probs), *([bald(prediction.log_probs)] if n_draws > 1 else [])]
-    return torch.stack(scores, dim=1).tolist(), prediction.mean_log_probs.exp().cpu()

@@ -1,6 +1,7 @@
 """Trained networks with their preprocessing: from raw images to the same predictions as in the run."""
 
-from collections.abc import Mapping
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,13 +61,22 @@ class Predictor:
 
     def __init__(self, spec: Spec, tensors: Tensors, device: torch.device) -> None:
         self.spec, self.device = spec, device
-        model = _model(spec)
+        model, of_model = located(spec.model, (nn.Module, Frozen), "network")
+        make: Callable[..., Any] = partial(model.untrained if issubclass(model, Network) else model, **of_model)
+        frozen = model(**of_model) if issubclass(model, Frozen) else None
+        if frozen is not None:
+            make = frozen if spec.on_features else partial(frozen.unfrozen, trained=False)
         kind, options = located(spec.uncertainty, (Uncertainty,), "uncertainty")
         self.uncertainty: Uncertainty = kind(**options)
         try:
-            self.front = self._front(model, _below(tensors, "front")).to(device).eval()
+            first = _below(tensors, "front")
+            embedder = frozen.embedder(trained=False) if frozen is not None and spec.on_features else None
+            self.front = (
+                Front(embedder, spec.normalization, first.get("mean"), first.get("deviation")).to(device).eval()
+            )
+            self.front.load_state_dict(first)
             networks = [
-                self._network(model, _below(tensors, f"network.{member}")).to(device).eval()
+                self._network(make, _below(tensors, f"network.{member}")).to(device).eval()
                 for member in range(spec.members)
             ]
             self.posterior = restore(self.uncertainty, networks, _below(tensors, "posterior"))
@@ -102,30 +112,15 @@ class Predictor:
         prediction = self.predict(images)
         return (prediction.mean_log_probs if self.averages else prediction.point_log_probs).exp()
 
-    def _front(self, model: Any, tensors: Tensors) -> Front:
-        embedder = model.embedder(trained=False) if self.spec.on_features else None
-        mean, deviation = tensors.get("mean"), tensors.get("deviation")
-        front = Front(embedder, self.spec.normalization, mean, deviation)
-        front.load_state_dict(tensors)
-        return front
-
-    def _network(self, model: Any, tensors: Tensors) -> nn.Module:
+    def _network(self, make: Callable[..., nn.Module], tensors: Tensors) -> nn.Module:
+        shape: tuple[int, ...] = self.spec.shape
+        if self.spec.on_features:
+            assert isinstance(self.front.mean, Tensor), "features are normalised by their mean"
+            shape = (self.front.mean.numel(),)
         with scoped(generator(0, 0, "init")):  # the initial weights are replaced
-            network = self._untrained(model)
+            network = make(shape, len(self.spec.classes))
         network.load_state_dict(tensors)
         return network
-
-    def _untrained(self, model: Any) -> nn.Module:
-        shape, n_classes = self.spec.shape, len(self.spec.classes)
-        if self.spec.on_features:
-            mean = self.front.mean
-            assert isinstance(mean, Tensor), "features are normalised by their mean"
-            return model((mean.numel(),), n_classes)
-        if isinstance(model, Frozen):
-            return model.unfrozen(shape, n_classes, trained=False)
-        kind, options = model
-        make = kind.untrained if issubclass(kind, Network) else kind
-        return make(shape, n_classes, **options)
 
 
 def save(path: Path, spec: Spec, tensors: Tensors) -> None:
@@ -152,16 +147,5 @@ def load(path: Path, device: torch.device) -> Predictor:
     return Predictor(Spec.from_json(metadata[HEADER], str(path)), tensors, device)
 
 
-def _model(spec: Spec) -> Any:
-    """The frozen model, or the network's class with its options."""
-    kind, options = located(spec.model, (nn.Module, Frozen), "network")
-    return kind(**options) if issubclass(kind, Frozen) else (kind, options)
-
-
 def _below(tensors: Tensors, prefix: str) -> Tensors:
     return {key[len(prefix) + 1 :]: value for key, value in tensors.items() if key.startswith(f"{prefix}.")}
-
-
-def flat(parts: Mapping[str, Mapping[str, Tensor]]) -> Tensors:
-    """{'front': {'mean': ...}} -> {'front.mean': ...}"""
-    return {f"{prefix}.{key}": value for prefix, part in parts.items() for key, value in part.items()}

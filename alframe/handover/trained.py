@@ -12,14 +12,14 @@ from alframe.config import Plan, stored_plan
 from alframe.dataset.base import history_of
 from alframe.errors import DataError, RunFolderError
 from alframe.experiment import Experiment
-from alframe.handover.predictor import BATCH, Predictor, Tensors, flat
+from alframe.handover.predictor import BATCH, Predictor, Tensors
 from alframe.handover.spec import SAME, STRETCH, Spec, describe
 from alframe.labels.consensus import Rules
 from alframe.learner import POOL, TEST, Learner
 from alframe.metrics import evaluate
 from alframe.model.frozen import Frozen
 from alframe.record.layout import PROVENANCE, ROUNDS
-from alframe.record.read import read_config, read_ledger, read_provenance, read_rounds
+from alframe.record.read import flat, read_config, read_ledger, read_provenance, read_rounds
 from alframe.restore import as_trained, labelled_at, restore
 
 TOLERANCE = 1e-3
@@ -67,8 +67,8 @@ def retrieve(folder: Path, *, device: str | None = None, progress: bool = True, 
     """
     read_config(folder)
     rounds = read_rounds(folder)
-    launch = _last_launch(folder)
-    options = {"progress": progress, "device": device or _device_of(launch)}
+    launch = (read_provenance(folder).get("launches") or [{"device": {}}])[-1]["device"]
+    options = {"progress": progress, "device": device or ("auto" if launch.get("type") == "cuda" else "cpu")}
     plan = stored_plan(
         folder, **options, **{"query.target": "pool"}
     )  # its folder may be gone, and it decides queries alone
@@ -76,7 +76,7 @@ def retrieve(folder: Path, *, device: str | None = None, progress: bool = True, 
         raise RunFolderError(
             f"Expected a run with a committed round in {folder}, got one without; resume it first: alframe resume {folder}"
         )
-    torch.set_num_threads(int(launch.get("device", {}).get("threads", torch.get_num_threads())))
+    torch.set_num_threads(int(launch.get("threads", torch.get_num_threads())))
     line, ledger = rounds[-1], read_ledger(folder)
     photos = history_of(plan.dataset, folder, repair=False)
     experiment = plan.experiment(plan.dataset.load(plan.cache) if photos is None else photos.data())
@@ -187,12 +187,3 @@ def _origin(trained: Trained, config: dict[str, Any]) -> dict[str, Any]:
         "metrics_differ_by": trained.difference,
         "test": {key[5:]: value for key, value in trained.line.items() if key.startswith("test/")},
     }
-
-
-def _last_launch(folder: Path) -> dict[str, Any]:
-    launches = read_provenance(folder).get("launches") or [{}]
-    return launches[-1] if isinstance(launches[-1], dict) else {}
-
-
-def _device_of(launch: dict[str, Any]) -> str:
-    return "auto" if launch.get("device", {}).get("type") == "cuda" else "cpu"

@@ -181,7 +181,7 @@ class Profile(Clock):
             f"The operators of each stage of round {number} by self time: at most {TRACED_BATCHES} batches per stage, "
             f"or {TRACED_CALLS:,} calls of a selection.\n"
         )
-        tables = [f"{trace.name}\n{trace.operators()}" for trace in traces if trace.has_operators]
+        tables = [f"{trace.name}\n{table}" for trace in traces if (table := trace.operators())]
         write_atomically(self.folder / OPERATORS, "\n".join([heading, *tables]))
         joined = _joined([trace.export(self.folder / ".trace.tmp.json") for trace in traces])
         with replacing(self.folder / TRACE) as temporary, gzip.open(temporary, "wt", encoding="utf-8") as file:
@@ -228,11 +228,10 @@ class _Trace:
         if self._calls >= TRACED_CALLS:
             self._stop_at_limit()
 
-    @property
-    def has_operators(self) -> bool:
-        return any(event.name.startswith("aten::") for event in self._profiler.events() or ())
-
     def operators(self) -> str:
+        """The table; empty if no operator ran."""
+        if not any(event.name.startswith("aten::") for event in self._profiler.events() or ()):
+            return ""
         averages = [event for event in self._profiler.key_averages() if event.key != self.name]
         return EventList(averages, use_device=self._profiler.use_device).table(
             sort_by=self._sort, row_limit=TOP_OPERATORS, max_name_column_width=60

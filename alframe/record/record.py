@@ -21,7 +21,7 @@ from alframe.labels.ledger import Ledger
 from alframe.part import Declared
 from alframe.record.contact_sheet import write_contact_sheet
 from alframe.record.files import read_jsonl, write_atomically
-from alframe.record.layout import FORMAT, INITIAL, Layout, round_name
+from alframe.record.layout import FORMAT, Layout
 from alframe.record.planned import Line, Planned, Shown
 from alframe.record.provenance import launch
 from alframe.record.read import ROUND_KEYS, first_threads, flat, read_config, read_planned, read_provenance
@@ -135,10 +135,7 @@ class Record:
 
     def store(self, round: int | None, planned: Planned) -> None:
         """Store the plan of a round, atomically."""
-        write_atomically(self._planned_file(round), planned.to_json())
-
-    def _planned_file(self, round: int | None) -> Path:
-        return self.layout.planned(INITIAL if round is None else round_name(round))
+        write_atomically(self.layout.planned(round), planned.to_json())
 
     # -- events ------------------------------------------------------------------------------------------------------
 
@@ -224,7 +221,7 @@ class Record:
         last = self.done - 1 if self.stopped else self.done
         planned = self.planned(last)
         if planned is not None and planned.line.get("stopped"):
-            self._planned_file(last).unlink()
+            self.layout.planned(last).unlink()
             self.reopened = True
         if self.stopped:
             self.reopened = True

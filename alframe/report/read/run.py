@@ -12,7 +12,7 @@ import yaml
 
 from alframe.errors import RunFolderError
 from alframe.labels.consensus import UNANSWERED, Rules, by_question, settle_all
-from alframe.record.layout import CONFIG, PROVENANCE, ROUNDS, Layout, round_name
+from alframe.record.layout import CONFIG, PROVENANCE, ROUNDS, Layout
 from alframe.record.read import flat, parse_config
 
 CELL_GROUPS = ("strategy", "model", "trainer", "uncertainty", "annotator")
@@ -109,7 +109,7 @@ class Run:
 
     def stage(self, round: int) -> dict[str, Any]:
         """What was stored of a round, by key (`evaluation`, `questions`); empty if nothing can be read."""
-        return mapping(Layout(self.folder).planned(round_name(round))) or {}
+        return mapping(Layout(self.folder).planned(round)) or {}
 
     def points(self, metric: str) -> tuple[list[float], list[float]]:
         """Label counts and values of the rounds that have the metric as a finite number."""

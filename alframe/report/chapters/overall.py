@@ -13,8 +13,7 @@ from alframe.report.chapters.figure import INK
 from alframe.report.chapters.pairwise import penalty_table
 from alframe.report.read.section import Section
 from alframe.report.statistics.paired import LEVEL, MIN_SEEDS
-from alframe.report.statistics.pairwise import penalty, sum_penalties
-from alframe.report.statistics.ranks import Ranks, average_ranks
+from alframe.report.statistics.pairwise import Ranks, average_ranks, penalty, sum_penalties
 
 MIN_COMPARISONS, MIN_STRATEGIES = 2, 3
 FAINT, BAR = "#999999", "#0072B2"

@@ -8,12 +8,10 @@ from pathlib import Path
 
 from alframe.errors import expect
 from alframe.report.chapters import (
-    budgets,
     calibration,
     contact_sheets,
     pairwise,
     people,
-    power,
     purchases,
     results,
     targets,
@@ -29,10 +27,10 @@ from alframe.report.read.section import Section
 TOPICS: tuple[Callable[[Section, Options], Chapter | None], ...] = (
     results.chapter,
     verdicts.chapter,
-    budgets.chapter,
+    results.budgets,
     targets.chapter,
     pairwise.chapter,
-    power.chapter,
+    verdicts.power,
     calibration.chapter,
     purchases.chapter,
     contact_sheets.chapter,

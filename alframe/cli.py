@@ -127,8 +127,18 @@ class Outcome:
 
     def failed(self, error: Exception) -> None:
         """Record an error and report it."""
+        from alframe.config.schema import COMPOSING, first_line
+
         self.errors.append(error)
-        _report(error)
+        if isinstance(error, AlframeError):
+            text = str(error)
+        elif isinstance(error, COMPOSING):
+            text = f"Expected a config that Hydra can compose, got: {first_line(error)}; see alframe --help."
+        elif isinstance(error, OSError):
+            text = f"Expected the disk and files to work, got: {error}; fix it and re-run the same command to resume."
+        else:
+            text = f"unexpected {type(error).__name__}: {first_line(error)}; run this cell alone with traceback=true."
+        say_error(text)
         if self.wants_traceback:
             traceback.print_exception(error)
 
@@ -221,20 +231,6 @@ def _data(plan: "Plan", record: "Record") -> "tuple[Data, Growing | None]":
 def _say_all(lines: list[str]) -> None:
     for line in lines:
         say(line, sys.stdout)
-
-
-def _report(error: Exception) -> None:
-    from alframe.config.schema import COMPOSING, first_line
-
-    if isinstance(error, AlframeError):
-        text = str(error)
-    elif isinstance(error, COMPOSING):
-        text = f"Expected a config that Hydra can compose, got: {first_line(error)}; see alframe --help."
-    elif isinstance(error, OSError):
-        text = f"Expected the disk and files to work, got: {error}; fix it and re-run the same command to resume."
-    else:
-        text = f"unexpected {type(error).__name__}: {first_line(error)}; run this cell alone with traceback=true."
-    say_error(text)
 
 
 if __name__ == "__main__":

@@ -47,8 +47,10 @@ class Record:
     ) -> None:
         self.folder, self.config, self.keep_checkpoint = folder, config, keep_checkpoint
         self.layout, self._declared = Layout(folder), declared or Declared()
-        self._lock = self._acquire_lock()
+        self._lock = FileLock(self.layout.lock)
         try:
+            self.layout.queries.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire(timeout=0)
             expect(
                 not (overwrite and self._declared.has_answers(folder)),
                 f"Expected a run without answers from people, because run.overwrite=true deletes all of it, got {folder}, which has "
@@ -66,6 +68,10 @@ class Record:
                 write_atomically(self.layout.config, text)  # last, so that after a kill the next launch extends again
             self.ledger = Ledger(self.layout.ledger, self._declared.count_validation)
             self._rounds_file = self.layout.rounds.open("a", encoding="utf-8")
+        except Timeout as error:
+            raise RunFolderError(
+                f"Expected {self.folder} to be unlocked, got a folder that another process is using; wait for it, or use another run.name."
+            ) from error
         except OSError as error:
             self._lock.release()
             raise RunFolderError(f"Expected a writable run folder, got: {error}; choose another run.root.") from error
@@ -187,19 +193,6 @@ class Record:
         self._lock.release()
 
     # -- internals ---------------------------------------------------------------------------------------------------
-
-    def _acquire_lock(self) -> FileLock:
-        try:
-            self.layout.queries.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.layout.lock)
-            lock.acquire(timeout=0)
-        except Timeout as error:
-            raise RunFolderError(
-                f"Expected {self.folder} to be unlocked, got a folder that another process is using; wait for it, or use another run.name."
-            ) from error
-        except OSError as error:
-            raise RunFolderError(f"Expected a writable run folder, got: {error}; choose another run.root.") from error
-        return lock
 
     def _compare_config(self) -> bool:
         """Whether budget.rounds has grown since the config was stored. Raises `RunFolderError` for any forbidden change."""

@@ -19,9 +19,8 @@ import alframe.record.profile
 from alframe.clock import Clock
 from alframe.config import cell_name, load
 from alframe.dataset.augment import Augmentation
-from alframe.record.profile import Profile
+from alframe.record.profile import STAGES, Profile, stages_figure, stages_table, summed, with_rates
 from alframe.record.record import Record
-from alframe.record.times import STAGES, stages_figure, stages_table, summed, with_rates
 from alframe.scores import bald
 from alframe.strategy.core_set import CoreSet
 from alframe.strategy.top_score import TopScore

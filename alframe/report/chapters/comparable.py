@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from alframe.record.read import flat
-from alframe.report.read.evidence import Evidence, Study
+from alframe.report.read.evidence import Study
 from alframe.report.read.run import Run
 from alframe.report.read.section import Section
 
@@ -53,7 +53,9 @@ def initial_sets(study: Study) -> Iterator[ProtocolWarning]:
 def test_sets(study: Study) -> Iterator[ProtocolWarning]:
     for title, runs in _by_dataset(study.sections):
         data = _differing(("data", run.data_hash[:8] or "unknown", run.folder) for run in runs)
-        tests = _differing(("test sets", _test_set(study.of(run)), run.folder) for run in runs)
+        sizes = ("" if (n := study.of(run).n_test) is None else f" ({n:,} images)" for run in runs)
+        shown = (f"{(study.of(run).test_hash or 'unknown')[:8]}{size}" for run, size in zip(runs, sizes, strict=True))
+        tests = _differing(("test sets", test, run.folder) for run, test in zip(runs, shown, strict=True))
         if data and not tests and study.of(runs[0]).test_hash:
             yield ProtocolWarning(
                 "different-pools",
@@ -66,11 +68,6 @@ def test_sets(study: Study) -> Iterator[ProtocolWarning]:
                 f"{title}: runs were not compared with each other because their data differ: {tests or data}.",
                 "Measure all runs on one test set: the same dataset options and the same files.",
             )
-
-
-def _test_set(evidence: Evidence) -> str:
-    size = "" if evidence.n_test is None else f" ({evidence.n_test:,} images)"
-    return f"{(evidence.test_hash or 'unknown')[:8]}{size}"
 
 
 def budgets(study: Study) -> Iterator[ProtocolWarning]:

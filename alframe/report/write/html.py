@@ -3,6 +3,7 @@
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -24,16 +25,18 @@ def html(page: Page, drawn: Mapping[str, Drawn], out: Path) -> Path:
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )  # fmt: skip
     environment.filters["kind"] = lambda block: type(block).__name__
-    environment.filters["picture"] = lambda name: _data(drawn[name])
+    environment.filters["picture"] = lambda name: _embedded(*_smaller(drawn[name]))
     environment.filters["width"] = lambda name: round(96 * drawn[name].size[0])
-    environment.filters["jpeg"] = lambda content: f"data:image/jpeg;base64,{base64.b64encode(content).decode()}"
+    environment.filters["jpeg"] = partial(_embedded, "jpeg")
     template = environment.get_template("page.html.j2")
     return write_atomically(out / "report.html", template.render(page=page, parts=_within(page.parts, MAX_STRIPS)))
 
 
-def _data(figure: Drawn) -> str:
-    vector = len(figure.svg) <= max(MAX_SVG, len(figure.png))
-    kind, content = ("svg+xml", figure.svg) if vector else ("png", figure.png)
+def _smaller(figure: Drawn) -> tuple[str, bytes]:
+    return ("svg+xml", figure.svg) if len(figure.svg) <= max(MAX_SVG, len(figure.png)) else ("png", figure.png)
+
+
+def _embedded(kind: str, content: bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
@@ -43,11 +46,7 @@ def _within(parts: Sequence[Part], most: int) -> list[tuple[Part, list[Chapter]]
     total = sum(len(content) for strip in strips for content, _ in strip.thumbnails)
     share = min(1.0, most / max(total, 1))
 
-    def cut(block: Block) -> Block:
-        return (
-            replace(block, thumbnails=block.thumbnails[: int(share * len(block.thumbnails))])
-            if isinstance(block, Strip)
-            else block
-        )
+    def cut(b: Block) -> Block:
+        return replace(b, thumbnails=b.thumbnails[: int(share * len(b.thumbnails))]) if isinstance(b, Strip) else b
 
     return [(part, [replace(c, blocks=tuple(map(cut, c.blocks))) for c in part.chapters]) for part in parts]

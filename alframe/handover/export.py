@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from alframe.errors import RunFolderError
 from alframe.handover import labels, onnx
 from alframe.handover.predictor import Predictor, Tensors, load, save
-from alframe.handover.spec import STRETCH, Spec
+from alframe.handover.spec import Spec
 from alframe.handover.trained import Trained, capture, images_to_check
 
 MODEL, ONNX, LABELS, IMAGES, MANIFEST, README = (
@@ -22,39 +23,6 @@ MODEL, ONNX, LABELS, IMAGES, MANIFEST, README = (
 )  # fmt: skip
 
 Say = Callable[[str], None]
-PAGE = """A trained image classifier, exported by alframe {alframe}.
-
-Classes, in the order of the outputs: {classes}.
-Input: uint8 images [n, {channels}, {height}, {width}], {colour}, values 0 to 255. {resize}
-16-bit values are scaled by 255 / 65535; EXIF orientation is applied; transparent pixels are blended with white.
-Normalisation is part of the model, so pass the values unchanged.
-Trained on {dataset}, round {round}, {labels} labels, {state}; the run's folder was {folder}.
-{metrics}
-
-model.safetensors  all weights ({members}), with the description of the model in the header. To predict:
-                     alframe predict . PHOTOS --out predictions.csv
-{onnx}labels.csv         every labelled image: id, name, label, annotator, round, kind; probabilities where people were not sure
-{images}manifest.json      the same information for programs, with SHA-256 of the files
-
-In Python, with alframe:
-    import torch
-    from pathlib import Path
-    from alframe.handover.predictor import load
-    predictor = load(Path("model.safetensors"), torch.device("cpu"))
-    predictor.predict(images).mean_log_probs.exp()    # images: uint8 tensor as above
-{onnx_python}"""
-
-ONNX_LINES = """model.onnx         one graph, input `images` (uint8 as above, any n), output `probabilities` [n, {n}]; it is
-                     {gives}, within {apart:.1e} of PyTorch
-"""
-ONNX_PYTHON = """
-With onnxruntime alone:
-    import onnxruntime
-    session = onnxruntime.InferenceSession("model.onnx")
-    (probabilities,) = session.run(None, {"images": images})    # images: uint8 numpy array as above
-"""
-IMAGES_LINES = """images/            the labelled images as the network saw them (resized), one subfolder per class
-"""
 
 
 def export(
@@ -142,7 +110,7 @@ def _write(
     files = labels.write_images(folder / IMAGES, found, pool, trained.classes, show) if images else None
     labels.write_table(folder / LABELS, found, trained.classes, files)
     say(f"{LABELS}: {len(found)} labelled images{f', copied to {IMAGES}/' if images else ''}")
-    (folder / README).write_text(readme(spec, predictor, checks, images=images), encoding="utf-8")
+    (folder / README).write_text(readme(spec, predictor.uncertainty.n_draws, checks, images=images), encoding="utf-8")
     manifest = {
         "alframe": "export",
         "model": asdict(spec),
@@ -194,31 +162,10 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def readme(spec: Spec, predictor: Predictor, checks: dict, *, images: bool) -> str:
-    """The text of README.txt."""
-    channels, height, width = spec.shape
-    run, onnx = spec.run, checks.get("onnx")
-    stretched = f"Any size is stretched to {height} x {width} (bilinear, antialiased, as in PIL)."
-    kept = f"Sizes other than {height} x {width} are rejected, because nothing was resized in training."
-    test = ", ".join(f"{name} {value:.4g}" for name, value in run["test"].items() if isinstance(value, float))
-    return PAGE.format(
-        alframe=spec.alframe,
-        classes=", ".join(spec.classes),
-        channels=channels,
-        height=height,
-        width=width,
-        colour="grey" if channels == 1 else "red, green, blue",
-        resize=stretched if spec.resize == STRETCH else kept,
-        dataset=run["dataset"],
-        round=run["round"],
-        labels=run["labels"],
-        state="finished" if run["finished"] else "not finished",
-        folder=run["folder"],
-        metrics=f"On its test images: {test}." if test else "It had no test images.",
-        members=f"{spec.members} network{'s' * (spec.members > 1)}, {predictor.uncertainty.n_draws} draws",
-        onnx=ONNX_LINES.format(n=len(spec.classes), gives=onnx["gives"], apart=onnx["max_abs_difference"])
-        if onnx
-        else "",
-        onnx_python=ONNX_PYTHON if onnx else "",
-        images=IMAGES_LINES if images else "",
-    )
+def readme(spec: Spec, n_draws: int, checks: dict[str, Any], *, images: bool) -> str:
+    """The README.txt of an export: what the files are, and how to use them without knowing alframe."""
+    test = ", ".join(f"{name} {value:.4g}" for name, value in spec.run["test"].items() if isinstance(value, float))
+    loader = FileSystemLoader(Path(__file__).parent)
+    environment = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
+    page = environment.get_template("readme.txt.j2")
+    return page.render(spec=spec, run=spec.run, onnx=checks.get("onnx"), images=images, test=test, n_draws=n_draws)

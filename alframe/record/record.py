@@ -5,9 +5,15 @@ line in the rounds file, which commits the round. After a kill at any instant, r
 gives the same result.
 """
 
+import contextlib
+import importlib.metadata
 import json
 import os
+import platform
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,13 +29,13 @@ from alframe.record.contact_sheet import write_contact_sheet
 from alframe.record.files import read_jsonl, write_atomically
 from alframe.record.layout import FORMAT, Layout
 from alframe.record.planned import Line, Planned, Shown
-from alframe.record.provenance import launch
 from alframe.record.read import ROUND_KEYS, first_threads, flat, read_config, read_planned, read_provenance
 
 if TYPE_CHECKING:  # tensorboard takes a second to import
     from alframe.record.tensorboard import Board
 
 PLANNED_KEYS = ("line", "evaluation", "pool_scores")
+PACKAGES = ("alframe", "torch", "torchvision", "numpy", "hydra-core", "scikit-learn", "torchmetrics")
 
 
 class Record:
@@ -156,7 +162,7 @@ class Record:
                 f"Expected the data that this run started with (hash {past['data_hash'][:12]}), got other data ({data['data_hash'][:12]}); "
                 "restore the old data, or use another run.name."
             )
-        launches = [*past.get("launches", []), launch(device)]
+        launches = [*past.get("launches", []), _launch(device)]
         write_atomically(path, json.dumps({**data, "launches": launches}, indent=1))
         if self._tensorboard:
             self._open_board()
@@ -264,3 +270,40 @@ def _hparams(config: Mapping[str, Any]) -> dict[str, Any]:
         if not key.rsplit(".", 1)[-1].startswith("_"):
             details[f"with {key}"] = value
     return {**first, "seed": config.get("seed"), **details}
+
+
+def _launch(device: torch.device) -> dict[str, Any]:
+    """What is needed to repeat this _launch: time, versions, source state, device, threads, command."""
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    return {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "versions": versions,
+        "git": _git(Path(__file__).parent.parent),
+        "device": {"type": device.type, "name": name, "threads": torch.get_num_threads()},
+        "platform": platform.platform(),
+    }
+
+
+def _git(source: Path) -> dict[str, Any] | None:
+    """Commit, diff and untracked files of the checkout that alframe runs from; None if it was installed from a wheel."""
+
+    def git(*arguments: str) -> str:
+        run = subprocess.run(["git", "-C", str(source), *arguments], capture_output=True, check=True, timeout=20)
+        return run.stdout.decode("utf-8", errors="replace")  # a diff may contain files of any encoding
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel").strip()) != source.parent:
+            return None  # installed inside another project's checkout
+        untracked = git("ls-files", "--others", "--exclude-standard").splitlines()
+        return {
+            "commit": git("rev-parse", "HEAD").strip(),
+            "diff": git("diff", "HEAD")[:1_000_000],
+            "untracked": untracked,
+        }
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -50,11 +50,9 @@ def summarize(
     from alframe.report.chapters import protocol
     from alframe.report.chapters.page import assemble, out_of_range
     from alframe.report.write.console import print_left_out, print_notes, print_section, print_warnings
-    from alframe.report.write.csv import tables
     from alframe.report.write.figures import figures
-    from alframe.report.write.html import html
-    from alframe.report.write.latex import latex
-    from alframe.report.write.markdown import markdown
+    from alframe.report.write.pages import html, markdown
+    from alframe.report.write.tables import csv_tables, latex
 
     outside = out_of_range(compared, chosen)
     for section in compared:
@@ -72,7 +70,7 @@ def summarize(
             html(page, drawn, out),
             markdown(page, drawn, out),
             *curves,
-            *tables(compared, out),
+            *csv_tables(compared, out),
             latex(compared, out),
         ]
         if tensorboard:

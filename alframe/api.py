@@ -25,6 +25,7 @@ from alframe.images import ImageSet
 from alframe.learner import Learner, cpu_threads, fixed_augmentations
 from alframe.loop import run as run_loop
 from alframe.pixels import Pixels
+from alframe.record.read import first_threads
 from alframe.record.record import Record
 from alframe.restore import as_trained, restore
 from alframe.types import Examples, Prediction
@@ -101,7 +102,7 @@ def run(
     """
     options = {"overwrite": overwrite, "tensorboard": tensorboard, "keep_checkpoint": True}
     record = Record(Path(folder), experiment.describe(), experiment.declared, **options)
-    with closing(record), cpu_threads(record.threads):
+    with closing(record), cpu_threads(first_threads(record.folder)):
         if not record.finished:
             run_loop(experiment, record, table)
         return Run(record.folder, experiment, record.rounds, record.ledger.lines)

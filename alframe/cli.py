@@ -177,6 +177,7 @@ def execute(plan: "Plan") -> list[dict[str, object]]:
     from alframe.console import RoundTable
     from alframe.learner import cpu_threads
     from alframe.loop import run
+    from alframe.record.read import first_threads
     from alframe.record.record import Record
 
     options = plan.options
@@ -188,7 +189,7 @@ def execute(plan: "Plan") -> list[dict[str, object]]:
         tensorboard=options["tensorboard"],
         keep_checkpoint=options["checkpoint"],
     )
-    with closing(record), cpu_threads(options["threads"] or record.threads):
+    with closing(record), cpu_threads(options["threads"] or first_threads(plan.folder)):
         clock = Clock()
         if options["profile"]:
             from alframe.record.profile import Profile

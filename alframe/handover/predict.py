@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -108,19 +109,20 @@ def predict(
     columns = ["path", "class", "probability", "entropy", *(["bald"] if predictor.uncertainty.n_draws > 1 else [])]
     writer.writerow([*columns, *([f"p({name})" for name in spec.classes] if every_class else [])])
     broken = 0
-    waiting: list[tuple[Path, np.ndarray]] = []
-    outcomes = zip(files, attempts(files, lambda i: _decoded(files[i], predictor)), strict=True)
-    for file, (pixels, why) in bar(outcomes, "predicting", total=len(files), enabled=progress):
-        if pixels is None:
-            broken += 1
-            say(f"skipped {file}: {why}")
-            continue
-        waiting.append((file, pixels))
-        if len(waiting) == BATCH:
-            writer.writerows(_rows(predictor, waiting, every_class))
-            waiting = []
-    if waiting:
-        writer.writerows(_rows(predictor, waiting, every_class))
+
+    def readable() -> Iterator[tuple[Path, np.ndarray]]:
+        nonlocal broken
+        outcomes = zip(files, attempts(files, lambda i: _decoded(files[i], predictor)), strict=True)
+        for file, (pixels, why) in bar(outcomes, "predicting", total=len(files), enabled=progress):
+            if pixels is not None:
+                yield file, pixels
+            else:
+                broken += 1
+                say(f"skipped {file}: {why}")
+
+    images = readable()
+    while batch := list(islice(images, BATCH)):
+        writer.writerows(_rows(predictor, batch, every_class))
     if broken or not files:
         say(f"predicted {len(files) - broken} of {len(files)} images")
     return broken if files else 1

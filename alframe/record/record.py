@@ -29,7 +29,7 @@ from alframe.record.contact_sheet import write_contact_sheet
 from alframe.record.files import read_jsonl, write_atomically
 from alframe.record.layout import FORMAT, Layout
 from alframe.record.planned import Line, Planned, Shown
-from alframe.record.read import ROUND_KEYS, first_threads, flat, read_config, read_planned, read_provenance
+from alframe.record.read import ROUND_KEYS, flat, read_config, read_planned, read_provenance
 
 if TYPE_CHECKING:  # tensorboard takes a second to import
     from alframe.record.tensorboard import Board
@@ -104,11 +104,6 @@ class Record:
         """Whether the run has stopped and the ledger has all its answers (a torn last line may be missing)."""
         return self.stopped is not None and self.ledger.bought(self.rounds[-1]["round"]) == self.rounds[-1]["labels"]
 
-    @property
-    def threads(self) -> int | None:
-        """CPU threads of the first launch, on which results depend; None in a new folder."""
-        return first_threads(self.folder)
-
     def check_consistency(self) -> None:
         """Raise `RunFolderError` unless ledger, rounds and stored queries agree."""
         numbers = [line["round"] for line in self.rounds]
@@ -142,12 +137,8 @@ class Record:
         planned = self.planned(round)
         if planned is None:
             planned = compute()
-            self.store(round, planned)
+            write_atomically(self.layout.planned(round), planned.to_json())
         return planned
-
-    def store(self, round: int | None, planned: Planned) -> None:
-        """Store the plan of a round, atomically."""
-        write_atomically(self.layout.planned(round), planned.to_json())
 
     # -- events ------------------------------------------------------------------------------------------------------
 

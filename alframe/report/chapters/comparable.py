@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from alframe.record.read import flat
-from alframe.report.read.evidence import Study
+from alframe.report.read.comparison import LeftOut
 from alframe.report.read.run import Run
 from alframe.report.read.section import Section
 
@@ -18,6 +18,18 @@ Value = TypeVar("Value")
 MAX_NAMED = 3
 NOT_RECIPE = ("strategy.", "resolved.")
 """Prefixes of options that may differ: the strategy is what is compared, and the device has its own check."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """What the checks read: the comparisons, and what was left out of them."""
+
+    sections: Sequence[Section]
+    left: Sequence[LeftOut]
+
+    @property
+    def runs(self) -> list[Run]:
+        return [run for section in self.sections for run in section.runs]
 
 
 @dataclass(frozen=True)
@@ -36,7 +48,7 @@ class ProtocolWarning:
 def initial_sets(study: Study) -> Iterator[ProtocolWarning]:
     for section in study.sections:
         known = (
-            (run.seed, (initial, run.folder)) for run in section.runs if (initial := study.of(run).initial) is not None
+            (run.seed, (initial, run.folder)) for run in section.runs if (initial := run.evidence.initial) is not None
         )
         for seed, started in grouped(known).items():
             if len(sets := grouped(started)) > 1:
@@ -53,10 +65,10 @@ def initial_sets(study: Study) -> Iterator[ProtocolWarning]:
 def test_sets(study: Study) -> Iterator[ProtocolWarning]:
     for title, runs in _by_dataset(study.sections):
         data = _differing(("data", run.data_hash[:8] or "unknown", run.folder) for run in runs)
-        sizes = ("" if (n := study.of(run).n_test) is None else f" ({n:,} images)" for run in runs)
-        shown = (f"{(study.of(run).test_hash or 'unknown')[:8]}{size}" for run, size in zip(runs, sizes, strict=True))
+        sizes = ("" if (n := run.evidence.n_test) is None else f" ({n:,} images)" for run in runs)
+        shown = (f"{(run.evidence.test_hash or 'unknown')[:8]}{size}" for run, size in zip(runs, sizes, strict=True))
         tests = _differing(("test sets", test, run.folder) for run, test in zip(runs, shown, strict=True))
-        if data and not tests and study.of(runs[0]).test_hash:
+        if data and not tests and runs[0].evidence.test_hash:
             yield ProtocolWarning(
                 "different-pools",
                 f"{title}: runs were not compared with each other because they bought from different pools: {data}.",
@@ -121,7 +133,7 @@ def recipes(study: Study) -> Iterator[ProtocolWarning]:
 
 def versions(study: Study) -> Iterator[ProtocolWarning]:
     for section in study.sections:
-        used = [(run.folder, package, of) for run in section.runs for package, of in study.of(run).versions.items()]
+        used = [(run.folder, package, of) for run in section.runs for package, of in run.evidence.versions.items()]
         used.sort(key=lambda one: one[1])
         if found := _differing((package, version, folder) for folder, package, of in used for version in of):
             yield ProtocolWarning(
@@ -133,7 +145,7 @@ def versions(study: Study) -> Iterator[ProtocolWarning]:
 
 def devices(study: Study) -> Iterator[ProtocolWarning]:
     for section in study.sections:
-        used = [("device", device, run.folder) for run in section.runs for device in study.of(run).devices]
+        used = [("device", device, run.folder) for run in section.runs for device in run.evidence.devices]
         precisions = [(flat(run.config.get("resolved")).get("precision"), run.folder) for run in section.runs]
         used += [("precision", str(precision), folder) for precision, folder in precisions if precision]
         if found := _differing(used):

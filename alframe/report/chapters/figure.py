@@ -64,17 +64,15 @@ def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list
 
 def _panel(axes: Axes, section: Section, styles: dict[str, dict[str, Any]], x_label: str) -> None:
     n_seeds = [len(curve.seeds) for curve in section.curves.values()]
-    bootstrap = min(n_seeds) >= BOOTSTRAP_SEEDS
     plot_curves(axes, section.curves, styles)
     axes.set_title(section.title, loc="left", fontsize=FONT + 2, color=INK, pad=10)
-    axes.set_ylabel(metric_words(section.metric), fontsize=FONT, color=INK)
-    axes.set_xlabel(x_label, fontsize=FONT, color=INK)
     caption: dict[str, Any] = {"fontsize": FONT - 2.5, "color": "#777777", "transform": axes.transAxes, "va": "top"}
-    axes.text(0, -0.235, _caption(n_seeds, bootstrap), **caption)
-    style_axes(axes)
-    label_counts(axes, next(iter(section.curves.values())).labels.tolist())
-    axes.margins(x=0.02)
-    label_curve_ends(axes, section.curves, styles)
+    few, most = min(n_seeds), max(n_seeds)
+    seeds = f"{most} seeds" if few == most else f"{few} to {most} seeds"
+    kind = "95 % bootstrap interval of the mean" if few >= BOOTSTRAP_SEEDS else "lowest to highest seed"
+    shown = f"line: mean over {seeds} · band: {kind}" if most > 1 else "one seed each: the spread is unknown"
+    axes.text(0, -0.235, shown, **caption)
+    finish_curves(axes, section.curves, styles, x_label, metric_words(section.metric))
 
 
 def columns_of(n: int, most: int = 4) -> int:
@@ -107,6 +105,18 @@ def plot_curves(axes: Axes, curves: dict[str, Curve], styles: dict[str, dict[str
             axes.fill_between(curve.labels, low, high, color=styles[name]["color"], alpha=alpha, linewidth=0)
         marker = "o" if len(curve.labels) <= 25 else ""
         axes.plot(curve.labels, curve.mean, marker=marker, markersize=3.5, linewidth=1.8, **styles[name])
+
+
+def finish_curves(
+    axes: Axes, curves: dict[str, Curve], styles: dict[str, dict[str, Any]], x_label: str, y_label: str
+) -> None:
+    """Names of the axes and of each curve, after everything is drawn."""
+    style_axes(axes)
+    axes.set_ylabel(y_label, fontsize=FONT, color=INK)
+    axes.set_xlabel(x_label, fontsize=FONT, color=INK)
+    label_counts(axes, next(iter(curves.values())).labels.tolist())
+    axes.margins(x=0.02)
+    label_curve_ends(axes, curves, styles)
 
 
 def style_axes(axes: Axes) -> None:
@@ -160,12 +170,3 @@ def line_styles(sections: Sequence[Section]) -> dict[str, dict[str, Any]]:
                 styles[name] = {"color": PALETTE[n_others % len(PALETTE)], "linestyle": style, "zorder": 3}
                 n_others += 1
     return styles
-
-
-def _caption(n_seeds: Sequence[int], bootstrap: bool) -> str:
-    few, most = min(n_seeds), max(n_seeds)
-    if most == 1:
-        return "one seed each: the spread is unknown"
-    seeds = f"{most} seeds" if few == most else f"{few} to {most} seeds"
-    kind = "95 % bootstrap interval of the mean" if bootstrap else "lowest to highest seed"
-    return f"line: mean over {seeds} · band: {kind}"

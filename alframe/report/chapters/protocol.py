@@ -7,10 +7,9 @@ from alframe.record.layout import LEDGER, PROVENANCE
 from alframe.record.read import flat
 from alframe.report.chapters import comparable
 from alframe.report.chapters.blocks import Chapter, Paragraph
-from alframe.report.chapters.comparable import ProtocolWarning, as_yaml, first_few, grouped, with_folders
+from alframe.report.chapters.comparable import ProtocolWarning, Study, as_yaml, first_few, grouped, with_folders
 from alframe.report.chapters.phrases import counted
 from alframe.report.read.comparison import LeftOut
-from alframe.report.read.evidence import Study, read_evidence
 from alframe.report.read.run import Run
 from alframe.report.read.section import Section
 from alframe.report.statistics.paired import MIN_SEEDS
@@ -25,9 +24,7 @@ DECIDING = ("trainer", "budget", "uncertainty")
 
 def warnings(sections: Sequence[Section], left: Sequence[LeftOut]) -> list[ProtocolWarning]:
     """The warnings about `sections`, in the order of `CHECKS`; reads ledger and provenance of every run used."""
-    runs = [run for section in sections for run in section.runs]
-    study = Study(sections, left, {run.folder: read_evidence(run.folder) for run in runs})
-    return [warning for check in CHECKS.values() for warning in check(study)]
+    return [warning for check in CHECKS.values() for warning in check(Study(sections, left))]
 
 
 def chapter(found: Sequence[ProtocolWarning]) -> Chapter:
@@ -46,7 +43,7 @@ def require_none(found: Sequence[ProtocolWarning]) -> None:
 
 
 def _test_used(study: Study) -> Iterator[ProtocolWarning]:
-    used = grouped((what, run.folder) for run, _ in study.runs for what in _decided_on_test(run))
+    used = grouped((what, run.folder) for run in study.runs for what in _decided_on_test(run))
     if used:
         yield ProtocolWarning(
             "test-used-for-selection",
@@ -73,8 +70,8 @@ def _decided_on_test(run: Run) -> list[str]:
 
 def _near_duplicates(study: Study) -> Iterator[ProtocolWarning]:
     seen = set()
-    for run, evidence in study.runs:
-        found, n_test = evidence.near_duplicates, evidence.n_test
+    for run in study.runs:
+        found, n_test = run.evidence.near_duplicates, run.evidence.n_test
         if not found or run.data_hash in seen:
             continue
         seen.add(run.data_hash)
@@ -151,7 +148,7 @@ def _label_grids(study: Study) -> Iterator[ProtocolWarning]:
 
 def _growing_pools(study: Study) -> Iterator[ProtocolWarning]:
     for section in study.sections:
-        grows = [str(run.folder) for run in section.runs if study.of(run).grows]
+        grows = [str(run.folder) for run in section.runs if run.evidence.grows]
         if grows and len(section.runs) > 1:
             yield ProtocolWarning(
                 "growing-pools",
@@ -162,7 +159,7 @@ def _growing_pools(study: Study) -> Iterator[ProtocolWarning]:
 
 def _no_test_images(study: Study) -> Iterator[ProtocolWarning]:
     for section in study.sections:
-        without = [str(run.folder) for run in section.runs if study.of(run).n_test == 0]
+        without = [str(run.folder) for run in section.runs if run.evidence.n_test == 0]
         if without and len(section.runs) > 1:
             yield ProtocolWarning(
                 "no-test-images",
@@ -187,12 +184,12 @@ def _left_out(study: Study) -> Iterator[ProtocolWarning]:
 def _missing_evidence(study: Study) -> Iterator[ProtocolWarning]:
     missing = grouped(
         (what, run.folder)
-        for run, evidence in study.runs
+        for run in study.runs
         for what, is_missing in (
-            (f"no readable {LEDGER} (initial sets)", evidence.initial is None),
-            (f"no launches in {PROVENANCE} (versions, devices)", not (evidence.versions and evidence.devices)),
+            (f"no readable {LEDGER} (initial sets)", run.evidence.initial is None),
+            (f"no launches in {PROVENANCE} (versions, devices)", not (run.evidence.versions and run.evidence.devices)),
             (f"no data hash in {PROVENANCE} (test sets)", not run.data_hash),
-            ("never searched for near-duplicates", not evidence.searched_for_duplicates),
+            ("never searched for near-duplicates", not run.evidence.searched_for_duplicates),
         )
         if is_missing
     )

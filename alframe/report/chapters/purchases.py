@@ -15,17 +15,7 @@ from scipy import stats
 
 from alframe.console import shorten
 from alframe.report.chapters.blocks import Block, Chapter, Options, Paragraph, Picture, Table
-from alframe.report.chapters.figure import (
-    FONT,
-    INK,
-    columns_of,
-    label_counts,
-    label_curve_ends,
-    line_styles,
-    plot_curves,
-    stacked_bars,
-    style_axes,
-)
+from alframe.report.chapters.figure import FONT, INK, columns_of, finish_curves, line_styles, plot_curves, stacked_bars
 from alframe.report.chapters.results import mean_std
 from alframe.report.read.section import Bought, Section
 from alframe.report.statistics.curves import Curve, thinned
@@ -178,14 +168,9 @@ def discovery_figure(section: Section, curves: dict[str, Curve], words: str) -> 
     figure = Figure(figsize=(width, height), facecolor="white")
     axes = figure.add_axes((0.75 / width, 0.55 / height, 4.85 / width, 2.65 / height))
     plot_curves(axes, curves, styles)
-    style_axes(axes)
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-    axes.set_ylabel(shorten(words, 34), fontsize=FONT, color=INK)
-    axes.set_xlabel("labels bought", fontsize=FONT, color=INK)
-    label_counts(axes, next(iter(curves.values())).labels.tolist())
-    axes.margins(x=0.02)
-    label_curve_ends(axes, curves, styles)
+    finish_curves(axes, curves, styles, "labels bought", shorten(words, 34))
     return figure
 
 

@@ -1,5 +1,6 @@
 """Finds run folders, and groups those that may be compared. Nothing is guessed: what cannot be used is left out by name."""
 
+import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -89,7 +90,7 @@ def compare(runs: Sequence[Run]) -> tuple[list[Comparison], list[LeftOut]]:
     for title, group in zip(titles, groups.values(), strict=True):
         cells: dict[str, dict[int, Run]] = {}
         for run in group:
-            seeds = cells.setdefault(run.cell, {})
+            seeds = cells.setdefault(json.dumps(run.options, sort_keys=True, default=str), {})
             if run.seed in seeds:
                 loser, run = sorted((seeds[run.seed], run), key=lambda r: (r.finished, len(r.rounds)))
                 left.append(LeftOut(loser.folder, f"the same cell and seed as {run.folder}"))

@@ -1,15 +1,13 @@
 """How a run came about: initial images, versions, source, device, near-duplicates."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from alframe.record.layout import LEDGER, PROVENANCE
-from alframe.report.read.comparison import LeftOut
-from alframe.report.read.run import Run, mapping, parsed
-from alframe.report.read.section import Section
 
 
 @dataclass(frozen=True)
@@ -30,21 +28,21 @@ class Evidence:
     grows: bool = False
 
 
-@dataclass(frozen=True)
-class Study:
-    """What the checks read: the comparisons, what was left out of them, and the evidence of each folder used."""
+def parsed(text: str) -> Any:
+    """The value of a line of JSON, or None if it is not JSON."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
-    sections: Sequence[Section]
-    left: Sequence[LeftOut]
-    evidence: dict[Path, Evidence]
 
-    @property
-    def runs(self) -> Iterator[tuple[Run, Evidence]]:
-        """Every run used, with its evidence."""
-        return ((run, self.of(run)) for section in self.sections for run in section.runs)
-
-    def of(self, run: Run) -> Evidence:
-        return self.evidence[run.folder]
+def mapping(path: Path) -> dict[str, Any] | None:
+    """The content of a JSON file, if it can be read and is a mapping."""
+    try:
+        value = parsed(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def read_evidence(folder: Path) -> Evidence:

@@ -14,6 +14,7 @@ from alframe.errors import RunFolderError
 from alframe.labels.consensus import UNANSWERED, Rules, by_question, settle_all
 from alframe.record.layout import CONFIG, PROVENANCE, ROUNDS, Layout
 from alframe.record.read import flat, parse_config
+from alframe.report.read.evidence import Evidence, mapping, parsed, read_evidence
 
 CELL_GROUPS = ("strategy", "model", "trainer", "uncertainty", "annotator")
 """Choices in which compared runs may differ; they name a cell."""
@@ -40,6 +41,11 @@ class Run:
         """The leaf of each group, by its name in `choices`, else by its class."""
         return {group: choice(self.config, group) for group in ("dataset", "budget", *CELL_GROUPS)}
 
+    @cached_property
+    def evidence(self) -> Evidence:
+        """How the run came about, read once and on demand."""
+        return read_evidence(self.folder)
+
     @property
     def settings(self) -> str:
         """What must be equal for two runs to be compared: the data and the budget, with `count_validation`."""
@@ -52,11 +58,6 @@ class Run:
         apart = {"budget", "seed", "choices"}
         options = flat({key: value for key, value in self.config.items() if key not in apart})
         return {key: value for key, value in options.items() if key != "dataset.root"}
-
-    @property
-    def cell(self) -> str:
-        """`options` as one string."""
-        return json.dumps(self.options, sort_keys=True, default=str)
 
     @cached_property
     def ledger(self) -> list[dict[str, Any]]:
@@ -188,14 +189,6 @@ def number(value: Any) -> float:
     return float(value) if is_finite(value) else 0.0
 
 
-def parsed(text: str) -> Any:
-    """The value of a line of JSON, or None if it is not JSON."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-
-
 def _lines(text: str) -> tuple[list[dict[str, Any]], list[str], str]:
     """The rounds, notes on what was dropped, and why the file is unusable (or empty).
 
@@ -211,15 +204,6 @@ def _lines(text: str) -> tuple[list[dict[str, Any]], list[str], str]:
             return [], [], f"line {number} of {ROUNDS} is not a round: {line[:40]!r}"
         lines.append(values)
     return lines, [], ""
-
-
-def mapping(path: Path) -> dict[str, Any] | None:
-    """The content of a JSON file, if it can be read and is a mapping."""
-    try:
-        value = parsed(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError):
-        return None
-    return value if isinstance(value, dict) else None
 
 
 def choice(config: dict[str, Any], group: str) -> str:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from alframe.report.chapters import pairwise, targets, verdicts
+from alframe.report.chapters import pairwise, results, targets, verdicts
 from alframe.report.chapters.blocks import Options, Paragraph, Picture, Table
 from alframe.report.chapters.overall import overall
 from alframe.report.read.section import sections

@@ -114,8 +114,10 @@ def _write(
     manifest = {
         "alframe": "export",
         "model": asdict(spec),
-        "mean": _numbers(tensors.get("front.mean")),
-        "deviation": _numbers(tensors.get("front.deviation")),
+        **{
+            key: None if (of := tensors.get(f"front.{key}")) is None else of.flatten().tolist()
+            for key in ("mean", "deviation")
+        },
         "checks": checks,
         "labelled": len(found),
         "files": {path.name: sha256(path) for path in sorted(folder.iterdir()) if path.is_file()},
@@ -131,18 +133,12 @@ def _write_onnx(path: Path, predictor: Predictor, images: Any, say: Say) -> dict
         return {}
     onnx.write(path, predictor)
     apart = onnx.difference(path, predictor, images)
-    say(
-        f"{path.name}: probabilities within {apart:.1e} of PyTorch's on {len(images)} images ({what_onnx_gives(predictor)})"
-    )
-    return {"onnx": {"max_abs_difference": apart, "images": len(images), "gives": what_onnx_gives(predictor)}}
-
-
-def what_onnx_gives(predictor: Predictor) -> str:
-    """Description of the network in the ONNX graph."""
     members = predictor.spec.members
-    if predictor.averages:
-        return f"the mean over {members} networks" if members > 1 else "the network"
-    return "the deterministic network: no dropout, the trained weights, the unmodified image"
+    gives = f"the mean over {members} networks" if members > 1 else "the network"
+    if not predictor.averages:
+        gives = "the deterministic network: no dropout, the trained weights, the unmodified image"
+    say(f"{path.name}: probabilities within {apart:.1e} of PyTorch's on {len(images)} images ({gives})")
+    return {"onnx": {"max_abs_difference": apart, "images": len(images), "gives": gives}}
 
 
 def _summary(trained: Trained) -> str:
@@ -151,10 +147,6 @@ def _summary(trained: Trained) -> str:
     of = next((of for of in ("test", "validation") if f"{of}/accuracy" in trained.line), None)
     checked = f"its {of} metrics {match}" if of else "no metrics were measured, so nothing is checked"
     return f"round {trained.round}{state}, {trained.line['labels']} labels; {trained.how}; {checked}"
-
-
-def _numbers(tensor: torch.Tensor | None) -> list[float] | None:
-    return None if tensor is None else tensor.flatten().tolist()
 
 
 def sha256(path: Path) -> str:

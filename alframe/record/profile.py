@@ -60,8 +60,6 @@ class Profile(Clock):
         self._starts = {"round": 0.0, "stage": 0.0}
         self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
 
-    # -- measuring ---------------------------------------------------------------------------------------------------
-
     @contextmanager
     def round(self, number: int) -> Iterator[None]:
         """A whole round. Its times are written on success; for the run's first round, also its operations."""
@@ -170,8 +168,6 @@ class Profile(Clock):
         yield
         for clock in self._starts:
             self._starts[clock] += time.perf_counter() - begin
-
-    # -- writing -----------------------------------------------------------------------------------------------------
 
     def _write_stages(self, number: int, total_s: float) -> None:
         """Add the round to the file, which may contain rounds of earlier launches."""

@@ -87,8 +87,6 @@ class Record:
         self.board: Board | None = None
         self._tensorboard = tensorboard
 
-    # -- state -------------------------------------------------------------------------------------------------------
-
     @property
     def done(self) -> int:
         """Number of committed rounds."""
@@ -140,8 +138,6 @@ class Record:
             write_atomically(self.layout.planned(round), planned.to_json())
         return planned
 
-    # -- events ------------------------------------------------------------------------------------------------------
-
     def at_start(self, data: Mapping[str, Any], device: torch.device) -> None:
         """Record the data and environment of this launch, and open TensorBoard at the first uncommitted round.
 
@@ -188,8 +184,6 @@ class Record:
         self.ledger.close()
         self._rounds_file.close()
         self._lock.release()
-
-    # -- internals ---------------------------------------------------------------------------------------------------
 
     def _compare_config(self) -> bool:
         """Whether budget.rounds has grown since the config was stored. Raises `RunFolderError` for any forbidden change."""

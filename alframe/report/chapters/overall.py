@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from alframe.report.chapters import phrases
@@ -99,7 +98,15 @@ def diagram(ranks: Ranks) -> Figure:
     for tick in range(1, k + 1):
         axes.plot([tick, tick], [0, 0.07], **style)
         axes.text(tick, 0.11, str(tick), ha="center", va="bottom", fontsize=9, color=INK)
-    _ruler(axes, ranks, k)
+    # the length of the critical difference, above the axis
+    length, y = min(ranks.critical_difference, k - 1), 0.5
+    ruler: dict[str, Any] = {"color": BAR, "linewidth": 1.6, "clip_on": False}
+    axes.plot([1, 1 + length], [y, y], **ruler)
+    for end in (1, 1 + length):
+        axes.plot([end, end], [y - 0.05, y + 0.05], **ruler)
+    over = " (longer than the axis)" if ranks.critical_difference > k - 1 else ""
+    text = f"critical difference {ranks.critical_difference:.2f}{over}"
+    axes.text(1, y + 0.09, text, ha="left", va="bottom", fontsize=8.5, color=BAR)
     for i, (first, last) in enumerate(ranks.groups):
         y = -0.12 - 0.14 * i
         ends = [ranks.means[first] - 0.03, ranks.means[last] + 0.03]
@@ -113,16 +120,3 @@ def diagram(ranks: Ranks) -> Figure:
         side = "right" if left else "left"
         axes.text(edge + 1.5 * shift, y, label, ha=side, va="center", fontsize=9.5, color=INK)
     return figure
-
-
-def _ruler(axes: Axes, ranks: Ranks, k: int) -> None:
-    """The length of the critical difference, above the axis; an arrow where it is longer than the axis."""
-    length = min(ranks.critical_difference, k - 1)
-    y = 0.5
-    style: dict[str, Any] = {"color": BAR, "linewidth": 1.6, "clip_on": False}
-    axes.plot([1, 1 + length], [y, y], **style)
-    for end in (1, 1 + length):
-        axes.plot([end, end], [y - 0.05, y + 0.05], **style)
-    over = " (longer than the axis)" if ranks.critical_difference > k - 1 else ""
-    text = f"critical difference {ranks.critical_difference:.2f}{over}"
-    axes.text(1, y + 0.09, text, ha="left", va="bottom", fontsize=8.5, color=BAR)

@@ -77,7 +77,9 @@ def assemble(
     several = len(sections) > 1
     first = () if several else _in_short(sections[0], options, results.curves(sections[0]))
     by_comparison = tuple(Chapter(one.title, _in_short(one, options)) for one in sections) if several else ()
-    warned = (*_serious(protocol), *(Paragraph(note, "warning") for note in notes))
+    serious = [b for b in (protocol.blocks if protocol else ()) if isinstance(b, Paragraph) and b.tone == "bad"]
+    pointer = f"{counted(len(serious), 'serious warning')} under Protocol: read {'it' if len(serious) == 1 else 'them'} before relying on any verdict here."
+    warned = (*([Paragraph(pointer, "bad")] if serious else []), *(Paragraph(note, "warning") for note in notes))
     parts = [Part("In short", (*first, *warned), by_comparison)]
     if protocol is not None:
         parts.append(Part(protocol.title, protocol.blocks))
@@ -118,14 +120,6 @@ def _in_short(section: Section, options: Options, *between: Block) -> tuple[Bloc
     """Whether it paid off, and the verdict on each strategy."""
     headline = filter(None, (verdicts.headline(section, options),))
     return (*headline, *between, *verdicts.verdict_sentences(section, options))
-
-
-def _serious(protocol: Chapter | None) -> tuple[Paragraph, ...]:
-    """A pointer to the warnings under which no verdict holds."""
-    blocks = protocol.blocks if protocol else ()
-    n = sum(isinstance(block, Paragraph) and block.tone == "bad" for block in blocks)
-    pointer = f"{counted(n, 'serious warning')} under Protocol: read {'it' if n == 1 else 'them'} before relying on any verdict here."
-    return (Paragraph(pointer, "bad"),) if n else ()
 
 
 def _used(sections: Sequence[Section], left: Sequence[LeftOut], out: Path) -> tuple[Chapter, ...]:

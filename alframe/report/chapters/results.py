@@ -10,7 +10,7 @@ from jaxtyping import Float
 from alframe.report.chapters.blocks import Block, Chapter, Options, Paragraph, Picture, Table
 from alframe.report.chapters.figure import learning_curves
 from alframe.report.chapters.phrases import metric_words, p_value, tone_of, value
-from alframe.report.read.run import Run, number
+from alframe.report.read.run import number
 from alframe.report.read.section import Section
 from alframe.report.statistics.curves import Points, common_range, on_grid
 from alframe.report.statistics.paired import MIN_SEEDS, Difference, mean_interval
@@ -30,12 +30,9 @@ def chapter(section: Section, options: Options) -> Chapter:
     hours = annotation_hours(section)
     if hours is None:
         cost = f" ({options.label_cost:g} each)" if options.label_cost != 1 else ""
-        blocks.append(
-            Paragraph(
-                f"The ledgers record no annotation time, so every label costs the same{cost}. Curves by cost "
-                "are the curves by labels with another unit on the horizontal axis."
-            )
-        )
+        same = f"The ledgers record no annotation time, so every label costs the same{cost}. "
+        same += "Curves by cost are the curves by labels with another unit on the horizontal axis."
+        blocks.append(Paragraph(same))
     else:
         alt = f"{words} of {', '.join(section.curves)} by hours of annotation"
         by_time = lambda: learning_curves([hours], "hours of annotation")  # noqa: E731
@@ -66,20 +63,16 @@ def annotation_hours(section: Section) -> Section | None:
     points: Points = {}
     for name, seeds in section.cells.items():
         for seed, run in seeds.items():
-            hours = zip(_hours(run), run.rounds, strict=True)
+            asked = np.array([line["round"] for line in run.ledger], dtype=int)
+            seconds = np.array([number(line.get("time_s")) for line in run.ledger])
+            by_round = [float(seconds[asked <= line.get("round", -1)].sum()) / 3600 for line in run.rounds]
+            hours = zip(by_round, run.rounds, strict=True)
             measured = [(h, line[section.metric]) for h, line in hours if line.get(section.metric) is not None]
             if not measured or measured[-1][0] <= 0:
                 return None
             points.setdefault(name, {})[seed] = ([h for h, _ in measured], [float(value) for _, value in measured])
     low, high = common_range(points)
     return replace(section, curves=on_grid(points, low, high)) if low < high else None
-
-
-def _hours(run: Run) -> list[float]:
-    """By round of `run.rounds`."""
-    rounds = np.array([line["round"] for line in run.ledger], dtype=int)
-    seconds = np.array([number(line.get("time_s")) for line in run.ledger])
-    return [float(seconds[rounds <= line.get("round", -1)].sum()) / 3600 for line in run.rounds]
 
 
 def heading(section: Section) -> str:

@@ -92,13 +92,9 @@ def _saved_cells(found: Saved) -> tuple[str, str, str]:
     if found.is_known:
         interval = "–" if found.interval is None else " to ".join(_signed(edge) for edge in found.interval)
         return f"{_signed(found.low)} ({_percent(found.share)})", interval, means
-    if np.isfinite(found.low) and np.isfinite(found.high):
-        return f"{_signed(found.low)} to {_signed(found.high)}", "–", means
-    if np.isfinite(found.low):
-        return f"at least {_signed(found.low)}", "–", means
-    if np.isfinite(found.high):
-        return f"at most {_signed(found.high)}", "–", means
-    return "unknown", "–", means
+    low, high = (_signed(edge) if np.isfinite(edge) else "" for edge in (found.low, found.high))
+    both = f"at least {low}" if low else f"at most {high}" if high else "unknown"
+    return f"{low} to {high}" if low and high else both, "–", means
 
 
 def _signed(labels: float) -> str:

@@ -4,7 +4,7 @@ Everything is computed over the range of label counts that all runs of a compari
 counts; a run that was not evaluated at one of them is interpolated linearly.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -113,19 +113,22 @@ def against(curves: dict[str, Curve], baselines: dict[str, str], lower_better: b
         return {}
     place = {name: i for i, name in enumerate(curves)}
     these, those = [place[name] for name in baselines], [place[name] for name in baselines.values()]
-    rows = [table[these] - table[those] for table in (by_seed(curves, "finals"), by_seed(curves, "areas"))]
-    found = paired_ends_and_areas(rows[0], rows[1], n_labels=len(next(iter(curves.values())).labels))
+    found = differences(curves, these, those)
     return {
         name: Against(baseline, final, area, verdict(final, area, lower_better))
         for (name, baseline), (final, area) in zip(baselines.items(), found, strict=True)
     }
 
 
-def paired_ends_and_areas(
-    ends: Float[np.ndarray, "m s"], areas: Float[np.ndarray, "m s"], n_labels: int
+def differences(
+    curves: Mapping[str, Curve], these: Sequence[int], those: Sequence[int]
 ) -> list[tuple[Difference, Difference]]:
-    """The differences at the end and in area, one family of tests; with one label count the area equals the end and is not tested again."""
-    if n_labels == 1:
+    """The paired differences of `these` curves from `those`, by place, at the end and in area: one family of tests.
+
+    With one label count the area equals the end and is not tested again.
+    """
+    ends, areas = (table[these] - table[those] for table in (by_seed(curves, "finals"), by_seed(curves, "areas")))
+    if len(next(iter(curves.values())).labels) == 1:
         return [(end, replace(end, p_holm=None)) for end in compare_paired(ends)]
     found = compare_paired(np.concatenate([ends, areas]))
     return list(zip(found[: len(ends)], found[len(ends) :], strict=True))

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
-from alframe.report.statistics.curves import Curve, by_seed, paired_ends_and_areas
+from alframe.report.statistics.curves import Curve, by_seed, differences
 from alframe.report.statistics.paired import LEVEL, Difference, beats
 
 
@@ -27,10 +27,8 @@ def pairs(curves: dict[str, Curve]) -> list[Pair]:
     names = list(curves)
     if len(names) < 2:
         return []
-    i, j = np.triu_indices(len(names), k=1)
-    ends, areas = (table[i] - table[j] for table in (by_seed(curves, "finals"), by_seed(curves, "areas")))
-    found = paired_ends_and_areas(ends, areas, n_labels=len(curves[names[0]].labels))
-    return [Pair(names[a], names[b], *both) for a, b, both in zip(i, j, found, strict=True)]
+    i, j = (places.tolist() for places in np.triu_indices(len(names), k=1))
+    return [Pair(names[a], names[b], *both) for a, b, both in zip(i, j, differences(curves, i, j), strict=True)]
 
 
 def penalty(curves: dict[str, Curve], lower_better: bool) -> Float[np.ndarray, "k k"]:
@@ -85,13 +83,18 @@ def average_ranks(names: Sequence[str], scores: Float[np.ndarray, "n k"]) -> Ran
     order = np.argsort(means, kind="stable")
     sorted_means = means[order]
     critical = nemenyi(n, k)
+    groups: list[tuple[int, int]] = []
+    for first in range(k):
+        last = int(np.flatnonzero(sorted_means - sorted_means[first] <= critical).max())
+        if last > first and (not groups or last > groups[-1][1]):
+            groups.append((first, last))
     return Ranks(
         names=tuple(names[i] for i in order),
         means=tuple(float(mean) for mean in sorted_means),
         n=n,
         p=p,
         critical_difference=critical,
-        groups=_groups(sorted_means, critical),
+        groups=tuple(groups),
     )
 
 
@@ -99,13 +102,3 @@ def nemenyi(n: int, k: int, level: float = LEVEL) -> float:
     """The critical difference of mean ranks of `k` strategies over `n` comparisons: q sqrt(k (k + 1) / (6 n))."""
     q = float(stats.studentized_range.ppf(1 - level, k, np.inf)) / math.sqrt(2)
     return q * math.sqrt(k * (k + 1) / (6 * n))
-
-
-def _groups(means: Float[np.ndarray, " k"], critical: float) -> tuple[tuple[int, int], ...]:
-    """Longest runs of two or more places within `critical`, none inside another."""
-    found: list[tuple[int, int]] = []
-    for first in range(len(means)):
-        last = int(np.flatnonzero(means - means[first] <= critical).max())
-        if last > first and (not found or last > found[-1][1]):
-            found.append((first, last))
-    return tuple(found)

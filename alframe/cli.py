@@ -181,14 +181,8 @@ def execute(plan: "Plan") -> list[dict[str, object]]:
     from alframe.record.record import Record
 
     options = plan.options
-    record = Record(
-        plan.folder,
-        plan.identity,
-        plan.declared,
-        overwrite=options["overwrite"],
-        tensorboard=options["tensorboard"],
-        keep_checkpoint=options["checkpoint"],
-    )
+    flags = {key: options[key] for key in ("overwrite", "tensorboard")}
+    record = Record(plan.folder, plan.identity, plan.declared, keep_checkpoint=options["checkpoint"], **flags)
     with closing(record), cpu_threads(options["threads"] or first_threads(plan.folder)):
         clock = Clock()
         if options["profile"]:

@@ -192,7 +192,13 @@ class Profile(Clock):
         )
         tables = [f"{trace.name}\n{table}" for trace in traces if (table := trace.operators())]
         write_atomically(self.folder / OPERATORS, "\n".join([heading, *tables]))
-        joined = _joined([trace.export(self.folder / ".trace.tmp.json") for trace in traces])
+        exported = [trace.export(self.folder / ".trace.tmp.json") for trace in traces]  # they share a clock
+        events = [event for trace in exported for event in trace["traceEvents"]]
+        for number, trace in enumerate(exported):
+            for event in trace["traceEvents"]:
+                if "id" in event:  # ids of arrows, counted from 1 in each trace
+                    event["id"] = f"{number}.{event['id']}"
+        joined = {**exported[0], "traceEvents": events}
         with replacing(self.folder / TRACE) as temporary, gzip.open(temporary, "wt", encoding="utf-8") as file:
             json.dump(joined, file)
 
@@ -251,17 +257,6 @@ class _Trace:
         trace: dict[str, Any] = json.loads(temporary.read_bytes())
         temporary.unlink()
         return trace
-
-
-def _joined(traces: list[dict[str, Any]]) -> dict[str, Any]:
-    """Merge traces from the same process, which share a clock."""
-    events = []
-    for number, trace in enumerate(traces):
-        for event in trace["traceEvents"]:
-            if "id" in event:  # ids of arrows, counted from 1 in each trace
-                event["id"] = f"{number}.{event['id']}"
-            events.append(event)
-    return {**traces[0], "traceEvents": events}
 
 
 @dataclass

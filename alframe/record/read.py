@@ -31,12 +31,8 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise RunFolderError(
             f"Expected the folder of a run (with {path.name}), got {folder}; name one such as runs/<study>/<cell>/seed=0."
         ) from error
-    except (
-        OSError,
-        ValueError,
-        RecursionError,
-        yaml.YAMLError,
-    ) as error:  # ValueError: not UTF-8, or an invalid date
+    # ValueError: not UTF-8, or an invalid date
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise RunFolderError(
             f"Expected the run's config in {path}, got a damaged file ({' '.join(str(error).split())[:80]}); restore it from a backup, "
             "or start over with run.overwrite=true."

@@ -199,7 +199,10 @@ def query_figure(
     The answer is green with a check mark where the prediction was right, red with a cross where it was not.
     """
     q, _, h, w = images.shape
-    columns = _columns(q)
+    # about 1.4 times as wide as high, with a last row that is not nearly empty
+    ideal = math.sqrt(1.8 * q)
+    choices = range(min(q, 4), min(q, 10) + 1)
+    columns = min(choices, key=lambda c: (abs(c - ideal) / ideal + 0.6 * (-q % c) / c, -c))
     rows = math.ceil(q / columns)
     tile, gap, caption, top = 112, 12, 17, 40  # pixels; at 100 dpi one pixel of the sheet is one of the figure
     scale = tile / max(h, w)
@@ -226,13 +229,6 @@ def query_figure(
     legend = f"by rank; above: {name}, prediction; below: answer"
     figure.text(y=1 - 34 / (height + top), s=legend, fontsize=7.5, **{**heading, "color": GREY})
     return figure
-
-
-def _columns(q: int) -> int:
-    """Number of columns for a sheet about 1.4 times as wide as high, whose last row is not nearly empty."""
-    ideal = math.sqrt(1.8 * q)
-    choices = range(min(q, 4), min(q, 10) + 1)
-    return min(choices, key=lambda c: (abs(c - ideal) / ideal + 0.6 * (-q % c) / c, -c))
 
 
 def _captions(question: dict[str, Any], answer: int | None, classes: Sequence[str]) -> tuple[str, str, str]:

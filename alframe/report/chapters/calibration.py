@@ -13,7 +13,7 @@ from alframe.report.chapters.figure import FONT, INK, label_counts, line_styles,
 from alframe.report.chapters.results import mean_std
 from alframe.report.read.run import Run
 from alframe.report.read.section import Section
-from alframe.report.statistics.curves import Curve, Points, on_grid
+from alframe.report.statistics.curves import Curve, on_grid
 
 METRICS = {"test/ece": ("ECE", "expected calibration error"), "test/nll": ("NLL", "negative log-likelihood (nats)")}
 MIN_IMAGES = 10
@@ -24,7 +24,16 @@ Bins = Float[np.ndarray, "3 m"]
 
 def chapter(section: Section, options: Options) -> Chapter | None:
     """None if the runs have neither ECE, NLL nor stored evaluations."""
-    curves = {metric: found for metric in METRICS if (found := _curves(section, metric))}
+    low, high = map(float, section.range)
+    curves: dict[str, dict[str, Curve]] = {}
+    for metric in METRICS:  # for the cells where every run has it over all the section's labels
+        points = {name: {s: run.points(metric) for s, run in seeds.items()} for name, seeds in section.cells.items()}
+        whole = {
+            name: found
+            for name, found in points.items()
+            if all(labels and labels[0] <= low and labels[-1] >= high for labels, _ in found.values())
+        }
+        curves |= {metric: on_grid(whole, low, high)} if whole else {}
     pooled = {name: _pooled(list(seeds.values()), section) for name, seeds in section.cells.items()}
     bins = {name: sums for name, sums in pooled.items() if sums is not None}
     if not curves and not bins:
@@ -40,17 +49,6 @@ def chapter(section: Section, options: Options) -> Chapter | None:
     ) + "Lower is better for both errors."
     picture = Picture("calibration", lambda: _figure(section, curves, bins), alt, caption)
     return Chapter("Calibration", (_table(section, curves, bins), picture))
-
-
-def _curves(section: Section, metric: str) -> dict[str, Curve]:
-    """The metric's curves over the section's labels, for the cells where every run has it."""
-    low, high = map(float, section.range)
-    points: Points = {}
-    for name, seeds in section.cells.items():
-        found = {seed: run.points(metric) for seed, run in seeds.items()}
-        if all(labels and labels[0] <= low and labels[-1] >= high for labels, _ in found.values()):
-            points[name] = found
-    return on_grid(points, low, high) if points else {}
 
 
 def _pooled(runs: list[Run], section: Section) -> Bins | None:

@@ -44,9 +44,8 @@ def _sheets(runs: list[Run], high: int) -> tuple[Run, list[tuple[int, Path]]] | 
 def _strip(section: Section, name: str, run: Run, round: int, path: Path, shown: int) -> Strip | None:
     """None if sheet and questions do not match or cannot be read."""
     try:
-        questions = sorted(run.stage(round).get("questions") or [], key=lambda question: question["rank"])[
-            :MAX_ON_SHEET
-        ]
+        asked = run.stage(round).get("questions") or []
+        questions = sorted(asked, key=lambda question: question["rank"])[:MAX_ON_SHEET]
         tiles = cut(path.read_bytes(), len(questions), shown)
         captions = [_caption(section, run, question) for question in questions[:shown]]
     except (OSError, ValueError, KeyError, TypeError):

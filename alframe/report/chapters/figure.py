@@ -37,7 +37,16 @@ def learning_curves(sections: Sequence[Section], x_label: str = "labels bought")
         axes = figure.add_axes(
             ((x + left) / width, (y + bottom) / height, (PANEL[0] - left) / width, (PANEL[1] - top - bottom) / height)
         )
-        _panel(axes, section, style, x_label)
+        n_seeds = [len(curve.seeds) for curve in section.curves.values()]
+        plot_curves(axes, section.curves, style)
+        axes.set_title(section.title, loc="left", fontsize=FONT + 2, color=INK, pad=10)
+        caption: dict[str, Any] = {"fontsize": FONT - 2.5, "color": "#777777", "transform": axes.transAxes, "va": "top"}
+        few, most = min(n_seeds), max(n_seeds)
+        seeds = f"{most} seeds" if few == most else f"{few} to {most} seeds"
+        kind = "95 % bootstrap interval of the mean" if few >= BOOTSTRAP_SEEDS else "lowest to highest seed"
+        shown = f"line: mean over {seeds} · band: {kind}" if most > 1 else "one seed each: the spread is unknown"
+        axes.text(0, -0.235, shown, **caption)
+        finish_curves(axes, section.curves, style, x_label, metric_words(section.metric))
     return figure
 
 
@@ -60,19 +69,6 @@ def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list
     heights = [bottom + k * gap for bottom, size in blocks for k in range(size)]
     placed = dict(zip(order, heights, strict=True))
     return [placed[i] for i in range(len(wanted))]
-
-
-def _panel(axes: Axes, section: Section, styles: dict[str, dict[str, Any]], x_label: str) -> None:
-    n_seeds = [len(curve.seeds) for curve in section.curves.values()]
-    plot_curves(axes, section.curves, styles)
-    axes.set_title(section.title, loc="left", fontsize=FONT + 2, color=INK, pad=10)
-    caption: dict[str, Any] = {"fontsize": FONT - 2.5, "color": "#777777", "transform": axes.transAxes, "va": "top"}
-    few, most = min(n_seeds), max(n_seeds)
-    seeds = f"{most} seeds" if few == most else f"{few} to {most} seeds"
-    kind = "95 % bootstrap interval of the mean" if few >= BOOTSTRAP_SEEDS else "lowest to highest seed"
-    shown = f"line: mean over {seeds} · band: {kind}" if most > 1 else "one seed each: the spread is unknown"
-    axes.text(0, -0.235, shown, **caption)
-    finish_curves(axes, section.curves, styles, x_label, metric_words(section.metric))
 
 
 def columns_of(n: int, most: int = 4) -> int:

@@ -76,15 +76,9 @@ def _discovery(section: Section, bought: Bought) -> list[Block]:
         unusable = [sum(line["label"] is None for line in lines) for lines in seeds.values()]
         sizes = [len(lines) for lines in seeds.values()]
         found, n = curves[name].finals, np.array(sizes)
-        rows.append(
-            (
-                name,
-                f"{n.mean():,.10g}",
-                f"{found.mean():,.1f}" + (f" ± {found.std(ddof=1):,.1f}" if len(found) > 1 else ""),
-                f"{100 * (found / len(curves[name].labels)).mean():.1f} %",
-                f"{np.mean(unusable):,.10g}",
-            )
-        )
+        count = f"{found.mean():,.1f}" + (f" ± {found.std(ddof=1):,.1f}" if len(found) > 1 else "")
+        share = f"{100 * (found / len(curves[name].labels)).mean():.1f} %"
+        rows.append((name, f"{n.mean():,.10g}", count, share, f"{np.mean(unusable):,.10g}"))
     rarest = "" if len(section.runs[0].classes) == 2 else " It is the rarest class among all purchases."
     columns = ("strategy", "labels bought", f"{word} found", "share", "without a label")
     alt = f"Number of images of class {word} found by labels bought, for {', '.join(curves)}"
@@ -243,19 +237,13 @@ def _overlap(section: Section, bought: Bought) -> list[Block]:
         if n_left > 0
         else ""
     )
-    same = [
-        f"{a} and {b} bought the same images in all common seeds; one of them adds nothing to this comparison."
-        for (i, a), (j, b) in combinations(enumerate(names), 2)
-        if matrix[i, j] == 1
-    ]
-    alt = "Overlap of purchases: " + ", ".join(
-        f"{a} and {b} {matrix[i, j]:.2f}" for (i, a), (j, b) in combinations(enumerate(names), 2) if i < 4 and j < 4
-    )
+    shared = {(i, j): f"{names[i]} and {names[j]}" for i, j in combinations(range(len(names)), 2)}
+    shown = (f"{both} {matrix[place]:.2f}" for place, both in shared.items() if max(place) < 4)
+    alt = f"Overlap of purchases: {', '.join(shown)}"
     caption = f"Images queried by both divided by images queried by either (Jaccard index), mean over the common seeds. Initial images are not counted.{chance}"
-    return [
-        Picture("overlap", lambda: overlap_figure(names, matrix), alt, caption),
-        *(Paragraph(text, "warning") for text in same),
-    ]
+    same = "bought the same images in all common seeds; one of them adds nothing to this comparison."
+    warned = [Paragraph(f"{both} {same}", "warning") for place, both in shared.items() if matrix[place] == 1]
+    return [Picture("overlap", lambda: overlap_figure(names, matrix), alt, caption), *warned]
 
 
 def overlap_figure(names: list[str], matrix: Float[np.ndarray, "s s"]) -> Figure:

@@ -1,5 +1,7 @@
 """Whether each strategy beat its baseline: a sentence, the tests behind it, and what these seeds can show."""
 
+import math
+
 from alframe.report.chapters import phrases
 from alframe.report.chapters.blocks import Chapter, Options, Paragraph, Table
 from alframe.report.chapters.results import mean_and_interval
@@ -66,15 +68,11 @@ def chapter(section: Section, options: Options) -> Chapter | None:
     rows, tones = [], []
     for name, one in section.against.items():
         for where, test in (("end", one.final), *(() if single else (("area", one.area),))):
-            rows.append((name, *((one.baseline,) if several else ()), where, *difference_cells(test, section.metric)))
+            rows.append((name, *([one.baseline] if several else []), where, *difference_cells(test, section.metric)))
             won = (test.mean < 0) == section.lower_is_better
             tones.append("" if not test.is_shown else "good" if won else "bad")
-    columns = (
-        "strategy",
-        *(("against",) if several else ()),
-        "where",
-        *difference_columns("difference", section.metric),
-    )
+    named = ("strategy", "against", "where") if several else ("strategy", "where")
+    columns = (*named, *difference_columns("difference", section.metric))
     note = (
         "Differences are paired by seed, strategy − baseline. The interval is an uncorrected t-interval of the mean difference. The effect is Hedges' g "
         "of paired differences (mean / sd, corrected for few seeds). p is two-sided; p (Holm) is corrected for all tests of this table and decides at 5 %. "
@@ -237,28 +235,18 @@ def power(section: Section, options: Options) -> Chapter | None:
         return Chapter(title, (Paragraph(why, "warning"),), folded=True)
     metric = section.metric
     rows = [
-        (
-            "at the end" if one.where == "end" else "in area",
-            str(one.n),
-            str(one.n_tests),
-            phrases.number(one.sd, metric),
-            phrases.number(one.visible, metric),
-            " to ".join(phrases.number(edge, metric) for edge in one.interval),
-            "–" if one.open_difference is None else phrases.number(one.open_difference, metric),
-            "–" if one.open_difference is None else f"{one.open_seeds:,}" if one.open_seeds else "> 1,000",
-        )
+        {
+            "difference": "at the end" if one.where == "end" else "in area",
+            "seeds": str(one.n),
+            "tests": str(one.n_tests),
+            "sd": phrases.number(one.sd, metric),
+            "visible": phrases.number(one.visible, metric),
+            "95 % interval": " to ".join(phrases.number(edge, metric) for edge in one.interval),
+            "largest not significant": phrases.number(math.nan if (d := one.open_difference) is None else d, metric),
+            "seeds needed": "–" if d is None else f"{one.open_seeds:,}" if one.open_seeds else "> 1,000",
+        }
         for one in found
     ]
-    columns = (
-        "difference",
-        "seeds",
-        "tests",
-        "sd",
-        "visible",
-        "95 % interval",
-        "largest not significant",
-        "seeds needed",
-    )
     note = (
         f"{'In points. ' if phrases.is_share(metric) else ''}sd: of the differences paired by seed, pooled over the strategies. Visible: the smallest true "
         "difference that 80 of 100 such studies show at 5 % divided by the number of tests. Strategies with fewer seeds show less; once others "
@@ -266,7 +254,7 @@ def power(section: Section, options: Options) -> Chapter | None:
         "significant invalidates the 5 %."
     )
     sentences = (Paragraph(statement(one, metric)) for one in found)
-    return Chapter(title, (*sentences, Table(columns, tuple(rows), note=note)))
+    return Chapter(title, (*sentences, Table(tuple(rows[0]), tuple(tuple(row.values()) for row in rows), note=note)))
 
 
 def _more_seeds(seeds: int | None, n: int) -> str:

@@ -125,16 +125,10 @@ def read_run(folder: Path) -> tuple[Run | None, list[str]]:
         config = parse_config(layout.config.read_text(encoding="utf-8"))
         text = layout.rounds.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        return None, [
-            f"no {Path(error.filename).name}" + (": no round is finished" if ROUNDS in error.filename else "")
-        ]
-    except (
-        OSError,
-        ValueError,
-        RecursionError,
-        RunFolderError,
-        yaml.YAMLError,
-    ) as error:  # ValueError: not UTF-8, or an invalid date
+        finished = ": no round is finished" if ROUNDS in error.filename else ""
+        return None, [f"no {Path(error.filename).name}{finished}"]
+    # ValueError: not UTF-8, or an invalid date
+    except (OSError, ValueError, RecursionError, RunFolderError, yaml.YAMLError) as error:
         return None, [f"cannot be read: {' '.join(str(error).split())}"]
     if not isinstance(config, dict) or not _is_count(config.get("seed")):
         return None, [f"{CONFIG} has no seed"]
@@ -166,9 +160,7 @@ def _is_answer(line: Any, n_classes: int) -> bool:
     """Whether a ledger line has the fields that the report reads, and a label below `n_classes` or none."""
     return (
         isinstance(line, dict)
-        and _is_count(line.get("index"))
-        and _is_count(line.get("round"))
-        and _is_count(line.get("rank"))
+        and all(_is_count(line.get(key)) for key in ("index", "round", "rank"))
         and isinstance(line.get("kind"), str)
         and "label" in line
         and ((label := line["label"]) is None or (_is_count(label) and label < n_classes))

@@ -44,23 +44,16 @@ def write(sections: Sequence[Section], out: Path) -> Path:
         old.unlink()
     curves = [{metric: _curves(section, metric) for metric in metrics(section.runs)} for section in sections]
     rows = _rows(sections)
-    shared = [
-        _layout({metric for by_metric in curves for metric in by_metric}, sections[0].metric),
-        _table(
-            {tag for by_metric in curves for tag in _numbers(by_metric)}, sections[0].metric, next(iter(rows.values()))
-        ),
-    ]
+    names, tags = {one for found in curves for one in found}, {tag for found in curves for tag in _numbers(found)}
+    chosen = sections[0].metric
+    shared = [_layout(names, chosen), _table(tags, chosen, next(iter(rows.values())))]
     titles = _folders([section.title for section in sections])
     for title, section, by_metric in zip(titles, sections, curves, strict=True):
         bootstrap = min(len(seeds) for seeds in section.cells.values()) >= BOOTSTRAP_SEEDS
         for folder, name in zip(_folders(list(section.cells)), section.cells, strict=True):
             mine = {metric: found[name] for metric, found in by_metric.items() if name in found}
-            _write_cell(
-                root / title / folder,
-                [*shared, hparams.hparams_pb(rows[section.title, name], trial_id=f"{section.title} {name}")],
-                mine,
-                bootstrap,
-            )
+            row = hparams.hparams_pb(rows[section.title, name], trial_id=f"{section.title} {name}")
+            _write_cell(root / title / folder, [*shared, row], mine, bootstrap)
     return root
 
 

@@ -14,8 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from alframe.errors import RunFolderError
 from alframe.handover import labels, onnx
-from alframe.handover.predictor import Predictor, Tensors, load, save
-from alframe.handover.spec import Spec
+from alframe.handover.predictor import Predictor, Spec, Tensors, load, save
 from alframe.handover.trained import Trained, capture, images_to_check
 
 MODEL, ONNX, LABELS, IMAGES, MANIFEST, README = (

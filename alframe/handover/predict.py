@@ -17,8 +17,7 @@ from alframe.dataset.decode import attempts, decode_file, read_head
 from alframe.dataset.files import list_files
 from alframe.errors import DataError, RunFolderError
 from alframe.handover.export import MANIFEST, MODEL, sha256
-from alframe.handover.predictor import BATCH, Predictor, load
-from alframe.handover.spec import SAME
+from alframe.handover.predictor import BATCH, SAME, Predictor, load
 from alframe.handover.trained import capture, retrieve
 from alframe.record.layout import Layout, runs_below
 from alframe.scores import bald, entropy

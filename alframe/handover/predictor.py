@@ -1,7 +1,10 @@
 """Trained networks with their preprocessing: from raw images to the same predictions as in the run."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from alframe.errors import AlframeError, DataError
-from alframe.handover.spec import Spec, located
+from alframe import __version__
+from alframe.errors import AlframeError, ConfigError, DataError
 from alframe.images import FixedAugment
 from alframe.learner import fixed_augmentations
 from alframe.model.base import Network
@@ -28,6 +31,52 @@ HEADER = "alframe"  # key of the description in the file's metadata
 
 Tensors = dict[str, Tensor]
 """`front.<name>`, `network.<member>.<name>` and `posterior.<name>`."""
+FORMAT = 1
+STRETCH, SAME = "stretch", "same"
+
+
+@dataclass(frozen=True)
+class Spec:
+    """`classes` in the order of the outputs; `shape` (channels, height, width) of the uint8 input images.
+
+    `resize`: "stretch" (any size is stretched to `shape` with PIL's bilinear filter) or "same" (other sizes are rejected).
+    `normalization` is "pool" (tensors `front.mean` and `front.deviation`, per channel or per feature of the trunk),
+    "image" or "none", as in `Normalizer`. `model`, `uncertainty` and `augmentation` are a class (`_target_`) with options.
+    `on_features`: the networks read features of the model's frozen trunk. `run` describes the original run.
+    """
+
+    classes: tuple[str, ...]
+    shape: tuple[int, int, int]
+    resize: str
+    normalization: str
+    model: dict[str, Any]
+    on_features: bool
+    uncertainty: dict[str, Any]
+    members: int
+    augmentation: dict[str, Any] | None = None
+    run: dict[str, Any] = field(default_factory=dict)
+    alframe: str = __version__
+    format: int = FORMAT
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str, where: str) -> "Spec":
+        """Parse what `to_json` wrote. Raises `DataError` for other text or a later format."""
+        try:
+            values = json.loads(text)
+            if values["format"] > FORMAT:
+                raise DataError(
+                    f"Expected an export of format {FORMAT} or earlier in {where}, got {values['format']}, written by alframe "
+                    f"{values.get('alframe')}; install that version."
+                )
+            spec = cls(**{f.name: values[f.name] for f in fields(cls)})
+            return cls(**{**vars(spec), "classes": tuple(spec.classes), "shape": tuple(spec.shape)})
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f"Expected the description of a model in {where}, got a damaged one ({type(error).__name__}: {error}); export the run again."
+            ) from error
 
 
 class Front(nn.Module):
@@ -149,3 +198,31 @@ def load(path: Path, device: torch.device) -> Predictor:
 
 def _below(tensors: Tensors, prefix: str) -> Tensors:
     return {key[len(prefix) + 1 :]: value for key, value in tensors.items() if key.startswith(f"{prefix}.")}
+
+
+def describe(part: object) -> dict[str, Any]:
+    """The class and the options of a dataclass of plain values. Raises `ConfigError` for anything else."""
+    if not is_dataclass(part) or isinstance(part, type):
+        raise ConfigError(
+            f"Expected an augmentation that is a dataclass, to export it with uncertainty=tta, got {type(part).__name__}; make it a dataclass."
+        )
+    return {"_target_": f"{type(part).__module__}.{type(part).__qualname__}", **asdict(part)}
+
+
+def located(node: Mapping[str, Any], kinds: tuple[type, ...], what: str) -> tuple[type, dict[str, Any]]:
+    """The class that a node names, and its options.
+
+    A file from others can only select classes of these `kinds`. Raises `ConfigError` for anything else, and for failed
+    imports.
+    """
+    target = str(node.get("_target_"))
+    module, _, name = target.rpartition(".")
+    try:
+        thing = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(
+            f"Expected an importable {what}, got '{target}' ({error}); run from the folder that contains it, or install it."
+        ) from error
+    if not (isinstance(thing, type) and issubclass(thing, kinds)):
+        raise ConfigError(f"Expected the class of a {what}, got '{target}'; only classes can be exported.")
+    return thing, {key: value for key, value in node.items() if not key.startswith("_")}

@@ -12,8 +12,7 @@ from alframe.config import Plan, stored_plan
 from alframe.dataset.base import history_of
 from alframe.errors import DataError, RunFolderError
 from alframe.experiment import Experiment
-from alframe.handover.predictor import BATCH, Predictor, Tensors
-from alframe.handover.spec import SAME, STRETCH, Spec, describe
+from alframe.handover.predictor import BATCH, SAME, STRETCH, Predictor, Spec, Tensors, describe
 from alframe.labels.consensus import Rules
 from alframe.learner import POOL, TEST, Learner
 from alframe.metrics import evaluate
@@ -108,6 +107,19 @@ def capture(trained: Trained) -> tuple[Spec, Tensors]:
     for member, network in enumerate(learner.fitted.networks):
         parts[f"network.{member}"] = network.state_dict()
     parts["posterior"] = learner.fitted.state
+    origin = {
+        "folder": str(trained.folder.resolve()),
+        "dataset": trained.experiment.data.name,
+        "data_hash": read_provenance(trained.folder).get("data_hash"),
+        "seed": config.get("seed"),
+        "choices": config.get("choices"),
+        "round": trained.round,
+        "labels": trained.line["labels"],
+        "finished": trained.stopped,
+        "weights": trained.how,
+        "metrics_differ_by": trained.difference,
+        "test": {key[5:]: value for key, value in trained.line.items() if key.startswith("test/")},
+    }
     spec = Spec(
         classes=e.data.pool.classes,
         shape=e.data.pool.shape,
@@ -118,7 +130,7 @@ def capture(trained: Trained) -> tuple[Spec, Tensors]:
         uncertainty=config["uncertainty"],
         members=len(learner.fitted.networks),
         augmentation=describe(e.data.augment) if e.uncertainty.n_augmented else None,
-        run=_origin(trained, config),
+        run=origin,
     )
     tensors = {key: value.detach().cpu() for key, value in flat(parts).items()}
     apart = _check(trained, Predictor(spec, tensors, learner.device))
@@ -169,21 +181,3 @@ def _difference(trained: Trained) -> tuple[float, str]:
         return math.nan, "none to compare with"
     worst = max(apart, key=lambda name: apart[name])
     return apart[worst], f"{worst} {metrics[worst]:.4f}, but {ROUNDS} has {stored[f'{of}/{worst}']:.4f}"
-
-
-def _origin(trained: Trained, config: dict[str, Any]) -> dict[str, Any]:
-    """The run's identity and its test metrics."""
-    provenance = read_provenance(trained.folder)
-    return {
-        "folder": str(trained.folder.resolve()),
-        "dataset": trained.experiment.data.name,
-        "data_hash": provenance.get("data_hash"),
-        "seed": config.get("seed"),
-        "choices": config.get("choices"),
-        "round": trained.round,
-        "labels": trained.line["labels"],
-        "finished": trained.stopped,
-        "weights": trained.how,
-        "metrics_differ_by": trained.difference,
-        "test": {key[5:]: value for key, value in trained.line.items() if key.startswith("test/")},
-    }

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from alframe.errors import ConfigError, RunFolderError, expect
+from alframe.errors import ConfigError, ProtocolError, RunFolderError, expect
 from alframe.record.layout import ROUNDS
 from alframe.verbs import guarded
 
@@ -85,8 +85,12 @@ def summarize(
     console.print(f"\nWritten to {out}: {names}, figures/", markup=False, highlight=False, soft_wrap=True)
     if board:
         console.print(f"tensorboard --logdir '{board}'", markup=False, highlight=False, soft_wrap=True)
-    if strict:
-        protocol.require_none(warned)
+    found = ", ".join(dict.fromkeys(warning.name for warning in warned))
+    expect(
+        not (strict and found),
+        f"Expected no protocol warnings, got {found}; the report says what to do.",
+        ProtocolError,
+    )
     return files
 
 

@@ -56,10 +56,8 @@ def _ranked(ranks: Ranks) -> list[Block]:
         verdict = f"Whether they differ is inconclusive (Friedman, p {phrases.p_value(ranks.p)}), so no pair should be compared by rank."
     intro = f"{len(ranks.names)} strategies ranked by mean area in each of {phrases.counted(ranks.n, 'comparison')}; 1 is best. {verdict}"
     rows = tuple((name, f"{mean:.2f}") for name, mean in zip(ranks.names, ranks.means, strict=True))
+    alt = f"Critical-difference diagram: {', '.join(map(' '.join, rows))}"
     note = "Mean over the comparisons. Critical difference: Nemenyi, 5 %, for all pairs at once. Source: Demsar 2006, JMLR 7."
-    alt = "Critical-difference diagram: " + ", ".join(
-        f"{name} {mean:.2f}" for name, mean in zip(ranks.names, ranks.means, strict=True)
-    )
     caption = "Mean ranks; a bar joins strategies that do not differ significantly."
     return [
         Paragraph(intro),

@@ -129,13 +129,10 @@ def _used(sections: Sequence[Section], left: Sequence[LeftOut], out: Path) -> tu
         for name, seeds in section.cells.items()
         for seed, run in seeds.items()
     )
-    chapters = [
-        Chapter(f"Used: {len(used)}", (Table(("comparison", "strategy", "seed", "folder"), used),), folded=True)
-    ]
-    if left:
-        rows = tuple((relative(item.folder, out), item.reason) for item in left)
-        chapters.append(Chapter(f"Not used, or only in part: {len(left)}", (Table(("folder", "reason"), rows),)))
-    return tuple(chapters)
+    rows = tuple((relative(item.folder, out), item.reason) for item in left)
+    runs = Chapter(f"Used: {len(used)}", (Table(("comparison", "strategy", "seed", "folder"), used),), folded=True)
+    others = Chapter(f"Not used, or only in part: {len(left)}", (Table(("folder", "reason"), rows),))
+    return (runs, others) if left else (runs,)
 
 
 def _named(parts: Sequence[Part], several: bool) -> tuple[Part, ...]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from alframe.errors import ProtocolError, expect
 from alframe.record.layout import LEDGER, PROVENANCE
 from alframe.record.read import flat
 from alframe.report.chapters import comparable
@@ -34,12 +33,6 @@ def chapter(found: Sequence[ProtocolWarning]) -> Chapter:
         return Chapter("Protocol", (Paragraph(f"No warnings. Checked for: {passed}.", "good"),))
     paragraphs = [Paragraph(str(warning), "bad" if warning.serious else "warning") for warning in found]
     return Chapter("Protocol", tuple(paragraphs))
-
-
-def require_none(found: Sequence[ProtocolWarning]) -> None:
-    """Raise `ProtocolError` with the names of the warnings if there are any."""
-    names = ", ".join(dict.fromkeys(warning.name for warning in found))
-    expect(not found, f"Expected no protocol warnings, got {names}; the report says what to do.", ProtocolError)
 
 
 def _test_used(study: Study) -> Iterator[ProtocolWarning]:

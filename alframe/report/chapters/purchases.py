@@ -132,21 +132,15 @@ def _balance(section: Section, bought: Bought) -> list[Block]:
             for lines in seeds.values()
         ]
         even = np.array([evenness(labels, n) for labels in by_seed if labels])
-        common = Counter(label for labels in by_seed for label in labels).most_common(1)
-        most = (
-            f"{section.class_name(common[0][0])} ({100 * common[0][1] / sum(map(len, by_seed)):.0f} %)"
-            if common
-            else ""
-        )
+        common = Counter(label for labels in by_seed for label in labels)
+        shares_of = ((section.class_name(label), n_of / common.total()) for label, n_of in common.most_common(1))
+        most = "".join(f"{word} ({100 * share:.0f} %)" for word, share in shares_of)
         missed = np.mean([n - len(set(labels)) for labels in by_seed])
         rows.append((name, mean_std(even) if len(even) else "", most, f"{missed:,.10g}"))
     columns = ("strategy", "evenness of classes", "most frequent class", "classes never queried")
-    random = next(
-        (name for name in bought if section.cells[name][min(bought[name])].choices["strategy"] == "random"), None
-    )
+    random = [name for name in bought if section.cells[name][min(bought[name])].choices["strategy"] == "random"]
     note = "Queried images only. Evenness is the entropy of the classes over its maximum: 1 is a balanced purchase."
-    if random:
-        note += f" {random} draws uniformly, so its row estimates the pool."
+    note += f" {random[0]} draws uniformly, so its row estimates the pool." if random else ""
     names = [section.class_name(c) for c in range(n)]
     alt = f"Shares of the classes in each purchase, one panel for each of {', '.join(bought)}"
     caption = "Classes of each purchase as shares, mean over the seeds; purchase 0 is the initial one."

@@ -47,9 +47,7 @@ def _table(section: Section, options: Options) -> Table:
         labels = np.mean([run.rounds[-1]["labels"] for run in seeds.values()])
         rounds = np.mean([len(run.rounds) for run in seeds.values()])
         cost = f"{labels * options.label_cost:,.10g}"
-        rows.append(
-            (name, f"{rounds:g}", f"{labels:,.10g}", cost, _duration(sums.sum()), *(_duration(value) for value in sums))
-        )
+        rows.append((name, f"{rounds:g}", f"{labels:,.10g}", cost, *map(_duration, (sums.sum(), *sums))))
     columns = ("strategy", "rounds", "labels", "cost of labels", "total time", *STAGES)
     note = f"Per run, mean over the seeds. A label costs {options.label_cost:g} (--label-cost)."
     return Table(columns, tuple(rows), note=note)

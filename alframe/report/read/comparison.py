@@ -83,7 +83,9 @@ def compare(runs: Sequence[Run]) -> tuple[list[Comparison], list[LeftOut]]:
     comparisons, left = [], []
     groups: dict[str, list[Run]] = {}
     for run in runs:
-        groups.setdefault(run.settings, []).append(run)
+        budget = flat({"budget": run.config.get("budget")})  # with count_validation
+        same = json.dumps([run.dataset, run.data_hash, budget], sort_keys=True, default=str)
+        groups.setdefault(same, []).append(run)
     first = [group[0] for group in groups.values()]
     budgets = [flat({"budget": run.config.get("budget")}) | {"data": (run.data_hash or "unknown")[:8]} for run in first]
     titles = _distinct([run.dataset for run in first], budgets)

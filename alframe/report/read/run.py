@@ -1,6 +1,5 @@
 """One run folder: its config, rounds, ledger and stages. Damage is reported, never guessed around."""
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -45,12 +44,6 @@ class Run:
     def evidence(self) -> Evidence:
         """How the run came about, read once and on demand."""
         return read_evidence(self.folder)
-
-    @property
-    def settings(self) -> str:
-        """What must be equal for two runs to be compared: the data and the budget, with `count_validation`."""
-        budget = flat({"budget": self.config.get("budget")})
-        return json.dumps([self.dataset, self.data_hash, budget], sort_keys=True, default=str)
 
     @property
     def options(self) -> dict[str, Any]:

@@ -150,10 +150,8 @@ def _section(comparison: Comparison, metric: str | None, baseline: str) -> tuple
     low, high = common_range(points)
     notes = []
     if high < (longest := max(labels[-1] for seeds in points.values() for labels, _ in seeds.values())):
-        name, seed = min(
-            ((n, s) for n, seeds in points.items() for s in seeds), key=lambda k: points[k[0]][k[1]][0][-1]
-        )
-        shortest = used[name][seed]
+        every = (run for seeds in used.values() for run in seeds.values())
+        shortest = min(every, key=lambda run: run.points(metric)[0][-1])
         notes.append(
             f"Compared up to {high:,.0f} labels, which all runs reach. The longest run has {longest:,.0f}; "
             f"{shortest.folder} is the shortest ({shortest.rounds[-1].get('stopped') or 'unfinished'})."

@@ -61,7 +61,9 @@ class RoundTable:
     def row(self, line: dict[str, Any]) -> None:
         """Print the line of a round; the header comes above the first one."""
         if not self._headed:
-            self._print("  ".join(f"{name:>{_width(name)}}" for name in [*self._columns, "fit s", "query s"]), "bold")
+            self._print(
+                "  ".join(f"{name:>{max(6, len(name))}}" for name in [*self._columns, "fit s", "query s"]), "bold"
+            )
             self._headed = True
         query = [line[key] for key in ("pool_s", "select_s") if line.get(key) is not None]
         cells = [_cell(name, line.get(key)) for name, key in self._columns.items()]
@@ -166,10 +168,6 @@ def shorten(name: str, characters: int) -> str:
     return f"{name[: max(1, characters - 1 - tail)]}…{name[-tail:]}"
 
 
-def _width(name: str) -> int:
-    return max(6, len(name))
-
-
 def _cell(name: str, value: int | float | None) -> str:
     if value is None:
         text = "–"
@@ -179,4 +177,4 @@ def _cell(name: str, value: int | float | None) -> str:
         text = f"{value:.1f}"
     else:
         text = f"{value:.3f}" if math.isfinite(value) else str(value)
-    return f"{text:>{_width(name)}}"
+    return f"{text:>{max(6, len(name))}}"

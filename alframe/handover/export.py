@@ -39,7 +39,12 @@ def export(
     raise. `say` prints one line per step.
     """
     check_out(out, overwrite)
-    say(f"{trained.folder}: {_summary(trained)}")
+    state = "" if trained.stopped else " of an unfinished run"
+    match = "are reproduced exactly" if trained.difference == 0 else f"are reproduced within {trained.difference:.1g}"
+    of = next((of for of in ("test", "validation") if f"{of}/accuracy" in trained.line), None)
+    checked = f"its {of} metrics {match}" if of else "no metrics were measured, so nothing is checked"
+    n = trained.line["labels"]
+    say(f"{trained.folder}: round {trained.round}{state}, {n} labels; {trained.how}; {checked}")
     spec, tensors = capture(trained)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -138,14 +143,6 @@ def _write_onnx(path: Path, predictor: Predictor, images: Any, say: Say) -> dict
         gives = "the deterministic network: no dropout, the trained weights, the unmodified image"
     say(f"{path.name}: probabilities within {apart:.1e} of PyTorch's on {len(images)} images ({gives})")
     return {"onnx": {"max_abs_difference": apart, "images": len(images), "gives": gives}}
-
-
-def _summary(trained: Trained) -> str:
-    state = "" if trained.stopped else " of an unfinished run"
-    match = "are reproduced exactly" if trained.difference == 0 else f"are reproduced within {trained.difference:.1g}"
-    of = next((of for of in ("test", "validation") if f"{of}/accuracy" in trained.line), None)
-    checked = f"its {of} metrics {match}" if of else "no metrics were measured, so nothing is checked"
-    return f"round {trained.round}{state}, {trained.line['labels']} labels; {trained.how}; {checked}"
 
 
 def sha256(path: Path) -> str:

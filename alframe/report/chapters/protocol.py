@@ -69,19 +69,16 @@ def _near_duplicates(study: Study) -> Iterator[ProtocolWarning]:
             continue
         seen.add(run.data_hash)
         exact, near = (n if isinstance(n := found.get(key), int) else 0 for key in ("exact", "near"))
+        examples = examples if isinstance(examples := found.get("examples"), list) else []
+        pairs = [f"{one[0]} and {one[1]}" for one in examples if isinstance(one, list) and len(one) >= 2]
         if exact + near > MIN_DUPLICATE_SHARE * (n_test or 0):
             share = f" ({100 * (exact + near) / n_test:.1f} % of {n_test:,})" if n_test else ""
             yield ProtocolWarning(
                 "near-duplicates",
                 f"{run.dataset}: {exact + near:,} test images{share} are in the pool too, {exact:,} identical and {near:,} nearly so"
-                + (f" (test and pool image {first_few(pairs)})." if (pairs := _pairs(found.get("examples"))) else "."),
+                + (f" (test and pool image {first_few(pairs)})." if pairs else "."),
                 "Remove them from the pool, or split by object, part or batch: a strategy that buys them looks better than it is.",
             )
-
-
-def _pairs(examples: object) -> list[str]:
-    found = [pair for pair in examples if isinstance(pair, list)] if isinstance(examples, list) else []
-    return [f"{pair[0]} and {pair[1]}" for pair in found if len(pair) >= 2]
 
 
 def _seeds(study: Study) -> Iterator[ProtocolWarning]:

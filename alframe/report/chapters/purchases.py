@@ -178,10 +178,8 @@ def balance_figure(shares: dict[str, Float[np.ndarray, "t c"]], names: list[str]
     height = rows * (PANEL[1] + 0.35) + 0.35 + legend
     figure = Figure(figsize=(width, height), facecolor="white")
     for i, (cell, found) in enumerate(shares.items()):
-        x, y = (
-            0.6 + (i % columns) * PANEL[0],
-            height - legend - 0.25 - (i // columns) * (PANEL[1] + 0.35) - PANEL[1] + 0.25,
-        )
+        x = 0.6 + (i % columns) * PANEL[0]
+        y = height - legend - 0.25 - (i // columns) * (PANEL[1] + 0.35) - PANEL[1] + 0.25
         axes = figure.add_axes((x / width, y / height, (PANEL[0] - 0.25) / width, (PANEL[1] - 0.25) / height))
         stacked_bars(axes, cell, found, PALETTE, 1)
         axes.yaxis.set_major_formatter(PercentFormatter(1))

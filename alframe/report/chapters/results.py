@@ -120,38 +120,29 @@ def _signed(test: Difference) -> str:
     return difference + (f" (p {p_value(test.p_holm)})" if test.p_holm is not None else "")
 
 
-def chosen_counts(section: Section, at: tuple[int, ...]) -> tuple[list[float], list[int]]:
-    """The label counts to show, and those of `at` that are left out because some run lacks them.
-
-    Without `at`: the quarter points of the range and its end, each moved to the nearest label count that was evaluated.
-    """
-    labels = next(iter(section.curves.values())).labels
-    low, high = section.range
-    if at:
-        inside = sorted({count for count in at if low <= count <= high})
-        return [float(count) for count in inside], sorted(set(at) - set(inside))
-    quarters = np.linspace(labels[0], labels[-1], 5)[1:]  # at the start all strategies have the same labels
-    return sorted({float(labels[np.abs(labels - quarter).argmin()]) for quarter in quarters}), []
-
-
 def budgets(section: Section, options: Options) -> Chapter | None:
     """One row per strategy: its mean at each count and its area, with 95 % t-intervals from three seeds on."""
-    counts, left_out = chosen_counts(section, options.at)
+    low, high = section.range
+    counts, left_out = sorted({float(count) for count in options.at if low <= count <= high}), ""
+    if options.at:
+        left_out = ", ".join(f"{count:,}" for count in sorted(set(options.at) - set(counts)))
+    else:  # the quarter points of the range and its end, each moved to the nearest label count that was evaluated
+        labels = next(iter(section.curves.values())).labels
+        quarters = np.linspace(labels[0], labels[-1], 5)[1:]  # at the start all strategies have the same labels
+        counts = sorted({float(labels[np.abs(labels - quarter).argmin()]) for quarter in quarters})
     columns = ("strategy", "seeds", *(f"at {count:,.0f}" for count in counts), "area")
     rows = []
     for name, curve in section.curves.items():
         values = np.stack([np.interp(counts, curve.labels, row) for row in curve.values])
         cells = [mean_and_interval(values[:, i]) for i in range(len(counts))]
         rows.append((name, str(len(curve.seeds)), *cells, mean_and_interval(curve.areas)))
-    low, high = section.range
     note = (
         f"{metric_words(section.metric)}: mean over the seeds and its 95 % t-interval (from {MIN_SEEDS} seeds on). "
         "Paired differences are more precise than these intervals suggest, because runs of a seed share their initial labels. "
         "Area: the area under the curve (trapezoid rule) divided by the range of labels, that is the curve's mean height."
     )
     if left_out:
-        missing = ", ".join(f"{count:,}" for count in left_out)
-        note += f" Not shown: {missing}; all runs share only {low:,} to {high:,} labels."
+        note += f" Not shown: {left_out}; all runs share only {low:,} to {high:,} labels."
     return Chapter("At chosen budgets", (Table(columns, tuple(rows), note=note),))
 
 

@@ -30,10 +30,6 @@ class Comparison:
     title: str
     cells: dict[str, dict[int, Run]] = field(default_factory=dict)
 
-    @property
-    def runs(self) -> list[Run]:
-        return [run for runs in self.cells.values() for run in runs.values()]
-
 
 def read_runs(folders: Sequence[Path], unfinished: bool = False) -> tuple[list[Run], list[LeftOut]]:
     """All usable runs in and below `folders`, and what was left out. `unfinished` uses those that have not stopped yet.

@@ -135,7 +135,7 @@ def metrics(runs: Iterable[Run]) -> list[str]:
 
 
 def _section(comparison: Comparison, metric: str | None, baseline: str) -> tuple[Section | None, list[LeftOut]]:
-    runs = comparison.runs
+    runs = [run for seeds in comparison.cells.values() for run in seeds.values()]
     if metric is None:
         known = metrics(runs)
         metric = BINARY_METRIC if len(runs[0].classes) == 2 and BINARY_METRIC in known else MULTICLASS_METRIC

@@ -18,7 +18,6 @@ MAX_SVG = 60_000
 """A larger SVG, in bytes, is replaced by its PNG if that is smaller."""
 MAX_STRIPS = 1_500_000
 """Bytes of all thumbnails together; beyond them every strip is cut by the same share."""
-MARKS = {"good": "**+** ", "bad": "**−** ", "warning": "**!** "}
 
 
 def html(page: Page, drawn: Mapping[str, Drawn], out: Path) -> Path:
@@ -56,7 +55,7 @@ def markdown(page: Page, drawn: Mapping[str, Drawn], out: Path) -> Path:
     environment = _environment(autoescape=False)
     environment.filters["md"] = escape
     template = environment.get_template("report.md.j2")
-    text = template.render(page=page, drawn=drawn, marks=MARKS, figures=FIGURES)
+    text = template.render(page=page, drawn=drawn, figures=FIGURES)
     return write_atomically(out / "report.md", text.rstrip() + "\n")
 
 

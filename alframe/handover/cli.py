@@ -5,7 +5,6 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from io import TextIOWrapper
 from pathlib import Path
 from typing import TextIO
 
@@ -58,7 +57,7 @@ def predict_main(argv: Sequence[str] | None = None, *, prog: str = "alframe-pred
 
         if options.out is not None:
             return int(bool(_to_file(options.out, write)))
-        if isinstance(sys.stdout, TextIOWrapper):  # so that any file name can be written, including undecodable bytes
+        if hasattr(sys.stdout, "reconfigure"):  # so that any file name can be written, including undecodable bytes
             sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape", newline="\n")
         return int(bool(write(sys.stdout)))
 

@@ -65,9 +65,7 @@ def initial_sets(study: Study) -> Iterator[ProtocolWarning]:
 def test_sets(study: Study) -> Iterator[ProtocolWarning]:
     for title, runs in _by_dataset(study.sections):
         data = _differing(("data", run.data_hash[:8] or "unknown", run.folder) for run in runs)
-        sizes = ("" if (n := run.evidence.n_test) is None else f" ({n:,} images)" for run in runs)
-        shown = (f"{(run.evidence.test_hash or 'unknown')[:8]}{size}" for run, size in zip(runs, sizes, strict=True))
-        tests = _differing(("test sets", test, run.folder) for run, test in zip(runs, shown, strict=True))
+        tests = _differing(("test sets", run.evidence.test_set, run.folder) for run in runs)
         if data and not tests and runs[0].evidence.test_hash:
             yield ProtocolWarning(
                 "different-pools",

@@ -89,12 +89,8 @@ def _discovery(section: Section, bought: Bought) -> list[Block]:
         unusable_note += " Unsure answers were still used for training, as soft labels."
     note = f"Means over the seeds, initial images included.{rarest} {unusable_note}"
     drawn = {name: thinned(curve, 60) for name, curve in curves.items()}
-    picture = Picture(
-        "discovery",
-        lambda: discovery_figure(section, drawn, f"{word} found"),
-        alt,
-        f"The discovery curve: images of class {word} found, by labels bought.",
-    )
+    caption = f"The discovery curve: images of class {word} found, by labels bought."
+    picture = Picture("discovery", lambda: discovery_figure(section, drawn, f"{word} found"), alt, caption)
     return [Table(columns, tuple(rows), note=note), picture]
 
 
@@ -133,8 +129,8 @@ def _balance(section: Section, bought: Bought) -> list[Block]:
         ]
         even = np.array([evenness(labels, n) for labels in by_seed if labels])
         common = Counter(label for labels in by_seed for label in labels)
-        shares_of = ((section.class_name(label), n_of / common.total()) for label, n_of in common.most_common(1))
-        most = "".join(f"{word} ({100 * share:.0f} %)" for word, share in shares_of)
+        shares_of = ((section.class_name(label), 100 * n_of / common.total()) for label, n_of in common.most_common(1))
+        most = "".join(f"{word} ({percent:.0f} %)" for word, percent in shares_of)
         missed = np.mean([n - len(set(labels)) for labels in by_seed])
         rows.append((name, mean_std(even) if len(even) else "", most, f"{missed:,.10g}"))
     columns = ("strategy", "evenness of classes", "most frequent class", "classes never queried")

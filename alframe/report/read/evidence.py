@@ -27,6 +27,11 @@ class Evidence:
     searched_for_duplicates: bool = False
     grows: bool = False
 
+    @property
+    def test_set(self) -> str:
+        """`0123abcd (40 images)`, as far as known."""
+        return f"{(self.test_hash or 'unknown')[:8]}" + ("" if self.n_test is None else f" ({self.n_test:,} images)")
+
 
 def parsed(text: str) -> Any:
     """The value of a line of JSON, or None if it is not JSON."""

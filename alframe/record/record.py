@@ -135,8 +135,12 @@ class Record:
         planned = self.planned(round)
         if planned is None:
             planned = compute()
-            write_atomically(self.layout.planned(round), planned.to_json())
+            self.store(round, planned)
         return planned
+
+    def store(self, round: int | None, planned: Planned) -> None:
+        """Store the plan of a round, atomically."""
+        write_atomically(self.layout.planned(round), planned.to_json())
 
     def at_start(self, data: Mapping[str, Any], device: torch.device) -> None:
         """Record the data and environment of this launch, and open TensorBoard at the first uncommitted round.

@@ -68,7 +68,7 @@ def test_a_refused_folder_is_not_left_locked(tmp_path):
 
 def test_overwrite_starts_again_with_nothing_of_the_old_run(tmp_path):
     record = Record(tmp_path, CONFIG)
-    record.once(None, Planned)
+    record.store(None, Planned())
     record.commit(planned(line(0, 10)), SHOWN)
     record.close()
     again = Record(tmp_path, {**CONFIG, "seed": 1}, overwrite=True)

@@ -10,9 +10,8 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 from alframe.dataset.augment import Augmentation
-from alframe.dataset.base import Dataset
 from alframe.dataset.cache import Allocate, cached, fingerprint
-from alframe.dataset.split import check_sizes, divide, limit
+from alframe.dataset.split import Sampled
 from alframe.errors import DataError
 from alframe.images import Augment, Data, ImageSet, rows_at_once
 
@@ -26,7 +25,7 @@ UNREADABLE = (OSError, ValueError, EOFError, KeyError, AttributeError, zipfile.B
 
 
 @dataclass(frozen=True)
-class Arrays(Dataset):
+class Arrays(Sampled):
     """Arrays `images` and `labels` (optional: `test_images` with `test_labels`, `classes`) as uint8 [n, c, h, w], c = 1 or 3.
 
     Images: uint8, uint16 (scaled by 255 / 65535) or float in [0, 1] (scaled by 255), laid out as `layout`: nhw, nhwc, nchw, or
@@ -40,14 +39,7 @@ class Arrays(Dataset):
     layout: Layout = "auto"
     classes: list[str] | None = None
     test_share: float = 0.25
-    pool_size: int | None = None
-    test_size: int | None = None
-    split_seed: int = 0
-    normalization: Literal["pool", "image"] = "pool"
     augmentation: Augment | None = AUGMENTATION
-
-    def __post_init__(self) -> None:
-        check_sizes(test_share=self.test_share, pool_size=self.pool_size, test_size=self.test_size)
 
     def load(self, cache: Path) -> Data:
         arrays = _open(self.root)
@@ -56,18 +48,9 @@ class Arrays(Dataset):
             classes = [str(name) for name in arrays["classes"]]
         images = self._images(cache, arrays, "", classes)
         if "test_images" in arrays:
-            pool = limit(images, self.pool_size, "pool_size", self.split_seed)
-            test = self._images(cache, arrays, "test_", list(images.classes))
-            test = limit(test, self.test_size, "test_size", self.split_seed)
+            pool, test = self.limit(images, self._images(cache, arrays, "test_", list(images.classes)))
         else:
-            pool, test = divide(
-                images,
-                images.labels,
-                test_share=self.test_share,
-                pool_size=self.pool_size,
-                test_size=self.test_size,
-                seed=self.split_seed,
-            )
+            pool, test = self.divide(images, images.labels, self.test_share)
         return Data(self.name, pool, test, self.augmentation, self.normalization)
 
     def _images(self, cache: Path, arrays: "_Arrays", prefix: str, classes: list[str] | None) -> ImageSet:

@@ -10,13 +10,12 @@ import numpy as np
 from filelock import FileLock
 
 from alframe.dataset.augment import Augmentation
-from alframe.dataset.base import Dataset
 from alframe.dataset.cache import cache_folder, part
 from alframe.dataset.decode import POLICY
 from alframe.dataset.files import FOLDERS, TEST, Files, existing_folder, files_of_classes, list_classes
 from alframe.dataset.growing import Growing
 from alframe.dataset.photos import PhotoFolder
-from alframe.dataset.split import check_sizes, divide, limit
+from alframe.dataset.split import Sampled
 from alframe.errors import DataError, RunFolderError, expect
 from alframe.images import Augment, Data
 
@@ -27,7 +26,7 @@ AUGMENTATION = Augmentation(flip=True, vertical_flip=False, crop=8, brightness=0
 
 
 @dataclass(frozen=True)
-class ImageFolder(Dataset):
+class ImageFolder(Sampled):
     """Image files of any size, one subfolder per class, as uint8 [n, c, size, size]; classes are sorted by name.
 
     Two layouts. `root`/<class>/...: `test_share` of each class is the test set, fixed by `split_seed`. `root`/train/<class>/...:
@@ -52,15 +51,11 @@ class ImageFolder(Dataset):
     unlabelled: str = "unlabelled"
     skip_broken: bool = False
     test_share: float = 0.25
-    pool_size: int | None = None
-    test_size: int | None = None
-    split_seed: int = 0
-    normalization: Literal["pool", "image"] = "pool"
     augmentation: Augment | None = AUGMENTATION
     how_to_get: str = "put your images there, or set dataset.root=/path/to/your/images"
 
     def __post_init__(self) -> None:
-        check_sizes(size=self.size, test_share=self.test_share, pool_size=self.pool_size, test_size=self.test_size)
+        super().__post_init__()
         expect(bool(self.name), "Expected dataset.name to be a word, got an empty one.")
         expect(
             bool(self.pattern), "Expected dataset.pattern to be a pattern of paths such as **/*.jpg, got an empty one."
@@ -86,21 +81,11 @@ class ImageFolder(Dataset):
                 f"Expected a readable image in each class folder, got none for {name}; fix or remove the folder."
             )
         if images.groups is not None and TEST in images.groups:
-            pool = limit(
-                part(images, np.flatnonzero(images.groups != TEST)), self.pool_size, "pool_size", self.split_seed
-            )
-            test = limit(
-                part(images, np.flatnonzero(images.groups == TEST)), self.test_size, "test_size", self.split_seed
-            )
+            is_test = images.groups == TEST
+            pool, test = self.limit(part(images, np.flatnonzero(~is_test)), part(images, np.flatnonzero(is_test)))
         else:
-            pool, test = divide(
-                images,
-                images.labels if images.groups is None else images.labels * TEST + images.groups,
-                test_share=self.test_share,
-                pool_size=self.pool_size,
-                test_size=self.test_size,
-                seed=self.split_seed,
-            )
+            strata = images.labels if images.groups is None else images.labels * TEST + images.groups
+            pool, test = self.divide(images, strata, self.test_share)
         return Data(self.name, pool, test, self.augmentation, self.normalization, root)
 
     @property

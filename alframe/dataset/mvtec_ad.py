@@ -7,9 +7,8 @@ from typing import Literal
 import numpy as np
 
 from alframe.dataset.augment import Augmentation
-from alframe.dataset.base import Dataset
 from alframe.dataset.files import Files, existing_folder, files_of_classes, list_classes
-from alframe.dataset.split import check_sizes, divide
+from alframe.dataset.split import Sampled
 from alframe.errors import DataError
 from alframe.images import Augment, Data
 
@@ -24,7 +23,7 @@ AUGMENTATION = Augmentation(flip=True, vertical_flip=True, crop=8, brightness=0.
 
 
 @dataclass(frozen=True)
-class MvtecAd(Dataset):
+class MvtecAd(Sampled):
     """Grey or RGB photos of one product, uint8 [n, c, size, size]: good, or with one of several defects.
 
     `task`: "binary" (good, defective) or "defect_type" (good, and each defect folder). The folders train and test are put
@@ -41,14 +40,8 @@ class MvtecAd(Dataset):
     size: int | None = 128
     channels: Literal[1, 3] | None = None
     test_share: float = 0.3
-    pool_size: int | None = None
-    test_size: int | None = None
-    split_seed: int = 0
     normalization: Literal["pool", "image"] = "image"
     augmentation: Augment | None = AUGMENTATION
-
-    def __post_init__(self) -> None:
-        check_sizes(size=self.size, test_share=self.test_share, pool_size=self.pool_size, test_size=self.test_size)
 
     def load(self, cache: Path) -> Data:
         files = self._files()
@@ -57,14 +50,7 @@ class MvtecAd(Dataset):
         images = typed
         if self.task == "binary":
             images = replace(typed, labels=np.minimum(typed.labels, 1), classes=(GOOD, "defective"))
-        pool, test = divide(
-            images,
-            typed.labels * len(SOURCES) + typed.groups,
-            test_share=self.test_share,
-            pool_size=self.pool_size,
-            test_size=self.test_size,
-            seed=self.split_seed,
-        )
+        pool, test = self.divide(images, typed.labels * len(SOURCES) + typed.groups, self.test_share)
         return Data(f"mvtec_ad/{files.root.name}", pool, test, self.augmentation, self.normalization, files.root)
 
     def _files(self) -> Files:

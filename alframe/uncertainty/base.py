@@ -70,6 +70,26 @@ class Posterior(ABC):
         return {}
 
 
+class Passes(Posterior):
+    """One draw for each network in eval mode, then one of member 0 for each of `n_augmented` transformations of the image.
+
+    Features and point prediction are those of member 0.
+    """
+
+    def __init__(self, networks: list[nn.Module], n_augmented: int = 0) -> None:
+        self.networks, self.n_augmented = [network.eval() for network in networks], n_augmented
+
+    @torch.no_grad()
+    def predict(self, x: Tensor, augmented: Augmented | None = None) -> Prediction:
+        features = self.networks[0].embed(x)  # type: ignore[operator]
+        logits = [self.head(features.clone()), *(network(x) for network in self.networks[1:])]
+        if self.n_augmented:
+            assert augmented is not None, "the learner makes as many as n_augmented says"
+            logits += [self.networks[0](augmented(j)) for j in range(self.n_augmented)]
+        log_probs = torch.stack(logits, dim=1).float().log_softmax(dim=-1)
+        return Prediction(log_probs, features.float(), log_probs[:, 0])
+
+
 def expect_spread(**counts: int) -> None:
     """Raise `ConfigError` for fewer than two draws."""
     for name, count in counts.items():
@@ -114,3 +134,10 @@ class Uncertainty(Part, ABC):
         raise ConfigError(
             f"Expected an uncertainty that can be exported, got {type(self).__name__} without restore(networks, state); implement it."
         )
+
+
+class ByPasses(Uncertainty, ABC):
+    """An uncertainty whose draws are whole passes (`Passes`)."""
+
+    def restore(self, networks: list[nn.Module], state: Mapping[str, Tensor]) -> Passes:
+        return Passes(networks, self.n_augmented)

@@ -10,10 +10,10 @@ from hydra.core.global_hydra import GlobalHydra
 from tests_support import CONFIGS
 
 from alframe import cli
-from alframe.config import cell_name, check_overrides, composer, load, stored_plan
-from alframe.config.plan import FAST_PATHS
-from alframe.config.schema import COMPOSING, GROUPS
-from alframe.config.stored import resume_options
+from alframe.config.overrides import check_overrides, load
+from alframe.config.plan import FAST_PATHS, cell_name
+from alframe.config.schema import COMPOSING, GROUPS, composer
+from alframe.config.stored import resume_options, stored_plan
 from alframe.errors import ConfigError, RunFolderError
 
 

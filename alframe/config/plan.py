@@ -120,7 +120,7 @@ def plan_in(folder: Path | None, cfg: DictConfig, choices: Mapping[str, Any]) ->
         dataset=Shifted(parts["dataset"], parts["shift"]) if "shift" in parts else parts["dataset"],
         parts=parts,
         folder=folder,
-        identity=_identity(tree, _chosen(tree, choices), parts["trainer"], device),
+        identity=_identity(tree, choices, parts["trainer"], device),
         cache=Path(tree["cache"]).expanduser() if tree["cache"] else default_cache(),
         device=device,
         seed=tree["seed"],
@@ -132,12 +132,6 @@ def plan_in(folder: Path | None, cfg: DictConfig, choices: Mapping[str, Any]) ->
         },
         declared=known,
     )
-
-
-def _chosen(tree: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[str, Any]:
-    """The choices that a config came from, and the preset if there was one."""
-    preset = {"experiment": choices["experiment"]} if choices.get("experiment") else {}
-    return {**{group: choices.get(group) for group in groups_of(tree)}, **preset}
 
 
 def _folder(tree: Mapping[str, Any], choices: Mapping[str, Any], overrides: list[str]) -> Path:
@@ -153,7 +147,10 @@ def _identity(
     """Everything that can change a result, and the choices it came from."""
     groups = groups_of(tree)
     absent = set(OPTIONAL_GROUPS) - set(groups)
-    identity = {"choices": dict(choices), **{key: tree[key] for key in tree if key not in {*NOT_IN_IDENTITY, *absent}}}
+    identity: dict[str, Any] = {"choices": {group: choices.get(group) for group in groups}}
+    if choices.get("experiment"):
+        identity["choices"]["experiment"] = choices["experiment"]
+    identity |= {key: value for key, value in tree.items() if key not in {*NOT_IN_IDENTITY, *absent}}
     identity["query"] = {key: value for key, value in tree["query"].items() if f"query.{key}" not in NOT_IN_IDENTITY}
     for group, kind in part_classes(tree).items():
         options = {**defaults(tree[group], group), **tree[group]}

@@ -68,7 +68,8 @@ def decode_files(
     broken: dict[int, str] = {}
     shape = common_shape(files, size, channels, broken, skip_broken=skip_broken)
     readable = [i for i in range(len(files)) if i not in broken]
-    pixels = (allocate or _in_memory)((len(readable), *shape))
+    whole = (len(readable), *shape)
+    pixels = allocate(whole) if allocate else np.empty(whole, np.uint8)
 
     def decode(row: int) -> None:
         pixels[row] = decode_file(files[readable[row]], shape)
@@ -208,7 +209,3 @@ def attempts(files: Sequence[Path], work: Callable[[int], T]) -> Iterator[tuple[
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
         for start in range(0, len(files), CHUNK):
             yield from threads.map(attempt, range(start, min(start + CHUNK, len(files))))
-
-
-def _in_memory(shape: tuple[int, ...]) -> np.ndarray:
-    return np.empty(shape, np.uint8)

@@ -8,10 +8,11 @@ from typing import Literal
 
 import numpy as np
 
+from alframe.dataset.augment import SURFACE
 from alframe.dataset.files import Files
 from alframe.dataset.split import Sampled
 from alframe.errors import ConfigError, DataError, expect
-from alframe.images import Data
+from alframe.images import Augment, Data
 
 GRADES = ("0", "1/3", "2/3", "1")
 CELL_TYPES = ("mono", "poly")
@@ -31,6 +32,7 @@ class Elpv(Sampled):
     task: Literal["binary", "grades"] = "binary"
     threshold: float = 0.5
     test_share: float = 0.25
+    augmentation: Augment | None = SURFACE
 
     def __post_init__(self) -> None:
         super().__post_init__()

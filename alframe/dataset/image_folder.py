@@ -4,29 +4,25 @@ import logging
 import shutil
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from filelock import FileLock
 
-from alframe.dataset.augment import Augmentation
 from alframe.dataset.cache import cache_folder, part
 from alframe.dataset.decode import POLICY
 from alframe.dataset.files import FOLDERS, TEST, Files, existing_folder, files_of_classes, list_classes
 from alframe.dataset.growing import Growing
 from alframe.dataset.photos import PhotoFolder
-from alframe.dataset.split import Sampled
 from alframe.errors import DataError, RunFolderError, expect
-from alframe.images import Augment, Data
+from alframe.images import Data
 
 WHAT = "a folder with a subfolder of images for each class (or with train/<class> and test/<class>)"
 LATER = ("root", "normalization", "augmentation", "how_to_get")
 """Options that do not affect decoded images, and the root, which is in the cache key as the source."""
-AUGMENTATION = Augmentation(flip=True, vertical_flip=False, crop=8, brightness=0.1)
 
 
 @dataclass(frozen=True)
-class ImageFolder(Sampled):
+class ImageFolder(PhotoFolder):
     """Image files of any size, one subfolder per class, as uint8 [n, c, size, size]; classes are sorted by name.
 
     Two layouts. `root`/<class>/...: `test_share` of each class is the test set, fixed by `split_seed`. `root`/train/<class>/...:
@@ -41,18 +37,6 @@ class ImageFolder(Sampled):
     already: the test set (test/<class>, else `test_share` of them) and training images. There may be none, and class
     folders may be empty, or missing if `classes` names them. A run rescans the folder before every round (`growing.py`).
     """
-
-    root: str | Path | None = None
-    name: str = "image_folder"
-    size: int | None = 128
-    channels: Literal[1, 3] | None = None
-    pattern: str = "**/*"
-    classes: list[str] | None = None
-    unlabelled: str = "unlabelled"
-    skip_broken: bool = False
-    test_share: float = 0.25
-    augmentation: Augment | None = AUGMENTATION
-    how_to_get: str = "put your images there, or set dataset.root=/path/to/your/images"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -70,9 +54,9 @@ class ImageFolder(Sampled):
         root = existing_folder(self.root, WHAT, self.how_to_get).resolve()
         if self.grows:
             return self._load_growing(cache)
-        files = (
-            _parted(root, self.pattern, self.classes) if _is_parted(root) else _flat(root, self.pattern, self.classes)
-        )
+        # a folder `train` with images directly in it is a class named train
+        is_parted = (root / "train").is_dir() and bool(list_classes(root / "train"))
+        files = (_parted if is_parted else _flat)(root, self.pattern, self.classes)
         images = files.load(cache, self.name, size=self.size, channels=self.channels, skip_broken=self.skip_broken)
         lost = sorted(set(np.unique(files.labels)) - set(np.unique(images.labels)))
         if lost:
@@ -100,9 +84,7 @@ class ImageFolder(Sampled):
                 value is None,
                 f"Expected dataset.{option}=null for a growing pool, got {value}; remove photos from the folder instead.",
             )
-        options = {f.name: getattr(self, f.name) for f in fields(PhotoFolder)}
-        classes = None if self.classes is None else tuple(self.classes)
-        return Growing(folder, PhotoFolder(**{**options, "classes": classes}), repair=repair)
+        return Growing(folder, self, repair=repair)
 
     def _load_growing(self, cache: Path) -> Data:
         """The current photos, and those of earlier calls. A run has its own history, by rounds."""
@@ -119,11 +101,6 @@ class ImageFolder(Sampled):
             for note in growing.notes()[1:]:
                 logging.getLogger("alframe").warning("%s: %s", self.name, note)
             return growing.data()
-
-
-def _is_parted(root: Path) -> bool:
-    """Whether train/<class> exists; a folder `train` with images directly in it is a class named train."""
-    return (root / "train").is_dir() and bool(list_classes(root / "train"))
 
 
 def _flat(root: Path, pattern: str, named: list[str] | None) -> Files:

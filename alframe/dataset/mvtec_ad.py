@@ -1,6 +1,6 @@
 """MVTec AD, turned from anomaly detection into classification: one category folder in the original layout."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -40,7 +40,7 @@ class MvtecAd(Sampled):
     size: int | None = 128
     channels: Literal[1, 3] | None = None
     test_share: float = 0.3
-    normalization: Literal["pool", "image"] = "image"
+    normalization: Literal["pool", "image"] = field(default="image", kw_only=True)
     augmentation: Augment | None = AUGMENTATION
 
     def load(self, cache: Path) -> Data:

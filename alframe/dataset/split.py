@@ -8,11 +8,10 @@ import numpy as np
 import torch
 from jaxtyping import Int
 
-from alframe.dataset.augment import SURFACE
 from alframe.dataset.base import Dataset
 from alframe.dataset.cache import part
 from alframe.errors import ConfigError, expect
-from alframe.images import Augment, ImageSet
+from alframe.images import ImageSet
 from alframe.rng import generator
 
 RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
@@ -35,7 +34,6 @@ class Sampled(Dataset):
     test_size: int | None = None
     split_seed: int = 0
     normalization: Literal["pool", "image"] = "pool"
-    augmentation: Augment | None = SURFACE
 
     def __post_init__(self) -> None:
         for option, (fits, constraint) in RANGES.items():

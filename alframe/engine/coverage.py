@@ -5,7 +5,6 @@ kept: state is one number an image, and rows of the kernel are computed again fo
 """
 
 import math
-from collections.abc import Iterator
 
 import torch
 from jaxtyping import Float, Int
@@ -66,7 +65,8 @@ class Coverage:
         expect_finite(others)
         blocks = [self._scaled(block) for block in others.split(_COLUMNS) if len(block)]
         with full_precision():
-            for rows in self._everywhere():
+            for start in range(0, len(self.points), self._step):
+                rows = slice(start, start + self._step)
                 points = self._scaled(self.points[rows])
                 for block in blocks:
                     nearest = self._kernel(self._exponents(points, block).amax(dim=1))
@@ -116,10 +116,6 @@ class Coverage:
         n_others = (len(self._sample) - sampled.double()).clamp_min(1)
         own_term = self.weights[positions].double() * (1 - self.covered[positions].double())
         return own_term + others * (len(self.points) - 1) / n_others  # in this order, so that counts stay whole
-
-    def _everywhere(self) -> Iterator[slice]:
-        for start in range(0, len(self.points), self._step):
-            yield slice(start, start + self._step)
 
     def _scaled(self, points: Tensor) -> Tensor:
         return (points.float() - self._origin).mul_(self._scale)

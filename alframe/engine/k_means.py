@@ -6,11 +6,14 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import normalize as unit_length
 
 from alframe.engine.d_squared import sample_d_squared
 from alframe.engine.distances import expect_finite, full_precision, rows_within
 from alframe.engine.nearest_centre import NearestCentre
+from alframe.engine.sub_pool import sub_pool
 from alframe.errors import StrategyError, expect
+from alframe.types import PoolView
 
 _SETTLED = 1e-4  # an iteration that takes less than this share off the sum of squared distances is the last
 _ROWS = 1024  # of a tile, which stays in a core's cache; summed in float32 before float64 takes over
@@ -89,6 +92,31 @@ def k_means(
     tiles = zip(points.split(_ROWS), labels.split(_ROWS), strict=True)
     distances = torch.cat([(tile.float() - origin).sub_(centres[mine]).square_().sum(dim=1) for tile, mine in tiles])
     return Clusters(centres + origin, labels, distances)
+
+
+def representatives(
+    view: PoolView,
+    candidates: Int[Tensor, " m"],
+    size: int,
+    generator: torch.Generator,
+    normalize: bool,
+    max_points: int,
+) -> Int[Tensor, " q"]:
+    """`size` of the `candidates` (positions, at least `size` of them): the nearest to each centre of k-means with `size` clusters.
+
+    Clusters of more candidates come first. Above `max_points` candidates only that many are used, drawn at random, so that a
+    copy of `max_points` rows is enough. `normalize` clusters by direction.
+    """
+    some = sub_pool(len(candidates), max_points, size, generator)
+    if some is not None:
+        candidates = candidates[some.to(candidates.device)]
+    if len(candidates) == size:
+        return candidates
+    points = view.pool["features"][candidates]
+    if normalize:
+        unit_length(points, out=points)
+    clusters = k_means(points, size, generator, max_bytes=view.max_bytes)
+    return candidates[clusters.representatives(size)]
 
 
 def _checked(weights: Tensor | None) -> Tensor | None:

@@ -20,8 +20,6 @@ Vote = int | str
 Posterior = Float[np.ndarray, " c"]
 
 UNSURE, SKIP, BAD_IMAGE, NEW_CLASS, UNANSWERED = "unsure", "skip", "bad_image", "new_class", "unanswered"
-NO_LABEL = (UNSURE, SKIP, BAD_IMAGE, NEW_CLASS)
-"""The answers other than a class."""
 CHECKS = ("gold", "repeat")
 """Kinds of ledger lines that check the annotator on an image with a known answer. They buy nothing and label nothing."""
 
@@ -89,7 +87,7 @@ def agreement(votes: Sequence[Sequence[Vote]]) -> dict[str, float]:
     items = [Counter(item) for item in votes if len(item) > 1]
     if not items:
         return {}
-    pairs = float(np.mean([sum(k * (k - 1) for k in item.values()) / _pairs(item.total()) for item in items]))
+    pairs = float(np.mean([sum(map(_pairs, item.values())) / _pairs(item.total()) for item in items]))
     total = sum(items, Counter())
     chance = sum((k / total.total()) ** 2 for k in total.values())
     return {"pairs": pairs} | ({"kappa": (pairs - chance) / (1 - chance)} if chance < 1 else {})

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from alframe.engine.distances import expect_finite, full_precision, rows_within
-from alframe.engine.representatives import representatives
+from alframe.engine.k_means import representatives
 from alframe.errors import expect
 from alframe.strategy.base import Strategy, expect_at_least
 from alframe.types import PoolView, Prediction, Selection, Summary
@@ -62,22 +62,16 @@ class AlfaMix(Strategy):
         scores = features.new_zeros(view.n)
         candidates = torch.arange(view.n, device=features.device)
         if len(labeled):
-            scores = self._instability(features, _class_means(labeled, view.labels), view.head, size, view.max_bytes)
+            labels = view.labels.to(features.device)
+            means = torch.stack([labeled[labels == c].double().mean(dim=0).float() for c in labels.unique()])
+            scores = self._instability(features, means, view.head, size, view.max_bytes)
             candidates = scores.nonzero().squeeze(1)
         if len(candidates) <= size:
             others = (scores == 0).nonzero().squeeze(1)
             drawn = torch.randperm(len(others), generator=generator)[: size - len(candidates)].to(others.device)
             picked = torch.cat([candidates[scores[candidates].argsort(descending=True, stable=True)], others[drawn]])
         else:
-            picked = representatives(
-                features,
-                candidates,
-                size,
-                generator,
-                normalize=self.normalize,
-                max_points=self.max_points,
-                max_bytes=view.max_bytes,
-            )
+            picked = representatives(view, candidates, size, generator, self.normalize, self.max_points)
         return Selection(picked.cpu(), scores[picked].cpu(), "instability", pool_scores=scores.cpu())
 
     def _instability(
@@ -102,12 +96,6 @@ class AlfaMix(Strategy):
                     changed = _changed(features[chunk], anchors, head, self.alpha_cap * (r + 1) / math.sqrt(d))
                     scores[chunk] = changed.to(scores) * (1 - r / steps)
         return scores
-
-
-def _class_means(features: Float[Tensor, "m d"], labels: Int[Tensor, " m"]) -> Float[Tensor, "c d"]:
-    """z*, a row for each class that has a label."""
-    labels = labels.to(features.device)
-    return torch.stack([features[labels == c].double().mean(dim=0).float() for c in labels.unique()])
 
 
 def _changed(

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from alframe.engine.distances import expect_finite, full_precision
-from alframe.engine.representatives import representatives
+from alframe.engine.k_means import representatives
 from alframe.errors import expect
 from alframe.strategy.base import Strategy, expect_at_least
 from alframe.strategy.top_score import highest
@@ -57,15 +57,7 @@ class DropQuery(Strategy):
         if len(candidates) <= size:
             picked = highest(rates, size, generator)
         else:
-            picked = representatives(
-                features,
-                candidates,
-                size,
-                generator,
-                normalize=self.normalize,
-                max_points=self.max_points,
-                max_bytes=view.max_bytes,
-            )
+            picked = representatives(view, candidates, size, generator, self.normalize, self.max_points)
         return Selection(picked.cpu(), rates[picked].cpu(), "mismatch_rate", pool_scores=rates.cpu())
 
     def _mismatches(

@@ -33,10 +33,7 @@ class ProbCover(Strategy):
     needs: ClassVar[frozenset[str]] = frozenset({"labeled"})
 
     def __post_init__(self) -> None:
-        expect(
-            self.radius is None or self.radius > 0,
-            f"Expected a radius above 0, got {self.radius}; null computes it from the purity of the balls.",
-        )
+        expect_radius(self.radius)
         expect(0 < self.purity <= 1, f"Expected a purity above 0 and up to 1, got {self.purity}; 0.95 is published.")
         expect_at_least(self, max_points=1)
 
@@ -44,13 +41,7 @@ class ProbCover(Strategy):
         return {"features": features_of(prediction, self.normalize)}
 
     def select(self, view: PoolView, size: int, generator: torch.Generator) -> Selection:
-        features = view.pool["features"]
-        radius = self.radius
-        if radius is None:
-            radius = pure_radius(features, view.n_classes, self.purity, generator, view.max_bytes)
-        coverage = Coverage(
-            features, radius, generator, ball=True, max_points=self.max_points, max_bytes=view.max_bytes
-        )
+        coverage = balls(view, radius_of(self.radius, self.purity, view, generator), self.max_points, generator)
         if view.labeled is not None:
             coverage.cover(view.labeled["features"])
         picked, gains = coverage.greedy(size, generator)
@@ -58,6 +49,26 @@ class ProbCover(Strategy):
         if len(picked) < size:
             picked = _farthest_first(picked, view, size)
         return Selection(torch.tensor(picked), scores, "newly_covered")
+
+
+def expect_radius(radius: float | None) -> None:
+    expect(
+        radius is None or radius > 0,
+        f"Expected a radius above 0, got {radius}; null computes it from the purity of the balls.",
+    )
+
+
+def radius_of(radius: float | None, purity: float, view: PoolView, generator: torch.Generator) -> float:
+    """`radius`, or the one that `pure_radius` finds."""
+    if radius is not None:
+        return radius
+    return pure_radius(view.pool["features"], view.n_classes, purity, generator, view.max_bytes)
+
+
+def balls(view: PoolView, radius: float, max_points: int, generator: torch.Generator) -> Coverage:
+    """Coverage of the pool by balls."""
+    features = view.pool["features"]
+    return Coverage(features, radius, generator, ball=True, max_points=max_points, max_bytes=view.max_bytes)
 
 
 def _farthest_first(picked: list[int], view: PoolView, size: int) -> list[int]:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from alframe.cli import execute
-from alframe.config import load
+from alframe.config.overrides import load
 
 TINY = [
     "dataset.pool_size=60",

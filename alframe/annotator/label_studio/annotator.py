@@ -12,15 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from PIL.Image import Image
 
 from alframe.annotator.base import Job
-from alframe.annotator.label_studio.connection import Connection
 from alframe.annotator.label_studio.interface import parse_annotation, prelabel
 from alframe.annotator.label_studio.project import (
     LONGEST_TITLE,
     MODEL,
     PLACE,
+    Connection,
     Project,
     Task,
     open_project,
@@ -245,7 +244,13 @@ class ProjectDesk(People):
             self.data.has_pictures,
             "Expected images for annotator=label_studio, got features, which cannot be shown; use a dataset of images.",
         )
-        return f"{question.id}.png", lambda: _png(rgb(pixels))
+
+        def png() -> bytes:
+            content = io.BytesIO()
+            rgb(pixels).save(content, "PNG")
+            return content.getvalue()
+
+        return f"{question.id}.png", png
 
     def _shown(self, questions: Sequence[Question]) -> list[Question]:
         """What must be on the server, in order: the open questions, with hidden checks in between."""
@@ -321,7 +326,9 @@ class ProjectDesk(People):
         """Each person's newest annotation per question, oldest first. With `report`, invalid ones are reported."""
         newest: dict[tuple[int, str, str], tuple[Task, Mapping[str, Any]]] = {}
         pairs = [(task, annotation) for task in tasks for annotation in task.annotations]
-        seen = self._seen()
+        # The name under which each annotation is recorded, since closed accounts lose theirs.
+        lines = [line for line in self.ledger if "annotation" in line]
+        seen = {(line["round"], line["id"], line["annotation"]): line["annotator"] for line in lines}
         for of, annotation in sorted(pairs, key=lambda pair: (pair[1]["updated_at"], pair[1]["id"])):
             known = seen.get((of.round, of.question, annotation["id"]))
             key = (of.round, of.question, known or self._name_of(annotation["completed_by"]))
@@ -335,11 +342,6 @@ class ProjectDesk(People):
                     self._report_once(f"{who} at {self._server.project.url}/data?task={task.id}: {error}")
                 continue
             yield Annotation(task, annotation["id"], who, parsed, max(0.0, float(annotation.get("lead_time") or 0.0)))
-
-    def _seen(self) -> dict[tuple[int, str, int], str]:
-        """The annotator of each recorded annotation, by round, image and number, since closed accounts lose their name."""
-        lines = (line for line in self.ledger if "annotation" in line)
-        return {(line["round"], line["id"], line["annotation"]): line["annotator"] for line in lines}
 
     def _name_of(self, user: int | None) -> str:
         if user not in self._names:
@@ -359,9 +361,3 @@ def title_of(folder: Path) -> str:
     room = LONGEST_TITLE - len(study) - len(seed) - 2
     short = cell if len(cell) <= room else f"…{cell[len(cell) - max(0, room - 1) :]}"
     return f"{study}/{short}/{seed}"[:LONGEST_TITLE]
-
-
-def _png(image: Image) -> bytes:
-    content = io.BytesIO()
-    image.save(content, "PNG")
-    return content.getvalue()

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from alframe.annotator.label_studio.failures import NotFound, Unreachable
+from alframe.annotator.label_studio.project import NotFound, Unreachable
 from alframe.errors import ConfigError, DataError
 
 TOKEN = "LABEL_STUDIO_API_KEY"

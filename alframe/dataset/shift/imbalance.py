@@ -35,12 +35,10 @@ class Imbalance(Shift):
     title: ClassVar[str] = "imbalance"
 
     def __post_init__(self) -> None:
+        hint = f"write its reciprocal, {1 / self.ratio:g}" if 0 < self.ratio < 1 else "10 is usual"
         expect(
             self.ratio >= 1,
-            f"Expected shift.ratio of at least 1 (the largest class to the smallest), got {self.ratio}; "
-            f"write its reciprocal, {1 / self.ratio:g}."
-            if 0 < self.ratio < 1
-            else f"Expected shift.ratio of at least 1 (the largest class to the smallest), got {self.ratio}; 10 is usual.",
+            f"Expected shift.ratio of at least 1 (the largest class to the smallest), got {self.ratio}; {hint}.",
         )
 
     def pool(self, pool: ImageSet, cache: Path) -> ImageSet:

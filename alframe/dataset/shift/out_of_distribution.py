@@ -53,6 +53,7 @@ class OutOfDistribution(Shift):
                 "lower shift.share or dataset.pool_size, or choose a larger dataset with dataset@shift.source."
             )
         drawn = torch.randperm(len(others.pool), generator=generator(self.seed, 0, "shift/others"))[:n_others].numpy()
+        names = others.pool.names or range(len(others.pool))
         key = {"source": others.pool.content_hash, "share": self.share, "seed": self.seed}
 
         def fill(pixels: np.ndarray) -> None:
@@ -69,9 +70,7 @@ class OutOfDistribution(Shift):
             None
             if pool.groups is None
             else np.concatenate([pool.groups, np.full(n_others, pool.groups.max(initial=-1) + 1)]),
-            None
-            if pool.names is None
-            else (*pool.names, *(_name(others.name, others.pool, i) for i in drawn.tolist())),
+            None if pool.names is None else (*pool.names, *(f"{others.name}/{names[i]}" for i in drawn.tolist())),
         )
 
 
@@ -85,7 +84,3 @@ def in_shape(images: UInt8[Tensor, "b c h w"], shape: tuple[int, ...]) -> UInt8[
     if x.shape[2:] != shape[1:]:
         x = F.interpolate(x, size=shape[1:], mode="bilinear", antialias=True)
     return x.expand(-1, shape[0], -1, -1).round().clamp(0, 255).to(torch.uint8)
-
-
-def _name(dataset: str, images: ImageSet, index: int) -> str:
-    return f"{dataset}/{index if images.names is None else images.names[index]}"

@@ -9,7 +9,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from tests_support import leaves
 
-from alframe.config import load
+from alframe.config.overrides import load
 from alframe.config.schema import composer
 from alframe.dataset.base import Dataset
 from alframe.dataset.shift import Shift, Shifted

@@ -13,17 +13,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from alframe.dataset.history import (
-    ARRIVED,
-    AT_START,
-    BACK,
-    GONE,
-    LABELLED,
-    RENAMED,
-    Event,
-    History,
-    Stat,
-)
+from alframe.dataset.history import ARRIVED, AT_START, BACK, GONE, LABELLED, RENAMED, Event, History, Stat
 from alframe.dataset.photos import Photo, PhotoFolder
 from alframe.dataset.split import stratified_split
 from alframe.errors import DataError

@@ -33,9 +33,7 @@ def lazy_greedy(
     """
     shuffled = torch.randperm(len(bounds), generator=generator).to(bounds.device)
     bounds = bounds[shuffled].double()
-    fresh_at = torch.full(
-        (len(bounds),), -1, dtype=torch.int64, device=bounds.device
-    )  # picks that a bound has taken in
+    fresh_at = torch.full_like(bounds, -1, dtype=torch.int64)  # picks that a bound has taken in
     tight_at = fresh_at.clone()
     picked: list[int] = []
     scores: list[float] = []

@@ -169,9 +169,8 @@ def _sample(
     weights: Float[Tensor, " m"], size: int, generator: torch.Generator
 ) -> tuple[Int[Tensor, " u"], Float[Tensor, " u"]]:
     """Stratified sampling: `size` positions in proportion to `weights`, as distinct positions and how often each came."""
-    place = (
-        torch.arange(size) + torch.rand(size, dtype=torch.float64, generator=generator)
-    ) / size  # one in each stratum
+    one_each = torch.arange(size) + torch.rand(size, dtype=torch.float64, generator=generator)
+    place = one_each / size
     ends = weights.cumsum(dim=0)
     found = torch.searchsorted(ends, place.to(ends.device) * ends[-1], right=True).clamp_max(len(ends) - 1)
     positions, counts = found.unique_consecutive(return_counts=True)

@@ -105,9 +105,7 @@ class _Targets:
         The same as sum p(y, y*) log r, but no term is negative: nothing cancels, and float32 keeps small values.
         """
         c = log_probs.shape[2]
-        columns = rows_within(
-            _TILE_BYTES, 8 * c
-        )  # of the targets: always so many, so that sums do not follow max_bytes
+        columns = rows_within(_TILE_BYTES, 8 * c)  # of the targets: always so many, so sums do not follow max_bytes
         rows = rows_within(min(self.max_bytes, _TILE_BYTES), 8 * c * min(columns, len(self.weights)))
         return torch.cat([self._information(chunk, columns) for chunk in log_probs.split(rows)])
 

@@ -1,19 +1,18 @@
 """Cover the pool with balls: greedily pick the image whose ball has the most uncovered images."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 
 from alframe.engine.coverage import Coverage, pure_radius
 from alframe.engine.nearest_centre import NearestCentre, farthest
 from alframe.errors import expect
-from alframe.strategy.base import Strategy, expect_at_least, features_of
-from alframe.types import PoolView, Prediction, Selection, Summary
+from alframe.strategy.base import OnFeatures, expect_at_least
+from alframe.types import PoolView, Selection
 
 
 @dataclass(frozen=True)
-class ProbCover(Strategy):
+class ProbCover(OnFeatures):
     """Greedy maximisation of |{i in the pool: |h_i - h_s| < radius for some s labelled or picked}|.
 
     The score is the number of images that the pick covered first. `radius: null` is the published rule, recomputed in
@@ -30,15 +29,10 @@ class ProbCover(Strategy):
     normalize: bool = True
     max_points: int = 5000
 
-    needs: ClassVar[frozenset[str]] = frozenset({"labeled"})
-
     def __post_init__(self) -> None:
         expect_radius(self.radius)
         expect(0 < self.purity <= 1, f"Expected a purity above 0 and up to 1, got {self.purity}; 0.95 is published.")
         expect_at_least(self, max_points=1)
-
-    def summarize(self, prediction: Prediction) -> Summary:
-        return {"features": features_of(prediction, self.normalize)}
 
     def select(self, view: PoolView, size: int, generator: torch.Generator) -> Selection:
         coverage = balls(view, radius_of(self.radius, self.purity, view, generator), self.max_points, generator)

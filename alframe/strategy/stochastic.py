@@ -26,9 +26,7 @@ def sample(
     """
     scores = scores.double()
     if method == "power":
-        log_weights = torch.special.xlogy(
-            beta, scores.clamp_min(0)
-        )  # -inf for 0, without an epsilon that would favour it
+        log_weights = torch.special.xlogy(beta, scores.clamp_min(0))  # -inf for 0: an epsilon would favour it
     elif method == "softmax":
         log_weights = beta * scores
     else:

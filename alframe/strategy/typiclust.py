@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
-from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -11,16 +10,16 @@ from torch import Tensor
 from alframe.engine.k_means import k_means
 from alframe.engine.neighbours import nearest_distances
 from alframe.engine.sub_pool import sub_pool
-from alframe.strategy.base import Strategy, expect_at_least, features_of
+from alframe.strategy.base import OnFeatures, expect_at_least
 from alframe.strategy.top_score import highest
-from alframe.types import PoolView, Prediction, Selection, Summary
+from alframe.types import PoolView, Selection
 
 _PER_CLUSTER = 256  # points per cluster that k-means learns its centres from, as faiss does
 _CLOSEST = 1e-6  # a mean distance below this counts as this, so that the typicality of duplicates is finite
 
 
 @dataclass(frozen=True)
-class TypiClust(Strategy):
+class TypiClust(OnFeatures):
     """The most typical unlabelled image of the cluster with the fewest labels, the largest of these; repeatedly.
 
     Clusters are k-means on labelled and pool features together, min(labelled + q, `max_clusters`) of them. A pick counts as a label
@@ -38,13 +37,8 @@ class TypiClust(Strategy):
     normalize: bool = True
     max_points: int = 50_000
 
-    needs: ClassVar[frozenset[str]] = frozenset({"labeled"})
-
     def __post_init__(self) -> None:
         expect_at_least(self, neighbours=1, max_clusters=1, min_size=0, max_points=1)
-
-    def summarize(self, prediction: Prediction) -> Summary:
-        return {"features": features_of(prediction, self.normalize)}
 
     def select(self, view: PoolView, size: int, generator: torch.Generator) -> Selection:
         pool = view.pool["features"]

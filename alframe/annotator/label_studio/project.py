@@ -260,9 +260,7 @@ class Connection:
         while True:
             try:
                 result = step()
-            except (
-                NotFound
-            ) as error:  # a deleted task, which the retry skips, or a deleted project, which the retry reports
+            except NotFound as error:  # a deleted task: the retry skips it; or a deleted project: the retry reports it
                 expect(not failed, f"Expected this run's project on {self.url}, got: {error}; re-run the same command.")
                 self.close()
                 failed = True

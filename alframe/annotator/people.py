@@ -24,10 +24,9 @@ NOBODY = "nobody"
 class AsksPeople(Annotator):
     """Options of every annotator that asks people. A subclass adds its own options, a `place` and a `desk`.
 
-    Each image is labelled by `per_image` people, whose answers are combined by `aggregate`. `quorum` in (0, 1] is the share
-    of a round's images that must be answered before the round closes; the others return to the pool. `unsure` decides
-    about an image that nobody was sure of: it returns to the pool (again, `ask_again` times), or is trained on with a soft
-    label (soft). `new_classes` are classes that people found. Without `show_prediction` the model does not bias people.
+    Each image is labelled by `per_image` people, whose answers are combined by `aggregate`. A round closes once a share `quorum`
+    in (0, 1] of its images is answered; the others return to the pool. An image that nobody was sure of (`unsure`) does so, too
+    (again, `ask_again` times), or is trained on with a soft label (soft). `new_classes` are classes that people found.
     """
 
     per_image: int = 1
@@ -140,8 +139,6 @@ class People(ABC):
     def to_do(self, questions: Sequence[Question]) -> Iterator[tuple[int, str]]:
         """How many images are open, and where people find them."""
 
-    # -- answers so far ------------------------------------------------------------------------------------------------
-
     def answers_by_question(self, round: int) -> dict[tuple[bool, int], dict[str, Line]]:
         """The last answer of each person to a question of `round`, by (whether it is a check, index)."""
         found: dict[tuple[bool, int], dict[str, Line]] = {}
@@ -161,8 +158,6 @@ class People(ABC):
                 share.append(question)
         return share
 
-    # -- when a round is complete --------------------------------------------------------------------------------------
-
     def left(self, questions: Sequence[Question]) -> list[Question]:
         """The `questions` that still need answers and were not closed by the quorum."""
         answers = self.answers_by_question(questions[0].round) if questions else {}
@@ -181,14 +176,11 @@ class People(ABC):
             for question in left:
                 yield Answer(question.index, None, NOBODY, answer=UNANSWERED)
 
-    # -- questions with a known answer ---------------------------------------------------------------------------------
-
     def checks(self, questions: Sequence[Question], person: str, n: int) -> list[tuple[Question, int]]:
         """Questions of kind gold and repeat for `person`, who gets `n` images this round, each with its known class.
 
-        They depend on the seed, on earlier rounds and on what `questions` show. With `show_prediction` a check must show
-        as much as the new questions, so that it cannot be recognised. It is never an image that is shown as the nearest
-        one to another, because that reveals its class.
+        They depend on the seed, on earlier rounds and on what `questions` show: with `show_prediction` a check must show as
+        much, and is never an image that is shown as the nearest one to another, which reveals its class.
         """
         if not questions or not any(self.rates.values()):
             return []

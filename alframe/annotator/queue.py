@@ -90,10 +90,9 @@ class Sheets(People):
     A row shows the image's file (the dataset's own, else an exported PNG) and, with `show_prediction`, the model's
     prediction and the file of the nearest labelled image.
 
-    An existing file is never overwritten. A file with any mistake is rejected as a whole, because a mistake is often a
-    shifted column; all its mistakes are reported together. The answers of a file without mistakes go straight into the
-    ledger, even if some rows are still empty. Answers can be changed until their round is complete: both stay in the
-    ledger, and the last one counts.
+    An existing file is never overwritten. A file with any mistake is rejected as a whole, because a mistake is often a shifted
+    column. The answers of others go straight into the ledger, even if some rows are still empty. They can be changed until their
+    round is complete: both stay in the ledger, and the last one counts.
     """
 
     def __init__(self, options: Queue, job: Job) -> None:
@@ -128,8 +127,6 @@ class Sheets(People):
         for person in self.people if questions else ():
             if share := self.missing(questions, person):
                 yield len(share), str(self.files(share[0].round)[person])
-
-    # -- reading -------------------------------------------------------------------------------------------------------
 
     def answers(
         self, path: Path, questions: Sequence[Question], person: str, *, whole: bool = True
@@ -219,8 +216,6 @@ class Sheets(People):
 
     def _hidden(self, round: int) -> Path:
         return self.place / f".{round_name(round)}.json"
-
-    # -- writing -------------------------------------------------------------------------------------------------------
 
     def _write(self, questions: Sequence[Question]) -> None:
         """Write the missing files. The hidden checks are stored first, and pictures before the file that refers to them."""

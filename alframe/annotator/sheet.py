@@ -1,7 +1,6 @@
 """A table that people fill, as CSV or JSON lines. Any spreadsheet can open it, and its changes to the format are undone.
 
-Excel and LibreOffice may add a byte-order mark, UTF-16 or the Windows code page, Windows line ends, semicolons or tabs as
-separators, a first line `sep=;`, quoted cells, and empty rows and columns at the end.
+Byte-order marks, UTF-16 or the Windows code page, line ends, separators, a first line `sep=;`, quotes, empty rows and columns.
 """
 
 import csv

@@ -28,7 +28,7 @@ from alframe.budget import Budget
 from alframe.config.kept import INJECTED
 from alframe.config.schema import GROUPS, OPTIONAL_GROUPS, RESERVED, Schema, first_line, groups_of, plain
 from alframe.dataset.base import Dataset
-from alframe.dataset.shift import Shift
+from alframe.dataset.shift.base import Shift
 from alframe.errors import AlframeError, ConfigError, did_you_mean
 from alframe.experiment import check_parts
 from alframe.metrics import Costs
@@ -283,7 +283,7 @@ def _probe(parts: Mapping[str, Any], tree: Mapping[str, Any]) -> Iterator[str]:
             parts["budget"].n_images(0)
         except Exception as error:
             yield _not_built("budget", error)
-    model = parts.get("model")
+    model: Any = parts.get("model")
     ours = isinstance(model, functools.partial) and model.func.__module__.startswith("alframe.")  # no side effects
     if ours and "weights" not in tree["model"]:  # weights may need a download
         try:

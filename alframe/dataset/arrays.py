@@ -42,7 +42,7 @@ class Arrays(Sampled):
     augmentation: Augment | None = AUGMENTATION
 
     def load(self, cache: Path) -> Data:
-        arrays = _open(self.root)
+        arrays = _Arrays(self.root)
         classes = self.classes
         if classes is None and "classes" in arrays:
             classes = [str(name) for name in arrays["classes"]]
@@ -144,8 +144,12 @@ def _axes(shape: tuple[int, ...], name: str, layout: Layout) -> tuple[int | None
 class _Arrays:
     """The named arrays of an .npz file or of a folder of .npy files, read when asked for."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, where: str | Path | None) -> None:
+        if where is None:
+            raise DataError(f"Expected dataset.root to be {WHAT}, got null; {HOW}.")
+        self.root = root = Path(where).expanduser().resolve()
+        if not root.exists():
+            raise DataError(f"Expected dataset.root to be {WHAT}, got {root} (no such file); {HOW}.")
         if root.is_dir():
             self.names = sorted(path.stem for path in root.glob("*.npy"))
             self.fingerprint = fingerprint(root, root.glob("*.npy"))
@@ -174,12 +178,3 @@ class _Arrays:
                 return get(opened)
         except UNREADABLE as error:
             raise DataError(f"Expected {what}, got {self.root} ({error}); {HOW}.") from error
-
-
-def _open(root: str | Path | None) -> _Arrays:
-    if root is None:
-        raise DataError(f"Expected dataset.root to be {WHAT}, got null; {HOW}.")
-    path = Path(root).expanduser().resolve()
-    if not path.exists():
-        raise DataError(f"Expected dataset.root to be {WHAT}, got {path} (no such file); {HOW}.")
-    return _Arrays(path)

@@ -25,13 +25,12 @@ LATER = ("root", "normalization", "augmentation", "how_to_get")
 class ImageFolder(PhotoFolder):
     """Image files of any size, one subfolder per class, as uint8 [n, c, size, size]; classes are sorted by name.
 
-    Two layouts. `root`/<class>/...: `test_share` of each class is the test set, fixed by `split_seed`. `root`/train/<class>/...:
-    the images of train and val (valid, validation) are the pool, because validation labels are bought too; those of test
-    are the test set, or `test_share` as above without a test folder. Groups: 0 train, 1 val, 2 test in that layout, else
-    None. Subfolders are searched; `pattern` filters files ("**/*.jpg"). `channels` null uses the count that all files have.
-    `classes` sets the order of the classes. `skip_broken` skips unreadable files and reports how many. `decode.py` describes
-    the decoding. `how_to_get` ends the message about a missing root. Raises DataError for a missing root, empty class
-    folders, fewer than two classes, classes that only the test folder has, and files that do not decode to one shape.
+    Two layouts. `root`/<class>/...: `test_share` of each class is the test set. `root`/train/<class>/...: the images of train
+    and val (valid, validation) are the pool, because validation labels are bought too; those of test are the test set, or
+    `test_share` without a test folder. Groups: 0 train, 1 val, 2 test in that layout, else None. `pattern` filters files
+    ("**/*.jpg"). `channels` null uses the count that all files have. `classes` sets the order of the classes. `skip_broken`
+    skips unreadable files and reports how many. `how_to_get` ends the message about a missing root. Raises DataError for a missing
+    root, empty class folders, fewer than two classes, classes that only test has, and files that do not decode to one shape.
 
     With `root`/`unlabelled`/... beside either layout, people label those photos. Images in class folders are labelled
     already: the test set (test/<class>, else `test_share` of them) and training images. There may be none, and class

@@ -29,9 +29,8 @@ class MvtecAd(Sampled):
     `task`: "binary" (good, defective) or "defect_type" (good, and each defect folder). The folders train and test are put
     together, and `test_share` of every (folder, defect) stratum is the test set, fixed by `split_seed`. Masks are not read.
     Groups: 0 from train, 1 from test. Beware of a shortcut: in some categories the two folders differ in exposure (in `screw`
-    test/good is about 14 grey levels darker than train/good), and all defects come from test, so that brightness alone goes far.
-    That is why each image is normalised by itself, and why the groups are kept: train on them as labels to measure the shortcut,
-    and compare the recall of good images between them.
+    test/good is about 14 grey levels darker than train/good), and all defects come from test. That is why each image is normalised
+    by itself; train on the groups as labels to measure the shortcut, and compare the recall of good images between them.
     Raises DataError where `root` is not such a folder. Source: Bergmann et al. 2019 (CVPR) and 2021 (IJCV). Differs: all of it.
     """
 

@@ -1,8 +1,7 @@
 """Test images with an exact or near copy in the pool: re-encoded, brighter, or the same object photographed again.
 
-For each test image, the pool images with the most similar 8 x 8 thumbnails are compared with it on 32 x 32 grey pixels. A
-pair is reported only if it is much closer than the test image's other neighbours, because plain surfaces, drawn textures
-and digits all look alike without being copies. Crops and shifts of more than a pixel in 32 are not found.
+Each test image is compared on 32 x 32 grey pixels with the pool images of the most similar 8 x 8 thumbnails. A pair is reported
+only if it is much closer than its other neighbours, as digits, say, all look alike. Crops and larger shifts are not found.
 """
 
 import hashlib

@@ -74,9 +74,8 @@ class RandAugment(Augmentation):
     rotates by 30 degrees, shears by 0.3 and translates by 0.3 of the side, each either way (black comes in); brightness, colour,
     contrast and sharpness keep 0.05 + 0.9 strength of the image, so that low strengths are the strong ones there, as published.
     `cutout` in [0, 1]: the side of a grey square, as a share of the image's, which lies anywhere, partly outside too.
-    Raises ConfigError for values outside these ranges, and for a `crop` that is not smaller than the images.
-    Source: Cubuk et al. 2020, arXiv:1909.13719, with the operations and ranges of FixMatch (Sohn et al. 2020, arXiv:2001.07685).
-    Differs: rotations and shears are about the centre of the image.
+    Raises ConfigError for values outside these ranges, and as `Augmentation`. Source: Cubuk et al. 2020, arXiv:1909.13719, with the
+    operations and ranges of FixMatch (Sohn et al. 2020, arXiv:2001.07685). Differs: rotations and shears are about the centre.
     """
 
     operations: int = 2

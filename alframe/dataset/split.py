@@ -49,11 +49,8 @@ class Sampled(Dataset):
 
     def limit(self, pool: ImageSet, test: ImageSet) -> tuple[ImageSet, ImageSet]:
         """Of a given division, what is kept, stratified by label. Raises ConfigError if there are fewer images."""
-        kept = (
-            part(images, _limit(images.labels, n, option, self.split_seed))
-            for images, n, option in ((pool, self.pool_size, "pool_size"), (test, self.test_size, "test_size"))
-        )
-        return next(kept), next(kept)
+        kept = _limit(pool.labels, self.pool_size, "pool_size", self.split_seed)
+        return part(pool, kept), part(test, _limit(test.labels, self.test_size, "test_size", self.split_seed))
 
 
 def stratified_split(

@@ -1,7 +1,6 @@
 """Coverage of a pool by a set of images, and its greedy maximisation: herding, ProbCover and DCoM.
 
-An image covers another by a kernel of their distance: softly (Gaussian) or all or nothing (ball). No n x n matrix and no graph is
-kept: state is one number an image, and rows of the kernel are computed again for the few images that may still win.
+No n x n matrix and no graph is kept: rows of the kernel are computed again for the few images that may still win.
 """
 
 import math
@@ -30,8 +29,7 @@ class Coverage:
     """F(S) = sum_i w_i max_{s in L or S} k(x_i, x_s); k = exp(-|x_i - x_s|²/radius²), or with `ball` 1[|x_i - x_s| < radius].
 
     `covered` [n] is that maximum so far, in [0, 1]. Exact for up to `max_points` points. Above it the gain of an image is its own
-    term, exactly, and the others' estimated without bias from `max_points` of them, the same for every image, drawn at random; so
-    every image may be picked, and time grows with n, not n². k(x, x) is 1 whatever rounding says.
+    term, and the others' estimated without bias from `max_points` random ones, the same for every image: time grows with n, not n².
     Distances are float32 on centred data; below 0.3 % of the two points' own length they are 0. Takes a copy of the points to
     cover and of those added later, 12 bytes per point, and tiles of about 32 MB. Raises `StrategyError` for points that are not
     finite.
@@ -135,9 +133,8 @@ def pure_radius(
 ) -> float:
     """The largest radius at which a share `purity` of the balls hold one pseudo-label only; infinite if all points share one.
 
-    Pseudo-labels are the clusters of k-means with `n_classes` centres. A ball is pure as long as its radius does not exceed the
-    distance to the nearest point of another cluster, so the answer is a quantile of those distances. At most 2,000 balls are looked
-    at, drawn by `generator`, against all points. Raises `StrategyError` where that is 0 up to rounding.
+    Pseudo-labels are the clusters of k-means with `n_classes` centres. A ball is pure up to the distance to the nearest point of
+    another cluster: the answer is a quantile of those, over at most 2,000 balls. Raises `StrategyError` where that is 0 up to rounding.
     Source: Yehuda et al. 2022, arXiv:2205.11320. Differs: the quantile instead of a search over a grid; a sample of the balls.
     """
     labels = k_means(points, n_classes, generator, max_bytes=max_bytes).labels

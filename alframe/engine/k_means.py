@@ -57,12 +57,10 @@ def k_means(
 
     `weights` (>= 0) count a point so many times; where all are 0 they count for nothing. Stops when no label changes, when an
     iteration takes less than 1e-4 off the sum of squared distances, or after `max_iterations`. A cluster that is left without
-    weight starts again at a point that is far from its centre.
-    With `max_per_cluster` the centres are found on at most that many points per cluster, drawn at random (as faiss does), and all
-    points are assigned once at the end. Products are float32 on centred data; the `distances` that come out are by differences,
-    and rank near neighbours far from the origin. Extra memory: tiles of at most 1024 points (fewer where `max_bytes` asks for it), 60
-    bytes per point, a few times the centres, and the points drawn. Raises `StrategyError` for points that are not finite, and for
-    weights below 0.
+    weight starts again at a point that is far from its centre. With `max_per_cluster` the centres are found on at most that many
+    points per cluster, drawn at random (as faiss does). Products are float32 on centred data; `distances` are by differences, and
+    rank near neighbours far from the origin. Extra memory: 60 bytes per point, a few times the centres, the points drawn, and a tile
+    within `max_bytes`. Raises `StrategyError` for points that are not finite, and for weights below 0.
     Source: Lloyd 1982; Arthur & Vassilvitskii 2007.
     """
     expect_finite(points)
@@ -104,8 +102,8 @@ def representatives(
 ) -> Int[Tensor, " q"]:
     """`size` of the `candidates` (positions, at least `size` of them): the nearest to each centre of k-means with `size` clusters.
 
-    Clusters of more candidates come first. Above `max_points` candidates only that many are used, drawn at random, so that a
-    copy of `max_points` rows is enough. `normalize` clusters by direction.
+    Clusters of more candidates come first. Above `max_points` candidates only that many are used, drawn at random. `normalize`
+    clusters by direction.
     """
     some = sub_pool(len(candidates), max_points, size, generator)
     if some is not None:

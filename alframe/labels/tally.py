@@ -33,8 +33,8 @@ class Work:
     def numbers(self) -> dict[str, float]:
         """`images` answered; `seconds` per image (with checks), if measured; and rates in [0, 1], if available.
 
-        `gold` and `repeat` are the shares of correct answers on hidden images answered before by others and by the person.
-        `agreement` is the share of the others' votes that are the same, averaged over images with other votes.
+        `gold` and `repeat`: correct answers on hidden images answered before by others and by the person. `agreement`: the
+        share of the others' votes that are the same, averaged over images with other votes.
         """
         rates = {"seconds": (self.time_s, self.timed), **self.checks, "agreement": (self.agreed, self.shared)}
         return {"images": self.images} | {name: total / n for name, (total, n) in rates.items() if n}

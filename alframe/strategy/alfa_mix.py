@@ -29,9 +29,8 @@ class AlfaMix(Strategy):
     gives the q nearest to its centres.
 
     The score is instability: 1 - (r - 1) / R for a change at step r of the R that there may be, 0 for no change as far as ε went.
-    With fewer than q candidates all are taken, and the rest at random from the other images. Without labels there is no z*,
-    and every image counts as a candidate. z, ŷ and ∇ are those of the deterministic network, whatever the number of draws. More than
-    `max_points` candidates are thinned to that many at random before they are clustered.
+    With fewer than q candidates all are taken, and the rest at random. Without labels every image is a candidate. z, ŷ and ∇ are
+    those of the deterministic network. More than `max_points` candidates are thinned to that many before they are clustered.
     Source: Parvaneh et al. 2022 (CVPR), arXiv:2203.07034. Differs: α (z* - z) is computed as ε |z* - z| ∇ / |∇| where z* != z, and
     0 where z* = z, so that nothing is divided by a difference near 0; the direction of ∇ is exact for confident predictions too.
     """

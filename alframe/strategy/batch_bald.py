@@ -84,8 +84,7 @@ class BatchBald(Strategy):
 class _Joint:
     """The possible labels of the picked images: their probabilities, and the posterior over draws given each.
 
-    `weights` [m] sums to 1 over configurations; `draws` [m, k] is the posterior over draws given each, its rows sum to 1. So no
-    product of probabilities is ever stored, and a long batch does not underflow.
+    `weights` [m] sums to 1, and so do the rows of `draws` [m, k], the posterior given each: a long batch does not underflow.
     """
 
     def __init__(

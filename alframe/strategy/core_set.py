@@ -21,9 +21,8 @@ class CoreSet(OnFeatures):
     Deterministic: equal distances go to any one of the equals.
     With an `outlier_rate` r in [0, 1) the farthest floor(r m) of the m images left are skipped at each pick: the pick is at the
     (1 - r) quantile of the distances. The farthest images are often outliers.
-    Source: Sener & Savarese 2018, arXiv:1708.00489. Differs: the greedy rule alone, exact and lazy: only images whose outdated
-    distance, an upper bound, is still among the largest are compared with new centres. Their mixed-integer refinement, which leaves
-    a number of outliers uncovered, is left out; `outlier_rate` is a greedy rule of our own to the same end, without a guarantee.
+    Source: Sener & Savarese 2018, arXiv:1708.00489. Differs: the greedy rule alone, exact and lazy. Their mixed-integer refinement
+    for outliers is left out; `outlier_rate` is a greedy rule of our own to the same end, without a guarantee.
     """
 
     normalize: bool = False

@@ -89,12 +89,10 @@ class DCoM(Strategy):
         coverage.covered = covered.float()
         everyone = torch.cat([pool["uncertainty"], labeled["uncertainty"]])
         uncertainty = (pool["uncertainty"] - everyone.min()).double()
-        picked, scores = _greedy(coverage, uncertainty, self._competence(_share(covered, labels)), size, generator)
+        shares = torch.tensor([_share(covered, labels), 1.0], dtype=torch.float64)
+        now, full = shares.sub(self.centre).mul(self.steepness).sigmoid()
+        picked, scores = _greedy(coverage, uncertainty, float(now / full), size, generator)
         return Selection(torch.tensor(picked), torch.tensor(scores), "rank")
-
-    def _competence(self, share: float) -> float:
-        now, full = torch.tensor([share, 1.0], dtype=torch.float64).sub(self.centre).mul(self.steepness).sigmoid()
-        return float(now / full)
 
 
 def _greedy(
@@ -143,7 +141,6 @@ def _covered(
     """Which images are in the ball of a centre: [n]."""
     origin = centres.mean(dim=0)
     centred, squares = centres - origin, radii.square()
-    # Filled in place: small results between large temporaries would keep the allocator from reusing memory.
     inside = torch.empty(len(features), dtype=torch.bool, device=features.device)
     step = rows_within(max_bytes, 8 * (len(centres) + features.shape[1]))
     with full_precision():

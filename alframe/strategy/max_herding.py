@@ -20,8 +20,7 @@ class MaxHerding(OnFeatures):
     The score is what the image added to that mean when it was picked, in [0, 1]. Made for few labels, and for none: it is a
     good first query. Once nothing is left to gain (only copies of covered images) the rest are random, with score 0. Deterministic up
     to `max_points` images; above it the mean is estimated on that many, drawn at random, and any image may be picked.
-    Source: Bae, Noh & Sutherland 2024, arXiv:2407.12212. Differs: lazy; only images whose outdated gain, an upper bound, is still
-    among the largest are re-evaluated. The labelled images are not in the mean: they cover themselves.
+    Source: Bae, Noh & Sutherland 2024, arXiv:2407.12212. Differs: lazy; labelled images, which cover themselves, are not in the mean.
     """
 
     radius: float = 1.0

@@ -20,8 +20,7 @@ class ProbCover(OnFeatures):
     many clusters as there are classes for pseudo-labels. A number belongs to one feature space; copy none to another.
     Once all is covered the rest are picked farthest first (as `core_set`), with score 0. Equal balls go to any one of the equals.
     Works without labels. Above `max_points` images, covering is estimated on that many, drawn at random.
-    Source: Yehuda et al. 2022, arXiv:2205.11320. Differs: no graph is stored; balls are counted again for the images that may
-    still win; the radius is a quantile over at most 2,000 balls and not a search on a grid.
+    Source: Yehuda et al. 2022, arXiv:2205.11320. Differs: no graph is stored; the radius is a quantile, not a search on a grid.
     """
 
     radius: float | None = None

@@ -42,10 +42,8 @@ def sample(
 class Stochastic(ByScore):
     """Draw q images without replacement, each with a probability that grows with its `score`: diverse at the cost of a sort.
 
-    The weight of an image is s^beta (`method="power"`), exp(beta s) (`"softmax"`) or rank^-beta (`"softrank"`). beta = 0 is uniform,
-    and a large beta is the plain top q. Positions come in the order in which they were drawn; scores are the plain ones.
-    Power takes a score of 0 or below as weight 0: such images come last, uniformly. Equal scores are ordered at random.
-    See `ByScore` for `score` and `min_draws`.
+    The weight of an image is s^beta (`method="power"`), exp(beta s) (`"softmax"`) or rank^-beta (`"softrank"`); see `sample`. beta = 0
+    is uniform, and a large beta is the plain top q. Scores are the plain ones. See `ByScore` for `score` and `min_draws`.
     Source: Kirsch et al. 2023 (TMLR), arXiv:2106.12059. Differs: no epsilon is added to a score of 0.
     """
 

@@ -27,8 +27,7 @@ class TypiClust(OnFeatures):
     nothing else remains. typicality(x) = 1 / mean_i |x - x_i| over the `neighbours` nearest others in its cluster, labelled or not;
     it is the score: at most 1e6 (duplicates), and 0 for an image alone in its cluster. Ties go by `generator`.
     A pool of more than `max_points` images is cut to that many at random. `normalize` puts features on the unit sphere first.
-    Source: Hacohen, Dekel & Weinshall 2022, arXiv:2202.02794. Differs: the features are those of the network in training, or of a
-    frozen trunk; k-means learns its centres on at most 256 images per cluster.
+    Source: Hacohen, Dekel & Weinshall 2022, arXiv:2202.02794. Differs: the features; k-means learns on at most 256 images per cluster.
     """
 
     neighbours: int = 20

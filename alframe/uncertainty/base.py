@@ -22,23 +22,18 @@ class Task(Protocol):
 
     def train(self) -> nn.Module:
         """One network, trained from its initialisation (or from the last round's weights, as the trainer says)."""
-        ...
 
     def train_members(self, members: int, method: Method) -> list[nn.Module]:
         """Networks from different initialisations: `one_by_one`, `together` in the same steps, or as the rule `auto` says."""
-        ...
 
     def train_cycles(self, cycles: int) -> list[nn.Module]:
         """One network whose learning rate starts again `cycles` times: a copy from the end of each cycle, in order."""
-        ...
 
     def training(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of the labelled images, normalised and not augmented, with their labels (int64 [b]) or soft labels (float32 [b, c])."""
-        ...
 
     def validation(self) -> Iterator[tuple[Tensor, Augmented, Tensor]]:
         """Batches of the validation images with their augmenting function and labels."""
-        ...
 
 
 class Posterior(ABC):

@@ -11,11 +11,10 @@ from alframe.uncertainty.base import ByPasses, Method, Passes, Task, expect_spre
 class Ensemble(ByPasses):
     """A deep ensemble: k = `members` networks, trained on the same labelled images.
 
-    Costs `members` times the training and the inference of a point estimate. `method` says how they are trained:
-    `one_by_one`, `together` (in the same steps, by torch.vmap; without early stopping and best checkpoints only) or `auto`:
-    `together` on CUDA when no network has a convolution, else `one_by_one`. Raises ConfigError if `members` < 2.
-    Source: Lakshminarayanan et al. 2017, arXiv:1612.01474; in active learning Beluch et al. 2018. Differs: no
-    adversarial training.
+    `method` says how they are trained: `one_by_one`, `together` (in the same steps, by torch.vmap; without early stopping and best
+    checkpoints only) or `auto`: `together` on CUDA when no network has a convolution, else `one_by_one`. Raises ConfigError if
+    `members` < 2.
+    Source: Lakshminarayanan et al. 2017, arXiv:1612.01474; Beluch et al. 2018. Differs: no adversarial training.
     """
 
     members: int = 5

@@ -11,9 +11,8 @@ from alframe.uncertainty.base import ByPasses, Passes, Task, expect_spread
 class TTA(ByPasses):
     """k = `draws` views of each image: unchanged, and under k - 1 fixed transformations of the dataset's augmentation.
 
-    The transformations are the same for every image and every round, so draws are consistent. One training; inference costs
-    `draws` passes. With a frozen trunk, features of the transformed images are kept beside those of the images. Raises
-    ConfigError if `draws` < 2, and the learner does if the dataset has no augmentation that can be fixed.
+    The transformations are the same for every image and every round, so draws are consistent. Inference costs `draws` passes.
+    Raises ConfigError if `draws` < 2, and the learner does if the dataset has no augmentation that can be fixed.
     Source: Ayhan & Berens 2018 (test-time data augmentation); Shanmugam et al. 2021, arXiv:2011.11156.
     """
 

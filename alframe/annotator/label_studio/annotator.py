@@ -57,12 +57,10 @@ class Annotation:
 class LabelStudio(AsksPeople):
     """A project on the Label Studio server at `url`, named `project` (default: the run's folder); one task per image.
 
-    The token is read from the environment variable LABEL_STUDIO_API_KEY. Anyone with an account may answer, `per_image`
-    people for each image; answers carry their e-mail address. `check_rate` in [0, 1] is the number of hidden check images
-    per image of a round: a repeat for someone who labelled that image before, gold for anyone else. With
-    `show_prediction` the page shows the model's prediction and preselects its class. With `wait` the server is polled
-    every `poll_s` seconds until the round is complete; otherwise the process ends, and re-running the same command
-    resumes. The other options are described in `AsksPeople`.
+    The token is in the environment variable LABEL_STUDIO_API_KEY. Anyone with an account may answer; answers carry their e-mail
+    address. `check_rate` in [0, 1] is the number of hidden check images per image of a round: a repeat for someone who labelled
+    that image before, gold for anyone else. With `wait` the server is polled every `poll_s` seconds until the round is complete;
+    otherwise the process ends, and re-running the same command resumes. The other options are described in `AsksPeople`.
     """
 
     url: str = "http://localhost:8080"
@@ -109,9 +107,8 @@ class LabelStudio(AsksPeople):
 class ProjectDesk(People):
     """The project of a run with annotator=label_studio.
 
-    Existing tasks on the server are always looked up before new ones are created, so that a kill at any instant, here or
-    there, creates no duplicates. An answer goes into the ledger as soon as it arrives. It can be changed until its round
-    is complete: both stay in the ledger, and the last one counts. Later changes are reported and ignored.
+    Tasks on the server are looked up before new ones are created, so that a kill at any instant, here or there, creates no
+    duplicates. An answer can be changed until its round is complete; later changes are reported and ignored.
     """
 
     def __init__(self, options: LabelStudio, job: Job) -> None:
@@ -156,8 +153,6 @@ class ProjectDesk(People):
         """How many images are open, and where; the server is not contacted."""
         if left := self.left(questions):
             yield len(left), stored_project(self.folder) or self.url
-
-    # -- the server ----------------------------------------------------------------------------------------------------
 
     def _open(self, client: "Client") -> Project:
         return open_project(client, self.folder, self.title, self.classes, self.rules.per_image, self._count.say)
@@ -209,8 +204,6 @@ class ProjectDesk(People):
             if task.question in left:
                 self._server.project.reopen(task)
 
-    # -- questions out -------------------------------------------------------------------------------------------------
-
     def _push(self, shown: Sequence[Question], *, again: bool) -> None:
         """Upload the pictures, then create the tasks that refer to them."""
         uploaded, pictures = self._server.project.pictures(), {q.id: self._picture(q) for q in shown}
@@ -258,8 +251,6 @@ class ProjectDesk(People):
         places += [(place, 0, check) for check, _, place in self._checks(questions[0].round).values()]
         return [question for _, _, question in sorted(places, key=lambda item: item[:2])]
 
-    # -- images with a known answer ------------------------------------------------------------------------------------
-
     def _checks_file(self, round: int) -> Path:
         return self.place / f"checks_{round:03d}.json"
 
@@ -291,8 +282,6 @@ class ProjectDesk(People):
         ]
         known = next((v for v in reversed(earlier) if isinstance(v, int)), None)
         return (check, expected) if known is None else (replace(check, kind="repeat"), known)
-
-    # -- answers in ----------------------------------------------------------------------------------------------------
 
     def _answers(self, annotations: Sequence[Annotation], questions: Sequence[Question]) -> Iterator[Answer]:
         """The answers that are not in the ledger yet, in order of annotation."""

@@ -1,7 +1,6 @@
 """A small client of Label Studio's REST API; every failure becomes a one-line error. Needs httpx, so it is imported late.
 
-We need only a tenth of `label-studio-sdk`, and that is HTTP and JSON. The SDK would pull OpenCV, NLTK and a code generator
-into the environment of torch, cap numpy, and pin its own dependencies. It is built on httpx as well.
+We need a tenth of `label-studio-sdk`, which would pull in OpenCV, NLTK and a code generator, cap numpy, and pin its dependencies.
 """
 
 import os

@@ -23,9 +23,8 @@ LUMA = (0.299, 0.587, 0.114)  # of red, green and blue, ITU-R BT.601, as Pillow 
 class OutOfDistribution(Shift):
     """Images from the pool of `source` are appended to the pool, so that they make up `share` of it.
 
-    They are drawn at random, stretched to the pool's shape (bilinear, antialiased) and converted to its channels. They have
-    no class: an oracle has no label for them, so they are bought but not usable. Balanced and stratified initial sets skip
-    them; random ones do not. Groups: one more than the pool's; names: their source.
+    They are drawn at random, and brought to the pool's shape and channels. They have no class: an oracle has no label for them, so
+    they are bought but not usable. Initial sets skip them unless random. Groups: one more than the pool's; names: their source.
     Raises ConfigError for a share outside [0, 1) or a source with too few images.
 
     Source: the setting of Kothawade et al. 2021 (SIMILAR), arXiv:2107.00717. Differs: two datasets, where theirs are some classes

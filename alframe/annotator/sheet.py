@@ -92,7 +92,7 @@ def _from_csv(text: str, path: Path) -> tuple[list[Row], list[str]]:
     skipped = int(first.startswith("sep=") and len(first) <= 5)
     for separator in SEPARATORS:
         records = _records(text, separator, path)
-        names = [_key(name) for name in records[skipped]] if len(records) > skipped else []
+        names = [name.strip().casefold() for name in records[skipped]] if len(records) > skipped else []
         if set(NEEDED) <= set(names):
             break
     else:
@@ -123,10 +123,6 @@ def _records(text: str, separator: str, path: Path) -> list[list[str]]:
         return list(csv.reader(io.StringIO(text, newline=""), delimiter=separator))
     except csv.Error as error:
         raise DataError(f"Expected a table of text in {path}, got one with {error}; {HOW}.") from error
-
-
-def _key(name: str) -> str:
-    return name.strip().casefold()
 
 
 def _from_jsonl(text: str, path: Path) -> tuple[list[Row], list[str]]:

@@ -84,14 +84,11 @@ def agreement(votes: Sequence[Sequence[Vote]]) -> dict[str, float]:
     items = [Counter(item) for item in votes if len(item) > 1]
     if not items:
         return {}
-    pairs = float(np.mean([sum(map(_pairs, item.values())) / _pairs(item.total()) for item in items]))
+    shares = [sum(k * (k - 1) for k in item.values()) / (item.total() * (item.total() - 1)) for item in items]
+    pairs = float(np.mean(shares))
     total = sum(items, Counter())
     chance = sum((k / total.total()) ** 2 for k in total.values())
     return {"pairs": pairs} | ({"kappa": (pairs - chance) / (1 - chance)} if chance < 1 else {})
-
-
-def _pairs(n: int) -> int:
-    return n * (n - 1)
 
 
 def dawid_skene(

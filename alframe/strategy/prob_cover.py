@@ -45,6 +45,7 @@ class ProbCover(OnFeatures):
 
 
 def expect_radius(radius: float | None) -> None:
+    """Raise `ConfigError` for a radius that is not positive."""
     expect(
         radius is None or radius > 0,
         f"Expected a radius above 0, got {radius}; null computes it from the purity of the balls.",

@@ -60,6 +60,7 @@ class ByScore(Strategy):
 
     @property
     def score_name(self) -> str:
+        """Name of the score function."""
         return name_of(self.score)
 
     def summarize(self, prediction: Prediction) -> Summary:

@@ -1,7 +1,4 @@
-"""A run's project on the server: created once, found again by a unique mark, with one task and its annotations per question.
-
-The connection to it is opened on first use, with retries if wanted.
-"""
+"""A run's project on the server, created once and found again by a unique mark; its tasks; and the connection to it."""
 
 import json
 import time

@@ -49,6 +49,7 @@ class Stochastic(ByScore):
 
     method: Method = "power"
     beta: float = 1.0
+    min_draws: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -50,7 +50,6 @@ class ByScore(Strategy):
     """
 
     score: Score
-    min_draws: int = 1
 
     def __post_init__(self) -> None:
         expect(
@@ -86,6 +85,8 @@ class ByScore(Strategy):
 @dataclass(frozen=True)
 class TopScore(ByScore):
     """The top q images by `score`; see `ByScore` for the options."""
+
+    min_draws: int = 1
 
     def pick(self, scores: Float[Tensor, " n"], size: int, generator: torch.Generator) -> Int[Tensor, " q"]:
         return highest(scores, size, generator)

@@ -20,7 +20,7 @@ from alframe.errors import AlframeError, Waiting, did_you_mean, expect
 from alframe.verbs import VERBS, guarded, limit_spinning, say, say_error
 
 if TYPE_CHECKING:
-    from alframe.config import Plan
+    from alframe.config.plan import Plan
     from alframe.dataset.growing import Growing
     from alframe.images import Data
     from alframe.record.record import Record
@@ -166,7 +166,7 @@ def launch(*overrides: str) -> list[dict[str, object]]:
 
     Raises the errors that the command prints, and `Waiting` where people have not answered yet.
     """
-    from alframe.config import load
+    from alframe.config.overrides import load
 
     return execute(load(overrides))
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from alframe.config import pick_device
+from alframe.config.parts import pick_device
 from alframe.console import progress as bar
 from alframe.dataset.decode import attempts, decode_file, read_head
 from alframe.dataset.files import list_files

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from alframe.config import Plan, stored_plan
+from alframe.config.plan import Plan
+from alframe.config.stored import stored_plan
 from alframe.dataset.base import history_of
 from alframe.errors import DataError, RunFolderError
 from alframe.experiment import Experiment

@@ -8,7 +8,7 @@ done.fitted.predict(images)                # the posterior of the last round
 fit(experiment, labels={0: 1, 7: 0, 9: 1}).predict(images)   # one fit, without a loop
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from alframe.console import RoundTable
 from alframe.errors import DataError, expect
@@ -25,9 +24,13 @@ from alframe.experiment import Experiment
 from alframe.images import ImageSet
 from alframe.learner import Learner, cpu_threads, fixed_augmentations
 from alframe.loop import run as run_loop
+from alframe.pixels import Pixels
+from alframe.record.read import first_threads
 from alframe.record.record import Record
 from alframe.restore import as_trained, restore
 from alframe.types import Examples, Prediction
+
+NEW = "new"  # the name of images to predict among those of a learner
 
 
 @dataclass(frozen=True)
@@ -46,30 +49,24 @@ class Fitted:
         """
         e, learner = self.experiment, self.learner
         raw_images = ImageSet(images, np.full(len(images), -1), e.data.pool.classes)
-        prepare = partial(learner.model.prepare, cache=e.resources.cache, device=learner.device)
-        sets = [prepare(raw_images)]
-        if learner.model.on_features:
-            sets += [
-                prepare(raw_images, transform=one)
-                for one in fixed_augmentations(e.data.augment, e.uncertainty.n_augmented)
-            ]
-        size, parts = e.resources.batch_size, []
-        for start in range(0, len(images), size):
-            raw = [torch.from_numpy(np.array(one.pixels[start : start + size])).to(learner.device) for one in sets]
-            with torch.no_grad():
-                parts.append(learner.fitted.predict(learner.prepare(raw[0]), partial(self._transformed, raw)))
+        prepare = partial(learner.model.prepare, raw_images, e.resources.cache, learner.device)
+        fixed = fixed_augmentations(e.data.augment, e.uncertainty.n_augmented) if learner.model.on_features else []
+        first, *others = (
+            Pixels(prepare(transform=one).pixels, learner.device, e.resources.resident_bytes // (1 + len(fixed)))
+            for one in (None, *fixed)
+        )
+        learner.pixels[NEW] = first
+        if others:
+            learner.augmented[NEW] = others
+        parts = list(learner.predictions(NEW, torch.arange(len(images))))
+        del learner.pixels[NEW]
+        learner.augmented.pop(NEW, None)
         return Prediction(
             *(
                 torch.cat([getattr(part, name).cpu() for part in parts])
                 for name in ("log_probs", "features", "point_log_probs")
             )
         )
-
-    def _transformed(self, raw: Sequence[Tensor], j: int) -> Tensor:
-        """The batch under the j-th fixed transformation."""
-        if len(raw) > 1:
-            return self.learner.prepare(raw[1 + j])
-        return self.learner.prepare(self.learner.fixed_augmentations[j](raw[0]))
 
 
 @dataclass(frozen=True)
@@ -105,7 +102,7 @@ def run(
     """
     options = {"overwrite": overwrite, "tensorboard": tensorboard, "keep_checkpoint": True}
     record = Record(Path(folder), experiment.describe(), experiment.declared, **options)
-    with closing(record), cpu_threads(record.threads):
+    with closing(record), cpu_threads(first_threads(record.folder)):
         if not record.finished:
             run_loop(experiment, record, table)
         return Run(record.folder, experiment, record.rounds, record.ledger.lines)

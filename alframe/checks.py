@@ -4,7 +4,7 @@ import math
 from dataclasses import asdict
 from typing import Any
 
-from alframe.dataset.near_duplicates import Duplicates, duplicates_of
+from alframe.dataset.near_duplicates import duplicates_of
 from alframe.experiment import Experiment
 
 FEW_VALIDATION = 50
@@ -26,7 +26,10 @@ def inspect_data(experiment: Experiment) -> tuple[dict[str, Any], list[str]]:
         "near_duplicates": None if found is None else asdict(found),
         **({"grows": True} if experiment.data.grown else {}),
     }
-    return data, [*_shared(experiment, found), *_few_validation_images(experiment), *_few_test_images(experiment)]
+    shared = [str(found)] if found is not None and found.exact + found.near else []
+    if found is None and (n := experiment.data.n_shared):
+        shared = [f"{n} test samples are also in the pool (identical features); test metrics will be optimistic."]
+    return data, [*shared, *_few_validation_images(experiment), *_few_test_images(experiment)]
 
 
 def _few_test_images(experiment: Experiment) -> list[str]:
@@ -40,15 +43,6 @@ def _few_test_images(experiment: Experiment) -> list[str]:
         "no test images, so nothing is measured; set budget.validation=0.2 so that people label random images for validation, or put "
         "labelled photos into test/<class> and start a new run."
     ]
-
-
-def _shared(experiment: Experiment, found: Duplicates | None) -> list[str]:
-    if found is not None:
-        return [str(found)] if found.exact + found.near else []
-    n = experiment.data.n_shared
-    return (
-        [f"{n} test samples are also in the pool (identical features); test metrics will be optimistic."] if n else []
-    )
 
 
 def _few_validation_images(experiment: Experiment) -> list[str]:

@@ -20,7 +20,7 @@ from alframe.errors import AlframeError, Waiting, did_you_mean, expect
 from alframe.verbs import VERBS, guarded, limit_spinning, say, say_error
 
 if TYPE_CHECKING:
-    from alframe.config import Plan
+    from alframe.config.plan import Plan
     from alframe.dataset.growing import Growing
     from alframe.images import Data
     from alframe.record.record import Record
@@ -89,8 +89,11 @@ def _run() -> int:
             with_hydra(outcome.run, arguments)
         else:
             outcome.run(lambda: plan)
-        if len(outcome.cells) > 1:
-            _compare(outcome.cells)
+        if len(outcome.cells) > 1:  # the table and the figure that a sweep was run for
+            from alframe.report.cli import summarize
+
+            for study in sorted({cell.parent.parent for cell in outcome.cells}):
+                summarize([cell for cell in dict.fromkeys(outcome.cells) if cell.parent.parent == study], study)
 
     return _exit_code(work)
 
@@ -124,8 +127,18 @@ class Outcome:
 
     def failed(self, error: Exception) -> None:
         """Record an error and report it."""
+        from alframe.config.schema import COMPOSING, first_line
+
         self.errors.append(error)
-        _report(error)
+        if isinstance(error, AlframeError):
+            text = str(error)
+        elif isinstance(error, COMPOSING):
+            text = f"Expected a config that Hydra can compose, got: {first_line(error)}; see alframe --help."
+        elif isinstance(error, OSError):
+            text = f"Expected the disk and files to work, got: {error}; fix it and re-run the same command to resume."
+        else:
+            text = f"unexpected {type(error).__name__}: {first_line(error)}; run this cell alone with traceback=true."
+        say_error(text)
         if self.wants_traceback:
             traceback.print_exception(error)
 
@@ -153,7 +166,7 @@ def launch(*overrides: str) -> list[dict[str, object]]:
 
     Raises the errors that the command prints, and `Waiting` where people have not answered yet.
     """
-    from alframe.config import load
+    from alframe.config.overrides import load
 
     return execute(load(overrides))
 
@@ -164,18 +177,13 @@ def execute(plan: "Plan") -> list[dict[str, object]]:
     from alframe.console import RoundTable
     from alframe.learner import cpu_threads
     from alframe.loop import run
+    from alframe.record.read import first_threads
     from alframe.record.record import Record
 
     options = plan.options
-    record = Record(
-        plan.folder,
-        plan.identity,
-        plan.declared,
-        overwrite=options["overwrite"],
-        tensorboard=options["tensorboard"],
-        keep_checkpoint=options["checkpoint"],
-    )
-    with closing(record), cpu_threads(options["threads"] or record.threads):
+    flags = {key: options[key] for key in ("overwrite", "tensorboard")}
+    record = Record(plan.folder, plan.identity, plan.declared, keep_checkpoint=options["checkpoint"], **flags)
+    with closing(record), cpu_threads(options["threads"] or first_threads(plan.folder)):
         clock = Clock()
         if options["profile"]:
             from alframe.record.profile import Profile
@@ -215,32 +223,9 @@ def _data(plan: "Plan", record: "Record") -> "tuple[Data, Growing | None]":
     return photos.data(), photos
 
 
-def _compare(cells: list[Path]) -> None:
-    """The table and the figure that a sweep was run for."""
-    from alframe.report.cli import summarize
-
-    studies = sorted({cell.parent.parent for cell in cells})
-    for study in studies:
-        summarize([cell for cell in dict.fromkeys(cells) if cell.parent.parent == study], study)
-
-
 def _say_all(lines: list[str]) -> None:
     for line in lines:
         say(line, sys.stdout)
-
-
-def _report(error: Exception) -> None:
-    from alframe.config.schema import COMPOSING, first_line
-
-    if isinstance(error, AlframeError):
-        text = str(error)
-    elif isinstance(error, COMPOSING):
-        text = f"Expected a config that Hydra can compose, got: {first_line(error)}; see alframe --help."
-    elif isinstance(error, OSError):
-        text = f"Expected the disk and files to work, got: {error}; fix it and re-run the same command to resume."
-    else:
-        text = f"unexpected {type(error).__name__}: {first_line(error)}; run this cell alone with traceback=true."
-    say_error(text)
 
 
 if __name__ == "__main__":

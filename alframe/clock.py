@@ -27,7 +27,7 @@ class Clock:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Stopwatch]:
-        """A part of a round, one of `record.times.STAGES`; stages do not nest."""
+        """A part of a round, one of `record.profile.STAGES`; stages do not nest."""
         watch, start = Stopwatch(), time.perf_counter()
         yield watch
         watch.seconds = time.perf_counter() - start

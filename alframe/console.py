@@ -14,6 +14,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -60,7 +61,9 @@ class RoundTable:
     def row(self, line: dict[str, Any]) -> None:
         """Print the line of a round; the header comes above the first one."""
         if not self._headed:
-            self._print("  ".join(f"{name:>{_width(name)}}" for name in [*self._columns, "fit s", "query s"]), "bold")
+            self._print(
+                "  ".join(f"{name:>{max(6, len(name))}}" for name in [*self._columns, "fit s", "query s"]), "bold"
+            )
             self._headed = True
         query = [line[key] for key in ("pool_s", "select_s") if line.get(key) is not None]
         cells = [_cell(name, line.get(key)) for name, key in self._columns.items()]
@@ -96,8 +99,7 @@ def progress(
     if not (enabled and sys.stderr.isatty()) or (console := Console(stderr=True)).is_dumb_terminal:
         yield from iterable
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(compact=True))
-    bar = Progress(*columns, console=console, transient=True, refresh_per_second=5)
+    bar = _bar(console, TextColumn("{task.description}"), TimeRemainingColumn(compact=True), 5)
     task, start, shown = bar.add_task(description, total=total), time.monotonic(), False
     with ExitStack() as stack:
         for done, item in enumerate(iterable):
@@ -135,19 +137,19 @@ class LiveCount:
         """Show that `done` of `total` answers have arrived."""
         if self._console.is_terminal and not self._console.is_dumb_terminal:
             if self._bar is None:
-                columns = (
-                    TextColumn("{task.description}", markup=False),
-                    BarColumn(),
-                    MofNCompleteColumn(),
-                    TimeElapsedColumn(),
-                )
-                self._bar = Progress(*columns, console=self._console, transient=True, refresh_per_second=2)
+                words = TextColumn("{task.description}", markup=False)
+                self._bar = _bar(self._console, words, TimeElapsedColumn(), 2)
                 self._bar.add_task(what, total=total)
                 self._bar.start()
             self._bar.update(self._bar.task_ids[0], completed=done, total=total)
         elif (line := f"{what}: {10 * (10 * done // max(1, total))} % of {total}") != self._shown:
             self._shown = line
             self.say(line)
+
+
+def _bar(console: Console, words: TextColumn, clock: ProgressColumn, per_second: int) -> Progress:
+    columns = (words, BarColumn(), MofNCompleteColumn(), clock)
+    return Progress(*columns, console=console, transient=True, refresh_per_second=per_second)
 
 
 def duration(seconds: int | float) -> str:
@@ -158,8 +160,12 @@ def duration(seconds: int | float) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _width(name: str) -> int:
-    return max(6, len(name))
+def shorten(name: str, characters: int) -> str:
+    """Cut in the middle, because names often differ at the end ("scratch 12", "scratch 13")."""
+    if len(name) <= characters:
+        return name
+    tail = max(1, characters // 3)
+    return f"{name[: max(1, characters - 1 - tail)]}…{name[-tail:]}"
 
 
 def _cell(name: str, value: int | float | None) -> str:
@@ -171,4 +177,4 @@ def _cell(name: str, value: int | float | None) -> str:
         text = f"{value:.1f}"
     else:
         text = f"{value:.3f}" if math.isfinite(value) else str(value)
-    return f"{text:>{_width(name)}}"
+    return f"{text:>{max(6, len(name))}}"

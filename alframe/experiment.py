@@ -68,13 +68,7 @@ class Experiment:
     def declared(self) -> Declared:
         """What the parts declare."""
         makers = {name: part if isinstance(part, type) else type(part) for name, part in self.parts.items()}
-        loop = flat({"costs": vars(Costs()), "query": {"target": POOL, "target_size": TargetSet().size}})
-        return declared(
-            self.parts,
-            {**before_added(makers), **loop},
-            count_validation=self.budget.count_validation,
-            has_answers=people_answered,
-        )
+        return declared_by(self.parts, makers)
 
     def check(self) -> None:
         """Raise `ConfigError` for every error that can be detected before any image is read."""
@@ -173,6 +167,13 @@ def check_parts(strategy: Schedule, uncertainty: Uncertainty, trainer: Trainer, 
         "Expected no trainer.early_stop, no trainer.ema and no trainer.best_checkpoint with an uncertainty that keeps the network "
         "at the end of every training cycle, got one; remove them, or use uncertainty=ensemble.",
     )
+
+
+def declared_by(parts: Mapping[str, Any], makers: Mapping[str, object]) -> Declared:
+    """What the parts, made by `makers`, declare. An option of the loop that a folder lacks counts as its default."""
+    loop = flat({"costs": vars(Costs()), "query": {"target": POOL, "target_size": TargetSet().size}})
+    added, counts = {**before_added(makers), **loop}, parts["budget"].count_validation
+    return declared(parts, added, count_validation=counts, has_answers=people_answered)
 
 
 def _by_arrival(images: ImageSet, ends: tuple[int, ...], prepare: Callable[[ImageSet], ImageSet]) -> ImageSet:

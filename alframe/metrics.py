@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
+from torch.nn import functional
 
 from alframe.area import area_under_curve
 from alframe.errors import DataError, TrainingError, expect
@@ -83,23 +84,11 @@ def evaluate(
     Source: ECE as in Guo et al. 2017, arXiv:1706.04599, with 15 bins; the threshold of `cost` is Bayes' rule for unequal
     costs (Elkan 2001, The foundations of cost-sensitive learning).
     """
-    # takes 2 s to import, so option errors are reported before
-    from torchmetrics.functional.classification import (
-        binary_auroc,
-        binary_average_precision,
-        multiclass_confusion_matrix,
-    )
-
     log_probs, labels = log_probs.detach().to("cpu", torch.float64), labels.detach().to("cpu", torch.int64)
     _check(log_probs, labels, classes)
     n_classes = len(classes)
     log_confidence, predicted = log_probs.max(dim=1)
-    # with one class every image belongs to it, and torchmetrics requires two
-    confusion = (
-        multiclass_confusion_matrix(predicted, labels, n_classes, validate_args=False)
-        if n_classes > 1
-        else torch.tensor([[len(labels)]])
-    )
+    confusion = (labels * n_classes + predicted).bincount(minlength=n_classes**2).view(n_classes, n_classes)
     present = confusion.sum(dim=1).nonzero()[:, 0].tolist()
     recalls = {c: float(confusion[c, c] / confusion[c].sum()) for c in present}
     reliability, ece = _calibration(log_confidence.exp().clamp(max=1), predicted == labels)
@@ -112,13 +101,10 @@ def evaluate(
     if n_classes == 2:
         metrics["cost"] = mean_cost(log_probs, labels, costs or Costs())
     if n_classes == 2 and len(present) == 2:
-        # torchmetrics requires scores in [0, 1]: ranks among the distinct log odds keep order and ties
-        places = torch.unique(log_probs[:, 1] - log_probs[:, 0], return_inverse=True)[1].double()
-        places /= places.max().clamp(min=1)
-        metrics["auroc"] = float(binary_auroc(places, labels, validate_args=False))
-        metrics["auprc"] = float(binary_average_precision(places, labels, validate_args=False))
+        log_odds = log_probs[:, 1] - log_probs[:, 0]
+        metrics["auroc"], metrics["auprc"] = areas(log_odds, labels)
         for percent in FALSE_ALARM_PERCENTS:
-            metrics[f"recall_at_fpr_{percent}"] = recall_at_false_alarms(places, labels, percent)
+            metrics[f"recall_at_fpr_{percent}"] = recall_at_false_alarms(log_odds, labels, percent)
     metrics |= {f"recall/{classes[c]}": recall for c, recall in recalls.items()}
     return Evaluation(metrics, confusion, reliability, tuple(classes))
 
@@ -128,11 +114,24 @@ def recall_at_false_alarms(scores: Float[Tensor, " n"], labels: Int[Tensor, " n"
 
     0 if even the highest score belongs to too many images of class 0. Both classes must be present.
     """
-    order = scores.argsort(descending=True)
-    hits, alarms = labels[order].cumsum(0), (1 - labels[order]).cumsum(0)
-    ends = torch.cat([scores[order].diff() != 0, torch.tensor([True])])  # a threshold cannot split equal scores
-    allowed = ends & (100 * alarms <= percent * alarms[-1])  # in integers, so that 1 of 100 is exactly 1 %
+    hits, alarms = _predicted_positive(scores, labels)
+    allowed = 100 * alarms <= percent * alarms[-1]  # in integers, so that 1 of 100 is exactly 1 %
     return float((hits * allowed).max() / hits[-1])
+
+
+def areas(scores: Float[Tensor, " n"], labels: Int[Tensor, " n"]) -> tuple[float, float]:
+    """AUROC (by trapezoids) and average precision, in [0, 1] and computed in float32. Both classes must be present."""
+    hits, alarms = _predicted_positive(scores, labels)
+    precision, recall = hits / (hits + alarms), functional.pad(hits, (1, 0)) / hits[-1]
+    auroc = torch.trapezoid(recall, functional.pad(alarms, (1, 0)) / alarms[-1])
+    return float(auroc), float((recall.diff() * precision).flip(0).sum())
+
+
+def _predicted_positive(scores: Float[Tensor, " n"], labels: Int[Tensor, " n"]) -> tuple[Tensor, Tensor]:
+    """How many of class 1 and of class 0 are above each threshold, the highest threshold first; none splits equal scores."""
+    scores, order = scores.sort(descending=True)
+    ends = torch.cat([scores[1:] != scores[:-1], torch.tensor([True])])
+    return labels[order].cumsum(0)[ends], (1 - labels[order]).cumsum(0)[ends]
 
 
 def mean_cost(log_probs: Float[Tensor, "n 2"], labels: Int[Tensor, " n"], costs: Costs) -> float:

@@ -22,8 +22,7 @@ from hydra.utils import instantiate
 from measure import extra_bytes
 from torch import Tensor
 
-from alframe.config import composer
-from alframe.config.schema import CONFIGS
+from alframe.config.schema import CONFIGS, composer
 from alframe.strategy.base import Strategy
 from alframe.types import PoolView, Prediction, Summary
 

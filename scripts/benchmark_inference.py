@@ -32,8 +32,8 @@ from alframe.model.small_cnn import SmallCNN
 from alframe.model.torchvision_model import Torchvision
 from alframe.model.wide_resnet import WideResNet28
 from alframe.rng import generator, scoped
+from alframe.uncertainty.base import Passes
 from alframe.uncertainty.mc_dropout import MCDropoutPosterior
-from alframe.uncertainty.point import PointPosterior
 
 SHAPE, CLASSES = (3, 32, 32), 10
 NETWORKS: dict[str, Callable[..., Network]] = {
@@ -124,7 +124,7 @@ def build(name: str) -> Network:
 
 def passes(network: Network, batches: tuple[Tensor, ...], draws: int) -> list[Callable[[], object]]:
     """One deterministic pass, `draws` draws by the library, `draws` whole passes as one would write them by hand."""
-    once = PointPosterior(network)
+    once = Passes([network])
     many = MCDropoutPosterior(network, draws, seed=0, method="auto", max_bytes=1 << 28)
     dropout = [layer for layer in network.modules() if isinstance(layer, nn.Dropout)]
 

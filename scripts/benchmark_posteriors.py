@@ -21,7 +21,7 @@ from measure import hardware
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from alframe.config import load
+from alframe.config.overrides import load
 from alframe.images import Data, ImageSet
 from alframe.learner import POOL, TARGET, TEST, Learner, Sets
 from alframe.metrics import evaluate

@@ -26,7 +26,7 @@ from typing import Any
 
 from alframe.annotator.sheet import SEPARATORS
 from alframe.annotator.words import parse_answer
-from alframe.config import stored_plan
+from alframe.config.stored import stored_plan
 from alframe.errors import AlframeError, DataError, RunFolderError
 from alframe.record.read import read_config
 

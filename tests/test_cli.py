@@ -16,8 +16,8 @@ import pytest
 from tests_support import forked
 
 from alframe.cli import launch, limit_spinning, main
-from alframe.config import load
 from alframe.config.command import share_cores
+from alframe.config.overrides import load
 from alframe.verbs import VERBS
 
 pytestmark = pytest.mark.slow
@@ -429,7 +429,7 @@ def test_images_in_both_pool_and_test_are_told(tmp_path):
 
 def test_people_label_between_launches_and_get_the_oracles_run(workplace, tmp_path):
     """Three questions to a person whose spreadsheet saves as Windows likes it; exit code 75 while they are open."""
-    from alframe.config import load
+    from alframe.config.overrides import load
 
     waiting, launches = ["run.root=people", "annotator=queue", *TINY, *BUDGET], 0
     data = load(["dataset=defects", *TINY]).dataset.load(tmp_path / "cache")

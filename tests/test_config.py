@@ -10,18 +10,36 @@ from hydra.core.global_hydra import GlobalHydra
 from tests_support import CONFIGS
 
 from alframe import cli
-from alframe.config import cell_name, check_overrides, composer, load, stored_plan
-from alframe.config.plan import FAST_PATHS
-from alframe.config.schema import GROUPS
-from alframe.config.stored import resume_options
+from alframe.config.overrides import check_overrides, load
+from alframe.config.plan import FAST_PATHS, cell_name
+from alframe.config.schema import COMPOSING, GROUPS, composer
+from alframe.config.stored import resume_options, stored_plan
 from alframe.errors import ConfigError, RunFolderError
+
+
+class Remembered:
+    """`compose`, which does not do the same work twice: what it gave for the same overrides, or the error that it raised."""
+
+    def __init__(self, compose):
+        self.compose, self.options, self.known = compose, compose.options, {}
+
+    def __call__(self, overrides):
+        key = tuple(overrides)
+        if key not in self.known:
+            try:
+                self.known[key] = self.compose(overrides)
+            except COMPOSING as error:
+                self.known[key] = error
+        if isinstance(self.known[key], Exception):
+            raise self.known[key]
+        return self.known[key]
 
 
 @pytest.fixture(scope="module")
 def compose():
     """One composer for all tests."""
     with composer() as compose:
-        yield compose
+        yield Remembered(compose)
 
 
 @pytest.fixture(scope="module")
@@ -237,9 +255,10 @@ def test_seeds_of_a_sweep_are_checked_by_their_type_alone(check):
 
 
 @pytest.fixture
-def counts(monkeypatch):
+def counts(monkeypatch, compose):
     """A line for each composition by Hydra, and the class of each part that is built."""
     composed, built = [], []
+    compose.known.clear()
     compose_config, instantiate = Hydra.compose_config, hydra.utils.instantiate
     monkeypatch.setattr(
         Hydra, "compose_config", lambda *args, **kw: composed.append(kw["overrides"]) or compose_config(*args, **kw)

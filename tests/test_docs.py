@@ -6,7 +6,7 @@ import shlex
 import pytest
 from tests_support import composed, leaves
 
-from alframe.config import load
+from alframe.config.overrides import load
 from alframe.handover.cli import export_parser, predict_parser
 from alframe.verbs import VERBS
 

@@ -9,7 +9,8 @@ import pytest
 
 from alframe.annotator.cli import main as queue_command
 from alframe.cli import execute, main
-from alframe.config import load, stored_plan
+from alframe.config.overrides import load
+from alframe.config.stored import stored_plan
 from alframe.errors import Waiting
 from alframe.handover.cli import export_main, predict_main
 from alframe.record.layout import FORMAT

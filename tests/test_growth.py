@@ -19,7 +19,8 @@ from tests_support import die, die_after_half_a_line, on_call
 from alframe.annotator.cli import main as queue_command
 from alframe.annotator.queue import Sheets
 from alframe.cli import execute
-from alframe.config import Plan, load
+from alframe.config.overrides import load
+from alframe.config.plan import Plan
 from alframe.dataset.growing import Growing
 from alframe.dataset.image_folder import ImageFolder
 from alframe.errors import ConfigError, DataError, RunFolderError, Waiting

@@ -12,7 +12,8 @@ from alframe import config
 from alframe.annotator.cli import main as queue_command
 from alframe.annotator.people import people_answered
 from alframe.cli import execute, main
-from alframe.config import kept, load
+from alframe.config import kept
+from alframe.config.overrides import load
 from alframe.config.schema import GROUPS, RESERVED
 from alframe.errors import ConfigError, RunFolderError
 from alframe.part import Part, part_class
@@ -34,7 +35,7 @@ def configs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ALFRAME_CACHE", str(tmp_path / "cache"))
     np.savez("few.npz", images=pixels, labels=labels)
-    folder = Path(shutil.copytree(config.CONFIGS, tmp_path / "configs"))
+    folder = Path(shutil.copytree(config.schema.CONFIGS, tmp_path / "configs"))
     for module in ("schema", "kept", "overrides"):
         monkeypatch.setattr(f"alframe.config.{module}.CONFIGS", folder)
 
@@ -153,7 +154,7 @@ OPTIONS = yaml.safe_load((Path(__file__).parent / "format_1" / "options.yaml").r
 
 
 @pytest.mark.parametrize(
-    "leaf", sorted((config.CONFIGS).glob("*/*.yaml")), ids=lambda leaf: f"{leaf.parent.name}/{leaf.stem}"
+    "leaf", sorted(config.schema.CONFIGS.glob("*/*.yaml")), ids=lambda leaf: f"{leaf.parent.name}/{leaf.stem}"
 )
 def test_an_option_that_came_since_says_what_it_was_before(leaf):
     """Or an unfinished run would change its behaviour with the next default."""

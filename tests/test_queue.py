@@ -22,7 +22,7 @@ import alframe.annotator.queue
 from alframe.annotator.cli import main as queue_command
 from alframe.annotator.queue import Queue, Sheets
 from alframe.budget import Budget
-from alframe.config import load
+from alframe.config.overrides import load
 from alframe.errors import ConfigError, DataError, PoolError, RunFolderError, Waiting
 from alframe.images import Data
 from alframe.labels.ledger import Ledger

@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from alframe.config import composer
+from alframe.config.schema import composer
 from alframe.model.base import Network
 from alframe.rng import generator, scoped
 

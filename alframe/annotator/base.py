@@ -1,8 +1,7 @@
 """The annotator interface. A new annotator is a file with such a class and a YAML of the same name.
 
-People (with a spreadsheet or a labelling server) do not answer at once. Their annotator yields the answers that have
-arrived; each is in the ledger before the next is requested. Then it raises `Waiting` with one line that says what to do,
-and the process ends until the command is re-run. Such annotators derive from `people.AsksPeople`.
+People do not answer at once. Their annotator (`people.AsksPeople`) yields the answers that have arrived; each is in the ledger
+before the next is requested. Then it raises `Waiting` with what to do, and the process ends until the command is re-run.
 """
 
 from abc import ABC, abstractmethod

@@ -24,10 +24,9 @@ NOBODY = "nobody"
 class AsksPeople(Annotator):
     """Options of every annotator that asks people. A subclass adds its own options, a `place` and a `desk`.
 
-    Each image is labelled by `per_image` people, whose answers are combined by `aggregate`. `quorum` in (0, 1] is the share
-    of a round's images that must be answered before the round closes; the others return to the pool. `unsure` decides
-    about an image that nobody was sure of: it returns to the pool (again, `ask_again` times), or is trained on with a soft
-    label (soft). `new_classes` are classes that people found. Without `show_prediction` the model does not bias people.
+    Each image is labelled by `per_image` people, whose answers are combined by `aggregate`. A round closes once a share `quorum`
+    in (0, 1] of its images is answered; the others return to the pool. An image that nobody was sure of (`unsure`) does so, too
+    (again, `ask_again` times), or is trained on with a soft label (soft). `new_classes` are classes that people found.
     """
 
     per_image: int = 1
@@ -38,6 +37,10 @@ class AsksPeople(Annotator):
     quorum: float = 1.0
     show_prediction: bool = True
 
+    people: ClassVar[Sequence[str]] = ()
+    """The people who share the images; empty if anyone may answer."""
+    lean: ClassVar[float] = 0.7
+    """With unsure=soft: the probability of the class in `unsure: NAME`; the other classes share the rest."""
     place: ClassVar[str]
     """The name of its subfolder in a run folder."""
     changeable_on_resume: ClassVar[Mapping[str, Change]] = {
@@ -61,17 +64,9 @@ class AsksPeople(Annotator):
             f"Expected annotator.per_image >= 1, got {self.per_image}; with 2, two people label each image.",
         )
 
-    def names(self) -> tuple[str, ...]:
-        """The people who share the images; empty if anyone may answer."""
-        return ()
-
     def check_rates(self) -> Mapping[str, float]:
         """Check images per image of a person: gold (others know the answer) and repeat (the person answered before)."""
         return {}
-
-    def leaning(self) -> float:
-        """With unsure=soft: the probability of the class in `unsure: NAME`; the other classes share the rest."""
-        return 0.7
 
     @abstractmethod
     def desk(self, job: Job) -> "People":
@@ -88,12 +83,12 @@ class AsksPeople(Annotator):
             not twice,
             f"Expected different classes in annotator.new_classes that the dataset does not have, got {', '.join(twice)}; remove them.",
         )
-        lean, found = self.leaning(), tuple(self.new_classes)
         expect(
-            self.unsure == "again" or 1 <= lean * len(every) < len(every),
-            f"Expected annotator.lean from 1 / {len(every)} (the number of classes) to below 1, got {lean}; 0.7 is the default.",
+            self.unsure == "again" or 1 <= self.lean * len(every) < len(every),
+            f"Expected annotator.lean from 1 / {len(every)} (the number of classes) to below 1, got {self.lean}; 0.7 is the default.",
         )
-        return Rules(True, self.per_image, self.ask_again, self.aggregate, every, found, self.unsure, lean)
+        found = tuple(self.new_classes)
+        return Rules(True, self.per_image, self.ask_again, self.aggregate, every, found, self.unsure, self.lean)
 
     def has_answers(self, folder: Path) -> bool:
         return any_answer(folder)
@@ -131,7 +126,7 @@ class People(ABC):
         """`anyone`: the annotator name of answers if no names are configured."""
         self.rules = options.rules(job.classes)
         self.classes = self.rules.classes
-        self.people, self.anyone, self.quorum = options.names() or (anyone,), anyone, options.quorum
+        self.people, self.anyone, self.quorum = tuple(options.people) or (anyone,), anyone, options.quorum
         self.show_prediction, self.rates = options.show_prediction, options.check_rates()
         self.seed, self.folder, self.ledger, self.data = job.seed, job.folder, job.ledger, job.data
         self.place = Layout(job.folder).place(options.place)
@@ -143,8 +138,6 @@ class People(ABC):
     @abstractmethod
     def to_do(self, questions: Sequence[Question]) -> Iterator[tuple[int, str]]:
         """How many images are open, and where people find them."""
-
-    # -- answers so far ------------------------------------------------------------------------------------------------
 
     def answers_by_question(self, round: int) -> dict[tuple[bool, int], dict[str, Line]]:
         """The last answer of each person to a question of `round`, by (whether it is a check, index)."""
@@ -165,8 +158,6 @@ class People(ABC):
                 share.append(question)
         return share
 
-    # -- when a round is complete --------------------------------------------------------------------------------------
-
     def left(self, questions: Sequence[Question]) -> list[Question]:
         """The `questions` that still need answers and were not closed by the quorum."""
         answers = self.answers_by_question(questions[0].round) if questions else {}
@@ -185,14 +176,11 @@ class People(ABC):
             for question in left:
                 yield Answer(question.index, None, NOBODY, answer=UNANSWERED)
 
-    # -- questions with a known answer ---------------------------------------------------------------------------------
-
     def checks(self, questions: Sequence[Question], person: str, n: int) -> list[tuple[Question, int]]:
         """Questions of kind gold and repeat for `person`, who gets `n` images this round, each with its known class.
 
-        They depend on the seed, on earlier rounds and on what `questions` show. With `show_prediction` a check must show
-        as much as the new questions, so that it cannot be recognised. It is never an image that is shown as the nearest
-        one to another, because that reveals its class.
+        They depend on the seed, on earlier rounds and on what `questions` show: with `show_prediction` a check must show as
+        much, and is never an image that is shown as the nearest one to another, which reveals its class.
         """
         if not questions or not any(self.rates.values()):
             return []
@@ -226,16 +214,12 @@ class People(ABC):
             answers = self.answers_by_question(round)
             for question in (Question(**question) for question in planned["questions"]):
                 lines = answers.get((False, question.index), {})
-                if lines and not (self.show_prediction and _shows_less(question, like)):
+                shows_less = (question.probs is None and like.probs is not None) or (
+                    question.nearest is None and like.nearest is not None
+                )
+                if lines and not (self.show_prediction and shows_less):  # it would give itself away as a check
                     found.append((question, lines))
         return found
-
-
-def _shows_less(question: Question, like: Question) -> bool:
-    """Whether `question` shows less of the model's output than `like`, which would give it away as a check."""
-    return (question.probs is None and like.probs is not None) or (
-        question.nearest is None and like.nearest is not None
-    )
 
 
 def is_new(answer: Answer, recorded: Mapping[tuple[bool, int], Mapping[str, Line]]) -> bool:

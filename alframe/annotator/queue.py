@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -33,8 +33,8 @@ class Queue(AsksPeople):
     jsonl; `separator` that of the CSV. The other options are described in `AsksPeople`.
     """
 
-    people: list[str] = field(default_factory=list)
-    lean: float = 0.7
+    people: list[str] = field(default_factory=list)  # type: ignore[misc]
+    lean: float = 0.7  # type: ignore[misc]
     gold_rate: float = 0.0
     repeat_rate: float = 0.0
     format: Literal["csv", "jsonl"] = "csv"
@@ -64,14 +64,8 @@ class Queue(AsksPeople):
             f"Expected annotator.separator to be a comma, a semicolon or a tab, got {self.separator!r}.",
         )
 
-    def names(self) -> tuple[str, ...]:
-        return tuple(self.people)
-
     def check_rates(self) -> Mapping[str, float]:
         return {"gold": self.gold_rate, "repeat": self.repeat_rate}
-
-    def leaning(self) -> float:
-        return self.lean
 
     def desk(self, job: Job) -> "Sheets":
         return Sheets(self, job)
@@ -96,10 +90,9 @@ class Sheets(People):
     A row shows the image's file (the dataset's own, else an exported PNG) and, with `show_prediction`, the model's
     prediction and the file of the nearest labelled image.
 
-    An existing file is never overwritten. A file with any mistake is rejected as a whole, because a mistake is often a
-    shifted column; all its mistakes are reported together. The answers of a file without mistakes go straight into the
-    ledger, even if some rows are still empty. Answers can be changed until their round is complete: both stay in the
-    ledger, and the last one counts.
+    An existing file is never overwritten. A file with any mistake is rejected as a whole, because a mistake is often a shifted
+    column. The answers of others go straight into the ledger, even if some rows are still empty. They can be changed until their
+    round is complete: both stay in the ledger, and the last one counts.
     """
 
     def __init__(self, options: Queue, job: Job) -> None:
@@ -134,8 +127,6 @@ class Sheets(People):
         for person in self.people if questions else ():
             if share := self.missing(questions, person):
                 yield len(share), str(self.files(share[0].round)[person])
-
-    # -- reading -------------------------------------------------------------------------------------------------------
 
     def answers(
         self, path: Path, questions: Sequence[Question], person: str, *, whole: bool = True
@@ -226,8 +217,6 @@ class Sheets(People):
     def _hidden(self, round: int) -> Path:
         return self.place / f".{round_name(round)}.json"
 
-    # -- writing -------------------------------------------------------------------------------------------------------
-
     def _write(self, questions: Sequence[Question]) -> None:
         """Write the missing files. The hidden checks are stored first, and pictures before the file that refers to them."""
         round = questions[0].round
@@ -269,20 +258,24 @@ class Sheets(People):
 
         The paths are stored for launches without the data.
         """
-        index = self.place / "images.json"
-        known: dict[str, str] = read_json(index, ()) or {}
-        if self.data is not None:
-            lost = {id: at for id, at in images.items() if not self._is_there(known.get(id), id, at)}
-            fresh = {id: str(path) for id, at in lost.items() if (path := self._picture(id, at))}
-            if fresh:
-                known |= fresh
-                write_atomically(index, json.dumps(known))
+        known = self._up_to_date(images, self._picture)
         return {id: self.place / known[id] for id in images if id in known}
 
-    def _is_there(self, known: str | None, id: str, index: int) -> bool:
-        """Whether the file of an image still exists at its `known` path or was exported."""
-        assert self.data is not None
-        return known is not None and (self._exported(id).is_file() or self.data.shows(self.place / known, index))
+    def _up_to_date(self, images: Mapping[str, int], picture: Callable[[str, int], Path | None]) -> dict[str, str]:
+        """The stored paths by id, with a new `picture` of each image whose file is missing or shows another image by now."""
+        index = self.place / "images.json"
+        known: dict[str, str] = read_json(index, ()) or {}
+        if self.data is None:
+            return known
+        fresh = {}
+        for id, at in images.items():
+            there = id in known and (self._exported(id).is_file() or self.data.shows(self.place / known[id], at))
+            if not there and (path := picture(id, at)):
+                fresh[id] = str(path)
+        if fresh:
+            known |= fresh
+            write_atomically(index, json.dumps(known))
+        return known
 
     def _picture(self, id: str, index: int) -> Path | None:
         assert self.data is not None
@@ -303,15 +296,8 @@ class Sheets(People):
 
     def _replace_pictures(self, questions: Sequence[Question]) -> None:
         """Export photos that were deleted, renamed or overwritten since the file of questions was written."""
-        index = self.place / "images.json"
-        known: dict[str, str] = read_json(index, ()) or {}
-        if self.data is None:
-            return
-        lost = [q for q in questions if q.id in known and not self._is_there(known[q.id], q.id, q.index)]
-        if not lost:
-            return
-        known |= {question.id: str(self._export(question.id, question.index)) for question in lost}
-        write_atomically(index, json.dumps(known))
+        known = read_json(self.place / "images.json", ()) or {}
+        self._up_to_date({q.id: q.index for q in questions if q.id in known}, self._export)
 
     def _what_to_do(self, questions: Sequence[Question], n_left: int) -> str:
         files = [path for person, path in self.files(questions[0].round).items() if self.missing(questions, person)]

@@ -1,13 +1,12 @@
 """A table that people fill, as CSV or JSON lines. Any spreadsheet can open it, and its changes to the format are undone.
 
-Excel and LibreOffice may add a byte-order mark, UTF-16 or the Windows code page, Windows line ends, semicolons or tabs as
-separators, a first line `sep=;`, quoted cells, and empty rows and columns at the end.
+Byte-order marks, UTF-16 or the Windows code page, line ends, separators, a first line `sep=;`, quotes, empty rows and columns.
 """
 
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,15 +90,16 @@ def _decoded(raw: bytes) -> str:
 def _from_csv(text: str, path: Path) -> tuple[list[Row], list[str]]:
     first = text.lstrip().split("\n", 1)[0].strip().lower()
     skipped = int(first.startswith("sep=") and len(first) <= 5)
-    records = next(
-        (r for r in (_records(text, separator, path) for separator in SEPARATORS) if _is_header(r, skipped)), None
-    )
-    if records is None:
+    for separator in SEPARATORS:
+        records = _records(text, separator, path)
+        names = [name.strip().casefold() for name in records[skipped]] if len(records) > skipped else []
+        if set(NEEDED) <= set(names):
+            break
+    else:
         shown = first[:80] or "an empty file"
         raise DataError(
             f"Expected a row of column names with {' and '.join(NEEDED)} in row {skipped + 1} of {path}, got {shown!r}; {HOW}."
         )
-    names = [_key(name) for name in records[skipped]]
     twice = [name for name in COLUMNS if names.count(name) > 1]
     if twice:
         raise DataError(f"Expected one column {twice[0]} in {path}, got {names.count(twice[0])}; {HOW}.")
@@ -123,14 +123,6 @@ def _records(text: str, separator: str, path: Path) -> list[list[str]]:
         return list(csv.reader(io.StringIO(text, newline=""), delimiter=separator))
     except csv.Error as error:
         raise DataError(f"Expected a table of text in {path}, got one with {error}; {HOW}.") from error
-
-
-def _is_header(records: Sequence[Sequence[str]], skipped: int) -> bool:
-    return len(records) > skipped and set(NEEDED) <= {_key(name) for name in records[skipped]}
-
-
-def _key(name: str) -> str:
-    return name.strip().casefold()
 
 
 def _from_jsonl(text: str, path: Path) -> tuple[list[Row], list[str]]:

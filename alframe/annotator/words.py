@@ -29,12 +29,10 @@ class ParsedAnswer:
 
 
 def parse_answer(text: str, classes: Sequence[str]) -> ParsedAnswer:
-    """Parse a cell: a class name; unsure (`unsure: NAME` or `NAME?` if a class is more likely), skip or bad image; or
-    `new: NAME`, a class that the config does not name.
+    """Parse a cell: a class; unsure (`unsure: NAME` or `NAME?` if a class is more likely), skip or bad image; or `new: NAME`.
 
-    Case, surrounding and repeated white space are ignored. A class with the name of a keyword takes precedence. A
-    spreadsheet reformats classes that are numbers: 1.0 and 1,0 match the class 1, and 7 matches 007, unless ambiguous.
-    Raises `DataError` with the allowed answers for anything else.
+    Case, surrounding and repeated white space are ignored. A class with the name of a keyword takes precedence. Numbers that a
+    spreadsheet has reformatted match too (1,0 the class 1, 7 the class 007). Raises `DataError` with the allowed answers otherwise.
     """
     if text in classes:
         return ParsedAnswer(classes.index(text))

@@ -1,11 +1,10 @@
 """Options through time: a run keeps the values that it began with, whatever the defaults have become since."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict
 from typing import Any
 
-from alframe.config.schema import CONFIGS, GROUPS, NOT_IN_IDENTITY, OPTIONAL_GROUPS, Schema, groups_of
-from alframe.part import Part, before_added, constructor_defaults, locate, part_class
+from alframe.config.schema import CONFIGS, GROUPS, NOT_IN_IDENTITY, OPTIONAL_GROUPS, groups_of
+from alframe.part import Part, constructor_defaults, locate, part_class
 
 INJECTED = {
     "model": {"shape", "n_classes"},
@@ -32,13 +31,6 @@ def defaults(node: Mapping[str, Any], group: str) -> Tree:
     """The options of a part that its node leaves at the constructor's defaults."""
     injected = INJECTED.get(group, ())
     return {key: value for key, value in constructor_defaults(located(node)).items() if key not in injected}
-
-
-def counts_as(tree: Mapping[str, Any]) -> Tree:
-    """By path, what every option of a composed config counts as in a folder without it."""
-    schema = asdict(Schema())
-    of_the_loop = {f"{part}.{key}": value for part in ("query", "costs") for key, value in schema[part].items()}
-    return {**before_added({group: located(tree[group]) for group in groups_of(tree)}), **of_the_loop}
 
 
 def may_change(tree: Mapping[str, Any]) -> tuple[str, ...]:

@@ -28,8 +28,8 @@ def load(overrides: Iterable[str] = (), config_dir: str | None = None) -> "Plan"
 def check_overrides(overrides: list[str], compose: Compose, *, multirun: bool | None = None) -> "Plan | None":
     """The plan of a single run; None for a sweep, of which every value is checked.
 
-    Raises one `ConfigError` with all that is wrong: unknown options and choices, misspelt keys, values out of range, parts that
-    cannot work together. `multirun` says whether lists of values are swept over; None: where `hydra.mode`, which presets set, says so.
+    Raises one `ConfigError` with all that is wrong. `multirun` says whether lists of values are swept over; None: where `hydra.mode`,
+    which presets set, says so.
     """
     problems: list[str] = []
     parsed = parse(overrides, problems)
@@ -93,9 +93,13 @@ def parse(overrides: Iterable[str], problems: list[str]) -> list[Override]:
 
 def _values(override: Override, compose: Compose, problems: list[str]) -> list[str]:
     """The override with each value that it sweeps over, or as it is; none if it cannot be (the reason is appended)."""
-    problem = _sweep_problem(override) or (
-        _group_problem(override, compose) if _is_group(str(override.key_or_group)) else None
-    )
+    problem = None
+    if override.is_sweep_override() and (not override.is_discrete_sweep() or not _choices(override)):
+        problem = f"Expected a list of values, got '{override.input_line}'; write them out, as in seed=0,1,2."
+    elif override.is_sweep_override() and override.key_or_group == "budget.rounds":
+        problem = f"Expected one number of rounds, got '{override.input_line}'; a shorter run is the start of a longer one, so ask for the most."
+    elif _is_group(str(override.key_or_group)):
+        problem = _group_problem(override, compose)
     if problem:
         problems.append(problem)
         return []
@@ -106,16 +110,6 @@ def _values(override: Override, compose: Compose, problems: list[str]) -> list[s
     if key == "seed":  # any number of seeds are one check
         choices = choices[:1] + [choice for choice in choices[1:] if not choice.lstrip("-").isdecimal()]
     return [f"{key}={choice}" for choice in choices]
-
-
-def _sweep_problem(override: Override) -> str | None:
-    if not override.is_sweep_override():
-        return None
-    if not override.is_discrete_sweep() or not _choices(override):
-        return f"Expected a list of values, got '{override.input_line}'; write them out, as in seed=0,1,2."
-    if override.key_or_group == "budget.rounds":
-        return f"Expected one number of rounds, got '{override.input_line}'; a shorter run is the start of a longer one, so ask for the most."
-    return None
 
 
 def _composed(compose: Compose, overrides: list[str], problems: list[str]) -> tuple[DictConfig, list[str]]:

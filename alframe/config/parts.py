@@ -28,7 +28,7 @@ from alframe.budget import Budget
 from alframe.config.kept import INJECTED
 from alframe.config.schema import GROUPS, OPTIONAL_GROUPS, RESERVED, Schema, first_line, groups_of, plain
 from alframe.dataset.base import Dataset
-from alframe.dataset.shift import Shift
+from alframe.dataset.shift.base import Shift
 from alframe.errors import AlframeError, ConfigError, did_you_mean
 from alframe.experiment import check_parts
 from alframe.metrics import Costs
@@ -212,17 +212,9 @@ def _hints(thing: Callable[..., Any]) -> dict[str, Any]:
     return {p.name: p.annotation for p in parameters if p.annotation is not p.empty}
 
 
-def _is_int(value: object) -> bool:
-    return type(value) is int  # YAML's true is not a number, though it is one to Python
-
-
-def _is_float(value: object) -> bool:
-    return type(value) in (int, float)
-
-
-NUMBERS = BeartypeConf(
-    hint_overrides=FrozenDict({int: Annotated[object, Is[_is_int]], float: Annotated[object, Is[_is_float]]})
-)
+WHOLE = Annotated[object, Is[lambda value: type(value) is int]]  # YAML's true is no number, though it is one to Python
+NUMBER = Annotated[object, Is[lambda value: type(value) in (int, float)]]
+NUMBERS = BeartypeConf(hint_overrides=FrozenDict({int: WHOLE, float: NUMBER}))
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -291,18 +283,15 @@ def _probe(parts: Mapping[str, Any], tree: Mapping[str, Any]) -> Iterator[str]:
             parts["budget"].n_images(0)
         except Exception as error:
             yield _not_built("budget", error)
-    if _is_ours(parts.get("model")) and "weights" not in tree["model"]:  # weights may need a download
+    model: Any = parts.get("model")
+    ours = isinstance(model, functools.partial) and model.func.__module__.startswith("alframe.")  # no side effects
+    if ours and "weights" not in tree["model"]:  # weights may need a download
         try:
             with torch.device("meta"):
-                parts["model"]((3, 64, 64), 2)
+                model((3, 64, 64), 2)
         except Exception as error:  # another image size may work
             if str(error).startswith("Expected model."):
                 yield str(error)
-
-
-def _is_ours(part: Any) -> bool:
-    """Whether a part is made later by a class of this package: those have no side effects."""
-    return isinstance(part, functools.partial) and part.func.__module__.startswith("alframe.")
 
 
 def _not_built(name: str, error: BaseException) -> str:

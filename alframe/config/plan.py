@@ -9,22 +9,21 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from alframe.annotator.people import people_answered
 from alframe.clock import Clock
-from alframe.config.kept import continued, counts_as, defaults, given, may_change, part_classes
+from alframe.config.kept import continued, defaults, given, located, may_change, part_classes
 from alframe.config.parts import assemble, pick_device
 from alframe.config.schema import NOT_IN_IDENTITY, OPTIONAL_GROUPS, groups_of, plain
 from alframe.dataset.base import Dataset
 from alframe.dataset.cache import default_cache
 from alframe.dataset.files import load_unlabelled
 from alframe.dataset.growing import Growing
-from alframe.dataset.shift import Shifted
+from alframe.dataset.shift.base import Shifted
 from alframe.errors import ConfigError, RunFolderError, expect
-from alframe.experiment import Experiment
+from alframe.experiment import Experiment, declared_by
 from alframe.images import Data
 from alframe.learner import POOL, TARGET, TEST, Resources
 from alframe.metrics import Costs
-from alframe.part import Declared, declared
+from alframe.part import Declared
 from alframe.query import TargetSet
 from alframe.record.layout import Layout
 from alframe.record.read import flat, read_config
@@ -93,7 +92,7 @@ def build(cfg: DictConfig, choices: Mapping[str, Any], overrides: list[str]) -> 
         )
         merged = continued(tree, stored, given(overrides))
         plan = plan_in(folder, OmegaConf.create(merged), {**choices, **known})
-        return replace(plan, kept=_kept(flat(tree), flat(merged), counts_as(merged)))
+        return replace(plan, kept=_kept(flat(tree), flat(merged), plan.declared.added))
     return plan_in(folder, cfg, choices)
 
 
@@ -113,14 +112,11 @@ def plan_in(folder: Path | None, cfg: DictConfig, choices: Mapping[str, Any]) ->
     assert folder is not None, "a config that has no folder has mistakes"
     tree = plain(cfg)
     device = pick_device(tree["device"])
-    known = declared(
-        parts, counts_as(tree), count_validation=parts["budget"].count_validation, has_answers=people_answered
-    )
     return Plan(
         dataset=Shifted(parts["dataset"], parts["shift"]) if "shift" in parts else parts["dataset"],
         parts=parts,
         folder=folder,
-        identity=_identity(tree, _chosen(tree, choices), parts["trainer"], device),
+        identity=_identity(tree, choices, parts["trainer"], device),
         cache=Path(tree["cache"]).expanduser() if tree["cache"] else default_cache(),
         device=device,
         seed=tree["seed"],
@@ -130,14 +126,8 @@ def plan_in(folder: Path | None, cfg: DictConfig, choices: Mapping[str, Any]) ->
             "costs": tree["costs"],
             **{key: tree[key] for key in ("progress", "resident_bytes", "threads", "traceback")},
         },
-        declared=known,
+        declared=declared_by(parts, {group: located(tree[group]) for group in groups_of(tree)}),
     )
-
-
-def _chosen(tree: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[str, Any]:
-    """The choices that a config came from, and the preset if there was one."""
-    preset = {"experiment": choices["experiment"]} if choices.get("experiment") else {}
-    return {**{group: choices.get(group) for group in groups_of(tree)}, **preset}
 
 
 def _folder(tree: Mapping[str, Any], choices: Mapping[str, Any], overrides: list[str]) -> Path:
@@ -153,7 +143,10 @@ def _identity(
     """Everything that can change a result, and the choices it came from."""
     groups = groups_of(tree)
     absent = set(OPTIONAL_GROUPS) - set(groups)
-    identity = {"choices": dict(choices), **{key: tree[key] for key in tree if key not in {*NOT_IN_IDENTITY, *absent}}}
+    identity: dict[str, Any] = {"choices": {group: choices.get(group) for group in groups}}
+    if choices.get("experiment"):
+        identity["choices"]["experiment"] = choices["experiment"]
+    identity |= {key: value for key, value in tree.items() if key not in {*NOT_IN_IDENTITY, *absent}}
     identity["query"] = {key: value for key, value in tree["query"].items() if f"query.{key}" not in NOT_IN_IDENTITY}
     for group, kind in part_classes(tree).items():
         options = {**defaults(tree[group], group), **tree[group]}

@@ -1,6 +1,7 @@
 """What the loop reads beside the parts, and how configs are composed. Constants that the other files of this room share."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,11 +85,11 @@ ConfigStore.instance().store(name="schema", node=Schema)
 OmegaConf.register_new_resolver("alframe.verbs", listed, replace=True)  # for alframe --help
 
 
+@dataclass
 class Compose:
     """`compose(overrides)`: the whole config. `extra` are overrides of every composition, such as another folder of YAML files."""
 
-    def __init__(self, extra: list[str]) -> None:
-        self.extra = extra
+    extra: list[str]
 
     def __call__(self, overrides: list[str]) -> DictConfig:
         return hydra.compose("config", [*self.extra, *overrides], return_hydra_config=True)
@@ -100,26 +101,18 @@ class Compose:
         )
 
 
-class composer:
+@contextmanager
+def composer(config_dir: str | None = None) -> Iterator[Compose]:
     """`with composer() as compose: cfg = compose(overrides)`, as often as needed; leaves Hydra's global state as it found it."""
-
-    def __init__(self, config_dir: str | None = None) -> None:
-        if config_dir and not Path(config_dir).is_dir():
-            raise ConfigError(
-                f"Expected a folder of YAML files in --config-dir, got '{config_dir}', which does not exist."
-            )
-        self.extra = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
-
-    def __enter__(self) -> Compose:
-        self._before = GlobalHydra.instance().hydra
-        GlobalHydra.instance().clear()
-        self._context = hydra.initialize_config_dir(str(CONFIGS), version_base="1.3")
-        self._context.__enter__()
-        return Compose(self.extra)
-
-    def __exit__(self, *_: object) -> None:
-        self._context.__exit__(None, None, None)
-        GlobalHydra.instance().hydra = self._before
+    if config_dir and not Path(config_dir).is_dir():
+        raise ConfigError(f"Expected a folder of YAML files in --config-dir, got '{config_dir}', which does not exist.")
+    before = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            yield Compose([f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else [])
+    finally:
+        GlobalHydra.instance().hydra = before
 
 
 def first_line(error: BaseException) -> str:

@@ -10,9 +10,8 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 from alframe.dataset.augment import Augmentation
-from alframe.dataset.base import Dataset
 from alframe.dataset.cache import Allocate, cached, fingerprint
-from alframe.dataset.split import check_sizes, divide, limit
+from alframe.dataset.split import Sampled
 from alframe.errors import DataError
 from alframe.images import Augment, Data, ImageSet, rows_at_once
 
@@ -26,7 +25,7 @@ UNREADABLE = (OSError, ValueError, EOFError, KeyError, AttributeError, zipfile.B
 
 
 @dataclass(frozen=True)
-class Arrays(Dataset):
+class Arrays(Sampled):
     """Arrays `images` and `labels` (optional: `test_images` with `test_labels`, `classes`) as uint8 [n, c, h, w], c = 1 or 3.
 
     Images: uint8, uint16 (scaled by 255 / 65535) or float in [0, 1] (scaled by 255), laid out as `layout`: nhw, nhwc, nchw, or
@@ -40,34 +39,18 @@ class Arrays(Dataset):
     layout: Layout = "auto"
     classes: list[str] | None = None
     test_share: float = 0.25
-    pool_size: int | None = None
-    test_size: int | None = None
-    split_seed: int = 0
-    normalization: Literal["pool", "image"] = "pool"
     augmentation: Augment | None = AUGMENTATION
 
-    def __post_init__(self) -> None:
-        check_sizes(test_share=self.test_share, pool_size=self.pool_size, test_size=self.test_size)
-
     def load(self, cache: Path) -> Data:
-        arrays = _open(self.root)
+        arrays = _Arrays(self.root)
         classes = self.classes
         if classes is None and "classes" in arrays:
             classes = [str(name) for name in arrays["classes"]]
         images = self._images(cache, arrays, "", classes)
         if "test_images" in arrays:
-            pool = limit(images, self.pool_size, "pool_size", self.split_seed)
-            test = self._images(cache, arrays, "test_", list(images.classes))
-            test = limit(test, self.test_size, "test_size", self.split_seed)
+            pool, test = self.limit(images, self._images(cache, arrays, "test_", list(images.classes)))
         else:
-            pool, test = divide(
-                images,
-                images.labels,
-                test_share=self.test_share,
-                pool_size=self.pool_size,
-                test_size=self.test_size,
-                seed=self.split_seed,
-            )
+            pool, test = self.divide(images, images.labels, self.test_share)
         return Data(self.name, pool, test, self.augmentation, self.normalization)
 
     def _images(self, cache: Path, arrays: "_Arrays", prefix: str, classes: list[str] | None) -> ImageSet:
@@ -161,8 +144,12 @@ def _axes(shape: tuple[int, ...], name: str, layout: Layout) -> tuple[int | None
 class _Arrays:
     """The named arrays of an .npz file or of a folder of .npy files, read when asked for."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, where: str | Path | None) -> None:
+        if where is None:
+            raise DataError(f"Expected dataset.root to be {WHAT}, got null; {HOW}.")
+        self.root = root = Path(where).expanduser().resolve()
+        if not root.exists():
+            raise DataError(f"Expected dataset.root to be {WHAT}, got {root} (no such file); {HOW}.")
         if root.is_dir():
             self.names = sorted(path.stem for path in root.glob("*.npy"))
             self.fingerprint = fingerprint(root, root.glob("*.npy"))
@@ -191,12 +178,3 @@ class _Arrays:
                 return get(opened)
         except UNREADABLE as error:
             raise DataError(f"Expected {what}, got {self.root} ({error}); {HOW}.") from error
-
-
-def _open(root: str | Path | None) -> _Arrays:
-    if root is None:
-        raise DataError(f"Expected dataset.root to be {WHAT}, got null; {HOW}.")
-    path = Path(root).expanduser().resolve()
-    if not path.exists():
-        raise DataError(f"Expected dataset.root to be {WHAT}, got {path} (no such file); {HOW}.")
-    return _Arrays(path)

@@ -14,9 +14,8 @@ class Augmentation:
     """Random flips, shifts and brightness, drawn separately per sample.
 
     `flip` (left-right) and `vertical_flip`: with probability 1/2. `crop`: a shift of up to this many pixels each way, with
-    reflection at the border (0 disables it). `brightness`: a factor in [1 - brightness, 1 + brightness].
-    Five numbers per sample are always drawn, so disabling one transformation does not change the others.
-    Raises ConfigError for a negative `crop`, one that is not smaller than the image, or a `brightness` outside [0, 1].
+    reflection at the border. `brightness`: a factor in [1 - brightness, 1 + brightness]. Disabling one does not change the draws
+    of the others. Raises ConfigError for a `crop` below 0 or not smaller than the image, or a `brightness` outside [0, 1].
     """
 
     flip: bool = True

@@ -58,9 +58,8 @@ def cache_folder(cache: Path, name: str, parameters: dict[str, Any], source: str
 def cached(cache: Path, name: str, parameters: dict[str, Any], source: str, build: Build) -> ImageSet:
     """The images of `build`, mapped read-only from their cache folder, which is built first if missing or damaged.
 
-    It is built under a lock in a temporary folder and renamed when complete: of two processes one builds and both map the
-    same files, and an interrupted build leaves nothing behind that is used. Skipped files are logged at every load.
-    Raises DataError if the cache cannot be written, and whatever `build` raises.
+    It is built under a lock in a temporary folder and renamed when complete. Skipped files are logged at every load. Raises
+    DataError if the cache cannot be written, and whatever `build` raises.
     """
     folder = cache_folder(cache, name, parameters, source)
     opened = _open(folder)

@@ -1,10 +1,9 @@
 """Decode image files to one uint8 array, by a fixed policy.
 
-Orientation: the EXIF tag is applied. Size: `size` resizes to a square of `size` x `size` for any aspect ratio (PIL's
-bilinear filter, antialiased when reducing); None keeps the size, and then all files must have the same. Depth: 16-bit grey
-is scaled by 255 / 65535 and rounded (never stretched to its own range, so that equal light gives equal values); for 16-bit
-colour PIL keeps the high byte. Palettes are resolved; transparent pixels are blended with white. Channels: colour becomes
-grey by ITU-R 601-2 luma, grey becomes colour by repetition. Only the first of several frames is used.
+Orientation: the EXIF tag is applied. Size: to a square of `size` x `size` for any aspect ratio (PIL's bilinear filter,
+antialiased when reducing); None keeps the size, which all files must share. Depth: 16-bit grey is scaled by 255 / 65535 and
+rounded (never stretched to its own range); of 16-bit colour PIL keeps the high byte. Palettes are resolved; transparent pixels
+are blended with white. Colour becomes grey by ITU-R 601-2 luma, grey becomes colour by repetition. Only the first frame is used.
 """
 
 import os
@@ -68,7 +67,8 @@ def decode_files(
     broken: dict[int, str] = {}
     shape = common_shape(files, size, channels, broken, skip_broken=skip_broken)
     readable = [i for i in range(len(files)) if i not in broken]
-    pixels = (allocate or _in_memory)((len(readable), *shape))
+    whole = (len(readable), *shape)
+    pixels = allocate(whole) if allocate else np.empty(whole, np.uint8)
 
     def decode(row: int) -> None:
         pixels[row] = decode_file(files[readable[row]], shape)
@@ -208,7 +208,3 @@ def attempts(files: Sequence[Path], work: Callable[[int], T]) -> Iterator[tuple[
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
         for start in range(0, len(files), CHUNK):
             yield from threads.map(attempt, range(start, min(start + CHUNK, len(files))))
-
-
-def _in_memory(shape: tuple[int, ...]) -> np.ndarray:
-    return np.empty(shape, np.uint8)

@@ -27,9 +27,8 @@ class Defects(Dataset):
     `pool_size` images that may be labelled and `test_size` others are drawn from separate streams of `seed`. The share
     `defect_rate` of each carries one defect of `kinds` (in equal numbers), `contrast` times as strong as usual. Dust, reflexes and
     seams occur on good and defective surfaces alike, so that neither brightness nor a dark line gives a defect away.
-    `task`: "binary" (good, defective) or "kind" (good, and each of `kinds`). Groups: the five materials.
-    The same arguments give the same pixels (on one kind of processor and one version of torch).
-    Raises ConfigError for empty, unknown or repeated `kinds`, and for sizes and rates out of range.
+    `task`: "binary" (good, defective) or "kind" (good, and each of `kinds`). Groups: the five materials. Pixels may differ between
+    kinds of processor and versions of torch. Raises ConfigError for empty, unknown or repeated `kinds`, and sizes and rates out of range.
     """
 
     size: int = 64

@@ -9,9 +9,8 @@ from typing import Literal
 import numpy as np
 
 from alframe.dataset.augment import SURFACE
-from alframe.dataset.base import Dataset
 from alframe.dataset.files import Files
-from alframe.dataset.split import check_sizes, divide
+from alframe.dataset.split import Sampled
 from alframe.errors import ConfigError, DataError, expect
 from alframe.images import Augment, Data
 
@@ -20,7 +19,7 @@ CELL_TYPES = ("mono", "poly")
 
 
 @dataclass(frozen=True)
-class Elpv(Dataset):
+class Elpv(Sampled):
     """2,624 grey photos of solar cells (300x300 at the source), uint8 [n, 1, size, size], with graded defect probability.
 
     `task`: "binary" (good; defective from probability `threshold` on) or "grades" (0, 1/3, 2/3, 1). The test set is `test_share`
@@ -33,14 +32,10 @@ class Elpv(Dataset):
     task: Literal["binary", "grades"] = "binary"
     threshold: float = 0.5
     test_share: float = 0.25
-    pool_size: int | None = None
-    test_size: int | None = None
-    split_seed: int = 0
-    normalization: Literal["pool", "image"] = "pool"
     augmentation: Augment | None = SURFACE
 
     def __post_init__(self) -> None:
-        check_sizes(size=self.size, test_share=self.test_share, pool_size=self.pool_size, test_size=self.test_size)
+        super().__post_init__()
         expect(0 < self.threshold <= 1, f"Expected dataset.threshold above 0 and at most 1, got {self.threshold}.")
 
     def load(self, cache: Path) -> Data:
@@ -52,14 +47,7 @@ class Elpv(Dataset):
         else:
             defective = graded.labels / 3 >= self.threshold - 1e-6
             images = replace(graded, labels=defective.astype(np.int64), classes=("good", "defective"))
-        pool, test = divide(
-            images,
-            graded.labels * len(CELL_TYPES) + graded.groups,
-            test_share=self.test_share,
-            pool_size=self.pool_size,
-            test_size=self.test_size,
-            seed=self.split_seed,
-        )
+        pool, test = self.divide(images, graded.labels * len(CELL_TYPES) + graded.groups, self.test_share)
         return Data("elpv", pool, test, self.augmentation, self.normalization, files.root)
 
 

@@ -1,8 +1,7 @@
 """A growing pool: every photo that ever arrived in a folder, in order of arrival, stored with its pixels.
 
-A photo is identified by its content: a renamed photo is the same one, and duplicates are in the pool once. Indices are
-append-only. The pool of a round is fixed before anything is computed from it: a run that resumes after a kill finds the
-same pool, however many photos have arrived since. Deleted photos that people labelled are still trained on.
+A photo is identified by its content: renamed it is the same one, and duplicates are in the pool once. Indices are append-only.
+The pool of a round is fixed before anything is computed from it. Deleted photos that people labelled are still trained on.
 """
 
 import os
@@ -13,17 +12,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from alframe.dataset.history import (
-    ARRIVED,
-    AT_START,
-    BACK,
-    GONE,
-    LABELLED,
-    RENAMED,
-    Event,
-    History,
-    Stat,
-)
+from alframe.dataset.history import ARRIVED, AT_START, BACK, GONE, LABELLED, RENAMED, Event, History, Stat
 from alframe.dataset.photos import Photo, PhotoFolder
 from alframe.dataset.split import stratified_split
 from alframe.errors import DataError
@@ -86,8 +75,6 @@ class Growing:
         places, _ = self._recognise(self.photos.listing())
         found = {row - history.n_test: self._label_of(of) for row, of in places.items() if row >= history.n_test}
         return {index: label for index, label in found.items() if label != UNKNOWN}
-
-    # -- content of the folder -----------------------------------------------------------------------------------------
 
     def _recognise(self, listing: Sequence[Photo]) -> tuple[dict[int, list[Photo]], list[Photo]]:
         """The files of each known image, and the files with unknown content."""
@@ -186,8 +173,6 @@ class Growing:
             events.append({"round": round, "event": LABELLED, "index": index, "label": label})
         return [history.happened(event) for event in events]
 
-    # -- the initial pool ----------------------------------------------------------------------------------------------
-
     def _start(self, round: int, file: BinaryIO) -> list[Event]:
         """The labelled photos, some of them the test set, then the others. Unreadable labelled ones raise one error together."""
         history = self.history
@@ -247,8 +232,6 @@ class Growing:
                 photo, *hashes = found[number]
                 found[number] = (replace(photo, is_test=True), *hashes)
         return found, pixels
-
-    # -- messages ------------------------------------------------------------------------------------------------------
 
     def _note(self, events: Sequence[Event]) -> None:
         """Summarise the events in one line."""

@@ -1,7 +1,6 @@
 """Every image that ever arrived in a pool, in order of arrival, with its pixels: two append-only files.
 
-The history has one line per event; a second file has the decoded images, test images first. Lines after the last `settled`
-line were never used, and are removed.
+One has a line per event, the other the decoded images, test images first. Lines after the last `settled` line are removed.
 """
 
 import json
@@ -110,30 +109,23 @@ class History:
         elif kind == SETTLED:
             self.settled.append((event["round"], event["images"]))
         elif kind == ARRIVED:
-            self._arrived(event)
+            row, label = len(self.images), UNKNOWN if event["label"] is None else event["label"]
+            self.images.append(PoolImage(event["id"], _file(event), label))
+            self.n_test += event["test"]
+            self.rows[event["file"]] = self.rows[event["id"].rsplit("-", 1)[0]] = self.seen[_file(event)] = row
+            if label != UNKNOWN and not event["test"]:
+                self.folder_labels[row - self.n_test] = (label, event["round"])
         else:
-            self._changed(event["index"], event)
+            row = event["index"] + self.n_test
+            change: dict[str, Any] = {"gone": kind == GONE}
+            if kind == RENAMED:
+                change = {"file": _file(event)}
+                self.seen[_file(event)] = row
+            elif kind == LABELLED:
+                change = {"label": event["label"]}
+                self.folder_labels[event["index"]] = (event["label"], event["round"])
+            self.images[row] = replace(self.images[row], **change)
         return event
-
-    def _arrived(self, event: Event) -> None:
-        row, label = len(self.images), UNKNOWN if event["label"] is None else event["label"]
-        self.images.append(PoolImage(event["id"], _file(event), label))
-        self.n_test += event["test"]
-        self.rows[event["file"]] = self.rows[event["id"].rsplit("-", 1)[0]] = row
-        self.seen[_file(event)] = row
-        if label != UNKNOWN and not event["test"]:
-            self.folder_labels[row - self.n_test] = (label, event["round"])
-
-    def _changed(self, index: int, event: Event) -> None:
-        row, kind = index + self.n_test, event["event"]
-        if kind == RENAMED:
-            self.images[row] = replace(self.images[row], file=_file(event))
-            self.seen[_file(event)] = row
-        elif kind == LABELLED:
-            self.images[row] = replace(self.images[row], label=event["label"])
-            self.folder_labels[index] = (event["label"], event["round"])
-        else:
-            self.images[row] = replace(self.images[row], gone=kind == GONE)
 
 
 def _file(event: Event) -> Stat:

@@ -4,63 +4,41 @@ import logging
 import shutil
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from filelock import FileLock
 
-from alframe.dataset.augment import Augmentation
-from alframe.dataset.base import Dataset
 from alframe.dataset.cache import cache_folder, part
 from alframe.dataset.decode import POLICY
 from alframe.dataset.files import FOLDERS, TEST, Files, existing_folder, files_of_classes, list_classes
 from alframe.dataset.growing import Growing
 from alframe.dataset.photos import PhotoFolder
-from alframe.dataset.split import check_sizes, divide, limit
 from alframe.errors import DataError, RunFolderError, expect
-from alframe.images import Augment, Data
+from alframe.images import Data
 
 WHAT = "a folder with a subfolder of images for each class (or with train/<class> and test/<class>)"
 LATER = ("root", "normalization", "augmentation", "how_to_get")
 """Options that do not affect decoded images, and the root, which is in the cache key as the source."""
-AUGMENTATION = Augmentation(flip=True, vertical_flip=False, crop=8, brightness=0.1)
 
 
 @dataclass(frozen=True)
-class ImageFolder(Dataset):
+class ImageFolder(PhotoFolder):
     """Image files of any size, one subfolder per class, as uint8 [n, c, size, size]; classes are sorted by name.
 
-    Two layouts. `root`/<class>/...: `test_share` of each class is the test set, fixed by `split_seed`. `root`/train/<class>/...:
-    the images of train and val (valid, validation) are the pool, because validation labels are bought too; those of test
-    are the test set, or `test_share` as above without a test folder. Groups: 0 train, 1 val, 2 test in that layout, else
-    None. Subfolders are searched; `pattern` filters files ("**/*.jpg"). `channels` null uses the count that all files have.
-    `classes` sets the order of the classes. `skip_broken` skips unreadable files and reports how many. `decode.py` describes
-    the decoding. `how_to_get` ends the message about a missing root. Raises DataError for a missing root, empty class
-    folders, fewer than two classes, classes that only the test folder has, and files that do not decode to one shape.
+    Two layouts. `root`/<class>/...: `test_share` of each class is the test set. `root`/train/<class>/...: the images of train
+    and val (valid, validation) are the pool, because validation labels are bought too; those of test are the test set, or
+    `test_share` without a test folder. Groups: 0 train, 1 val, 2 test in that layout, else None. `pattern` filters files
+    ("**/*.jpg"). `channels` null uses the count that all files have. `classes` sets the order of the classes. `skip_broken`
+    skips unreadable files and reports how many. `how_to_get` ends the message about a missing root. Raises DataError for a missing
+    root, empty class folders, fewer than two classes, classes that only test has, and files that do not decode to one shape.
 
     With `root`/`unlabelled`/... beside either layout, people label those photos. Images in class folders are labelled
     already: the test set (test/<class>, else `test_share` of them) and training images. There may be none, and class
     folders may be empty, or missing if `classes` names them. A run rescans the folder before every round (`growing.py`).
     """
 
-    root: str | Path | None = None
-    name: str = "image_folder"
-    size: int | None = 128
-    channels: Literal[1, 3] | None = None
-    pattern: str = "**/*"
-    classes: list[str] | None = None
-    unlabelled: str = "unlabelled"
-    skip_broken: bool = False
-    test_share: float = 0.25
-    pool_size: int | None = None
-    test_size: int | None = None
-    split_seed: int = 0
-    normalization: Literal["pool", "image"] = "pool"
-    augmentation: Augment | None = AUGMENTATION
-    how_to_get: str = "put your images there, or set dataset.root=/path/to/your/images"
-
     def __post_init__(self) -> None:
-        check_sizes(size=self.size, test_share=self.test_share, pool_size=self.pool_size, test_size=self.test_size)
+        super().__post_init__()
         expect(bool(self.name), "Expected dataset.name to be a word, got an empty one.")
         expect(
             bool(self.pattern), "Expected dataset.pattern to be a pattern of paths such as **/*.jpg, got an empty one."
@@ -75,9 +53,9 @@ class ImageFolder(Dataset):
         root = existing_folder(self.root, WHAT, self.how_to_get).resolve()
         if self.grows:
             return self._load_growing(cache)
-        files = (
-            _parted(root, self.pattern, self.classes) if _is_parted(root) else _flat(root, self.pattern, self.classes)
-        )
+        # a folder `train` with images directly in it is a class named train
+        is_parted = (root / "train").is_dir() and bool(list_classes(root / "train"))
+        files = (_parted if is_parted else _flat)(root, self.pattern, self.classes)
         images = files.load(cache, self.name, size=self.size, channels=self.channels, skip_broken=self.skip_broken)
         lost = sorted(set(np.unique(files.labels)) - set(np.unique(images.labels)))
         if lost:
@@ -86,21 +64,11 @@ class ImageFolder(Dataset):
                 f"Expected a readable image in each class folder, got none for {name}; fix or remove the folder."
             )
         if images.groups is not None and TEST in images.groups:
-            pool = limit(
-                part(images, np.flatnonzero(images.groups != TEST)), self.pool_size, "pool_size", self.split_seed
-            )
-            test = limit(
-                part(images, np.flatnonzero(images.groups == TEST)), self.test_size, "test_size", self.split_seed
-            )
+            is_test = images.groups == TEST
+            pool, test = self.limit(part(images, np.flatnonzero(~is_test)), part(images, np.flatnonzero(is_test)))
         else:
-            pool, test = divide(
-                images,
-                images.labels if images.groups is None else images.labels * TEST + images.groups,
-                test_share=self.test_share,
-                pool_size=self.pool_size,
-                test_size=self.test_size,
-                seed=self.split_seed,
-            )
+            strata = images.labels if images.groups is None else images.labels * TEST + images.groups
+            pool, test = self.divide(images, strata, self.test_share)
         return Data(self.name, pool, test, self.augmentation, self.normalization, root)
 
     @property
@@ -115,9 +83,7 @@ class ImageFolder(Dataset):
                 value is None,
                 f"Expected dataset.{option}=null for a growing pool, got {value}; remove photos from the folder instead.",
             )
-        options = {f.name: getattr(self, f.name) for f in fields(PhotoFolder)}
-        classes = None if self.classes is None else tuple(self.classes)
-        return Growing(folder, PhotoFolder(**{**options, "classes": classes}), repair=repair)
+        return Growing(folder, self, repair=repair)
 
     def _load_growing(self, cache: Path) -> Data:
         """The current photos, and those of earlier calls. A run has its own history, by rounds."""
@@ -134,11 +100,6 @@ class ImageFolder(Dataset):
             for note in growing.notes()[1:]:
                 logging.getLogger("alframe").warning("%s: %s", self.name, note)
             return growing.data()
-
-
-def _is_parted(root: Path) -> bool:
-    """Whether train/<class> exists; a folder `train` with images directly in it is a class named train."""
-    return (root / "train").is_dir() and bool(list_classes(root / "train"))
 
 
 def _flat(root: Path, pattern: str, named: list[str] | None) -> Files:

@@ -1,15 +1,14 @@
 """MVTec AD, turned from anomaly detection into classification: one category folder in the original layout."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from alframe.dataset.augment import Augmentation
-from alframe.dataset.base import Dataset
 from alframe.dataset.files import Files, existing_folder, files_of_classes, list_classes
-from alframe.dataset.split import check_sizes, divide
+from alframe.dataset.split import Sampled
 from alframe.errors import DataError
 from alframe.images import Augment, Data
 
@@ -24,15 +23,14 @@ AUGMENTATION = Augmentation(flip=True, vertical_flip=True, crop=8, brightness=0.
 
 
 @dataclass(frozen=True)
-class MvtecAd(Dataset):
+class MvtecAd(Sampled):
     """Grey or RGB photos of one product, uint8 [n, c, size, size]: good, or with one of several defects.
 
     `task`: "binary" (good, defective) or "defect_type" (good, and each defect folder). The folders train and test are put
     together, and `test_share` of every (folder, defect) stratum is the test set, fixed by `split_seed`. Masks are not read.
     Groups: 0 from train, 1 from test. Beware of a shortcut: in some categories the two folders differ in exposure (in `screw`
-    test/good is about 14 grey levels darker than train/good), and all defects come from test, so that brightness alone goes far.
-    That is why each image is normalised by itself, and why the groups are kept: train on them as labels to measure the shortcut,
-    and compare the recall of good images between them.
+    test/good is about 14 grey levels darker than train/good), and all defects come from test. That is why each image is normalised
+    by itself; train on the groups as labels to measure the shortcut, and compare the recall of good images between them.
     Raises DataError where `root` is not such a folder. Source: Bergmann et al. 2019 (CVPR) and 2021 (IJCV). Differs: all of it.
     """
 
@@ -41,14 +39,8 @@ class MvtecAd(Dataset):
     size: int | None = 128
     channels: Literal[1, 3] | None = None
     test_share: float = 0.3
-    pool_size: int | None = None
-    test_size: int | None = None
-    split_seed: int = 0
-    normalization: Literal["pool", "image"] = "image"
+    normalization: Literal["pool", "image"] = field(default="image", kw_only=True)
     augmentation: Augment | None = AUGMENTATION
-
-    def __post_init__(self) -> None:
-        check_sizes(size=self.size, test_share=self.test_share, pool_size=self.pool_size, test_size=self.test_size)
 
     def load(self, cache: Path) -> Data:
         files = self._files()
@@ -57,14 +49,7 @@ class MvtecAd(Dataset):
         images = typed
         if self.task == "binary":
             images = replace(typed, labels=np.minimum(typed.labels, 1), classes=(GOOD, "defective"))
-        pool, test = divide(
-            images,
-            typed.labels * len(SOURCES) + typed.groups,
-            test_share=self.test_share,
-            pool_size=self.pool_size,
-            test_size=self.test_size,
-            seed=self.split_seed,
-        )
+        pool, test = self.divide(images, typed.labels * len(SOURCES) + typed.groups, self.test_share)
         return Data(f"mvtec_ad/{files.root.name}", pool, test, self.augmentation, self.normalization, files.root)
 
     def _files(self) -> Files:

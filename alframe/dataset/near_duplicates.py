@@ -1,8 +1,7 @@
 """Test images with an exact or near copy in the pool: re-encoded, brighter, or the same object photographed again.
 
-For each test image, the pool images with the most similar 8 x 8 thumbnails are compared with it on 32 x 32 grey pixels. A
-pair is reported only if it is much closer than the test image's other neighbours, because plain surfaces, drawn textures
-and digits all look alike without being copies. Crops and shifts of more than a pixel in 32 are not found.
+Each test image is compared on 32 x 32 grey pixels with the pool images of the most similar 8 x 8 thumbnails. A pair is reported
+only if it is much closer than its other neighbours, as digits, say, all look alike. Crops and larger shifts are not found.
 """
 
 import hashlib
@@ -74,7 +73,8 @@ def find_duplicates(data: Data) -> Duplicates:
 
     Above `MAX_PAIRS` pairs, an evenly spaced part of the test images is searched.
     """
-    exact = _exact(data)
+    known = {name.rsplit("-", 1)[0] for name in data.pool.ids}
+    exact = np.flatnonzero([name.rsplit("-", 1)[0] in known for name in data.test.ids])
     n_looked_at = min(len(data.test), max(1, MAX_PAIRS // len(data.pool)))
     looked_at = np.linspace(0, len(data.test) - 1, n_looked_at).round().astype(np.int64)
     rows = torch.from_numpy(np.setdiff1d(looked_at, exact))
@@ -155,12 +155,6 @@ def _best(mine: Float[Tensor, "b 64"], pool: Float[Tensor, "n 64"]) -> Float[Ten
     for start in range(0, len(pool), 2048):
         best = torch.maximum(best, (mine @ pool[start : start + 2048].T).amax(dim=1))
     return best
-
-
-def _exact(data: Data) -> Int[np.ndarray, " e"]:
-    """Indices of the test images with an exact copy in the pool."""
-    pool = {name.rsplit("-", 1)[0] for name in data.pool.ids}
-    return np.array([i for i, name in enumerate(data.test.ids) if name.rsplit("-", 1)[0] in pool], dtype=np.int64)
 
 
 def _name(images: ImageSet, index: int) -> str:

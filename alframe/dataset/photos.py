@@ -10,11 +10,14 @@ import numpy as np
 from PIL import Image
 
 from alframe.console import progress
-from alframe.dataset.decode import PROGRESS_FROM, Head, attempts, common_shape, decode_file, read_head
+from alframe.dataset.augment import Augmentation
+from alframe.dataset.decode import PROGRESS_FROM, attempts, common_shape, decode_file, read_head
 from alframe.dataset.files import FOLDERS, TEST, existing_folder, list_classes, list_files
+from alframe.dataset.split import Sampled
 from alframe.errors import DataError
 from alframe.images import Augment
 
+AUGMENTATION = Augmentation(flip=True, vertical_flip=False, crop=8, brightness=0.1)
 WHAT = "a folder with unlabelled photos, and a subfolder for each class where some are labelled"
 
 
@@ -30,25 +33,23 @@ class Photo:
 
 
 @dataclass(frozen=True)
-class PhotoFolder:
+class PhotoFolder(Sampled):
     """`root`/`unlabelled`/** beside class folders, or beside train/<class>, val/<class> and test/<class>; see `ImageFolder`.
 
     Only files with an image extension count. Nothing is read before a method is called.
     """
 
-    root: str | Path | None
-    name: str
-    unlabelled: str
-    classes: tuple[str, ...] | None
-    size: int | None
-    channels: Literal[1, 3] | None
-    pattern: str
-    skip_broken: bool
-    test_share: float
-    split_seed: int
-    normalization: str
-    augmentation: Augment | None
-    how_to_get: str
+    root: str | Path | None = None
+    name: str = "image_folder"
+    size: int | None = 128
+    channels: Literal[1, 3] | None = None
+    pattern: str = "**/*"
+    classes: list[str] | None = None
+    unlabelled: str = "unlabelled"
+    skip_broken: bool = False
+    test_share: float = 0.25
+    augmentation: Augment | None = AUGMENTATION
+    how_to_get: str = "put your images there, or set dataset.root=/path/to/your/images"
 
     @property
     def path(self) -> Path:
@@ -72,7 +73,7 @@ class PhotoFolder:
         Raises DataError for fewer than two, and for a class folder that is none of `classes`.
         """
         folders = sorted({name for _, name, _ in self.places() if name is not None})
-        classes = self.classes or tuple(folders)
+        classes = tuple(self.classes or folders)
         if len(classes) < 2:
             raise DataError(
                 f"Expected two or more classes for the photos in {self.path}, got {classes[0] if classes else 'none'}; make a folder for each "
@@ -125,7 +126,8 @@ class PhotoFolder:
         def work(i: int) -> tuple[np.ndarray, str]:
             digest, head = file_digest(files[i]), read_head(files[i]) if self.size is None else None
             if head is not None and (head.height, head.width) != shape[1:]:
-                raise ValueError(_other_size(head, shape))
+                others = f"{shape[1]}x{shape[2]}"
+                raise ValueError(f"{head.height}x{head.width} pixels, but the others have {others}; set dataset.size")
             pixels, stat = decode_file(files[i], shape), files[i].stat()
             if (stat.st_size, stat.st_mtime_ns) != (photos[i].size, photos[i].mtime_ns):
                 raise ValueError("still being written")
@@ -140,7 +142,3 @@ def file_digest(file: Path) -> str:
     """A hash of the bytes of a file, in hexadecimal."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-
-
-def _other_size(head: Head, shape: tuple[int, int, int]) -> str:
-    return f"{head.height}x{head.width} pixels, but the others have {shape[1]}x{shape[2]}; set dataset.size"

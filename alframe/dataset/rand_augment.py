@@ -30,18 +30,6 @@ def _grey(images: Tensor) -> Tensor:
     return (images * images.new_tensor(_LUMA)[:, None, None]).sum(dim=1, keepdim=True).round_()
 
 
-def _brightness(images: Tensor, strength: Tensor) -> Tensor:
-    return _blend(images, torch.zeros_like(images), strength)
-
-
-def _contrast(images: Tensor, strength: Tensor) -> Tensor:
-    return _blend(images, _grey(images).mean(dim=(1, 2, 3), keepdim=True).round_(), strength)
-
-
-def _colour(images: Tensor, strength: Tensor) -> Tensor:
-    return _blend(images, _grey(images), strength)
-
-
 def _sharpness(images: Tensor, strength: Tensor) -> Tensor:
     """Blended with the smoothed image, whose border is the image's own."""
     kernel = images.new_ones(1, 1, 3, 3)
@@ -63,20 +51,12 @@ def _solarize(images: Tensor, strength: Tensor) -> Tensor:
     return torch.where(images >= 256 - (256 * strength).floor(), 255 - images, images)
 
 
-def _autocontrast(images: Tensor, strength: Tensor) -> Tensor:
-    return autocontrast(images.to(torch.uint8)).float()
-
-
-def _equalize(images: Tensor, strength: Tensor) -> Tensor:
-    return equalize(images.to(torch.uint8)).float()
-
-
 TONES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "autocontrast": _autocontrast,
-    "brightness": _brightness,
-    "colour": _colour,
-    "contrast": _contrast,
-    "equalize": _equalize,
+    "autocontrast": lambda images, strength: autocontrast(images.to(torch.uint8)).float(),
+    "brightness": lambda images, strength: _blend(images, torch.zeros_like(images), strength),
+    "colour": lambda images, strength: _blend(images, _grey(images), strength),
+    "contrast": lambda images, strength: _blend(images, _grey(images).mean((1, 2, 3), True).round_(), strength),
+    "equalize": lambda images, strength: equalize(images.to(torch.uint8)).float(),
     "posterize": _posterize,
     "sharpness": _sharpness,
     "solarize": _solarize,
@@ -94,9 +74,8 @@ class RandAugment(Augmentation):
     rotates by 30 degrees, shears by 0.3 and translates by 0.3 of the side, each either way (black comes in); brightness, colour,
     contrast and sharpness keep 0.05 + 0.9 strength of the image, so that low strengths are the strong ones there, as published.
     `cutout` in [0, 1]: the side of a grey square, as a share of the image's, which lies anywhere, partly outside too.
-    Raises ConfigError for values outside these ranges, and for a `crop` that is not smaller than the images.
-    Source: Cubuk et al. 2020, arXiv:1909.13719, with the operations and ranges of FixMatch (Sohn et al. 2020, arXiv:2001.07685).
-    Differs: rotations and shears are about the centre of the image.
+    Raises ConfigError for values outside these ranges, and as `Augmentation`. Source: Cubuk et al. 2020, arXiv:1909.13719, with the
+    operations and ranges of FixMatch (Sohn et al. 2020, arXiv:2001.07685). Differs: rotations and shears are about the centre.
     """
 
     operations: int = 2

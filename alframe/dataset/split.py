@@ -1,13 +1,56 @@
 """Fixed, seeded, stratified splits into pool and test images."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
 import numpy as np
 import torch
 from jaxtyping import Int
 
+from alframe.dataset.base import Dataset
 from alframe.dataset.cache import part
 from alframe.errors import ConfigError, expect
 from alframe.images import ImageSet
 from alframe.rng import generator
+
+RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "size": (lambda n: n >= 1, "of at least 1 pixel, or null to keep sizes"),
+    "test_share": (lambda share: 0 < share < 1, "between 0 and 1"),
+    "pool_size": (lambda n: n >= 1, "of at least 1 image, or null for all"),
+    "test_size": (lambda n: n >= 1, "of at least 1 image, or null for all"),
+}
+"""Of options that datasets share."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampled(Dataset):
+    """What the datasets read from files share. Raises `ConfigError` for an option outside `RANGES`.
+
+    `pool_size` and `test_size` keep so many images, stratified and fixed by `split_seed`, as is a division into pool and test set.
+    """
+
+    pool_size: int | None = None
+    test_size: int | None = None
+    split_seed: int = 0
+    normalization: Literal["pool", "image"] = "pool"
+
+    def __post_init__(self) -> None:
+        for option, (fits, constraint) in RANGES.items():
+            value = vars(self).get(option)
+            expect(value is None or fits(value), f"Expected dataset.{option} {constraint}, got {value}.")
+
+    def divide(self, images: ImageSet, strata: Int[np.ndarray, " n"], test_share: float) -> tuple[ImageSet, ImageSet]:
+        """Pool and test images: a stratified split, of which `pool_size` and `test_size` images are kept."""
+        pool, test = stratified_split(strata, test_share, self.split_seed)
+        pool = pool[_limit(strata[pool], self.pool_size, "pool_size", self.split_seed)]
+        test = test[_limit(strata[test], self.test_size, "test_size", self.split_seed)]
+        return part(images, pool), part(images, test)
+
+    def limit(self, pool: ImageSet, test: ImageSet) -> tuple[ImageSet, ImageSet]:
+        """Of a given division, what is kept, stratified by label. Raises ConfigError if there are fewer images."""
+        kept = _limit(pool.labels, self.pool_size, "pool_size", self.split_seed)
+        return part(pool, kept), part(test, _limit(test.labels, self.test_size, "test_size", self.split_seed))
 
 
 def stratified_split(
@@ -30,41 +73,6 @@ def subsample(strata: Int[np.ndarray, " n"], n: int, seed: int) -> Int[np.ndarra
     """Indices (ascending) of `n` of the images, each stratum in proportion and, where there is room, with at least one image."""
     _, stratum, counts = np.unique(strata, return_inverse=True, return_counts=True)
     return _draw(stratum, _sizes(counts, n, least=np.ones_like(counts), most=counts), seed, "subsample")
-
-
-def check_sizes(
-    *,
-    size: int | None = None,
-    test_share: float | None = None,
-    pool_size: int | None = None,
-    test_size: int | None = None,
-) -> None:
-    """The ranges of options that datasets share. Raises ConfigError."""
-    expect(size is None or size >= 1, f"Expected dataset.size of at least 1 pixel, or null to keep sizes, got {size}.")
-    expect(test_share is None or 0 < test_share < 1, f"Expected dataset.test_share between 0 and 1, got {test_share}.")
-    for option, n in {"pool_size": pool_size, "test_size": test_size}.items():
-        expect(n is None or n >= 1, f"Expected dataset.{option} of at least 1 image, or null for all, got {n}.")
-
-
-def divide(
-    images: ImageSet,
-    strata: Int[np.ndarray, " n"],
-    *,
-    test_share: float,
-    pool_size: int | None,
-    test_size: int | None,
-    seed: int,
-) -> tuple[ImageSet, ImageSet]:
-    """Pool and test images: a stratified split, of which `pool_size` and `test_size` images are kept."""
-    pool, test = stratified_split(strata, test_share, seed)
-    pool = pool[_limit(strata[pool], pool_size, "pool_size", seed)]
-    test = test[_limit(strata[test], test_size, "test_size", seed)]
-    return part(images, pool), part(images, test)
-
-
-def limit(images: ImageSet, n: int | None, option: str, seed: int) -> ImageSet:
-    """`n` of the images, stratified by label, or all of them. Raises ConfigError naming `option` if there are fewer."""
-    return part(images, _limit(images.labels, n, option, seed))
 
 
 def _limit(strata: np.ndarray, n: int | None, option: str, seed: int) -> np.ndarray:

@@ -1,6 +1,5 @@
 """Standard benchmark datasets, read by torchvision once and from the cache afterwards."""
 
-from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,9 +9,8 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from alframe.dataset.augment import DIGIT, PHOTO, Augmentation
-from alframe.dataset.base import Dataset
 from alframe.dataset.cache import Allocate, cached
-from alframe.dataset.split import check_sizes, limit
+from alframe.dataset.split import Sampled
 from alframe.errors import DataError
 from alframe.images import Augment, Data, ImageSet
 
@@ -26,8 +24,6 @@ ARTICLE = Augmentation(flip=True, vertical_flip=False, crop=2, brightness=0.0)
 HOUSE_NUMBER = Augmentation(flip=False, vertical_flip=False, crop=4, brightness=0.1)
 
 DIGITS = tuple("0123456789")
-FASHION = ("T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
-CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
 def cached_split(cache: Path, name: str, split: Literal["train", "test"], read: Callable[[], Split]) -> ImageSet:
@@ -41,38 +37,41 @@ def cached_split(cache: Path, name: str, split: Literal["train", "test"], read: 
 
 
 @dataclass(frozen=True)
-class TorchvisionSet(Dataset):
+class TorchvisionSet(Sampled):
     """A published division: torchvision's train split is the pool, its test split the test set, both at their own size.
 
     `root`: the folder that torchvision reads from and downloads to (null: `raw` in the cache). Images that are in the cache
-    already are taken from there, without torchvision. `pool_size` and `test_size` keep so many images, stratified by class and
-    fixed by `split_seed`. Raises DataError, which says how to get the data, where they are not found and cannot be downloaded.
+    already are taken from there, without torchvision. Raises DataError, which says how to get the data, where they are not found
+    and cannot be downloaded.
     """
 
     root: str | Path | None = None
     download: bool = True
-    pool_size: int | None = None
-    test_size: int | None = None
-    split_seed: int = 0
-    normalization: Literal["pool", "image"] = "pool"
     augmentation: Augment | None = PHOTO
 
     name: ClassVar[str]
+    published: ClassVar[str]
+    """The name of torchvision's class."""
+    classes: ClassVar[tuple[str, ...]] = ()
+    """Empty: torchvision's."""
 
-    def __post_init__(self) -> None:
-        check_sizes(pool_size=self.pool_size, test_size=self.test_size)
-
-    @abstractmethod
     def read(self, root: Path, train: bool) -> Split:
         """One split through torchvision."""
+        from torchvision import datasets
+
+        files = getattr(datasets, self.published)(str(root), train=train, download=self.download)
+        pixels = np.asarray(files.data)
+        if pixels.ndim == 3:
+            pixels = pixels[:, None]
+        elif pixels.shape[-1] == 3:
+            pixels = pixels.transpose(0, 3, 1, 2)
+        return pixels, np.asarray(files.targets), self.classes or files.classes
 
     def load(self, cache: Path) -> Data:
         root = cache / "raw" if self.root is None else Path(self.root).expanduser()
         pool = cached_split(cache, self.name, "train", partial(self._read, root, True))
         test = cached_split(cache, self.name, "test", partial(self._read, root, False))
-        pool = limit(pool, self.pool_size, "pool_size", self.split_seed)
-        test = limit(test, self.test_size, "test_size", self.split_seed)
-        return Data(self.name, pool, test, self.augmentation, self.normalization)
+        return Data(self.name, *self.limit(pool, test), self.augmentation, self.normalization)
 
     def _read(self, root: Path, train: bool) -> Split:
         try:
@@ -93,26 +92,17 @@ class TorchvisionSet(Dataset):
 class Cifar10(TorchvisionSet):
     """CIFAR-10: 50,000 + 10,000 photos, uint8 [n, 3, 32, 32], ten classes. Source: Krizhevsky 2009 (technical report)."""
 
-    name: ClassVar[str] = "cifar10"
-
-    def read(self, root: Path, train: bool) -> Split:
-        from torchvision.datasets import CIFAR10 as Files
-
-        files = Files(str(root), train=train, download=self.download)
-        return files.data.transpose(0, 3, 1, 2), files.targets, CIFAR10
+    name = "cifar10"
+    published = "CIFAR10"
+    classes = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
 @dataclass(frozen=True)
 class Cifar100(TorchvisionSet):
     """CIFAR-100: 50,000 + 10,000 photos, uint8 [n, 3, 32, 32], a hundred classes. Source: Krizhevsky 2009 (technical report)."""
 
-    name: ClassVar[str] = "cifar100"
-
-    def read(self, root: Path, train: bool) -> Split:
-        from torchvision.datasets import CIFAR100 as Files
-
-        files = Files(str(root), train=train, download=self.download)
-        return files.data.transpose(0, 3, 1, 2), files.targets, files.classes
+    name = "cifar100"
+    published = "CIFAR100"
 
 
 @dataclass(frozen=True)
@@ -121,13 +111,9 @@ class FashionMnist(TorchvisionSet):
 
     augmentation: Augment | None = ARTICLE
 
-    name: ClassVar[str] = "fashion_mnist"
-
-    def read(self, root: Path, train: bool) -> Split:
-        from torchvision.datasets import FashionMNIST as Files
-
-        files = Files(str(root), train=train, download=self.download)
-        return files.data.numpy()[:, None], files.targets.numpy(), FASHION
+    name = "fashion_mnist"
+    published = "FashionMNIST"
+    classes = ("T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 
 
 @dataclass(frozen=True)
@@ -136,13 +122,9 @@ class Mnist(TorchvisionSet):
 
     augmentation: Augment | None = DIGIT
 
-    name: ClassVar[str] = "mnist"
-
-    def read(self, root: Path, train: bool) -> Split:
-        from torchvision.datasets import MNIST as Files
-
-        files = Files(str(root), train=train, download=self.download)
-        return files.data.numpy()[:, None], files.targets.numpy(), DIGITS
+    name = "mnist"
+    published = "MNIST"
+    classes = DIGITS
 
 
 @dataclass(frozen=True)
@@ -151,10 +133,10 @@ class Svhn(TorchvisionSet):
 
     augmentation: Augment | None = HOUSE_NUMBER
 
-    name: ClassVar[str] = "svhn"
+    name = "svhn"
 
     def read(self, root: Path, train: bool) -> Split:
-        from torchvision.datasets import SVHN as Files
+        from torchvision.datasets import SVHN
 
-        files = Files(str(root), split="train" if train else "test", download=self.download)
+        files = SVHN(str(root), split="train" if train else "test", download=self.download)
         return files.data, files.labels, DIGITS

@@ -1,11 +1,9 @@
 """Coverage of a pool by a set of images, and its greedy maximisation: herding, ProbCover and DCoM.
 
-An image covers another by a kernel of their distance: softly (Gaussian) or all or nothing (ball). No n x n matrix and no graph is
-kept: state is one number an image, and rows of the kernel are computed again for the few images that may still win.
+No n x n matrix and no graph is kept: rows of the kernel are computed again for the few images that may still win.
 """
 
 import math
-from collections.abc import Iterator
 
 import torch
 from jaxtyping import Float, Int
@@ -31,8 +29,7 @@ class Coverage:
     """F(S) = sum_i w_i max_{s in L or S} k(x_i, x_s); k = exp(-|x_i - x_s|²/radius²), or with `ball` 1[|x_i - x_s| < radius].
 
     `covered` [n] is that maximum so far, in [0, 1]. Exact for up to `max_points` points. Above it the gain of an image is its own
-    term, exactly, and the others' estimated without bias from `max_points` of them, the same for every image, drawn at random; so
-    every image may be picked, and time grows with n, not n². k(x, x) is 1 whatever rounding says.
+    term, and the others' estimated without bias from `max_points` random ones, the same for every image: time grows with n, not n².
     Distances are float32 on centred data; below 0.3 % of the two points' own length they are 0. Takes a copy of the points to
     cover and of those added later, 12 bytes per point, and tiles of about 32 MB. Raises `StrategyError` for points that are not
     finite.
@@ -66,7 +63,8 @@ class Coverage:
         expect_finite(others)
         blocks = [self._scaled(block) for block in others.split(_COLUMNS) if len(block)]
         with full_precision():
-            for rows in self._everywhere():
+            for start in range(0, len(self.points), self._step):
+                rows = slice(start, start + self._step)
                 points = self._scaled(self.points[rows])
                 for block in blocks:
                     nearest = self._kernel(self._exponents(points, block).amax(dim=1))
@@ -117,10 +115,6 @@ class Coverage:
         own_term = self.weights[positions].double() * (1 - self.covered[positions].double())
         return own_term + others * (len(self.points) - 1) / n_others  # in this order, so that counts stay whole
 
-    def _everywhere(self) -> Iterator[slice]:
-        for start in range(0, len(self.points), self._step):
-            yield slice(start, start + self._step)
-
     def _scaled(self, points: Tensor) -> Tensor:
         return (points.float() - self._origin).mul_(self._scale)
 
@@ -139,9 +133,8 @@ def pure_radius(
 ) -> float:
     """The largest radius at which a share `purity` of the balls hold one pseudo-label only; infinite if all points share one.
 
-    Pseudo-labels are the clusters of k-means with `n_classes` centres. A ball is pure as long as its radius does not exceed the
-    distance to the nearest point of another cluster, so the answer is a quantile of those distances. At most 2,000 balls are looked
-    at, drawn by `generator`, against all points. Raises `StrategyError` where that is 0 up to rounding.
+    Pseudo-labels are the clusters of k-means with `n_classes` centres. A ball is pure up to the distance to the nearest point of
+    another cluster: the answer is a quantile of those, over at most 2,000 balls. Raises `StrategyError` where that is 0 up to rounding.
     Source: Yehuda et al. 2022, arXiv:2205.11320. Differs: the quantile instead of a search over a grid; a sample of the balls.
     """
     labels = k_means(points, n_classes, generator, max_bytes=max_bytes).labels

@@ -1,7 +1,6 @@
 """D² sampling: each next centre with a probability proportional to its squared distance to the nearest centre so far.
 
-BADGE picks by it, and k-means starts from it. It is exact by rejection: proposals come from outdated distances, which are upper
-bounds, and are accepted with the share that is left of them.
+Exact by rejection: proposals come from outdated distances, upper bounds, and are accepted with the share that is left of them.
 """
 
 import torch

@@ -23,8 +23,7 @@ def squared_distances(
 ) -> Float[Tensor, "n m"]:
     """Squared Euclidean distances in float64 of points given by factors: point i is the outer product of rows i of all factors.
 
-    The outer product is never formed: its inner products are <x, y> = prod_f <x_f, y_f>, so |x - y|² = |x|² + |y|² - 2 <x, y>.
-    float64, because this difference cancels: in float32 (or TF32) it is noise between near neighbours far from the origin.
+    |x - y|² = |x|² + |y|² - 2 prod_f <x_f, y_f>, in float64 because this cancels between near neighbours far from the origin.
     """
     points = [f.double() for f in points]
     centres = [f.to(points[0]) for f in centres]

@@ -6,11 +6,14 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import normalize as unit_length
 
 from alframe.engine.d_squared import sample_d_squared
 from alframe.engine.distances import expect_finite, full_precision, rows_within
 from alframe.engine.nearest_centre import NearestCentre
+from alframe.engine.sub_pool import sub_pool
 from alframe.errors import StrategyError, expect
+from alframe.types import PoolView
 
 _SETTLED = 1e-4  # an iteration that takes less than this share off the sum of squared distances is the last
 _ROWS = 1024  # of a tile, which stays in a core's cache; summed in float32 before float64 takes over
@@ -54,12 +57,10 @@ def k_means(
 
     `weights` (>= 0) count a point so many times; where all are 0 they count for nothing. Stops when no label changes, when an
     iteration takes less than 1e-4 off the sum of squared distances, or after `max_iterations`. A cluster that is left without
-    weight starts again at a point that is far from its centre.
-    With `max_per_cluster` the centres are found on at most that many points per cluster, drawn at random (as faiss does), and all
-    points are assigned once at the end. Products are float32 on centred data; the `distances` that come out are by differences,
-    and rank near neighbours far from the origin. Extra memory: tiles of at most 1024 points (fewer where `max_bytes` asks for it), 60
-    bytes per point, a few times the centres, and the points drawn. Raises `StrategyError` for points that are not finite, and for
-    weights below 0.
+    weight starts again at a point that is far from its centre. With `max_per_cluster` the centres are found on at most that many
+    points per cluster, drawn at random (as faiss does). Products are float32 on centred data; `distances` are by differences, and
+    rank near neighbours far from the origin. Extra memory: 60 bytes per point, a few times the centres, the points drawn, and a tile
+    within `max_bytes`. Raises `StrategyError` for points that are not finite, and for weights below 0.
     Source: Lloyd 1982; Arthur & Vassilvitskii 2007.
     """
     expect_finite(points)
@@ -89,6 +90,31 @@ def k_means(
     tiles = zip(points.split(_ROWS), labels.split(_ROWS), strict=True)
     distances = torch.cat([(tile.float() - origin).sub_(centres[mine]).square_().sum(dim=1) for tile, mine in tiles])
     return Clusters(centres + origin, labels, distances)
+
+
+def representatives(
+    view: PoolView,
+    candidates: Int[Tensor, " m"],
+    size: int,
+    generator: torch.Generator,
+    normalize: bool,
+    max_points: int,
+) -> Int[Tensor, " q"]:
+    """`size` of the `candidates` (positions, at least `size` of them): the nearest to each centre of k-means with `size` clusters.
+
+    Clusters of more candidates come first. Above `max_points` candidates only that many are used, drawn at random. `normalize`
+    clusters by direction.
+    """
+    some = sub_pool(len(candidates), max_points, size, generator)
+    if some is not None:
+        candidates = candidates[some.to(candidates.device)]
+    if len(candidates) == size:
+        return candidates
+    points = view.pool["features"][candidates]
+    if normalize:
+        unit_length(points, out=points)
+    clusters = k_means(points, size, generator, max_bytes=view.max_bytes)
+    return candidates[clusters.representatives(size)]
 
 
 def _checked(weights: Tensor | None) -> Tensor | None:

@@ -1,7 +1,6 @@
 """Greedy maximisation of a monotone submodular objective, exact, re-evaluating only what may still win.
 
-Submodular: what an image adds can only shrink as others are picked, so the gain it had earlier is an upper bound of the gain it has
-now. The image with the best fresh gain wins as soon as no outdated gain lies above it.
+What an image adds can only shrink as others are picked: the best fresh gain wins as soon as no outdated gain lies above it.
 Source: Minoux 1978; the guarantee of 1 - 1/e is Nemhauser, Wolsey & Fisher 1978.
 """
 
@@ -27,15 +26,12 @@ def lazy_greedy(
     """Up to `size` distinct positions in greedy order, and the gain each had when it was picked.
 
     `bounds` is an upper bound of each gain (-inf for what may not be picked); `gains(positions)` are the gains now; `take(position)`
-    picks, and may answer True when nothing is left to gain. Stops then, or before the first pick whose gain is not above `at_least`, so
-    the answer may be shorter than `size`. Equal gains go to any one of the equals, by `generator` and not by position.
-    If gains are expensive, `tighten(positions)` gives cheaper upper bounds, and gains are not computed for positions it rules out.
+    picks, and may answer True when nothing is left to gain. Stops then, or before the first gain that is not above `at_least`. Ties
+    go by `generator`. If gains are expensive, `tighten(positions)` gives cheaper upper bounds, which may rule positions out.
     """
     shuffled = torch.randperm(len(bounds), generator=generator).to(bounds.device)
     bounds = bounds[shuffled].double()
-    fresh_at = torch.full(
-        (len(bounds),), -1, dtype=torch.int64, device=bounds.device
-    )  # picks that a bound has taken in
+    fresh_at = torch.full_like(bounds, -1, dtype=torch.int64)  # picks that a bound has taken in
     tight_at = fresh_at.clone()
     picked: list[int] = []
     scores: list[float] = []

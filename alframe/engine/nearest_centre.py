@@ -1,7 +1,6 @@
 """Distances to the nearest of a growing set of centres, updated only where needed.
 
-A new centre can only shorten such a distance, so one that is out of date is still an upper bound. Greedy rules need the exact
-value of a few promising points, and the bound of all others: both `core_set` and `badge` are exact at a fraction of the cost.
+A new centre can only shorten such a distance: one that is out of date is an upper bound, which is enough for most points.
 """
 
 import math
@@ -19,8 +18,8 @@ _BLOCK = 1024  # candidates that `farthest` looks at together; it changes the sp
 class NearestCentre:
     """For each of n points an upper bound of the squared distance to its nearest centre; exact where just refreshed.
 
-    `bounds` starts at infinity. Beside its arguments it takes 17 bytes per point, and about `max_bytes` (64 MB at most) while it
-    works on `tile` points by `tile` centres. Raises `StrategyError` for a point that is not finite.
+    `bounds` starts at infinity. Takes 17 bytes per point, and a tile of about `max_bytes` (64 MB at most). Raises `StrategyError`
+    for a point that is not finite.
     """
 
     def __init__(self, factors: Sequence[Float[Tensor, "n _"]], max_bytes: int) -> None:

@@ -14,9 +14,8 @@ _BLOCK_BYTES = 1 << 22  # of differences at once: stays in a core's cache
 def nearest_distances(points: Float[Tensor, "n d"], k: int, max_bytes: int) -> Float[Tensor, "n m"]:
     """Euclidean distances from each point to its m = min(k, n - 1) nearest other points, the nearest first; float32.
 
-    Exact for distances above about 3e-4 of the length of the centred points; among nearer ones rounding may pick the neighbours.
-    A point is no neighbour of itself, but of its duplicates, at distance 0. O(n² d) time; a chunk of points by points within
-    `max_bytes` (64 MB at most) beside one copy of the points. Raises `StrategyError` for points that are not finite.
+    Exact above about 3e-4 of the length of the centred points; among nearer ones rounding may pick the neighbours. Duplicates are
+    neighbours at distance 0. Takes `max_bytes` (64 MB at most) beside a copy of the points. Raises `StrategyError` if one is not finite.
     """
     expect_finite(points)
     n, d = points.shape

@@ -55,7 +55,11 @@ def predict_main(argv: Sequence[str] | None = None, *, prog: str = "alframe-pred
         def write(stream: TextIO) -> int:
             return predict(predictor, options.paths, stream, every_class=options.all, say=say)
 
-        return int(bool(_to_file(options.out, write) if options.out is not None else write(_utf8(sys.stdout))))
+        if options.out is not None:
+            return int(bool(_to_file(options.out, write)))
+        if hasattr(sys.stdout, "reconfigure"):  # so that any file name can be written, including undecodable bytes
+            sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape", newline="\n")
+        return int(bool(write(sys.stdout)))
 
     return guarded(work)
 
@@ -111,10 +115,3 @@ def _to_file(path: Path, write: Callable[[TextIO], int]) -> int:
         raise RunFolderError(
             f"Expected a file to write to, got {path} ({error.strerror}); choose another with --out."
         ) from error
-
-
-def _utf8(stream: TextIO) -> TextIO:
-    """The stream, configured so that any file name can be written to it, including undecodable bytes."""
-    if hasattr(stream, "reconfigure"):
-        stream.reconfigure(encoding="utf-8", errors="surrogateescape", newline="\n")
-    return stream

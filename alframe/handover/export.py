@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from alframe.errors import RunFolderError
 from alframe.handover import labels, onnx
-from alframe.handover.predictor import Predictor, Tensors, load, save
-from alframe.handover.readme import readme
-from alframe.handover.spec import Spec
+from alframe.handover.predictor import Predictor, Spec, Tensors, load, save
 from alframe.handover.trained import Trained, capture, images_to_check
 
 MODEL, ONNX, LABELS, IMAGES, MANIFEST, README = (
@@ -40,7 +39,12 @@ def export(
     raise. `say` prints one line per step.
     """
     check_out(out, overwrite)
-    say(f"{trained.folder}: {_summary(trained)}")
+    state = "" if trained.stopped else " of an unfinished run"
+    match = "are reproduced exactly" if trained.difference == 0 else f"are reproduced within {trained.difference:.1g}"
+    of = next((of for of in ("test", "validation") if f"{of}/accuracy" in trained.line), None)
+    checked = f"its {of} metrics {match}" if of else "no metrics were measured, so nothing is checked"
+    n = trained.line["labels"]
+    say(f"{trained.folder}: round {trained.round}{state}, {n} labels; {trained.how}; {checked}")
     spec, tensors = capture(trained)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -110,12 +114,14 @@ def _write(
     files = labels.write_images(folder / IMAGES, found, pool, trained.classes, show) if images else None
     labels.write_table(folder / LABELS, found, trained.classes, files)
     say(f"{LABELS}: {len(found)} labelled images{f', copied to {IMAGES}/' if images else ''}")
-    (folder / README).write_text(readme(spec, predictor, checks, images=images), encoding="utf-8")
+    (folder / README).write_text(readme(spec, predictor.uncertainty.n_draws, checks, images=images), encoding="utf-8")
     manifest = {
         "alframe": "export",
         "model": asdict(spec),
-        "mean": _numbers(tensors.get("front.mean")),
-        "deviation": _numbers(tensors.get("front.deviation")),
+        **{
+            key: None if (of := tensors.get(f"front.{key}")) is None else of.flatten().tolist()
+            for key in ("mean", "deviation")
+        },
         "checks": checks,
         "labelled": len(found),
         "files": {path.name: sha256(path) for path in sorted(folder.iterdir()) if path.is_file()},
@@ -131,32 +137,23 @@ def _write_onnx(path: Path, predictor: Predictor, images: Any, say: Say) -> dict
         return {}
     onnx.write(path, predictor)
     apart = onnx.difference(path, predictor, images)
-    say(
-        f"{path.name}: probabilities within {apart:.1e} of PyTorch's on {len(images)} images ({what_onnx_gives(predictor)})"
-    )
-    return {"onnx": {"max_abs_difference": apart, "images": len(images), "gives": what_onnx_gives(predictor)}}
-
-
-def what_onnx_gives(predictor: Predictor) -> str:
-    """Description of the network in the ONNX graph."""
     members = predictor.spec.members
-    if predictor.averages:
-        return f"the mean over {members} networks" if members > 1 else "the network"
-    return "the deterministic network: no dropout, the trained weights, the unmodified image"
-
-
-def _summary(trained: Trained) -> str:
-    state = "" if trained.stopped else " of an unfinished run"
-    match = "are reproduced exactly" if trained.difference == 0 else f"are reproduced within {trained.difference:.1g}"
-    of = next((of for of in ("test", "validation") if f"{of}/accuracy" in trained.line), None)
-    checked = f"its {of} metrics {match}" if of else "no metrics were measured, so nothing is checked"
-    return f"round {trained.round}{state}, {trained.line['labels']} labels; {trained.how}; {checked}"
-
-
-def _numbers(tensor: torch.Tensor | None) -> list[float] | None:
-    return None if tensor is None else tensor.flatten().tolist()
+    gives = f"the mean over {members} networks" if members > 1 else "the network"
+    if not predictor.averages:
+        gives = "the deterministic network: no dropout, the trained weights, the unmodified image"
+    say(f"{path.name}: probabilities within {apart:.1e} of PyTorch's on {len(images)} images ({gives})")
+    return {"onnx": {"max_abs_difference": apart, "images": len(images), "gives": gives}}
 
 
 def sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def readme(spec: Spec, n_draws: int, checks: dict[str, Any], *, images: bool) -> str:
+    """The README.txt of an export: what the files are, and how to use them without knowing alframe."""
+    test = ", ".join(f"{name} {value:.4g}" for name, value in spec.run["test"].items() if isinstance(value, float))
+    loader = FileSystemLoader(Path(__file__).parent)
+    environment = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
+    page = environment.get_template("readme.txt.j2")
+    return page.render(spec=spec, run=spec.run, onnx=checks.get("onnx"), images=images, test=test, n_draws=n_draws)

@@ -15,7 +15,6 @@ from alframe.handover.trained import Line, Trained
 from alframe.images import ImageSet
 from alframe.labels.consensus import CHECKS
 from alframe.restore import labelled_at
-from alframe.types import Examples
 
 COLUMNS = ("id", "name", "label", "annotator", "round", "kind")
 FILE, SOFT = "file", "probabilities"
@@ -47,8 +46,10 @@ def labelled(trained: Trained) -> list[Labelled]:
     for line in trained.ledger:
         if line.get("label") is not None and line.get("kind") not in CHECKS:
             answers.setdefault(line["index"], []).append(line)
+    last = max((line.get("round", 0) for line in trained.ledger), default=0)
+    known = labelled_at(trained.experiment, trained.ledger, trained.rules, last)
     found = []
-    for part in all_labelled(trained):
+    for part in (known.training, known.validation):
         every_soft = [()] * len(part) if part.soft_labels is None else part.soft_labels.tolist()
         for index, label, probs in zip(part.rows.tolist(), part.labels.tolist(), every_soft, strict=True):
             soft = tuple(probs) if max(probs, default=1) < 1 else ()
@@ -60,13 +61,6 @@ def labelled(trained: Trained) -> list[Labelled]:
             origin = "; ".join(who), int(first["round"]), str(first["kind"])
             found.append(Labelled(index, pool.ids[index], name, label, *origin, soft))
     return sorted(found, key=lambda one: one.round)
-
-
-def all_labelled(trained: Trained) -> tuple[Examples, Examples]:
-    """Training and validation images of the whole ledger."""
-    last = max((line.get("round", 0) for line in trained.ledger), default=0)
-    known = labelled_at(trained.experiment, trained.ledger, trained.rules, last)
-    return known.training, known.validation
 
 
 def write_table(path: Path, labels: Sequence[Labelled], classes: Sequence[str], files: Sequence[str] | None) -> None:
@@ -100,8 +94,8 @@ def write_images(
         if one.label < 0:
             files.append("")
             continue
-        path = folder / names[one.label] / f"{one.id}.png"
-        _image(images.pixels[one.index]).save(path)
+        path, pixels = folder / names[one.label] / f"{one.id}.png", images.pixels[one.index]
+        Image.fromarray(np.ascontiguousarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))).save(path)
         files.append(path.relative_to(folder.parent).as_posix())
     return files
 
@@ -115,7 +109,3 @@ def folder_names(classes: Sequence[str]) -> list[str]:
         tries = (name if number == 1 else f"{name}%{number}" for number in range(1, len(classes) + 1))
         names.append(next(each for each in tries if each.casefold() not in taken))
     return names
-
-
-def _image(pixels: np.ndarray) -> Image.Image:
-    return Image.fromarray(np.ascontiguousarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)))

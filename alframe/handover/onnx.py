@@ -10,7 +10,6 @@ import torch
 
 from alframe.errors import DataError
 from alframe.handover.predictor import BATCH, Predictor
-from alframe.handover.spec import Spec
 
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 AGREES = 1e-4
@@ -46,8 +45,14 @@ def write(path: Path, predictor: Predictor) -> None:
             f"Expected a network that torch.onnx.export supports, got {type(error).__name__}: {str(error).strip().splitlines()[0]}; "
             "skip ONNX with --no-onnx."
         ) from error
-    model = onnx.load(path)
-    onnx.helper.set_model_props(model, _properties(predictor.spec))
+    model, spec = onnx.load(path), predictor.spec
+    properties = {
+        "classes": json.dumps(list(spec.classes)),
+        "input": f"uint8 [batch, {', '.join(map(str, spec.shape))}], values 0 to 255, resized; normalisation is in the graph",
+        "resize": spec.resize,
+        "alframe": spec.alframe,
+    }
+    onnx.helper.set_model_props(model, properties)
     onnx.save(model, path)
 
 
@@ -70,12 +75,3 @@ def difference(path: Path, predictor: Predictor, images: np.ndarray) -> float:
             f"Expected probabilities of {path.name} within {AGREES:g} of PyTorch's, got a difference of {apart:.2g}; skip ONNX with --no-onnx."
         )
     return apart
-
-
-def _properties(spec: Spec) -> dict[str, str]:
-    return {
-        "classes": json.dumps(list(spec.classes)),
-        "input": f"uint8 [batch, {', '.join(map(str, spec.shape))}], values 0 to 255, resized; normalisation is in the graph",
-        "resize": spec.resize,
-        "alframe": spec.alframe,
-    }

@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -10,18 +11,16 @@ import numpy as np
 import torch
 from PIL import Image
 
-from alframe.config import pick_device
+from alframe.config.parts import pick_device
 from alframe.console import progress as bar
 from alframe.dataset.decode import attempts, decode_file, read_head
 from alframe.dataset.files import list_files
 from alframe.errors import DataError, RunFolderError
 from alframe.handover.export import MANIFEST, MODEL, sha256
-from alframe.handover.predictor import BATCH, Predictor, load
-from alframe.handover.spec import SAME
+from alframe.handover.predictor import BATCH, SAME, Predictor, load
 from alframe.handover.trained import capture, retrieve
 from alframe.record.layout import Layout, runs_below
 from alframe.scores import bald, entropy
-from alframe.types import Prediction
 
 Say = Callable[[str], None]
 
@@ -109,19 +108,20 @@ def predict(
     columns = ["path", "class", "probability", "entropy", *(["bald"] if predictor.uncertainty.n_draws > 1 else [])]
     writer.writerow([*columns, *([f"p({name})" for name in spec.classes] if every_class else [])])
     broken = 0
-    waiting: list[tuple[Path, np.ndarray]] = []
-    outcomes = zip(files, attempts(files, lambda i: _decoded(files[i], predictor)), strict=True)
-    for file, (pixels, why) in bar(outcomes, "predicting", total=len(files), enabled=progress):
-        if pixels is None:
-            broken += 1
-            say(f"skipped {file}: {why}")
-            continue
-        waiting.append((file, pixels))
-        if len(waiting) == BATCH:
-            writer.writerows(_rows(predictor, waiting, every_class))
-            waiting = []
-    if waiting:
-        writer.writerows(_rows(predictor, waiting, every_class))
+
+    def readable() -> Iterator[tuple[Path, np.ndarray]]:
+        nonlocal broken
+        outcomes = zip(files, attempts(files, lambda i: _decoded(files[i], predictor)), strict=True)
+        for file, (pixels, why) in bar(outcomes, "predicting", total=len(files), enabled=progress):
+            if pixels is not None:
+                yield file, pixels
+            else:
+                broken += 1
+                say(f"skipped {file}: {why}")
+
+    images = readable()
+    while batch := list(islice(images, BATCH)):
+        writer.writerows(_rows(predictor, batch, every_class))
     if broken or not files:
         say(f"predicted {len(files) - broken} of {len(files)} images")
     return broken if files else 1
@@ -144,14 +144,12 @@ def _rows(predictor: Predictor, batch: Sequence[tuple[Path, np.ndarray]], every_
         raise DataError(
             f"Expected finite predictions, got NaN for {batch[0][0]} or one of the next {len(batch) - 1} images; the weights are damaged, export the run again."
         )
-    numbers, probs = _numbers(prediction, predictor.uncertainty.n_draws)
-    for (file, _), row, p in zip(batch, numbers, probs.tolist(), strict=True):
+    scores = [
+        entropy(prediction.log_probs),
+        *([bald(prediction.log_probs)] if predictor.uncertainty.n_draws > 1 else []),
+    ]
+    numbers, probs = torch.stack(scores, dim=1).tolist(), prediction.mean_log_probs.exp().tolist()
+    for (file, _), row, p in zip(batch, numbers, probs, strict=True):
         best = int(np.argmax(p))
         shown = [p[best], *row, *(p if every_class else [])]
         yield [str(file), predictor.spec.classes[best], *(f"{max(value, 0.0):.6f}" for value in shown)]
-
-
-def _numbers(prediction: Prediction, n_draws: int) -> tuple[list[list[float]], torch.Tensor]:
-    """Entropy (and BALD, with several draws) of each image; the mean probabilities [b, c]."""
-    scores = [entropy(prediction.log_probs), *([bald(prediction.log_probs)] if n_draws > 1 else [])]
-    return torch.stack(scores, dim=1).tolist(), prediction.mean_log_probs.exp().cpu()

@@ -1,6 +1,10 @@
 """Trained networks with their preprocessing: from raw images to the same predictions as in the run."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from alframe.errors import AlframeError, DataError
-from alframe.handover.spec import Spec, located
+from alframe import __version__
+from alframe.errors import AlframeError, ConfigError, DataError
 from alframe.images import FixedAugment
 from alframe.learner import fixed_augmentations
 from alframe.model.base import Network
@@ -27,6 +31,52 @@ HEADER = "alframe"  # key of the description in the file's metadata
 
 Tensors = dict[str, Tensor]
 """`front.<name>`, `network.<member>.<name>` and `posterior.<name>`."""
+FORMAT = 1
+STRETCH, SAME = "stretch", "same"
+
+
+@dataclass(frozen=True)
+class Spec:
+    """`classes` in the order of the outputs; `shape` (channels, height, width) of the uint8 input images.
+
+    `resize`: "stretch" (any size is stretched to `shape` with PIL's bilinear filter) or "same" (other sizes are rejected).
+    `normalization` is "pool" (tensors `front.mean` and `front.deviation`, per channel or per feature of the trunk),
+    "image" or "none", as in `Normalizer`. `model`, `uncertainty` and `augmentation` are a class (`_target_`) with options.
+    `on_features`: the networks read features of the model's frozen trunk. `run` describes the original run.
+    """
+
+    classes: tuple[str, ...]
+    shape: tuple[int, int, int]
+    resize: str
+    normalization: str
+    model: dict[str, Any]
+    on_features: bool
+    uncertainty: dict[str, Any]
+    members: int
+    augmentation: dict[str, Any] | None = None
+    run: dict[str, Any] = field(default_factory=dict)
+    alframe: str = __version__
+    format: int = FORMAT
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str, where: str) -> "Spec":
+        """Parse what `to_json` wrote. Raises `DataError` for other text or a later format."""
+        try:
+            values = json.loads(text)
+            if values["format"] > FORMAT:
+                raise DataError(
+                    f"Expected an export of format {FORMAT} or earlier in {where}, got {values['format']}, written by alframe "
+                    f"{values.get('alframe')}; install that version."
+                )
+            spec = cls(**{f.name: values[f.name] for f in fields(cls)})
+            return cls(**{**vars(spec), "classes": tuple(spec.classes), "shape": tuple(spec.shape)})
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f"Expected the description of a model in {where}, got a damaged one ({type(error).__name__}: {error}); export the run again."
+            ) from error
 
 
 class Front(nn.Module):
@@ -60,13 +110,22 @@ class Predictor:
 
     def __init__(self, spec: Spec, tensors: Tensors, device: torch.device) -> None:
         self.spec, self.device = spec, device
-        model = _model(spec)
+        model, of_model = located(spec.model, (nn.Module, Frozen), "network")
+        make: Callable[..., Any] = partial(model.untrained if issubclass(model, Network) else model, **of_model)
+        frozen = model(**of_model) if issubclass(model, Frozen) else None
+        if frozen is not None:
+            make = frozen if spec.on_features else partial(frozen.unfrozen, trained=False)
         kind, options = located(spec.uncertainty, (Uncertainty,), "uncertainty")
         self.uncertainty: Uncertainty = kind(**options)
         try:
-            self.front = self._front(model, _below(tensors, "front")).to(device).eval()
+            first = _below(tensors, "front")
+            embedder = frozen.embedder(trained=False) if frozen is not None and spec.on_features else None
+            self.front = (
+                Front(embedder, spec.normalization, first.get("mean"), first.get("deviation")).to(device).eval()
+            )
+            self.front.load_state_dict(first)
             networks = [
-                self._network(model, _below(tensors, f"network.{member}")).to(device).eval()
+                self._network(make, _below(tensors, f"network.{member}")).to(device).eval()
                 for member in range(spec.members)
             ]
             self.posterior = restore(self.uncertainty, networks, _below(tensors, "posterior"))
@@ -102,30 +161,15 @@ class Predictor:
         prediction = self.predict(images)
         return (prediction.mean_log_probs if self.averages else prediction.point_log_probs).exp()
 
-    def _front(self, model: Any, tensors: Tensors) -> Front:
-        embedder = model.embedder(trained=False) if self.spec.on_features else None
-        mean, deviation = tensors.get("mean"), tensors.get("deviation")
-        front = Front(embedder, self.spec.normalization, mean, deviation)
-        front.load_state_dict(tensors)
-        return front
-
-    def _network(self, model: Any, tensors: Tensors) -> nn.Module:
+    def _network(self, make: Callable[..., nn.Module], tensors: Tensors) -> nn.Module:
+        shape: tuple[int, ...] = self.spec.shape
+        if self.spec.on_features:
+            assert isinstance(self.front.mean, Tensor), "features are normalised by their mean"
+            shape = (self.front.mean.numel(),)
         with scoped(generator(0, 0, "init")):  # the initial weights are replaced
-            network = self._untrained(model)
+            network = make(shape, len(self.spec.classes))
         network.load_state_dict(tensors)
         return network
-
-    def _untrained(self, model: Any) -> nn.Module:
-        shape, n_classes = self.spec.shape, len(self.spec.classes)
-        if self.spec.on_features:
-            mean = self.front.mean
-            assert isinstance(mean, Tensor), "features are normalised by their mean"
-            return model((mean.numel(),), n_classes)
-        if isinstance(model, Frozen):
-            return model.unfrozen(shape, n_classes, trained=False)
-        kind, options = model
-        make = kind.untrained if issubclass(kind, Network) else kind
-        return make(shape, n_classes, **options)
 
 
 def save(path: Path, spec: Spec, tensors: Tensors) -> None:
@@ -152,16 +196,33 @@ def load(path: Path, device: torch.device) -> Predictor:
     return Predictor(Spec.from_json(metadata[HEADER], str(path)), tensors, device)
 
 
-def _model(spec: Spec) -> Any:
-    """The frozen model, or the network's class with its options."""
-    kind, options = located(spec.model, (nn.Module, Frozen), "network")
-    return kind(**options) if issubclass(kind, Frozen) else (kind, options)
-
-
 def _below(tensors: Tensors, prefix: str) -> Tensors:
     return {key[len(prefix) + 1 :]: value for key, value in tensors.items() if key.startswith(f"{prefix}.")}
 
 
-def flat(parts: Mapping[str, Mapping[str, Tensor]]) -> Tensors:
-    """{'front': {'mean': ...}} -> {'front.mean': ...}"""
-    return {f"{prefix}.{key}": value for prefix, part in parts.items() for key, value in part.items()}
+def describe(part: object) -> dict[str, Any]:
+    """The class and the options of a dataclass of plain values. Raises `ConfigError` for anything else."""
+    if not is_dataclass(part) or isinstance(part, type):
+        raise ConfigError(
+            f"Expected an augmentation that is a dataclass, to export it with uncertainty=tta, got {type(part).__name__}; make it a dataclass."
+        )
+    return {"_target_": f"{type(part).__module__}.{type(part).__qualname__}", **asdict(part)}
+
+
+def located(node: Mapping[str, Any], kinds: tuple[type, ...], what: str) -> tuple[type, dict[str, Any]]:
+    """The class that a node names, and its options.
+
+    A file from others can only select classes of these `kinds`. Raises `ConfigError` for anything else, and for failed
+    imports.
+    """
+    target = str(node.get("_target_"))
+    module, _, name = target.rpartition(".")
+    try:
+        thing = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(
+            f"Expected an importable {what}, got '{target}' ({error}); run from the folder that contains it, or install it."
+        ) from error
+    if not (isinstance(thing, type) and issubclass(thing, kinds)):
+        raise ConfigError(f"Expected the class of a {what}, got '{target}'; only classes can be exported.")
+    return thing, {key: value for key, value in node.items() if not key.startswith("_")}

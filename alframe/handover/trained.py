@@ -8,18 +8,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from alframe.config import Plan, stored_plan
+from alframe.config.plan import Plan
+from alframe.config.stored import stored_plan
 from alframe.dataset.base import history_of
 from alframe.errors import DataError, RunFolderError
 from alframe.experiment import Experiment
-from alframe.handover.predictor import BATCH, Predictor, Tensors, flat
-from alframe.handover.spec import SAME, STRETCH, Spec, describe
+from alframe.handover.predictor import BATCH, SAME, STRETCH, Predictor, Spec, Tensors, describe
 from alframe.labels.consensus import Rules
 from alframe.learner import POOL, TEST, Learner
 from alframe.metrics import evaluate
 from alframe.model.frozen import Frozen
 from alframe.record.layout import PROVENANCE, ROUNDS
-from alframe.record.read import read_config, read_ledger, read_provenance, read_rounds
+from alframe.record.read import flat, read_config, read_ledger, read_provenance, read_rounds
 from alframe.restore import as_trained, labelled_at, restore
 
 TOLERANCE = 1e-3
@@ -67,8 +67,8 @@ def retrieve(folder: Path, *, device: str | None = None, progress: bool = True, 
     """
     read_config(folder)
     rounds = read_rounds(folder)
-    launch = _last_launch(folder)
-    options = {"progress": progress, "device": device or _device_of(launch)}
+    launch = (read_provenance(folder).get("launches") or [{"device": {}}])[-1]["device"]
+    options = {"progress": progress, "device": device or ("auto" if launch.get("type") == "cuda" else "cpu")}
     plan = stored_plan(
         folder, **options, **{"query.target": "pool"}
     )  # its folder may be gone, and it decides queries alone
@@ -76,7 +76,7 @@ def retrieve(folder: Path, *, device: str | None = None, progress: bool = True, 
         raise RunFolderError(
             f"Expected a run with a committed round in {folder}, got one without; resume it first: alframe resume {folder}"
         )
-    torch.set_num_threads(int(launch.get("device", {}).get("threads", torch.get_num_threads())))
+    torch.set_num_threads(int(launch.get("threads", torch.get_num_threads())))
     line, ledger = rounds[-1], read_ledger(folder)
     photos = history_of(plan.dataset, folder, repair=False)
     experiment = plan.experiment(plan.dataset.load(plan.cache) if photos is None else photos.data())
@@ -108,6 +108,19 @@ def capture(trained: Trained) -> tuple[Spec, Tensors]:
     for member, network in enumerate(learner.fitted.networks):
         parts[f"network.{member}"] = network.state_dict()
     parts["posterior"] = learner.fitted.state
+    origin = {
+        "folder": str(trained.folder.resolve()),
+        "dataset": trained.experiment.data.name,
+        "data_hash": read_provenance(trained.folder).get("data_hash"),
+        "seed": config.get("seed"),
+        "choices": config.get("choices"),
+        "round": trained.round,
+        "labels": trained.line["labels"],
+        "finished": trained.stopped,
+        "weights": trained.how,
+        "metrics_differ_by": trained.difference,
+        "test": {key[5:]: value for key, value in trained.line.items() if key.startswith("test/")},
+    }
     spec = Spec(
         classes=e.data.pool.classes,
         shape=e.data.pool.shape,
@@ -118,7 +131,7 @@ def capture(trained: Trained) -> tuple[Spec, Tensors]:
         uncertainty=config["uncertainty"],
         members=len(learner.fitted.networks),
         augmentation=describe(e.data.augment) if e.uncertainty.n_augmented else None,
-        run=_origin(trained, config),
+        run=origin,
     )
     tensors = {key: value.detach().cpu() for key, value in flat(parts).items()}
     apart = _check(trained, Predictor(spec, tensors, learner.device))
@@ -169,30 +182,3 @@ def _difference(trained: Trained) -> tuple[float, str]:
         return math.nan, "none to compare with"
     worst = max(apart, key=lambda name: apart[name])
     return apart[worst], f"{worst} {metrics[worst]:.4f}, but {ROUNDS} has {stored[f'{of}/{worst}']:.4f}"
-
-
-def _origin(trained: Trained, config: dict[str, Any]) -> dict[str, Any]:
-    """The run's identity and its test metrics."""
-    provenance = read_provenance(trained.folder)
-    return {
-        "folder": str(trained.folder.resolve()),
-        "dataset": trained.experiment.data.name,
-        "data_hash": provenance.get("data_hash"),
-        "seed": config.get("seed"),
-        "choices": config.get("choices"),
-        "round": trained.round,
-        "labels": trained.line["labels"],
-        "finished": trained.stopped,
-        "weights": trained.how,
-        "metrics_differ_by": trained.difference,
-        "test": {key[5:]: value for key, value in trained.line.items() if key.startswith("test/")},
-    }
-
-
-def _last_launch(folder: Path) -> dict[str, Any]:
-    launches = read_provenance(folder).get("launches") or [{}]
-    return launches[-1] if isinstance(launches[-1], dict) else {}
-
-
-def _device_of(launch: dict[str, Any]) -> str:
-    return "auto" if launch.get("device", {}).get("type") == "cuda" else "cpu"

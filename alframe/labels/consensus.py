@@ -1,8 +1,7 @@
 """One label from several people's answers, by majority or Dawid-Skene, and how much the people agree.
 
-A ledger line has a `label`, or `label` null and an `answer`: unsure (`text` may name a more likely class), skip, bad_image,
-new_class (named in `text`), or unanswered (the round was closed before anyone answered). A vote is a class (int),
-bad_image, or a class that has no number yet (`new: NAME`); unsure and skip are abstentions, but see `soft_label`.
+A ledger line has a `label`, or null and an `answer`: unsure (`text` may name a more likely class), skip, bad_image, new_class
+(named in `text`), or unanswered (its round was closed). A vote is a class (int), bad_image, or a class without a number (`new: NAME`).
 """
 
 import math
@@ -20,8 +19,6 @@ Vote = int | str
 Posterior = Float[np.ndarray, " c"]
 
 UNSURE, SKIP, BAD_IMAGE, NEW_CLASS, UNANSWERED = "unsure", "skip", "bad_image", "new_class", "unanswered"
-NO_LABEL = (UNSURE, SKIP, BAD_IMAGE, NEW_CLASS)
-"""The answers other than a class."""
 CHECKS = ("gold", "repeat")
 """Kinds of ledger lines that check the annotator on an image with a known answer. They buy nothing and label nothing."""
 
@@ -33,11 +30,9 @@ FROM_FOLDER = "given"
 class Rules:
     """How answers become labels; declared by the annotator.
 
-    `people`: an image may have answers from several people, and each person's last one counts; otherwise a second answer
-    is an error. `per_image`: number of people that an image needs. `ask_again`: how often an image that nobody was sure of
-    returns to the pool. `classes`: the dataset's, followed by `new_classes`, which people found and the config names.
-    `unsure`: such an image returns to the pool (again), or is trained on with a `soft_label`, in which `lean` is the
-    probability of the class that someone finds most likely.
+    `people`: several may answer, and each one's last answer counts; otherwise a second answer is an error. `per_image`: people
+    that an image needs. `ask_again`: how often an image that nobody was sure of returns to the pool. `classes`: the dataset's,
+    then `new_classes`, which people found. `unsure`: see `AsksPeople`; `lean`: the probability of the class found most likely.
     """
 
     people: bool = False
@@ -89,14 +84,11 @@ def agreement(votes: Sequence[Sequence[Vote]]) -> dict[str, float]:
     items = [Counter(item) for item in votes if len(item) > 1]
     if not items:
         return {}
-    pairs = float(np.mean([sum(k * (k - 1) for k in item.values()) / _pairs(item.total()) for item in items]))
+    shares = [sum(k * (k - 1) for k in item.values()) / (item.total() * (item.total() - 1)) for item in items]
+    pairs = float(np.mean(shares))
     total = sum(items, Counter())
     chance = sum((k / total.total()) ** 2 for k in total.values())
     return {"pairs": pairs} | ({"kappa": (pairs - chance) / (1 - chance)} if chance < 1 else {})
-
-
-def _pairs(n: int) -> int:
-    return n * (n - 1)
 
 
 def dawid_skene(
@@ -140,9 +132,8 @@ def dawid_skene(
 def settle(lines: Sequence[Line], rules: Rules, posterior: Posterior | None = None) -> dict[str, Any]:
     """One line per question from each person's last answer: the first line with the outcome in `label` and `answer`.
 
-    The first vote decides whether the image has a class at all; the second decides which, among those who named one, or
-    by the `posterior` of `dawid_skene`. A tie counts as unsure, and so do only abstentions, unless all are skips. A
-    `soft_label`, if any, is in the key of that name.
+    One vote decides whether the image has a class at all, a second which (or the `posterior` of `dawid_skene`). A tie counts as
+    unsure, and so do only abstentions, unless all are skips. A `soft_label`, if any, is in the key of that name.
     """
     settled = _settle(lines, rules, posterior)
     soft = soft_label(lines, rules, posterior)
@@ -178,10 +169,9 @@ def _kind(votes: Iterable[Vote]) -> Vote | None:
 def soft_label(lines: Sequence[Line], rules: Rules, posterior: Posterior | None = None) -> list[float] | None:
     """Class probabilities from people who were not sure; None if they agreed on a class, or if most votes are no class.
 
-    There is one if `rules.unsure` is soft, someone was unsure or two classes tie, and most votes (if any) are classes. There
-    is none for validation images, whose metrics need classes. It is the mean over people who named a class or were unsure.
-    A class counts as certain (with Dawid-Skene, everyone who named one counts as the `posterior`). Unsure with a name gives
-    that class `rules.lean` and splits the rest equally; unsure without a name is uniform over the classes.
+    There is one if `rules.unsure` is soft, someone was unsure or two classes tie, and most votes (if any) are classes; none for
+    validation images, whose metrics need classes. It is the mean over people: a class counts as certain (with Dawid-Skene, as the
+    `posterior`); unsure with a name gives that class `rules.lean` and splits the rest equally; unsure without one is uniform.
     Source: vote shares as labels from Peterson et al. 2019, arXiv:1908.07086; the mean of the annotators' probabilities
     from Collins et al. 2022, arXiv:2207.00810. Differs: a fixed probability `lean` instead of one elicited each time.
     """

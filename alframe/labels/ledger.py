@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from alframe.labels.consensus import CHECKS, UNANSWERED, Line
+from alframe.labels.consensus import CHECKS, UNANSWERED
 from alframe.record.files import read_jsonl
 from alframe.record.read import LEDGER_KEYS
 
@@ -28,15 +28,9 @@ class Answers:
         An image costs one label per round, however many people were asked. Checks (gold, repeat) and questions that nobody
         answered before the round closed cost nothing.
         """
-        return len({(line["round"], line["index"]) for line in self.lines if self._buys(line, round)})
-
-    def _buys(self, line: Line, round: int | None) -> bool:
-        return (
-            (round is None or line["round"] <= round)
-            and (self.count_validation or line["kind"] != "validation")
-            and line["kind"] not in CHECKS
-            and line.get("answer") != UNANSWERED
-        )
+        free = CHECKS if self.count_validation else (*CHECKS, "validation")
+        bought = (line for line in self.lines if line["kind"] not in free and line.get("answer") != UNANSWERED)
+        return len({(line["round"], line["index"]) for line in bought if round is None or line["round"] <= round})
 
 
 class Ledger(Answers):

@@ -1,6 +1,7 @@
 """The labelled and the unlabelled images: the state derived from the ledger."""
 
 import operator
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -26,14 +27,6 @@ from alframe.labels.tally import tally
 from alframe.types import Answer, Examples, Question
 
 
-def _whole(label: Any) -> Any:
-    """An integer of any library as a Python int; any other value is returned unchanged, to be rejected later."""
-    try:
-        return operator.index(label)
-    except TypeError:
-        return label
-
-
 class Pool:
     """The state derived from the ledger. `bought` counts labels paid for, `usable` images with a label or a soft label.
 
@@ -51,11 +44,14 @@ class Pool:
 
     def add(self, question: Question, answer: Answer) -> None:
         """Record an answer: ledger line first, memory second."""
+        label: Any = answer.label
+        with suppress(TypeError):  # no integer of any library: it is None, or rejected below
+            label = operator.index(label)
         line = {
             "id": question.id,
             "index": question.index,
             "kind": question.kind,
-            "label": None if answer.label is None else _whole(answer.label),
+            "label": label,
             "annotator": answer.annotator,
             "round": question.round,
             "rank": question.rank,
@@ -139,14 +135,14 @@ class Pool:
         return np.flatnonzero(~out & (unsure <= self.rules.ask_again))
 
     def training(self) -> Examples:
-        return self._examples(lambda kind: kind != "validation")
+        return self._examples(validation=False)
 
     def validation(self) -> Examples:
-        return self._examples(lambda kind: kind == "validation")
+        return self._examples(validation=True)
 
-    def _examples(self, wanted: Any) -> Examples:
+    def _examples(self, *, validation: bool) -> Examples:
         """Usable answers in (round, rank) order, independent of their order of arrival."""
-        lines = [line for line in self._labelled() if wanted(line["kind"])]
+        lines = [line for line in self._labelled() if (line["kind"] == "validation") is validation]
         rows = torch.tensor([line["index"] for line in lines], dtype=torch.int64)
         labels = torch.tensor(
             [UNKNOWN if line["label"] is None else line["label"] for line in lines], dtype=torch.int64
@@ -161,8 +157,7 @@ class Pool:
     def _labelled(self) -> list[dict[str, Any]]:
         """The settled lines with a label or a soft label.
 
-        An image that returned to the pool may get a label twice, because Dawid-Skene can settle its first answers later;
-        the later round counts.
+        Of an image that Dawid-Skene settled after it had returned to the pool, the later round counts.
         """
         return list(
             {

@@ -24,18 +24,19 @@ class Work:
         return Work(*(mine + more for mine, more in zip(astuple(self), astuple(other), strict=True)))
 
     @property
+    def checks(self) -> dict[str, tuple[int, int]]:
+        """(correct, total) answers to checks, by kind (gold, repeat), where there are any."""
+        checks = {"gold": (self.gold_right, self.gold), "repeat": (self.repeat_right, self.repeat)}
+        return {kind: (right, of) for kind, (right, of) in checks.items() if of}
+
+    @property
     def numbers(self) -> dict[str, float]:
         """`images` answered; `seconds` per image (with checks), if measured; and rates in [0, 1], if available.
 
-        `gold` and `repeat` are the shares of correct answers on hidden images answered before by others and by the person.
-        `agreement` is the share of the others' votes that are the same, averaged over images with other votes.
+        `gold` and `repeat`: correct answers on hidden images answered before by others and by the person. `agreement`: the
+        share of the others' votes that are the same, averaged over images with other votes.
         """
-        rates = {
-            "seconds": (self.time_s, self.timed),
-            "gold": (self.gold_right, self.gold),
-            "repeat": (self.repeat_right, self.repeat),
-            "agreement": (self.agreed, self.shared),
-        }
+        rates = {"seconds": (self.time_s, self.timed), **self.checks, "agreement": (self.agreed, self.shared)}
         return {"images": self.images} | {name: total / n for name, (total, n) in rates.items() if n}
 
 
@@ -70,12 +71,4 @@ def tally(lines: Iterable[Line], classes: Sequence[str] = ()) -> dict[str, Work]
 
 def accuracy(ledger: Iterable[Line]) -> dict[str, dict[str, tuple[int, int]]]:
     """(correct, total) answers to checks, by person and kind (gold, repeat)."""
-    counts = {
-        person: {"gold": (work.gold_right, work.gold), "repeat": (work.repeat_right, work.repeat)}
-        for person, work in tally(ledger).items()
-    }
-    return {
-        person: {kind: (right, of) for kind, (right, of) in kinds.items() if of}
-        for person, kinds in counts.items()
-        if any(of for _, of in kinds.values())
-    }
+    return {person: work.checks for person, work in tally(ledger).items() if work.checks}

@@ -1,6 +1,7 @@
 """The queried images of a round as one small JPEG beside the stored query, so that a report can show them without the data."""
 
 import math
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,14 +30,9 @@ def write_contact_sheet(path: Path, images: UInt8[np.ndarray, "q ch h w"]) -> No
     sheet = Image.new("RGB", (COLUMNS * tile[0], math.ceil(len(shown) / COLUMNS) * tile[1]), "white")
     for i, image in enumerate(shown):
         corner = (i % COLUMNS) * tile[0] + (tile[0] - size[0]) // 2, i // COLUMNS * tile[1] + (tile[1] - size[1]) // 2
-        sheet.paste(_small(image, size), corner)
+        # channel by channel with averaging first (reducing_gap): a third of the time, no visible difference
+        resize = partial(Image.Image.resize, size=size, resample=Image.Resampling.BILINEAR, reducing_gap=1.0)
+        planes = [resize(Image.fromarray(channel)) for channel in image[:3]]
+        sheet.paste(Image.merge("RGB", planes if len(planes) == 3 else planes[:1] * 3), corner)
     with replacing(path) as temporary:
         sheet.save(temporary, "JPEG", quality=80, subsampling=0)
-
-
-def _small(image: UInt8[np.ndarray, "ch h w"], size: tuple[int, int]) -> Image.Image:
-    """Resize channel by channel with averaging first (reducing_gap): a third of the time, no visible difference."""
-    planes = [
-        Image.fromarray(channel).resize(size, Image.Resampling.BILINEAR, reducing_gap=1.0) for channel in image[:3]
-    ]
-    return Image.merge("RGB", planes if len(planes) == 3 else planes[:1] * 3)

@@ -32,10 +32,11 @@ def replacing(path: Path) -> Iterator[Path]:
         os.close(directory)
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write the whole file, or keep the old one."""
+def write_atomically(path: Path, content: str | bytes) -> Path:
+    """Write the whole file, or keep the old one; returns `path`."""
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+    return path
 
 
 def append_synced(path: Path, text: str) -> None:

@@ -18,7 +18,6 @@ FORMAT = 2
 """Written into config.yaml as `format`; raise it when older readers would misread a folder. Without a number it is 1."""
 CONFIG, PROVENANCE, LEDGER, ROUNDS = "config.yaml", "provenance.json", "ledger.jsonl", "rounds.jsonl"
 HISTORY, PIXELS = "pool.jsonl", "pool.bin"
-INITIAL = "initial"
 STAGES, STAGES_FIGURE, OPERATORS, TRACE = "stages.json", "stages.png", "operators.txt", "trace.json.gz"
 
 
@@ -40,9 +39,9 @@ class Layout:
         self.lock = root / ".lock"
         self.discarding = root / ".discarding"  # exists while run.overwrite deletes the folder's content
 
-    def planned(self, name: str) -> Path:
-        """The stored query of `name`: INITIAL, or the `round_name` of a round."""
-        return self.queries / f"{name}.json"
+    def planned(self, round: int | None) -> Path:
+        """The stored query of a round; None: the initial purchase."""
+        return self.queries / f"{'initial' if round is None else round_name(round)}.json"
 
     def contact_sheet(self, round: int) -> Path:
         return self.queries / f"{round_name(round)}.jpg"

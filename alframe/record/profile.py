@@ -12,7 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -20,19 +20,32 @@ from typing import Any
 
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 from torch.autograd.profiler_util import EventList
 from torch.profiler import ProfilerActivity, record_function
 
 from alframe.clock import Clock, Function, Stopwatch
+from alframe.console import duration
 from alframe.record.files import read_json, replacing, write_atomically
 from alframe.record.layout import OPERATORS, STAGES_FIGURE, TRACE
 from alframe.record.layout import STAGES as STAGES_FILE
-from alframe.record.times import STAGES, Spent, stages_figure, stages_table, summed, with_rates
 
 TRACED_BATCHES = 10  # per stage; a fit may have thousands
 TRACED_CALLS = 20_000  # calls from Python in a selection, which has no batches and may loop over every pick
 TOP_OPERATORS = 30
+STAGES = {
+    "data": "#E69F00",
+    "fit": "#0072B2",
+    "evaluate": "#56B4E9",
+    "pool": "#009E73",
+    "select": "#D55E00",
+    "annotate": "#CC79A7",
+    "record": "#7A4FBF",
+    "other": "#B5B5B5",
+}
+"""The stages with their colours. `data` is the time to read, augment and normalise images, subtracted from the other stages."""
 
 
 class Profile(Clock):
@@ -46,8 +59,6 @@ class Profile(Clock):
         self._traces: list[_Trace] | None = None
         self._starts = {"round": 0.0, "stage": 0.0}
         self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
-
-    # -- measuring ---------------------------------------------------------------------------------------------------
 
     @contextmanager
     def round(self, number: int) -> Iterator[None]:
@@ -158,8 +169,6 @@ class Profile(Clock):
         for clock in self._starts:
             self._starts[clock] += time.perf_counter() - begin
 
-    # -- writing -----------------------------------------------------------------------------------------------------
-
     def _write_stages(self, number: int, total_s: float) -> None:
         """Add the round to the file, which may contain rounds of earlier launches."""
         known = read_json(self.folder / STAGES_FILE, ("rounds",)) or {"rounds": []}
@@ -181,9 +190,15 @@ class Profile(Clock):
             f"The operators of each stage of round {number} by self time: at most {TRACED_BATCHES} batches per stage, "
             f"or {TRACED_CALLS:,} calls of a selection.\n"
         )
-        tables = [f"{trace.name}\n{trace.operators()}" for trace in traces if trace.has_operators]
+        tables = [f"{trace.name}\n{table}" for trace in traces if (table := trace.operators())]
         write_atomically(self.folder / OPERATORS, "\n".join([heading, *tables]))
-        joined = _joined([trace.export(self.folder / ".trace.tmp.json") for trace in traces])
+        exported = [trace.export(self.folder / ".trace.tmp.json") for trace in traces]  # they share a clock
+        events = [event for trace in exported for event in trace["traceEvents"]]
+        for number, trace in enumerate(exported):
+            for event in trace["traceEvents"]:
+                if "id" in event:  # ids of arrows, counted from 1 in each trace
+                    event["id"] = f"{number}.{event['id']}"
+        joined = {**exported[0], "traceEvents": events}
         with replacing(self.folder / TRACE) as temporary, gzip.open(temporary, "wt", encoding="utf-8") as file:
             json.dump(joined, file)
 
@@ -228,11 +243,10 @@ class _Trace:
         if self._calls >= TRACED_CALLS:
             self._stop_at_limit()
 
-    @property
-    def has_operators(self) -> bool:
-        return any(event.name.startswith("aten::") for event in self._profiler.events() or ())
-
     def operators(self) -> str:
+        """The table; empty if no operator ran."""
+        if not any(event.name.startswith("aten::") for event in self._profiler.events() or ()):
+            return ""
         averages = [event for event in self._profiler.key_averages() if event.key != self.name]
         return EventList(averages, use_device=self._profiler.use_device).table(
             sort_by=self._sort, row_limit=TOP_OPERATORS, max_name_column_width=60
@@ -245,12 +259,75 @@ class _Trace:
         return trace
 
 
-def _joined(traces: list[dict[str, Any]]) -> dict[str, Any]:
-    """Merge traces from the same process, which share a clock."""
-    events = []
-    for number, trace in enumerate(traces):
-        for event in trace["traceEvents"]:
-            if "id" in event:  # ids of arrows, counted from 1 in each trace
-                event["id"] = f"{number}.{event['id']}"
-            events.append(event)
-    return {**traces[0], "traceEvents": events}
+@dataclass
+class Spent:
+    """The time of a stage: seconds without the preparation of its images (`data_s`), and the number of images."""
+
+    seconds: float = 0.0
+    data_s: float = 0.0
+    images: int = 0
+
+
+def summed(rounds: list[dict[str, Any]]) -> dict[str, Any]:
+    stages = {
+        name: {key: sum(line["stages"][name][key] for line in rounds) for key in ("seconds", "data_s", "images")}
+        for name in STAGES
+    }
+    return with_rates({"total_s": sum(line["total_s"] for line in rounds), "stages": stages})
+
+
+def with_rates(line: dict[str, Any]) -> dict[str, Any]:
+    """Add the `share` of the total of each stage, and `images_per_s` (with data preparation) for stages with images."""
+    for stage in line["stages"].values():
+        stage["share"] = stage["seconds"] / line["total_s"]
+        if stage["images"]:
+            stage["images_per_s"] = stage["images"] / (stage["seconds"] + stage["data_s"])
+    return line
+
+
+def stages_table(rounds: list[dict[str, Any]], whole: dict[str, Any]) -> list[str]:
+    """One line per round with the seconds of its stages; then the totals, their shares, and images per second."""
+
+    def row(head: str, total: str, cells: list[str]) -> str:
+        return "  ".join([f"{head:>8}", f"{total:>8}", *(f"{cell:>8}" for cell in cells)]).rstrip()
+
+    def seconds(head: str, line: dict[str, Any]) -> str:
+        return row(head, f"{line['total_s']:.2f}", [f"{line['stages'][name]['seconds']:.2f}" for name in STAGES])
+
+    totals = [whole["stages"][name] for name in STAGES]
+    return [
+        "seconds of each stage (data: reading, augmenting and normalising images, not counted in fit, evaluate, pool and annotate)",
+        row("round", "total", list(STAGES)),
+        *(seconds(str(line["round"]), line) for line in rounds),
+        seconds("all", whole),
+        row("share", "", [f"{100 * stage['share']:.1f} %" for stage in totals]),
+        row("images/s", "", [f"{stage['images_per_s']:,.0f}" if "images_per_s" in stage else "" for stage in totals]),
+    ]
+
+
+def stages_figure(rounds: list[dict[str, Any]]) -> Figure:
+    """One bar per round, split into its stages in order, with the round's seconds at the end."""
+    bar = max(0.06, min(0.45, 12 / len(rounds)))  # inches
+    height = 1.1 + bar * len(rounds)
+    figure = Figure(figsize=(9, height), dpi=150, facecolor="white")
+    axes = figure.add_axes((0.07, 0.5 / height, 0.83, bar * len(rounds) / height))
+    numbers = [line["round"] for line in rounds]
+    lefts = [0.0] * len(rounds)
+    longest = max(line["total_s"] for line in rounds)
+    for name, colour in STAGES.items():
+        widths = [line["stages"][name]["seconds"] for line in rounds]
+        share = sum(widths) / sum(line["total_s"] for line in rounds)
+        label = f"{name} {100 * share:.1f} %"
+        axes.barh(numbers, widths, left=lefts, color=colour, height=0.8, label=label)
+        lefts = [left + width for left, width in zip(lefts, widths, strict=True)]
+    if bar >= 0.2:
+        for line in rounds:
+            text = duration(line["total_s"])
+            axes.text(line["total_s"] + 0.008 * longest, line["round"], text, va="center", fontsize=8.5)
+    axes.set(xlabel="seconds", ylabel="round", xlim=(0, 1.01 * longest), ylim=(numbers[-1] + 0.6, numbers[0] - 0.6))
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=12))
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(labelsize=8.5)
+    axes.tick_params(axis="y", length=0)
+    figure.legend(ncols=4, loc="upper left", bbox_to_anchor=(0.06, 1), frameon=False, fontsize=8.5, handlelength=1.2)
+    return figure

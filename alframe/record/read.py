@@ -3,7 +3,7 @@
 A torn last line is skipped, because another process may be writing it; other damage is a `RunFolderError`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import yaml
 
 from alframe.errors import RunFolderError
 from alframe.record.files import read_json, read_jsonl
-from alframe.record.layout import FORMAT, INITIAL, Layout, round_name
+from alframe.record.layout import FORMAT, Layout
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 LEDGER_KEYS = {"id": str, "index": int, "kind": str, "label": object, "round": int, "rank": int}
@@ -31,12 +31,8 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise RunFolderError(
             f"Expected the folder of a run (with {path.name}), got {folder}; name one such as runs/<study>/<cell>/seed=0."
         ) from error
-    except (
-        OSError,
-        ValueError,
-        RecursionError,
-        yaml.YAMLError,
-    ) as error:  # ValueError: not UTF-8, or an invalid date
+    # ValueError: not UTF-8, or an invalid date
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise RunFolderError(
             f"Expected the run's config in {path}, got a damaged file ({' '.join(str(error).split())[:80]}); restore it from a backup, "
             "or start over with run.overwrite=true."
@@ -61,11 +57,9 @@ def parse_config(text: str) -> Any:
         raise RunFolderError(
             f"Expected a run folder of format {FORMAT} or older, got format {written_as}; install the version of alframe that wrote it, or a newer one."
         )
-    return _from_format_1(config) if written_as == 1 else config
-
-
-def _from_format_1(config: dict[str, Any]) -> dict[str, Any]:
-    """In format 1 annotators were stored as partials, and budget.stop_at was called target."""
+    if written_as > 1:
+        return config
+    # in format 1 annotators were stored as partials, and budget.stop_at was called target
     annotator, budget = config.get("annotator"), config.get("budget")
     if isinstance(annotator, dict):
         config["annotator"] = {key: value for key, value in annotator.items() if key != "_partial_"}
@@ -102,7 +96,7 @@ def first_threads(folder: Path) -> int | None:
 
 def read_planned(folder: Path, round: int | None, keys: tuple[str, ...] = ()) -> dict[str, Any] | None:
     """What was stored for a round before anyone was asked, or None; `round` None: the initial purchase. `keys`: what it must have."""
-    path = Layout(folder).planned(INITIAL if round is None else round_name(round))
+    path = Layout(folder).planned(round)
     found = read_json(path, {"questions": list, **dict.fromkeys(keys, object)})
     for question in found["questions"] if found else ():
         if not isinstance(question, dict) or not all(key in question for key in QUESTION_KEYS):
@@ -114,13 +108,8 @@ def read_planned(folder: Path, round: int | None, keys: tuple[str, ...] = ()) ->
 
 def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
     """`{'a': {'b': 1}}` -> `{'a.b': 1}`; empty for a non-mapping. Lists stay values."""
-    return dict(_leaves(tree, prefix)) if isinstance(tree, Mapping) else {}
-
-
-def _leaves(node: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for key, value in node.items():
+    leaves: dict[str, Any] = {}
+    for key, value in tree.items() if isinstance(tree, Mapping) else ():
         path = f"{prefix}.{key}" if prefix else str(key)
-        if isinstance(value, Mapping):
-            yield from _leaves(value, path)
-        else:
-            yield path, value
+        leaves |= flat(value, path) if isinstance(value, Mapping) else {path: value}
+    return leaves

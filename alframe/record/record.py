@@ -5,9 +5,15 @@ line in the rounds file, which commits the round. After a kill at any instant, r
 gives the same result.
 """
 
+import contextlib
+import importlib.metadata
 import json
 import os
+import platform
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,15 +27,15 @@ from alframe.labels.ledger import Ledger
 from alframe.part import Declared
 from alframe.record.contact_sheet import write_contact_sheet
 from alframe.record.files import read_jsonl, write_atomically
-from alframe.record.layout import FORMAT, INITIAL, Layout, round_name
+from alframe.record.layout import FORMAT, Layout
 from alframe.record.planned import Line, Planned, Shown
-from alframe.record.provenance import launch
-from alframe.record.read import ROUND_KEYS, first_threads, flat, read_config, read_planned, read_provenance
+from alframe.record.read import ROUND_KEYS, flat, read_config, read_planned, read_provenance
 
 if TYPE_CHECKING:  # tensorboard takes a second to import
     from alframe.record.tensorboard import Board
 
 PLANNED_KEYS = ("line", "evaluation", "pool_scores")
+PACKAGES = ("alframe", "torch", "torchvision", "numpy", "hydra-core", "scikit-learn", "torchmetrics")
 
 
 class Record:
@@ -47,8 +53,10 @@ class Record:
     ) -> None:
         self.folder, self.config, self.keep_checkpoint = folder, config, keep_checkpoint
         self.layout, self._declared = Layout(folder), declared or Declared()
-        self._lock = self._acquire_lock()
+        self._lock = FileLock(self.layout.lock)
         try:
+            self.layout.queries.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire(timeout=0)
             expect(
                 not (overwrite and self._declared.has_answers(folder)),
                 f"Expected a run without answers from people, because run.overwrite=true deletes all of it, got {folder}, which has "
@@ -66,6 +74,10 @@ class Record:
                 write_atomically(self.layout.config, text)  # last, so that after a kill the next launch extends again
             self.ledger = Ledger(self.layout.ledger, self._declared.count_validation)
             self._rounds_file = self.layout.rounds.open("a", encoding="utf-8")
+        except Timeout as error:
+            raise RunFolderError(
+                f"Expected {self.folder} to be unlocked, got a folder that another process is using; wait for it, or use another run.name."
+            ) from error
         except OSError as error:
             self._lock.release()
             raise RunFolderError(f"Expected a writable run folder, got: {error}; choose another run.root.") from error
@@ -74,8 +86,6 @@ class Record:
             raise
         self.board: Board | None = None
         self._tensorboard = tensorboard
-
-    # -- state -------------------------------------------------------------------------------------------------------
 
     @property
     def done(self) -> int:
@@ -91,11 +101,6 @@ class Record:
     def finished(self) -> bool:
         """Whether the run has stopped and the ledger has all its answers (a torn last line may be missing)."""
         return self.stopped is not None and self.ledger.bought(self.rounds[-1]["round"]) == self.rounds[-1]["labels"]
-
-    @property
-    def threads(self) -> int | None:
-        """CPU threads of the first launch, on which results depend; None in a new folder."""
-        return first_threads(self.folder)
 
     def check_consistency(self) -> None:
         """Raise `RunFolderError` unless ledger, rounds and stored queries agree."""
@@ -135,12 +140,7 @@ class Record:
 
     def store(self, round: int | None, planned: Planned) -> None:
         """Store the plan of a round, atomically."""
-        write_atomically(self._planned_file(round), planned.to_json())
-
-    def _planned_file(self, round: int | None) -> Path:
-        return self.layout.planned(INITIAL if round is None else round_name(round))
-
-    # -- events ------------------------------------------------------------------------------------------------------
+        write_atomically(self.layout.planned(round), planned.to_json())
 
     def at_start(self, data: Mapping[str, Any], device: torch.device) -> None:
         """Record the data and environment of this launch, and open TensorBoard at the first uncommitted round.
@@ -153,7 +153,7 @@ class Record:
                 f"Expected the data that this run started with (hash {past['data_hash'][:12]}), got other data ({data['data_hash'][:12]}); "
                 "restore the old data, or use another run.name."
             )
-        launches = [*past.get("launches", []), launch(device)]
+        launches = [*past.get("launches", []), _launch(device)]
         write_atomically(path, json.dumps({**data, "launches": launches}, indent=1))
         if self._tensorboard:
             self._open_board()
@@ -189,21 +189,6 @@ class Record:
         self._rounds_file.close()
         self._lock.release()
 
-    # -- internals ---------------------------------------------------------------------------------------------------
-
-    def _acquire_lock(self) -> FileLock:
-        try:
-            self.layout.queries.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.layout.lock)
-            lock.acquire(timeout=0)
-        except Timeout as error:
-            raise RunFolderError(
-                f"Expected {self.folder} to be unlocked, got a folder that another process is using; wait for it, or use another run.name."
-            ) from error
-        except OSError as error:
-            raise RunFolderError(f"Expected a writable run folder, got: {error}; choose another run.root.") from error
-        return lock
-
     def _compare_config(self) -> bool:
         """Whether budget.rounds has grown since the config was stored. Raises `RunFolderError` for any forbidden change."""
         if not self.layout.config.exists():
@@ -224,7 +209,7 @@ class Record:
         last = self.done - 1 if self.stopped else self.done
         planned = self.planned(last)
         if planned is not None and planned.line.get("stopped"):
-            self._planned_file(last).unlink()
+            self.layout.planned(last).unlink()
             self.reopened = True
         if self.stopped:
             self.reopened = True
@@ -274,3 +259,40 @@ def _hparams(config: Mapping[str, Any]) -> dict[str, Any]:
         if not key.rsplit(".", 1)[-1].startswith("_"):
             details[f"with {key}"] = value
     return {**first, "seed": config.get("seed"), **details}
+
+
+def _launch(device: torch.device) -> dict[str, Any]:
+    """What is needed to repeat this _launch: time, versions, source state, device, threads, command."""
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    return {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "versions": versions,
+        "git": _git(Path(__file__).parent.parent),
+        "device": {"type": device.type, "name": name, "threads": torch.get_num_threads()},
+        "platform": platform.platform(),
+    }
+
+
+def _git(source: Path) -> dict[str, Any] | None:
+    """Commit, diff and untracked files of the checkout that alframe runs from; None if it was installed from a wheel."""
+
+    def git(*arguments: str) -> str:
+        run = subprocess.run(["git", "-C", str(source), *arguments], capture_output=True, check=True, timeout=20)
+        return run.stdout.decode("utf-8", errors="replace")  # a diff may contain files of any encoding
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel").strip()) != source.parent:
+            return None  # installed inside another project's checkout
+        untracked = git("ls-files", "--others", "--exclude-standard").splitlines()
+        return {
+            "commit": git("rev-parse", "HEAD").strip(),
+            "diff": git("diff", "HEAD")[:1_000_000],
+            "untracked": untracked,
+        }
+    except (OSError, subprocess.SubprocessError):
+        return None

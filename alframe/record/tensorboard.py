@@ -22,6 +22,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams as hparams_summaries
 
 from alframe.area import area_under_curve
+from alframe.console import shorten
 from alframe.images import rgb
 from alframe.record.contact_sheet import MAX_IMAGES
 from alframe.record.planned import Line, Shown
@@ -129,7 +130,7 @@ def final_numbers(lines: Sequence[Line]) -> dict[str, float]:
 def confusion_figure(confusion: np.ndarray, classes: Sequence[str], labels: int) -> Figure:
     """Counts by truth (rows) and prediction (columns), coloured by the share of the row."""
     c = len(confusion)
-    names = [_shorten(name, 16) for name in classes] if c <= MAX_NAMED else []
+    names = [shorten(name, 16) for name in classes] if c <= MAX_NAMED else []
     longest, size = max([4, *map(len, names)]), _fit(c)
     side = min(7.5, 2.4 + 0.4 * c)
     upright = longest * size * 0.0095 > side / c
@@ -198,7 +199,10 @@ def query_figure(
     The answer is green with a check mark where the prediction was right, red with a cross where it was not.
     """
     q, _, h, w = images.shape
-    columns = _columns(q)
+    # about 1.4 times as wide as high, with a last row that is not nearly empty
+    ideal = math.sqrt(1.8 * q)
+    choices = range(min(q, 4), min(q, 10) + 1)
+    columns = min(choices, key=lambda c: (abs(c - ideal) / ideal + 0.6 * (-q % c) / c, -c))
     rows = math.ceil(q / columns)
     tile, gap, caption, top = 112, 12, 17, 40  # pixels; at 100 dpi one pixel of the sheet is one of the figure
     scale = tile / max(h, w)
@@ -227,24 +231,17 @@ def query_figure(
     return figure
 
 
-def _columns(q: int) -> int:
-    """Number of columns for a sheet about 1.4 times as wide as high, whose last row is not nearly empty."""
-    ideal = math.sqrt(1.8 * q)
-    choices = range(min(q, 4), min(q, 10) + 1)
-    return min(choices, key=lambda c: (abs(c - ideal) / ideal + 0.6 * (-q % c) / c, -c))
-
-
 def _captions(question: dict[str, Any], answer: int | None, classes: Sequence[str]) -> tuple[str, str, str]:
     """The captions above and below a queried image, and the colour of the latter."""
     room, guess = 20, _predicted(question)
     score = "" if question["score"] is None else f"{question['score']:.3g}"
-    above = score if guess is None else f"{score} {_shorten(classes[guess], room - 1 - len(score))}".strip()
+    above = score if guess is None else f"{score} {shorten(classes[guess], room - 1 - len(score))}".strip()
     if answer is None:
         return above, "no answer", GREY
     if guess is None:
-        return above, _shorten(classes[answer], room - 2), INK
+        return above, shorten(classes[answer], room - 2), INK
     mark, colour = ("✓", GREEN) if guess == answer else ("✗", RED)
-    return above, f"{mark} {_shorten(classes[answer], room - 3)}", colour
+    return above, f"{mark} {shorten(classes[answer], room - 3)}", colour
 
 
 def pairs(images: UInt8[np.ndarray, "k ch h w"], nearest: UInt8[np.ndarray, "k ch h w"]) -> Image.Image:
@@ -275,7 +272,7 @@ def classes_figure(
     """Number of queried images per class, by answers (bars) and by predictions (outline)."""
     counts = Counter(answers)
     predicted = Counter(guess for question in questions if (guess := _predicted(question)) is not None)
-    names = [_shorten(name, 16) for name in classes]
+    names = [shorten(name, 16) for name in classes]
     answered, guessed = [counts[k] for k in range(len(classes))], [predicted[k] for k in range(len(classes))]
     if counts[None]:
         names, answered, guessed = [*names, "no answer"], [*answered, counts[None]], [*guessed, 0]
@@ -362,14 +359,6 @@ def _plain(axes: Axes) -> None:
 
 def _fit(n: int) -> float:
     return 9.0 if n <= 10 else 7.5 if n <= 20 else 6.0
-
-
-def _shorten(name: str, characters: int) -> str:
-    """Cut in the middle, because names often differ at the end ("scratch 12", "scratch 13")."""
-    if len(name) <= characters:
-        return name
-    tail = max(1, characters // 3)
-    return f"{name[: max(1, characters - 1 - tail)]}…{name[-tail:]}"
 
 
 def _predicted(question: dict[str, Any]) -> int | None:

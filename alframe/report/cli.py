@@ -3,12 +3,13 @@
 import argparse
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from alframe.errors import ConfigError, RunFolderError, expect
+from alframe.errors import ConfigError, ProtocolError, RunFolderError, expect
 from alframe.record.layout import ROUNDS
 from alframe.verbs import guarded
 
@@ -19,8 +20,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "alframe-report") -> 
     def work() -> int:
         options = vars(_parser(prog).parse_args(argv))
         folders, out = options.pop("folders"), options.pop("out")
-        writes = {name: options.pop(name) for name in ("strict", "tensorboard")}
-        summarize(folders, out or folders[0], **writes, **_checked(options))
+        summarize(folders, out or folders[0], **options)
         return 0
 
     return guarded(work)
@@ -50,6 +50,9 @@ def summarize(
     from alframe.report.chapters import protocol
     from alframe.report.chapters.page import assemble, out_of_range
     from alframe.report.write.console import print_left_out, print_notes, print_section, print_warnings
+    from alframe.report.write.figures import figures
+    from alframe.report.write.pages import html, markdown
+    from alframe.report.write.tables import csv_tables, latex
 
     outside = out_of_range(compared, chosen)
     for section in compared:
@@ -62,7 +65,14 @@ def summarize(
     board = None
     try:
         out.mkdir(parents=True, exist_ok=True)
-        files = _write(page, compared, out)
+        drawn, curves = figures(page, compared, out)
+        files = [
+            html(page, drawn, out),
+            markdown(page, drawn, out),
+            *curves,
+            *csv_tables(compared, out),
+            latex(compared, out),
+        ]
         if tensorboard:
             from alframe.report.write.tensorboard import write as write_board
 
@@ -75,56 +85,33 @@ def summarize(
     console.print(f"\nWritten to {out}: {names}, figures/", markup=False, highlight=False, soft_wrap=True)
     if board:
         console.print(f"tensorboard --logdir '{board}'", markup=False, highlight=False, soft_wrap=True)
-    if strict:
-        protocol.require_none(warned)
+    found = ", ".join(dict.fromkeys(warning.name for warning in warned))
+    expect(
+        not (strict and found),
+        f"Expected no protocol warnings, got {found}; the report says what to do.",
+        ProtocolError,
+    )
     return files
 
 
-def _write(page: Any, compared: Sequence[Any], out: Path) -> list[Path]:
-    """The files in the order in which a person would open them."""
-    from alframe.report.write.csv import tables
-    from alframe.report.write.figures import figures
-    from alframe.report.write.html import html
-    from alframe.report.write.latex import latex
-    from alframe.report.write.markdown import markdown
-
-    drawn, curves = figures(page, compared, out)
-    files = [html(page, drawn, out), markdown(page, drawn, out), *curves, *tables(compared, out)]
-    return [*files, latex(compared, out)]
-
-
-def _checked(options: dict[str, Any]) -> dict[str, Any]:
-    """The options with `at` as numbers. Raises `ConfigError` for values out of range."""
-    at = []
-    for word in (options["at"] or "").split(","):
-        if word.strip():
-            expect(
-                word.strip().isdecimal() and int(word) > 0,
-                _wrong("--at", "label counts such as 100,200", options["at"]),
-            )
-            at.append(int(word))
-    target, share = options["target"], options["full_data_share"]
-    expect(target is None or math.isfinite(target), _wrong("--target", "a value of the metric", target))
-    expect(0 < share <= 1, _wrong("--full-data-share", "a share above 0 and at most 1", share))
-    cost = options["label_cost"]
-    expect(0 <= cost < math.inf, _wrong("--label-cost", "a cost of 0 or more", cost))
-    return {**options, "at": tuple(sorted(set(at)))}
+def _label_counts(text: str) -> tuple[int, ...]:
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    valid = all(word.isdecimal() and int(word) > 0 for word in words)
+    expect(valid, _wrong("--at", "label counts such as 100,200", text))
+    return tuple(sorted(set(map(int, words))))
 
 
 def _wrong(option: str, wanted: str, got: object) -> str:
     return f"Expected {option} to be {wanted}, got {got}; see alframe-report --help."
 
 
-def _number(option: str) -> Callable[[str], float]:
-    """A parser of numbers whose error is one clear line."""
-
-    def read(text: str) -> float:
-        try:
-            return float(text)
-        except ValueError:
-            raise ConfigError(_wrong(option, "a number", repr(text))) from None
-
-    return read
+def _number(option: str, wanted: str, allowed: Callable[[float], bool], text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise ConfigError(_wrong(option, "a number", repr(text))) from None
+    expect(allowed(value), _wrong(option, wanted, value))
+    return value
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
@@ -133,18 +120,38 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         description="Compare finished runs: a table, learning curves, and which differences are significant.",
     )
     add = parser.add_argument
+    target = partial(_number, "--target", "a value of the metric", math.isfinite)
+    share = partial(_number, "--full-data-share", "a share above 0 and at most 1", lambda value: 0 < value <= 1)
+    cost = partial(_number, "--label-cost", "a cost of 0 or more", lambda value: 0 <= value < math.inf)
     add("folders", metavar="FOLDER", nargs="+", type=Path, help="run folders, or folders above them")
     add("--metric", help=f"a key of {ROUNDS}; by default test/auroc for two classes, test/accuracy for more")
     add("--baseline", default="random", help="the strategy to compare with (default: random)")
     add("--out", type=Path, help="where to write (default: the first FOLDER)")
     add("--unfinished", action="store_true", help="include runs that have not finished")
-    add("--at", metavar="N,N,...", help="label counts to compare at, besides the last one")
-    add("--target", type=_number("--target"), metavar="X", help="report how many labels reach this value of the metric")
     add(
-        "--full-data-share", type=_number("--full-data-share"), default=0.95, metavar="X",
+        "--at",
+        type=_label_counts,
+        default=(),
+        metavar="N,N,...",
+        help="label counts to compare at, besides the last one",
+    )
+    add(
+        "--target",
+        type=target,
+        metavar="X",
+        help="report how many labels reach this value of the metric",
+    )
+    add(
+        "--full-data-share", type=share, default=0.95, metavar="X",
         help="without --target: the same for this share of the value with all labels (default: 0.95)",
     )  # fmt: skip
-    add("--label-cost", type=_number("--label-cost"), default=1.0, metavar="X", help="price of a label (default: 1)")
+    add(
+        "--label-cost",
+        type=cost,
+        default=1.0,
+        metavar="X",
+        help="price of a label (default: 1)",
+    )
     add("--tensorboard", action="store_true", help="write mean curves with bands for TensorBoard, to OUT/tensorboard")
     add("--strict", action="store_true", help="exit with 1, after writing, if a protocol check found something")
     return parser

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from alframe.engine.distances import expect_finite, full_precision, rows_within
-from alframe.engine.representatives import representatives
+from alframe.engine.k_means import representatives
 from alframe.errors import expect
 from alframe.strategy.base import Strategy, expect_at_least
 from alframe.types import PoolView, Prediction, Selection, Summary
@@ -29,9 +29,8 @@ class AlfaMix(Strategy):
     gives the q nearest to its centres.
 
     The score is instability: 1 - (r - 1) / R for a change at step r of the R that there may be, 0 for no change as far as ε went.
-    With fewer than q candidates all are taken, and the rest at random from the other images. Without labels there is no z*,
-    and every image counts as a candidate. z, ŷ and ∇ are those of the deterministic network, whatever the number of draws. More than
-    `max_points` candidates are thinned to that many at random before they are clustered.
+    With fewer than q candidates all are taken, and the rest at random. Without labels every image is a candidate. z, ŷ and ∇ are
+    those of the deterministic network. More than `max_points` candidates are thinned to that many before they are clustered.
     Source: Parvaneh et al. 2022 (CVPR), arXiv:2203.07034. Differs: α (z* - z) is computed as ε |z* - z| ∇ / |∇| where z* != z, and
     0 where z* = z, so that nothing is divided by a difference near 0; the direction of ∇ is exact for confident predictions too.
     """
@@ -62,22 +61,16 @@ class AlfaMix(Strategy):
         scores = features.new_zeros(view.n)
         candidates = torch.arange(view.n, device=features.device)
         if len(labeled):
-            scores = self._instability(features, _class_means(labeled, view.labels), view.head, size, view.max_bytes)
+            labels = view.labels.to(features.device)
+            means = torch.stack([labeled[labels == c].double().mean(dim=0).float() for c in labels.unique()])
+            scores = self._instability(features, means, view.head, size, view.max_bytes)
             candidates = scores.nonzero().squeeze(1)
         if len(candidates) <= size:
             others = (scores == 0).nonzero().squeeze(1)
             drawn = torch.randperm(len(others), generator=generator)[: size - len(candidates)].to(others.device)
             picked = torch.cat([candidates[scores[candidates].argsort(descending=True, stable=True)], others[drawn]])
         else:
-            picked = representatives(
-                features,
-                candidates,
-                size,
-                generator,
-                normalize=self.normalize,
-                max_points=self.max_points,
-                max_bytes=view.max_bytes,
-            )
+            picked = representatives(view, candidates, size, generator, self.normalize, self.max_points)
         return Selection(picked.cpu(), scores[picked].cpu(), "instability", pool_scores=scores.cpu())
 
     def _instability(
@@ -102,12 +95,6 @@ class AlfaMix(Strategy):
                     changed = _changed(features[chunk], anchors, head, self.alpha_cap * (r + 1) / math.sqrt(d))
                     scores[chunk] = changed.to(scores) * (1 - r / steps)
         return scores
-
-
-def _class_means(features: Float[Tensor, "m d"], labels: Int[Tensor, " m"]) -> Float[Tensor, "c d"]:
-    """z*, a row for each class that has a label."""
-    labels = labels.to(features.device)
-    return torch.stack([features[labels == c].double().mean(dim=0).float() for c in labels.unique()])
 
 
 def _changed(

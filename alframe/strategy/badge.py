@@ -22,8 +22,7 @@ class Badge(Strategy):
     first is the gradient with the largest norm (`first="norm"`, as the authors' code) or uniform (`first="sample"`, as
     k-means++); its score is its squared norm. When every image left equals a pick, the rest are uniform, with score 0.
     p, ŷ and h are those of the deterministic network, not of the posterior mean.
-    Source: Ash et al. 2020, arXiv:1906.03671. Differs: gradients stay factored (c + d + 1 numbers per image, not c (d + 1)), and
-    D² sampling is exact by rejection: proposals come from outdated distances, which are upper bounds.
+    Source: Ash et al. 2020, arXiv:1906.03671. Differs: gradients stay factored, and D² sampling is by rejection (still exact).
     """
 
     first: Literal["norm", "sample"] = "norm"

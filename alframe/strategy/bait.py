@@ -82,24 +82,21 @@ class Bait(Strategy):
         n_blocks = 1
         if self.fisher == "full":
             n_blocks = view.pool["probs"].shape[1]
-            _expect_room(n_blocks, features.shape[1], view)
+            c, d = n_blocks, features.shape[1]
+            needed = 8 * (8 * (c * d) ** 2 + view.n * (2 * c * c + 8))
+            expect(
+                needed <= view.max_bytes,
+                f"Expected the full Fisher information within query.max_bytes = {view.max_bytes}, got about {needed} bytes for {c} "
+                f"classes by {d} features and {view.n} images; set fisher to binary, use fewer images (strategy=candidates), or "
+                "raise query.max_bytes.",
+                StrategyError,
+            )
         width = n_blocks * features.shape[1]
         target = fisher_information(view.pool, roots, width, view.max_bytes) / view.n
         information = self.regularization * torch.eye(width, dtype=torch.float64, device=features.device)
         if view.labeled:
             information += fisher_information(view.labeled, roots, width, view.max_bytes)
         return Design(view.pool, roots, information, target, view.max_bytes)
-
-
-def _expect_room(c: int, d: int, view: PoolView) -> None:
-    needed = 8 * (8 * (c * d) ** 2 + view.n * (2 * c * c + 8))
-    expect(
-        needed <= view.max_bytes,
-        f"Expected the full Fisher information within query.max_bytes = {view.max_bytes}, got about {needed} bytes for {c} classes "
-        f"by {d} features and {view.n} images; set fisher to binary, use fewer images (strategy=candidates), or raise "
-        "query.max_bytes.",
-        StrategyError,
-    )
 
 
 def _prune(design: Design, picked: list[int], size: int, order: Tensor) -> list[int]:

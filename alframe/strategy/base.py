@@ -57,6 +57,17 @@ def features_of(prediction: Prediction, unit_length: bool) -> Float[Tensor, "b d
     return normalize(prediction.features) if unit_length else prediction.features
 
 
+class OnFeatures(Strategy, ABC):
+    """A rule that covers the pool by its features beside the labelled ones, on the unit sphere if `normalize` is set."""
+
+    normalize: bool
+
+    needs: ClassVar[frozenset[str]] = frozenset({"labeled"})
+
+    def summarize(self, prediction: Prediction) -> Summary:
+        return {"features": features_of(prediction, self.normalize)}
+
+
 def expect_at_least(part: object, **leasts: int | float) -> None:
     """Raise `ConfigError` for an attribute of `part` that is below its minimum."""
     for name, least in leasts.items():

@@ -84,8 +84,7 @@ class BatchBald(Strategy):
 class _Joint:
     """The possible labels of the picked images: their probabilities, and the posterior over draws given each.
 
-    `weights` [m] sums to 1 over configurations; `draws` [m, k] is the posterior over draws given each, its rows sum to 1. So no
-    product of probabilities is ever stored, and a long batch does not underflow.
+    `weights` [m] sums to 1, and so do the rows of `draws` [m, k], the posterior given each: a long batch does not underflow.
     """
 
     def __init__(
@@ -169,9 +168,8 @@ def _sample(
     weights: Float[Tensor, " m"], size: int, generator: torch.Generator
 ) -> tuple[Int[Tensor, " u"], Float[Tensor, " u"]]:
     """Stratified sampling: `size` positions in proportion to `weights`, as distinct positions and how often each came."""
-    place = (
-        torch.arange(size) + torch.rand(size, dtype=torch.float64, generator=generator)
-    ) / size  # one in each stratum
+    one_each = torch.arange(size) + torch.rand(size, dtype=torch.float64, generator=generator)
+    place = one_each / size
     ends = weights.cumsum(dim=0)
     found = torch.searchsorted(ends, place.to(ends.device) * ends[-1], right=True).clamp_max(len(ends) - 1)
     positions, counts = found.unique_consecutive(return_counts=True)

@@ -29,8 +29,8 @@ class ClusterMargin(Strategy):
     The score is 1 - margin. `normalize` puts features on the unit sphere first. Ties go by `generator`.
     A pool of more than `micro_clusters` images is first cut into that many by k-means, whose centres are merged at least to half;
     average linkage takes 8 `micro_clusters`² bytes (200 MB as shipped), whatever `max_bytes` is.
-    Source: Citovsky et al. 2021, arXiv:2107.14263. Differs: clusters again in each round, with the current features of what is still
-    unlabelled, where the paper clusters once with the first model; the mean over posterior draws; ε by average cluster size.
+    Source: Citovsky et al. 2021, arXiv:2107.14263. Differs: clusters what is unlabelled again in each round, where the paper does so
+    once; the mean over posterior draws; ε by average cluster size.
     """
 
     ratio: float = 10.0

@@ -1,20 +1,19 @@
 """Cover the pool: repeatedly pick the image farthest from all labelled and picked ones."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 
 from alframe.engine.nearest_centre import NearestCentre, farthest
 from alframe.errors import expect
-from alframe.strategy.base import Strategy, features_of
-from alframe.types import PoolView, Prediction, Selection, Summary
+from alframe.strategy.base import OnFeatures
+from alframe.types import PoolView, Selection
 
 _SPARE = 1024  # extra candidates beside the quantile; affects only speed
 
 
 @dataclass(frozen=True)
-class CoreSet(Strategy):
+class CoreSet(OnFeatures):
     """k-centre greedy on features: argmax over the pool of min over labelled and picked of |h_i - h_j|.
 
     The score is that distance when the image was picked. Without labels the first pick is the image nearest to the mean
@@ -22,24 +21,18 @@ class CoreSet(Strategy):
     Deterministic: equal distances go to any one of the equals.
     With an `outlier_rate` r in [0, 1) the farthest floor(r m) of the m images left are skipped at each pick: the pick is at the
     (1 - r) quantile of the distances. The farthest images are often outliers.
-    Source: Sener & Savarese 2018, arXiv:1708.00489. Differs: the greedy rule alone, exact and lazy: only images whose outdated
-    distance, an upper bound, is still among the largest are compared with new centres. Their mixed-integer refinement, which leaves
-    a number of outliers uncovered, is left out; `outlier_rate` is a greedy rule of our own to the same end, without a guarantee.
+    Source: Sener & Savarese 2018, arXiv:1708.00489. Differs: the greedy rule alone, exact and lazy. Their mixed-integer refinement
+    for outliers is left out; `outlier_rate` is a greedy rule of our own to the same end, without a guarantee.
     """
 
     normalize: bool = False
     outlier_rate: float = 0.0
-
-    needs: ClassVar[frozenset[str]] = frozenset({"labeled"})
 
     def __post_init__(self) -> None:
         expect(
             0 <= self.outlier_rate < 1,
             f"Expected an outlier_rate from 0 to below 1, got {self.outlier_rate}; 0 picks the farthest image.",
         )
-
-    def summarize(self, prediction: Prediction) -> Summary:
-        return {"features": features_of(prediction, self.normalize)}
 
     def select(self, view: PoolView, size: int, generator: torch.Generator) -> Selection:
         features = view.pool["features"]

@@ -8,14 +8,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from alframe.engine.coverage import Coverage, pure_radius
+from alframe.engine.coverage import Coverage
 from alframe.engine.distances import expect_finite, full_precision, quick_squared_distances, rows_within
 from alframe.engine.lazy_greedy import lazy_greedy
 from alframe.engine.sub_pool import sub_pool
 from alframe.errors import expect
 from alframe.scores import margin
 from alframe.strategy.base import Strategy, expect_at_least, features_of
-from alframe.strategy.prob_cover import ProbCover
+from alframe.strategy.prob_cover import ProbCover, balls, expect_radius, radius_of
 from alframe.types import PoolView, Prediction, Selection, Summary
 
 _HALVINGS = 10  # of the interval in which a ball's radius is searched
@@ -46,10 +46,7 @@ class DCoM(Strategy):
     needs: ClassVar[frozenset[str]] = frozenset({"labeled"})
 
     def __post_init__(self) -> None:
-        expect(
-            self.radius is None or self.radius > 0,
-            f"Expected a radius above 0, got {self.radius}; null computes it from the purity of the balls.",
-        )
+        expect_radius(self.radius)
         expect(
             0 < self.max_radius < math.inf,
             f"Expected a max_radius above 0, got {self.max_radius}; 1.1 is the default, for features of length 1.",
@@ -74,9 +71,7 @@ class DCoM(Strategy):
         features, centres = pool["features"], labeled["features"]
         expect_finite(features)
         expect_finite(centres)
-        first = self.radius
-        if first is None:
-            first = pure_radius(features, view.n_classes, 0.95, generator, view.max_bytes)
+        first = radius_of(self.radius, 0.95, view, generator)
         covered = _covered(features, centres, centres.new_full((len(centres),), first), view.max_bytes)
         chosen = sub_pool(view.n, self.max_points, 1, generator)
         some = pool if chosen is None else {name: tensor[chosen.to(tensor.device)] for name, tensor in pool.items()}
@@ -90,23 +85,14 @@ class DCoM(Strategy):
             view.max_bytes,
         )
         covered = _covered(features, centres, radii, view.max_bytes)
-        coverage = Coverage(
-            features,
-            float(radii.mean()),
-            generator,
-            ball=True,
-            max_points=self.max_points,
-            max_bytes=view.max_bytes,
-        )
+        coverage = balls(view, float(radii.mean()), self.max_points, generator)
         coverage.covered = covered.float()
         everyone = torch.cat([pool["uncertainty"], labeled["uncertainty"]])
         uncertainty = (pool["uncertainty"] - everyone.min()).double()
-        picked, scores = _greedy(coverage, uncertainty, self._competence(_share(covered, labels)), size, generator)
+        shares = torch.tensor([_share(covered, labels), 1.0], dtype=torch.float64)
+        now, full = shares.sub(self.centre).mul(self.steepness).sigmoid()
+        picked, scores = _greedy(coverage, uncertainty, float(now / full), size, generator)
         return Selection(torch.tensor(picked), torch.tensor(scores), "rank")
-
-    def _competence(self, share: float) -> float:
-        now, full = torch.tensor([share, 1.0], dtype=torch.float64).sub(self.centre).mul(self.steepness).sigmoid()
-        return float(now / full)
 
 
 def _greedy(
@@ -126,10 +112,8 @@ def _greedy(
             fresh[stale] = True
         return degrees[positions]
 
-    def nothing(position: int) -> None: ...
-
     while len(picked) < size:
-        highest = lazy_greedy(degrees, degrees_now, nothing, 1, generator)[1]  # none once all is covered
+        highest = lazy_greedy(degrees, degrees_now, lambda _: None, 1, generator)[1]  # none once all is covered
         of_degree = (1 - competence) / highest[0] if highest else 0.0
         by_uncertainty = competence * uncertainty / uncertainty[open_].max().clamp_min(1e-300)
 
@@ -137,7 +121,7 @@ def _greedy(
             return u[positions] + w * degrees_now(positions)
 
         bounds = (by_uncertainty + of_degree * degrees).masked_fill(~open_, -math.inf)
-        chosen, score = lazy_greedy(bounds, ranks_now, nothing, 1, generator, at_least=-1.0)
+        chosen, score = lazy_greedy(bounds, ranks_now, lambda _: None, 1, generator, at_least=-1.0)
         coverage.take(chosen[0])
         open_[chosen[0]] = False
         fresh.fill_(False)
@@ -157,7 +141,6 @@ def _covered(
     """Which images are in the ball of a centre: [n]."""
     origin = centres.mean(dim=0)
     centred, squares = centres - origin, radii.square()
-    # Filled in place: small results between large temporaries would keep the allocator from reusing memory.
     inside = torch.empty(len(features), dtype=torch.bool, device=features.device)
     step = rows_within(max_bytes, 8 * (len(centres) + features.shape[1]))
     with full_precision():

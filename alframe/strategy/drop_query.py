@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from alframe.engine.distances import expect_finite, full_precision
-from alframe.engine.representatives import representatives
+from alframe.engine.k_means import representatives
 from alframe.errors import expect
 from alframe.strategy.base import Strategy, expect_at_least
 from alframe.strategy.top_score import highest
@@ -22,13 +22,12 @@ _BLOCK = 1 << 18  # numbers drawn together: fixed, so that the masks of an image
 class DropQuery(Strategy):
     """Images whose prediction ŷ changes in more than half of `draws` passes with dropout on the features; q diverse ones of them.
 
-    Pass m sees m_j h_j / (1 - `rate`) in place of feature h_j, with m_j = 0 at probability `rate` and 1 otherwise, drawn separately for
-    each image and pass. The candidates are those with argmax head(m h / (1 - `rate`)) != ŷ in more than `draws` / 2 passes. k-means
-    with q clusters on their features (of unit length with `normalize`) gives the q nearest to its centres.
+    A pass sees m_j h_j / (1 - `rate`) in place of feature h_j, with m_j = 0 at probability `rate` and 1 otherwise, drawn separately for
+    each image. k-means with q clusters on these candidates (of unit length with `normalize`) gives the q nearest to its centres.
 
     The score is the share of passes that disagree with ŷ. With fewer than q candidates, all are taken and then those with the next
-    most disagreement, ties by the generator. h and ŷ are those of the deterministic network, whatever the number of posterior draws.
-    More than `max_points` candidates are thinned to that many at random before they are clustered.
+    most disagreement, ties by the generator. h and ŷ are those of the deterministic network. More than `max_points` candidates are
+    thinned to that many at random before they are clustered.
     Source: Gupte et al. 2024 (TMLR), arXiv:2401.14555. Differs: the features are those before the head, whatever comes before them;
     nothing is said of the first labels, for which the authors take the images nearest to k-means centres.
     """
@@ -57,15 +56,7 @@ class DropQuery(Strategy):
         if len(candidates) <= size:
             picked = highest(rates, size, generator)
         else:
-            picked = representatives(
-                features,
-                candidates,
-                size,
-                generator,
-                normalize=self.normalize,
-                max_points=self.max_points,
-                max_bytes=view.max_bytes,
-            )
+            picked = representatives(view, candidates, size, generator, self.normalize, self.max_points)
         return Selection(picked.cpu(), rates[picked].cpu(), "mismatch_rate", pool_scores=rates.cpu())
 
     def _mismatches(

@@ -83,8 +83,7 @@ class _Targets:
     def bounds(self, log_probs: Float[Tensor, "n k c"]) -> Float[Tensor, " n"]:
         """At least EPIG, at a cost that does not depend on the number of targets.
 
-        I <= log(1 + χ²) for each pair, with χ² = mean of (p(y, y*) / (p̄(y) p̄(y*)) - 1)², a quadratic form of the ratios; the
-        logarithm is concave. I[y; y*] <= I[y; draw] and <= I[y*; draw], because y and y* only meet through the draw.
+        I <= log(1 + χ²) for each pair, with χ² = mean of (p(y, y*) / (p̄(y) p̄(y*)) - 1)², and I[y; y*] <= I[y; draw], I[y*; draw].
         """
         rows = rows_within(min(self.max_bytes, _TILE_BYTES), 6 * log_probs[0].nbytes)
         return torch.cat([self._bounds(chunk) for chunk in log_probs.split(rows)])
@@ -105,9 +104,7 @@ class _Targets:
         The same as sum p(y, y*) log r, but no term is negative: nothing cancels, and float32 keeps small values.
         """
         c = log_probs.shape[2]
-        columns = rows_within(
-            _TILE_BYTES, 8 * c
-        )  # of the targets: always so many, so that sums do not follow max_bytes
+        columns = rows_within(_TILE_BYTES, 8 * c)  # of the targets: always so many, so sums do not follow max_bytes
         rows = rows_within(min(self.max_bytes, _TILE_BYTES), 8 * c * min(columns, len(self.weights)))
         return torch.cat([self._information(chunk, columns) for chunk in log_probs.split(rows)])
 

@@ -17,9 +17,7 @@ class Falcun(Strategy):
     """Picks one by one, each with a probability proportional to (u_i + d̃_i)^gamma.
 
     u = 1 - (p_(1) - p_(2)) is the margin uncertainty in [0, 1]. d starts as u and is lowered to the L1 distance |p_i - p_j|₁ after
-    each pick j. d̃ is d scaled to [0, 1] over the images not picked yet (0 when all d are equal): at first uncertainty counts twice,
-    then distance takes its place. The score is u + d̃, in [0, 2], when the image was picked.
-
+    each pick j. d̃ is d scaled to [0, 1] over the images not picked yet (0 when all d are equal). The score is u + d̃, in [0, 2].
     Where u + d̃ is 0 for every image left (certain, and equal to a pick), they are drawn uniformly, with score 0; `gamma` = 0 draws
     uniformly throughout. p is that of the deterministic network, whatever the number of draws.
     Source: Gilhuber et al. 2024 (ECML PKDD), "FALCUN: A Simple and Efficient Deep Active Learning Strategy". Differs: when all d are

@@ -30,8 +30,7 @@ class Lcmd(Strategy):
     score 0. Deterministic: ties go by the generator. With `sketch` the gradients are first projected to so many dimensions,
     (R_q q) ⊙ (R_h h) / sqrt(sketch) with Gaussian R_q and R_h, which keeps inner products in expectation only.
     Source: Holzmüller et al. 2023, arXiv:2203.09410 (LCMD-TP). Differs: classification, where the paper has regression; the gradient of
-    the last layer and not of all; distances are exact from factors unless `sketch` is given. Raises `StrategyError` when the
-    sketched pool takes more than `query.max_bytes`.
+    the last layer and not of all. Raises `StrategyError` when the sketched pool takes more than `query.max_bytes`.
     """
 
     sketch: int | None = None

@@ -9,10 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from alframe.errors import expect
-from alframe.scores import Score
-from alframe.strategy.base import Strategy
-from alframe.strategy.top_score import expect_draws, highest, name_of, read_scores, summarize_score
-from alframe.types import PoolView, Prediction, Selection, Summary
+from alframe.strategy.top_score import ByScore, highest
 
 Method = Literal["power", "softmax", "softrank"]
 
@@ -29,9 +26,7 @@ def sample(
     """
     scores = scores.double()
     if method == "power":
-        log_weights = torch.special.xlogy(
-            beta, scores.clamp_min(0)
-        )  # -inf for 0, without an epsilon that would favour it
+        log_weights = torch.special.xlogy(beta, scores.clamp_min(0))  # -inf for 0: an epsilon would favour it
     elif method == "softmax":
         log_weights = beta * scores
     else:
@@ -44,33 +39,24 @@ def sample(
 
 
 @dataclass(frozen=True)
-class Stochastic(Strategy):
+class Stochastic(ByScore):
     """Draw q images without replacement, each with a probability that grows with its `score`: diverse at the cost of a sort.
 
-    The weight of an image is s^beta (`method="power"`), exp(beta s) (`"softmax"`) or rank^-beta (`"softrank"`). beta = 0 is uniform,
-    and a large beta is the plain top q. Positions come in the order in which they were drawn; scores are the plain ones.
-    Power takes a score of 0 or below as weight 0: such images come last, uniformly. Equal scores are ordered at random.
-    `min_draws` is the minimum number of posterior draws for the score. Raises `StrategyError` if the score
-    returns another shape or NaN.
+    The weight of an image is s^beta (`method="power"`), exp(beta s) (`"softmax"`) or rank^-beta (`"softrank"`); see `sample`. beta = 0
+    is uniform, and a large beta is the plain top q. Scores are the plain ones. See `ByScore` for `score` and `min_draws`.
     Source: Kirsch et al. 2023 (TMLR), arXiv:2106.12059. Differs: no epsilon is added to a score of 0.
     """
 
-    score: Score
     method: Method = "power"
     beta: float = 1.0
     min_draws: int = 1
 
     def __post_init__(self) -> None:
-        expect_draws(self.min_draws)
+        super().__post_init__()
         expect(
             0 <= self.beta < math.inf,
             f"Expected beta from 0 (uniform) upwards and finite, got {self.beta}; 1 is the paper's choice.",
         )
 
-    def summarize(self, prediction: Prediction) -> Summary:
-        return summarize_score(self.score, prediction)
-
-    def select(self, view: PoolView, size: int, generator: torch.Generator) -> Selection:
-        scores = read_scores(self.score, view)
-        picked = sample(scores, size, self.method, self.beta, generator)
-        return Selection(picked.cpu(), scores[picked].cpu(), name_of(self.score), pool_scores=scores.cpu())
+    def pick(self, scores: Float[Tensor, " n"], size: int, generator: torch.Generator) -> Int[Tensor, " q"]:
+        return sample(scores, size, self.method, self.beta, generator)

@@ -10,9 +10,8 @@ from alframe.strategy.base import Schedule, Strategy, declare_for
 class Switch(Schedule):
     """`first` for the first `rounds` queries, or until `labels` labels have been bought; from then on `then`.
 
-    Exactly one of `rounds` and `labels` is given. Either part may be a switch itself. What the later part needs (posterior
-    draws) must be there from the start.
-    Raises `ConfigError` unless one of the two counts is given and positive.
+    Either part may be a switch itself. What the later part needs (posterior draws) must be there from the start. Raises
+    `ConfigError` unless exactly one of the two counts is given and positive.
     Source: Doucet et al. 2024 switch from TypiClust to margin so (TCM, `strategy=tcm`).
     """
 

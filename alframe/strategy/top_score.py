@@ -1,5 +1,6 @@
 """Pick the images with the highest score: a score of `alframe.scores` or your own."""
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from functools import partial
 
@@ -28,18 +29,6 @@ def name_of(score: Score) -> str:
     return getattr(inner, "__name__", type(inner).__name__)
 
 
-def summarize_score(score: Score, prediction: Prediction) -> Summary:
-    """One float per image. Raises `StrategyError` if the score returns another shape."""
-    scores = score(prediction.log_probs)
-    expect(
-        scores.shape == prediction.log_probs.shape[:1],
-        f"Expected one score for each of {len(prediction.log_probs)} images, got shape {tuple(scores.shape)} "
-        f"from {name_of(score)}; return a tensor [b] for log_probs [b, k, c].",
-        StrategyError,
-    )
-    return {"score": scores}
-
-
 def read_scores(score: Score, view: PoolView) -> Float[Tensor, " n"]:
     """The pool's scores from its summary. Raises `StrategyError` for NaN."""
     scores = view.pool["score"]
@@ -53,24 +42,20 @@ def read_scores(score: Score, view: PoolView) -> Float[Tensor, " n"]:
     return scores
 
 
-def expect_draws(min_draws: int) -> None:
-    """Raise `ConfigError` for fewer than one draw."""
-    expect(min_draws >= 1, f"Expected min_draws of at least 1, got {min_draws}; use 1 for a point estimate.")
-
-
 @dataclass(frozen=True)
-class TopScore(Strategy):
-    """The top q images by `score`, a function log_probs [b, k, c] -> [b] in which higher means more worth labelling.
+class ByScore(Strategy):
+    """Images are picked by a `score`, a function log_probs [b, k, c] -> [b] in which higher means more worth labelling.
 
-    `min_draws` is the minimum number of posterior draws for the score. Raises `StrategyError` if the score
-    returns another shape or NaN.
+    `min_draws` is the minimum number of posterior draws for it. Raises `StrategyError` if it returns another shape or NaN.
     """
 
     score: Score
-    min_draws: int = 1
 
     def __post_init__(self) -> None:
-        expect_draws(self.min_draws)
+        expect(
+            self.min_draws >= 1,
+            f"Expected min_draws of at least 1, got {self.min_draws}; use 1 for a point estimate.",
+        )
 
     @property
     def score_name(self) -> str:
@@ -78,9 +63,30 @@ class TopScore(Strategy):
         return name_of(self.score)
 
     def summarize(self, prediction: Prediction) -> Summary:
-        return summarize_score(self.score, prediction)
+        scores = self.score(prediction.log_probs)
+        expect(
+            scores.shape == prediction.log_probs.shape[:1],
+            f"Expected one score for each of {len(prediction.log_probs)} images, got shape {tuple(scores.shape)} "
+            f"from {self.score_name}; return a tensor [b] for log_probs [b, k, c].",
+            StrategyError,
+        )
+        return {"score": scores}
 
     def select(self, view: PoolView, size: int, generator: torch.Generator) -> Selection:
         scores = read_scores(self.score, view)
-        picked = highest(scores, size, generator)
+        picked = self.pick(scores, size, generator)
         return Selection(picked.cpu(), scores[picked].cpu(), self.score_name, pool_scores=scores.cpu())
+
+    @abstractmethod
+    def pick(self, scores: Float[Tensor, " n"], size: int, generator: torch.Generator) -> Int[Tensor, " q"]:
+        """`size` distinct positions."""
+
+
+@dataclass(frozen=True)
+class TopScore(ByScore):
+    """The top q images by `score`; see `ByScore` for the options."""
+
+    min_draws: int = 1
+
+    def pick(self, scores: Float[Tensor, " n"], size: int, generator: torch.Generator) -> Int[Tensor, " q"]:
+        return highest(scores, size, generator)

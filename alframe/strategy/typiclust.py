@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
-from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -11,16 +10,16 @@ from torch import Tensor
 from alframe.engine.k_means import k_means
 from alframe.engine.neighbours import nearest_distances
 from alframe.engine.sub_pool import sub_pool
-from alframe.strategy.base import Strategy, expect_at_least, features_of
+from alframe.strategy.base import OnFeatures, expect_at_least
 from alframe.strategy.top_score import highest
-from alframe.types import PoolView, Prediction, Selection, Summary
+from alframe.types import PoolView, Selection
 
 _PER_CLUSTER = 256  # points per cluster that k-means learns its centres from, as faiss does
 _CLOSEST = 1e-6  # a mean distance below this counts as this, so that the typicality of duplicates is finite
 
 
 @dataclass(frozen=True)
-class TypiClust(Strategy):
+class TypiClust(OnFeatures):
     """The most typical unlabelled image of the cluster with the fewest labels, the largest of these; repeatedly.
 
     Clusters are k-means on labelled and pool features together, min(labelled + q, `max_clusters`) of them. A pick counts as a label
@@ -28,8 +27,7 @@ class TypiClust(Strategy):
     nothing else remains. typicality(x) = 1 / mean_i |x - x_i| over the `neighbours` nearest others in its cluster, labelled or not;
     it is the score: at most 1e6 (duplicates), and 0 for an image alone in its cluster. Ties go by `generator`.
     A pool of more than `max_points` images is cut to that many at random. `normalize` puts features on the unit sphere first.
-    Source: Hacohen, Dekel & Weinshall 2022, arXiv:2202.02794. Differs: the features are those of the network in training, or of a
-    frozen trunk; k-means learns its centres on at most 256 images per cluster.
+    Source: Hacohen, Dekel & Weinshall 2022, arXiv:2202.02794. Differs: the features; k-means learns on at most 256 images per cluster.
     """
 
     neighbours: int = 20
@@ -38,13 +36,8 @@ class TypiClust(Strategy):
     normalize: bool = True
     max_points: int = 50_000
 
-    needs: ClassVar[frozenset[str]] = frozenset({"labeled"})
-
     def __post_init__(self) -> None:
         expect_at_least(self, neighbours=1, max_clusters=1, min_size=0, max_points=1)
-
-    def summarize(self, prediction: Prediction) -> Summary:
-        return {"features": features_of(prediction, self.normalize)}
 
     def select(self, view: PoolView, size: int, generator: torch.Generator) -> Selection:
         pool = view.pool["features"]

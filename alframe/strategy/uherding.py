@@ -30,8 +30,7 @@ class UHerding(Strategy):
     picked. Where nothing uncertain is left to cover, the rest are picked with U = 1, then at random, with score 0.
     Deterministic up to `max_points` images; above it the mean is estimated on that many, drawn at random.
     Source: Bae, Oliveira & Sutherland 2025, arXiv:2412.20644. Differs: the temperature comes from the validation images and the
-    network as it is, where the authors train another on part of the labels; labelled images closer than a hundredth of their mean
-    distance from their centre do not set the radius; lazy.
+    network as it is, where the authors train another on part of the labels; near-copies do not set the radius; lazy.
     """
 
     normalize: bool = True

@@ -22,23 +22,18 @@ class Task(Protocol):
 
     def train(self) -> nn.Module:
         """One network, trained from its initialisation (or from the last round's weights, as the trainer says)."""
-        ...
 
     def train_members(self, members: int, method: Method) -> list[nn.Module]:
         """Networks from different initialisations: `one_by_one`, `together` in the same steps, or as the rule `auto` says."""
-        ...
 
     def train_cycles(self, cycles: int) -> list[nn.Module]:
         """One network whose learning rate starts again `cycles` times: a copy from the end of each cycle, in order."""
-        ...
 
     def training(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of the labelled images, normalised and not augmented, with their labels (int64 [b]) or soft labels (float32 [b, c])."""
-        ...
 
     def validation(self) -> Iterator[tuple[Tensor, Augmented, Tensor]]:
         """Batches of the validation images with their augmenting function and labels."""
-        ...
 
 
 class Posterior(ABC):
@@ -68,6 +63,26 @@ class Posterior(ABC):
     def state(self) -> dict[str, Tensor]:
         """What `Uncertainty.restore` needs beside the networks' weights to predict the same (a seed of masks, drawn weights)."""
         return {}
+
+
+class Passes(Posterior):
+    """One draw for each network in eval mode, then one of member 0 for each of `n_augmented` transformations of the image.
+
+    Features and point prediction are those of member 0.
+    """
+
+    def __init__(self, networks: list[nn.Module], n_augmented: int = 0) -> None:
+        self.networks, self.n_augmented = [network.eval() for network in networks], n_augmented
+
+    @torch.no_grad()
+    def predict(self, x: Tensor, augmented: Augmented | None = None) -> Prediction:
+        features = self.networks[0].embed(x)  # type: ignore[operator]
+        logits = [self.head(features.clone()), *(network(x) for network in self.networks[1:])]
+        if self.n_augmented:
+            assert augmented is not None, "the learner makes as many as n_augmented says"
+            logits += [self.networks[0](augmented(j)) for j in range(self.n_augmented)]
+        log_probs = torch.stack(logits, dim=1).float().log_softmax(dim=-1)
+        return Prediction(log_probs, features.float(), log_probs[:, 0])
 
 
 def expect_spread(**counts: int) -> None:
@@ -114,3 +129,10 @@ class Uncertainty(Part, ABC):
         raise ConfigError(
             f"Expected an uncertainty that can be exported, got {type(self).__name__} without restore(networks, state); implement it."
         )
+
+
+class ByPasses(Uncertainty, ABC):
+    """An uncertainty whose draws are whole passes (`Passes`)."""
+
+    def restore(self, networks: list[nn.Module], state: Mapping[str, Tensor]) -> Passes:
+        return Passes(networks, self.n_augmented)

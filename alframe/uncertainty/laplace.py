@@ -21,9 +21,9 @@ class Laplace(Uncertainty):
     The curvature is the Gauss-Newton matrix of the cross-entropy (whatever the trainer weighs or smooths) in Kronecker
     form, A (x) B with A = sum of h h^T over the images (h with a 1 for the bias) and B = mean of diag(p) - p p^T; weights ~
     N(trained weights, (A (x) B + tau I)^-1). `prior_precision` is tau; null: the one with the largest marginal likelihood,
-    of 201 from 1e-4 to 1e6 (without a label, that of the initial weights; of a soft label, the expected log-likelihood). One training; inference costs one pass and a
-    small product. Memory (d + 1)^2 + k c (d + 1) numbers for d features. Raises ConfigError if `draws` < 2,
-    `prior_precision` <= 0, or the logits are not what a linear layer gives.
+    of 201 from 1e-4 to 1e6 (without a label, that of the initial weights; of a soft label, the expected log-likelihood). Memory
+    (d + 1)^2 + k c (d + 1) numbers for d features. Raises ConfigError if `draws` < 2, `prior_precision` <= 0, or the logits are
+    not what a linear layer gives.
     Source: MacKay 1992; Ritter et al. 2018; Daxberger et al. 2021, arXiv:2106.14806. Differs: draws of the weights rather
     than the probit approximation, since strategies want consistent draws.
     """

@@ -53,8 +53,7 @@ class Masks:
     """The masks of k draws for every site, made on first use, when the activation's shape is known.
 
     A mask has the activation's shape without the batch axis ([c, 1, 1] for Dropout2d), and depends on the seed, the site and
-    that shape alone: neither the order nor the size of the batches changes it. `stratified` masks (Latin hypercube sampling,
-    McKay et al. 1979) drop every unit in its share of the draws, up to one, where independent ones do so on average only.
+    that shape alone. `stratified` masks (Latin hypercube sampling, McKay et al. 1979) drop every unit in its share of the draws.
     """
 
     seed: int

@@ -28,8 +28,7 @@ class MCDropout(Uncertainty):
     `batched` (torch.vmap over draws, in chunks of about `max_bytes`), `looped` (one draw after another), `full` (k whole
     passes, for networks that torch.fx cannot trace) or `auto`: `batched` off the CPU when no convolution is left to do k
     times, else `looped`. All give the same numbers up to rounding. With `stratified`, every unit is dropped in its share of the
-    draws instead of on average: less noise where the draws are few.
-    Raises ConfigError if `draws` < 2, and from `fit` if the network has no dropout.
+    draws instead of on average. Raises ConfigError if `draws` < 2, and from `fit` if the network has no dropout.
     Source: Gal & Ghahramani 2016, arXiv:1506.02142; masks shared by all images as in Kirsch et al. 2019, arXiv:1906.08158.
     """
 
@@ -85,13 +84,11 @@ class MCDropoutPosterior(Posterior):
     def predict(self, x: Tensor, augmented: Augmented | None = None) -> Prediction:
         if not self._settled:
             self._settle(x[:2].float() if torch.is_autocast_enabled(x.device.type) else x[:2])
-        features, point_logits, logits = self._run(x, self.draws)
+        cut = self._split
+        features, point_logits, logits = self._full(x, self.draws) if cut is None else self._cut(x, self.draws, cut)
         return Prediction(
             logits.float().log_softmax(dim=-1), features.float(), point_logits.float().log_softmax(dim=-1)
         )
-
-    def _run(self, x: Tensor, draws: int) -> Logits:
-        return self._full(x, draws) if self._split is None else self._cut(x, draws, self._split)
 
     def _full(self, x: Tensor, draws: int) -> Logits:
         """Whole passes of the network, one without dropout and one for each draw."""
@@ -127,8 +124,7 @@ class MCDropoutPosterior(Posterior):
     def _settle(self, x: Tensor) -> None:
         """Cut the network and check the parts against full passes over two images; if they disagree, use full passes.
 
-        Tracing follows one path through the code and forgets side effects (a value changed in place after it was read), so
-        a cut is used only after this check.
+        For tracing follows one path through the code and forgets side effects (a value changed in place after it was read).
         """
         self._settled = True
         with torch.autocast(x.device.type, enabled=False):
@@ -164,7 +160,11 @@ class MCDropoutPosterior(Posterior):
             raise
         except Exception as error:  # a user's network may fail in any way when it is traced or batched
             return f"{type(error).__name__}: {error}".splitlines()[0]
-        return "" if all(map(_agree, parts, reference)) else "its parts do not add up to the whole"
+        for part, whole in zip(parts, reference, strict=True):
+            atol = 0.02 * float(whole.nan_to_num().abs().max()) + 1e-6
+            if not torch.allclose(part.float(), whole.float(), rtol=0, atol=atol, equal_nan=True):
+                return "its parts do not add up to the whole"
+        return ""
 
 
 class _Sizes(fx.Interpreter):
@@ -177,8 +177,3 @@ class _Sizes(fx.Interpreter):
         if isinstance(value, Tensor):
             self.largest = max(self.largest, value.nbytes)
         return value
-
-
-def _agree(part: Tensor, whole: Tensor) -> bool:
-    scale = float(whole.nan_to_num().abs().max())
-    return torch.allclose(part.float(), whole.float(), rtol=0, atol=0.02 * scale + 1e-6, equal_nan=True)

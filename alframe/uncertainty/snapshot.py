@@ -1,18 +1,15 @@
 """The networks at the ends of the cycles of one training: an ensemble for the cost of one network."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
 
-from alframe.uncertainty.base import Task, Uncertainty, expect_spread
-from alframe.uncertainty.ensemble import EnsemblePosterior
+from alframe.uncertainty.base import ByPasses, Passes, Task, expect_spread
 
 
 @dataclass(frozen=True)
-class Snapshot(Uncertainty):
+class Snapshot(ByPasses):
     """k = `cycles` copies of one network, each taken when the schedule of the learning rate has come to its end once more.
 
     The steps of one training are shared by the cycles; inference costs `cycles` passes. Features and point prediction are
@@ -31,8 +28,5 @@ class Snapshot(Uncertainty):
     def n_draws(self) -> int:
         return self.cycles
 
-    def fit(self, task: Task, generator: torch.Generator) -> EnsemblePosterior:
-        return EnsemblePosterior(task.train_cycles(self.cycles)[::-1])
-
-    def restore(self, networks: list[nn.Module], state: Mapping[str, Tensor]) -> EnsemblePosterior:
-        return EnsemblePosterior(networks)
+    def fit(self, task: Task, generator: torch.Generator) -> Passes:
+        return Passes(task.train_cycles(self.cycles)[::-1])

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from alframe.dataset.split import check_sizes, divide, limit, stratified_split, subsample
+from alframe.dataset.elpv import Elpv
+from alframe.dataset.split import stratified_split, subsample
 from alframe.errors import ConfigError
 from alframe.images import ImageSet
 
@@ -75,7 +76,7 @@ def test_a_subsample_has_its_size_and_all_strata_it_has_room_for(n):
 
 def test_dividing_keeps_so_many_images_of_each_side():
     images = image_set(np.arange(200) % 4)
-    pool, test = divide(images, images.labels, test_share=0.5, pool_size=40, test_size=12, seed=0)
+    pool, test = Elpv(pool_size=40, test_size=12).divide(images, images.labels, 0.5)
     assert (len(pool), len(test)) == (40, 12)
     assert np.bincount(pool.labels)[:4].tolist() == [10] * 4
     assert not set(pool.pixels[:, 0, 0, 0]) & set(test.pixels[:, 0, 0, 0])
@@ -83,15 +84,15 @@ def test_dividing_keeps_so_many_images_of_each_side():
 
 def test_the_test_images_do_not_depend_on_the_size_of_the_pool():
     images = image_set(np.arange(200) % 4)
-    few = divide(images, images.labels, test_share=0.5, pool_size=40, test_size=None, seed=0)[1]
-    all_ = divide(images, images.labels, test_share=0.5, pool_size=None, test_size=None, seed=0)[1]
+    few = Elpv(pool_size=40).divide(images, images.labels, 0.5)[1]
+    all_ = Elpv().divide(images, images.labels, 0.5)[1]
     assert few.ids == all_.ids
 
 
 def test_more_images_than_there_are_is_an_error_that_names_the_option():
     images = image_set(np.arange(20) % 4)
     with pytest.raises(ConfigError, match=r"dataset.pool_size of at most 20 .*got 21"):
-        limit(images, 21, "pool_size", 0)
+        Elpv(pool_size=21).limit(images, images)
 
 
 @pytest.mark.parametrize(
@@ -99,4 +100,4 @@ def test_more_images_than_there_are_is_an_error_that_names_the_option():
 )
 def test_sizes_out_of_range_are_refused_by_name(sizes):
     with pytest.raises(ConfigError, match=f"dataset.{next(iter(sizes))}"):
-        check_sizes(**sizes)
+        Elpv(**sizes)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from alframe.cli import execute
-from alframe.config import load
+from alframe.config.overrides import load
 
 TINY = [
     "dataset.pool_size=60",
@@ -33,11 +33,16 @@ TINY = [
 
 @pytest.fixture(scope="session")
 def workplace(tmp_path_factory):
-    """A folder for runs, with the cache that commands find by $ALFRAME_CACHE."""
-    folder = tmp_path_factory.mktemp("handover")
+    """A folder for runs."""
+    return tmp_path_factory.mktemp("handover")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache_found_by_commands(workplace):
+    """The cache that commands find by $ALFRAME_CACHE, until the tests of a file are through: others need their own."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ALFRAME_CACHE", str(folder / "cache"))
-        yield folder
+        patch.setenv("ALFRAME_CACHE", str(workplace / "cache"))
+        yield
 
 
 @pytest.fixture(scope="session")

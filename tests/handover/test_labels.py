@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from alframe.cli import execute
-from alframe.config import load
+from alframe.config.overrides import load
 from alframe.errors import PoolError, Waiting
 from alframe.handover.export import export
 from alframe.handover.labels import folder_names, labelled, write_images, write_table

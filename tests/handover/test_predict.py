@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from tests_support import forked
 
 from alframe.cli import execute
-from alframe.config import load as load_plan
+from alframe.config.overrides import load as load_plan
 from alframe.handover.cli import export_main, predict_main
 from alframe.handover.export import export
 from alframe.handover.trained import retrieve

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from alframe.errors import ConfigError, DataError, RunFolderError
 from alframe.handover import predictor
-from alframe.handover.spec import Spec
+from alframe.handover.predictor import Spec
 from alframe.handover.trained import capture, retrieve
 from alframe.learner import TEST
 

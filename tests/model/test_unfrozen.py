@@ -14,7 +14,7 @@ import torchvision
 from test_loop import read
 
 from alframe.budget import Budget
-from alframe.config import load
+from alframe.config.overrides import load
 from alframe.dataset.augment import Augmentation
 from alframe.errors import ConfigError, DataError
 from alframe.images import Data, ImageSet

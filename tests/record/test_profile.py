@@ -17,11 +17,11 @@ from tests_support import die, on_call
 import alframe
 import alframe.record.profile
 from alframe.clock import Clock
-from alframe.config import cell_name, load
+from alframe.config.overrides import load
+from alframe.config.plan import cell_name
 from alframe.dataset.augment import Augmentation
-from alframe.record.profile import Profile
+from alframe.record.profile import STAGES, Profile, stages_figure, stages_table, summed, with_rates
 from alframe.record.record import Record
-from alframe.record.times import STAGES, stages_figure, stages_table, summed, with_rates
 from alframe.scores import bald
 from alframe.strategy.core_set import CoreSet
 from alframe.strategy.top_score import TopScore

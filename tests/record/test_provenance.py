@@ -2,7 +2,7 @@
 
 import subprocess
 
-from alframe.record.provenance import _git
+from alframe.record.record import _git
 
 
 def test_the_diff_of_the_checkout_may_hold_files_of_any_encoding(tmp_path):

@@ -193,8 +193,8 @@ def test_hparams_are_in_the_run_itself(board, tmp_path):
 
 
 def test_names_are_cut_in_the_middle():
-    assert module._shorten("scratch", 10) == "scratch"
-    cut = module._shorten("a class with the number 57", 12)
+    assert module.shorten("scratch", 10) == "scratch"
+    cut = module.shorten("a class with the number 57", 12)
     assert len(cut) == 12
     assert cut.endswith("57")
     assert "…" in cut

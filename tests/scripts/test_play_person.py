@@ -12,7 +12,7 @@ import pytest
 
 from alframe.annotator.sheet import read_sheet
 from alframe.cli import execute
-from alframe.config import load
+from alframe.config.overrides import load
 from alframe.dataset.decode import decode_file
 from alframe.errors import DataError, Waiting
 from alframe.handover.cli import export_main, predict_main

@@ -17,7 +17,7 @@ import purchases
 import reproduce
 from reproduce import Row, Target, measured, read_published, rows_of
 
-from alframe.config import load
+from alframe.config.overrides import load
 from alframe.config.schema import GROUPS
 from alframe.report.read.comparison import compare, read_runs
 from alframe.report.read.run import read_run

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from alframe.engine import representatives as engine
+from alframe.engine import k_means as engine
 from alframe.errors import ConfigError, StrategyError
 from alframe.strategy import alfa_mix
 from alframe.strategy.alfa_mix import AlfaMix

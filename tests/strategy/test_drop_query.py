@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from alframe.engine import representatives as engine
+from alframe.engine import k_means as engine
 from alframe.errors import ConfigError, StrategyError
 from alframe.strategy import drop_query
 from alframe.strategy.drop_query import DropQuery

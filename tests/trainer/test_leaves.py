@@ -7,7 +7,7 @@ import pytest
 import yaml
 from tests_support import leaves
 
-from alframe.config import load
+from alframe.config.overrides import load
 from alframe.trainer.trainer import Trainer
 
 LEAVES = leaves("trainer")

@@ -12,15 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from PIL.Image import Image
 
 from alframe.annotator.base import Job
-from alframe.annotator.label_studio.connection import Connection
 from alframe.annotator.label_studio.interface import parse_annotation, prelabel
 from alframe.annotator.label_studio.project import (
     LONGEST_TITLE,
     MODEL,
     PLACE,
+    Connection,
     Project,
     Task,
     open_project,
@@ -58,12 +57,10 @@ class Annotation:
 class LabelStudio(AsksPeople):
     """A project on the Label Studio server at `url`, named `project` (default: the run's folder); one task per image.
 
-    The token is read from the environment variable LABEL_STUDIO_API_KEY. Anyone with an account may answer, `per_image`
-    people for each image; answers carry their e-mail address. `check_rate` in [0, 1] is the number of hidden check images
-    per image of a round: a repeat for someone who labelled that image before, gold for anyone else. With
-    `show_prediction` the page shows the model's prediction and preselects its class. With `wait` the server is polled
-    every `poll_s` seconds until the round is complete; otherwise the process ends, and re-running the same command
-    resumes. The other options are described in `AsksPeople`.
+    The token is in the environment variable LABEL_STUDIO_API_KEY. Anyone with an account may answer; answers carry their e-mail
+    address. `check_rate` in [0, 1] is the number of hidden check images per image of a round: a repeat for someone who labelled
+    that image before, gold for anyone else. With `wait` the server is polled every `poll_s` seconds until the round is complete;
+    otherwise the process ends, and re-running the same command resumes. The other options are described in `AsksPeople`.
     """
 
     url: str = "http://localhost:8080"
@@ -110,9 +107,8 @@ class LabelStudio(AsksPeople):
 class ProjectDesk(People):
     """The project of a run with annotator=label_studio.
 
-    Existing tasks on the server are always looked up before new ones are created, so that a kill at any instant, here or
-    there, creates no duplicates. An answer goes into the ledger as soon as it arrives. It can be changed until its round
-    is complete: both stay in the ledger, and the last one counts. Later changes are reported and ignored.
+    Tasks on the server are looked up before new ones are created, so that a kill at any instant, here or there, creates no
+    duplicates. An answer can be changed until its round is complete; later changes are reported and ignored.
     """
 
     def __init__(self, options: LabelStudio, job: Job) -> None:
@@ -157,8 +153,6 @@ class ProjectDesk(People):
         """How many images are open, and where; the server is not contacted."""
         if left := self.left(questions):
             yield len(left), stored_project(self.folder) or self.url
-
-    # -- the server ----------------------------------------------------------------------------------------------------
 
     def _open(self, client: "Client") -> Project:
         return open_project(client, self.folder, self.title, self.classes, self.rules.per_image, self._count.say)
@@ -210,8 +204,6 @@ class ProjectDesk(People):
             if task.question in left:
                 self._server.project.reopen(task)
 
-    # -- questions out -------------------------------------------------------------------------------------------------
-
     def _push(self, shown: Sequence[Question], *, again: bool) -> None:
         """Upload the pictures, then create the tasks that refer to them."""
         uploaded, pictures = self._server.project.pictures(), {q.id: self._picture(q) for q in shown}
@@ -245,15 +237,19 @@ class ProjectDesk(People):
             self.data.has_pictures,
             "Expected images for annotator=label_studio, got features, which cannot be shown; use a dataset of images.",
         )
-        return f"{question.id}.png", lambda: _png(rgb(pixels))
+
+        def png() -> bytes:
+            content = io.BytesIO()
+            rgb(pixels).save(content, "PNG")
+            return content.getvalue()
+
+        return f"{question.id}.png", png
 
     def _shown(self, questions: Sequence[Question]) -> list[Question]:
         """What must be on the server, in order: the open questions, with hidden checks in between."""
         places = [(question.rank, 1, question) for question in self.left(questions)]
         places += [(place, 0, check) for check, _, place in self._checks(questions[0].round).values()]
         return [question for _, _, question in sorted(places, key=lambda item: item[:2])]
-
-    # -- images with a known answer ------------------------------------------------------------------------------------
 
     def _checks_file(self, round: int) -> Path:
         return self.place / f"checks_{round:03d}.json"
@@ -287,8 +283,6 @@ class ProjectDesk(People):
         known = next((v for v in reversed(earlier) if isinstance(v, int)), None)
         return (check, expected) if known is None else (replace(check, kind="repeat"), known)
 
-    # -- answers in ----------------------------------------------------------------------------------------------------
-
     def _answers(self, annotations: Sequence[Annotation], questions: Sequence[Question]) -> Iterator[Answer]:
         """The answers that are not in the ledger yet, in order of annotation."""
         round = questions[0].round
@@ -321,7 +315,9 @@ class ProjectDesk(People):
         """Each person's newest annotation per question, oldest first. With `report`, invalid ones are reported."""
         newest: dict[tuple[int, str, str], tuple[Task, Mapping[str, Any]]] = {}
         pairs = [(task, annotation) for task in tasks for annotation in task.annotations]
-        seen = self._seen()
+        # The name under which each annotation is recorded, since closed accounts lose theirs.
+        lines = [line for line in self.ledger if "annotation" in line]
+        seen = {(line["round"], line["id"], line["annotation"]): line["annotator"] for line in lines}
         for of, annotation in sorted(pairs, key=lambda pair: (pair[1]["updated_at"], pair[1]["id"])):
             known = seen.get((of.round, of.question, annotation["id"]))
             key = (of.round, of.question, known or self._name_of(annotation["completed_by"]))
@@ -335,11 +331,6 @@ class ProjectDesk(People):
                     self._report_once(f"{who} at {self._server.project.url}/data?task={task.id}: {error}")
                 continue
             yield Annotation(task, annotation["id"], who, parsed, max(0.0, float(annotation.get("lead_time") or 0.0)))
-
-    def _seen(self) -> dict[tuple[int, str, int], str]:
-        """The annotator of each recorded annotation, by round, image and number, since closed accounts lose their name."""
-        lines = (line for line in self.ledger if "annotation" in line)
-        return {(line["round"], line["id"], line["annotation"]): line["annotator"] for line in lines}
 
     def _name_of(self, user: int | None) -> str:
         if user not in self._names:
@@ -359,9 +350,3 @@ def title_of(folder: Path) -> str:
     room = LONGEST_TITLE - len(study) - len(seed) - 2
     short = cell if len(cell) <= room else f"…{cell[len(cell) - max(0, room - 1) :]}"
     return f"{study}/{short}/{seed}"[:LONGEST_TITLE]
-
-
-def _png(image: Image) -> bytes:
-    content = io.BytesIO()
-    image.save(content, "PNG")
-    return content.getvalue()

@@ -1,7 +1,6 @@
 """A small client of Label Studio's REST API; every failure becomes a one-line error. Needs httpx, so it is imported late.
 
-We need only a tenth of `label-studio-sdk`, and that is HTTP and JSON. The SDK would pull OpenCV, NLTK and a code generator
-into the environment of torch, cap numpy, and pin its own dependencies. It is built on httpx as well.
+We need a tenth of `label-studio-sdk`, which would pull in OpenCV, NLTK and a code generator, cap numpy, and pin its dependencies.
 """
 
 import os
@@ -10,13 +9,14 @@ from typing import Any
 
 import httpx
 
-from alframe.annotator.label_studio.failures import NotFound, Unreachable
-from alframe.errors import ConfigError, DataError
+from alframe.annotator.label_studio.project import NotFound, Unreachable
+from alframe.errors import ConfigError, DataError, expect
 
 TOKEN = "LABEL_STUDIO_API_KEY"
 """The environment variable with the token, named as in Label Studio's own SDK. The token is never stored."""
 TIMEOUT = httpx.Timeout(60.0, connect=10.0)
 PAGE = 250  # tasks per request
+ADDRESS = "annotator.url to be an address such as http://localhost:8080"
 
 
 class TokenAuth(httpx.Auth):
@@ -56,20 +56,17 @@ class Client:
 
     def __init__(self, url: str) -> None:
         token = os.environ.get(TOKEN, "").strip()
-        if not token:
-            raise ConfigError(
-                f"Expected a token of Label Studio in the environment variable {TOKEN}, got none; create one in the browser under "
-                f"{url}/user/account/personal-access-token and export {TOKEN}=..."
-            )
+        expect(
+            bool(token),
+            f"Expected a token of Label Studio in the environment variable {TOKEN}, got none; create one in the browser under "
+            f"{url}/user/account/personal-access-token and export {TOKEN}=...",
+        )
         self.url = url
+        expect(token.isascii(), f"Expected a token in {TOKEN}, got other text; copy the token again.")
         try:
             self._http = httpx.Client(base_url=url, auth=TokenAuth(url, token), timeout=TIMEOUT)
-            token.encode("ascii")
-        except (httpx.InvalidURL, UnicodeEncodeError) as error:
-            what = "annotator.url to be an address such as http://localhost:8080"
-            if isinstance(error, UnicodeEncodeError):
-                raise ConfigError(f"Expected a token in {TOKEN}, got other text; copy the token again.") from None
-            raise ConfigError(f"Expected {what}, got '{url}' ({error}).") from error
+        except httpx.InvalidURL as error:
+            raise ConfigError(f"Expected {ADDRESS}, got '{url}' ({error}).") from error
 
     def get(self, path: str, **params: Any) -> Any:
         return self._call("GET", path, params=params)
@@ -110,14 +107,8 @@ class Client:
         except httpx.TimeoutException as error:
             raise Unreachable(f"no answer within {TIMEOUT.read:.0f} s") from error
         except httpx.UnsupportedProtocol as error:
-            raise ConfigError(
-                f"Expected annotator.url to be an address such as http://localhost:8080, got '{self.url}'."
-            ) from error
-        except (
-            httpx.TransportError,
-            ValueError,
-            KeyError,
-        ) as error:  # no connection, a broken one, or a malformed response
+            raise ConfigError(f"Expected {ADDRESS}, got '{self.url}'.") from error
+        except (httpx.TransportError, ValueError, KeyError) as error:  # no or a broken connection, a malformed response
             raise Unreachable(str(error) or type(error).__name__) from error
         if response.status_code >= 500 or response.status_code == 429:
             raise Unreachable(f"HTTP {response.status_code}")

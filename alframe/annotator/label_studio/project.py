@@ -1,16 +1,16 @@
-"""A run's project on the server: created once, found again by a unique mark, with one task and its annotations per question."""
+"""A run's project on the server, created once and found again by a unique mark; its tasks; and the connection to it."""
 
 import json
+import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from alframe.annotator.label_studio.failures import NotFound
 from alframe.annotator.label_studio.interface import interface, offered, words
-from alframe.errors import ConfigError, DataError
+from alframe.errors import AlframeError, ConfigError, DataError, expect
 from alframe.record.files import read_json, write_atomically
 from alframe.record.layout import Layout
 
@@ -24,7 +24,18 @@ PLACE = "label_studio"
 LONGEST_TITLE = 50
 UPLOAD_FILES, UPLOAD_BYTES = 25, 16 << 20  # of one request
 
+LONGEST_PAUSE_S = 60.0
+
 Say = Callable[[str], None]
+Result = TypeVar("Result")
+
+
+class Unreachable(AlframeError):
+    """The server does not respond, or not correctly; it may recover."""
+
+
+class NotFound(AlframeError):
+    """The requested resource is not on the server."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +96,8 @@ class Project:
     def pictures(self) -> dict[str, str]:
         """The addresses of the uploaded images, by upload name."""
         uploads = self.client.get(f"/api/projects/{self.id}/file-uploads", all="true")
-        return {_uploaded_as(item["file"]): f"/data/{item['file']}" for item in uploads}
+        names = (item["file"] for item in uploads)  # `upload/3/8d7f71c6-NAME` was uploaded as NAME
+        return {name.rsplit("/", 1)[-1].split("-", 1)[-1]: f"/data/{name}" for name in names}
 
     def upload(self, pictures: Sequence[tuple[str, Callable[[], bytes]]], say: Say) -> None:
         """Upload images (name and content) to the server's media folder, so that no shared disk is needed."""
@@ -116,11 +128,6 @@ def _task(item: Mapping[str, Any]) -> Task:
 def _touched(item: Mapping[str, Any]) -> bool:
     """Whether anyone has started; the API lists only one's own drafts, hence `draft_exists`."""
     return bool(item["annotations"] or item.get("draft_exists"))
-
-
-def _uploaded_as(file: str) -> str:
-    """`upload/3/8d7f71c6-NAME` was uploaded as NAME."""
-    return file.rsplit("/", 1)[-1].split("-", 1)[-1]
 
 
 def open_project(
@@ -211,3 +218,62 @@ def stored_project(folder: Path) -> str | None:
     """The address of the run's project when it was last seen."""
     known = read_json(_file(folder), ("mark",)) or {}
     return f"{known['url']}/projects/{known['project']}" if "project" in known else None
+
+
+class Connection:
+    """A run's project at `url`, which `find` opens on first use. `patient`: wait for a server that has answered in this launch."""
+
+    def __init__(self, url: str, find: "Callable[[Client], Project]", say: Say, *, patient: bool) -> None:
+        self.url, self.find, self.say, self.patient = url, find, say, patient
+        self._project: Project | None = None
+        self._has_answered = False
+
+    @property
+    def project(self) -> Project:
+        """The run's project, created if there is none."""
+        from alframe.annotator.label_studio.client import Client
+
+        if self._project is None:
+            client = Client(self.url)
+            try:
+                self._project = self.find(client)
+            except BaseException:
+                client.close()
+                raise
+        return self._project
+
+    def close(self) -> None:
+        """Disconnect; the next use connects again."""
+        if self._project is not None:
+            self._project.client.close()
+        self._project = None
+
+    def do(self, step: Callable[[], Result]) -> Result:
+        """The result of `step`, which must be repeatable: it is retried after failures, with growing pauses.
+
+        Raises `ConfigError` if there is no server, or if the project was deleted.
+        """
+        pause, failed = 1.0, False
+        while True:
+            try:
+                result = step()
+            except NotFound as error:  # a deleted task: the retry skips it; or a deleted project: the retry reports it
+                expect(not failed, f"Expected this run's project on {self.url}, got: {error}; re-run the same command.")
+                self.close()
+                failed = True
+            except Unreachable as error:
+                if not (self.patient and self._has_answered):
+                    raise ConfigError(
+                        f"Expected Label Studio at {self.url}, got no response ({error}); start it, or correct annotator.url. "
+                        "Nothing is lost: re-run the same command to resume."
+                    ) from error
+                if not failed:
+                    self.say(f"{self.url} does not respond ({error}); retrying until it does")
+                failed = True
+                time.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE_S)
+            else:
+                if failed:
+                    self.say(f"{self.url} responds again")
+                self._has_answered = True
+                return result

@@ -17,10 +17,8 @@ from alframe.rng import derive_seed
 class Duplicates(Shift):
     """The pool `copies` times, one after another: image i has its copies at i + n, i + 2 n, ...
 
-    Gaussian noise is added to every copy, the first one too, drawn once: `noise` is its deviation in deviations of the pool's
-    pixels (of each channel), that is after normalisation; 0 gives exact copies. Labels, groups and names are repeated. Up to
-    1 GiB of pixels are in memory (MNIST three times: 141 MB), more are in the cache. Raises ConfigError for `copies` below 1 or
-    negative `noise`.
+    Gaussian noise is added to every copy, the first one too: `noise` is its deviation in deviations of the pool's pixels (of each
+    channel); 0 gives exact copies. Labels, groups and names are repeated. Raises ConfigError for `copies` below 1 or negative `noise`.
 
     Source: Repeated-MNIST of Kirsch et al. 2019, arXiv:1906.08158: three copies and deviation 0.1; noise on the first copy as in
     the authors' code (BlackHC/BatchBALD, src/dataset_enum.py). Differs: pixels stay whole numbers from 0 to 255, so that noise is

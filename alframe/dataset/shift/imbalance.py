@@ -23,9 +23,8 @@ class Imbalance(Shift):
     pool allows: where its classes are equal, all of the first one. Raises ConfigError where `ratio` is below 1 or would leave a
     class without an image.
 
-    Source: exponential as in Cui et al. 2019, arXiv:1901.05555 (their imbalance factor is `ratio`; realistic-al's rho is
-    1 / ratio), step as in Buda et al. 2018, arXiv:1710.05381. Differs: pools that are unequal already keep these shares, not
-    these numbers.
+    Source: exponential as in Cui et al. 2019, arXiv:1901.05555 (their imbalance factor is `ratio`), step as in Buda et al. 2018,
+    arXiv:1710.05381. Differs: pools that are unequal already keep these shares, not these numbers.
     """
 
     profile: Literal["exponential", "step"] = "exponential"
@@ -35,12 +34,10 @@ class Imbalance(Shift):
     title: ClassVar[str] = "imbalance"
 
     def __post_init__(self) -> None:
+        hint = f"write its reciprocal, {1 / self.ratio:g}" if 0 < self.ratio < 1 else "10 is usual"
         expect(
             self.ratio >= 1,
-            f"Expected shift.ratio of at least 1 (the largest class to the smallest), got {self.ratio}; "
-            f"write its reciprocal, {1 / self.ratio:g}."
-            if 0 < self.ratio < 1
-            else f"Expected shift.ratio of at least 1 (the largest class to the smallest), got {self.ratio}; 10 is usual.",
+            f"Expected shift.ratio of at least 1 (the largest class to the smallest), got {self.ratio}; {hint}.",
         )
 
     def pool(self, pool: ImageSet, cache: Path) -> ImageSet:

@@ -23,9 +23,8 @@ LUMA = (0.299, 0.587, 0.114)  # of red, green and blue, ITU-R BT.601, as Pillow 
 class OutOfDistribution(Shift):
     """Images from the pool of `source` are appended to the pool, so that they make up `share` of it.
 
-    They are drawn at random, stretched to the pool's shape (bilinear, antialiased) and converted to its channels. They have
-    no class: an oracle has no label for them, so they are bought but not usable. Balanced and stratified initial sets skip
-    them; random ones do not. Groups: one more than the pool's; names: their source.
+    They are drawn at random, and brought to the pool's shape and channels. They have no class: an oracle has no label for them, so
+    they are bought but not usable. Initial sets skip them unless random. Groups: one more than the pool's; names: their source.
     Raises ConfigError for a share outside [0, 1) or a source with too few images.
 
     Source: the setting of Kothawade et al. 2021 (SIMILAR), arXiv:2107.00717. Differs: two datasets, where theirs are some classes
@@ -53,6 +52,7 @@ class OutOfDistribution(Shift):
                 "lower shift.share or dataset.pool_size, or choose a larger dataset with dataset@shift.source."
             )
         drawn = torch.randperm(len(others.pool), generator=generator(self.seed, 0, "shift/others"))[:n_others].numpy()
+        names = others.pool.names or range(len(others.pool))
         key = {"source": others.pool.content_hash, "share": self.share, "seed": self.seed}
 
         def fill(pixels: np.ndarray) -> None:
@@ -69,9 +69,7 @@ class OutOfDistribution(Shift):
             None
             if pool.groups is None
             else np.concatenate([pool.groups, np.full(n_others, pool.groups.max(initial=-1) + 1)]),
-            None
-            if pool.names is None
-            else (*pool.names, *(_name(others.name, others.pool, i) for i in drawn.tolist())),
+            None if pool.names is None else (*pool.names, *(f"{others.name}/{names[i]}" for i in drawn.tolist())),
         )
 
 
@@ -85,7 +83,3 @@ def in_shape(images: UInt8[Tensor, "b c h w"], shape: tuple[int, ...]) -> UInt8[
     if x.shape[2:] != shape[1:]:
         x = F.interpolate(x, size=shape[1:], mode="bilinear", antialias=True)
     return x.expand(-1, shape[0], -1, -1).round().clamp(0, 255).to(torch.uint8)
-
-
-def _name(dataset: str, images: ImageSet, index: int) -> str:
-    return f"{dataset}/{index if images.names is None else images.names[index]}"

@@ -1,6 +1,6 @@
 """The report's building blocks: chapters of paragraphs, tables and pictures.
 
-Each topic is a file with `chapter(section, options) -> Chapter | None`. The writers know the blocks, not the topics.
+Each topic is a function `(section, options) -> Chapter | None`. The writers know the blocks, not the topics.
 """
 
 from collections.abc import Callable

@@ -8,14 +8,14 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from alframe.report.chapters.blocks import Block, Chapter, Options, Picture, Table
+from alframe.report.chapters.blocks import Chapter, Options, Picture, Table
 from alframe.report.chapters.figure import FONT, INK, label_counts, line_styles, plot_curves, style_axes
 from alframe.report.chapters.results import mean_std
 from alframe.report.read.run import Run
 from alframe.report.read.section import Section
-from alframe.report.statistics.curves import Curve, Points, on_grid
+from alframe.report.statistics.curves import Curve, on_grid
 
-METRICS = {"test/ece": "expected calibration error", "test/nll": "negative log-likelihood (nats)"}
+METRICS = {"test/ece": ("ECE", "expected calibration error"), "test/nll": ("NLL", "negative log-likelihood (nats)")}
 MIN_IMAGES = 10
 """Bins with fewer test images, over all seeds, are not drawn: their accuracy is noise."""
 
@@ -24,14 +24,22 @@ Bins = Float[np.ndarray, "3 m"]
 
 def chapter(section: Section, options: Options) -> Chapter | None:
     """None if the runs have neither ECE, NLL nor stored evaluations."""
-    curves = {metric: found for metric in METRICS if (found := _curves(section, metric))}
+    low, high = map(float, section.range)
+    curves: dict[str, dict[str, Curve]] = {}
+    for metric in METRICS:  # for the cells where every run has it over all the section's labels
+        points = {name: {s: run.points(metric) for s, run in seeds.items()} for name, seeds in section.cells.items()}
+        whole = {
+            name: found
+            for name, found in points.items()
+            if all(labels and labels[0] <= low and labels[-1] >= high for labels, _ in found.values())
+        }
+        curves |= {metric: on_grid(whole, low, high)} if whole else {}
     pooled = {name: _pooled(list(seeds.values()), section) for name, seeds in section.cells.items()}
     bins = {name: sums for name, sums in pooled.items() if sums is not None}
     if not curves and not bins:
         return None
-    blocks: list[Block] = [_table(section, curves, bins)]
     alt = "Calibration: " + ", ".join(
-        [*(["accuracy by confidence"] if bins else []), *(f"{METRICS[m]} by labels" for m in curves)]
+        [*(["accuracy by confidence"] if bins else []), *(f"{METRICS[m][1]} by labels" for m in curves)]
     )
     caption = (
         f"Left: the accuracy of the test images whose top probability falls into a bin, pooled over the seeds at "
@@ -39,30 +47,15 @@ def chapter(section: Section, options: Options) -> Chapter | None:
         if bins
         else ""
     ) + "Lower is better for both errors."
-    blocks.append(Picture("calibration", lambda: _figure(section, curves, bins), alt, caption))
-    return Chapter("Calibration", tuple(blocks))
-
-
-def _curves(section: Section, metric: str) -> dict[str, Curve]:
-    """The metric's curves over the section's labels, for the cells where every run has it."""
-    low, high = map(float, section.range)
-    points: Points = {}
-    for name, seeds in section.cells.items():
-        found = {seed: run.points(metric) for seed, run in seeds.items()}
-        if all(labels and labels[0] <= low and labels[-1] >= high for labels, _ in found.values()):
-            points[name] = found
-    return on_grid(points, low, high) if points else {}
+    picture = Picture("calibration", lambda: _figure(section, curves, bins), alt, caption)
+    return Chapter("Calibration", (_table(section, curves, bins), picture))
 
 
 def _pooled(runs: list[Run], section: Section) -> Bins | None:
     """Images, summed confidence and summed accuracy of each bin, over the seeds, at the last label count that all runs have."""
     total: Any = None
     for run in runs:
-        at = [
-            line["round"]
-            for line in run.rounds
-            if line["labels"] <= section.range[1] and isinstance(line.get("round"), int)
-        ]
+        at = run.rounds_until(section.range[1])
         stage: Any = run.stage(at[-1]) if at else {}
         try:
             reliability = stage["evaluation"]["reliability"]
@@ -79,8 +72,7 @@ def _pooled(runs: list[Run], section: Section) -> Bins | None:
 
 
 def _table(section: Section, curves: dict[str, dict[str, Curve]], bins: dict[str, Bins]) -> Table:
-    heads = {"test/ece": "ECE", "test/nll": "NLL"}
-    columns = ["strategy", *(f"{heads[metric]} at {section.range[1]:,} labels" for metric in curves)]
+    columns = ["strategy", *(f"{METRICS[metric][0]} at {section.range[1]:,} labels" for metric in curves)]
     columns += ["mean confidence", "accuracy", "confidence − accuracy"] if bins else []
     rows = []
     for name in section.cells:
@@ -118,7 +110,7 @@ def _figure(section: Section, curves: dict[str, dict[str, Curve]], bins: dict[st
             plot_curves(axes, curves[what], styles)
             label_counts(axes, next(iter(curves[what].values())).labels.tolist())
             axes.set_ylim(bottom=0)
-            title, x_label = METRICS[what], "labels bought"
+            title, x_label = METRICS[what][1], "labels bought"
         style_axes(axes)
         axes.set_title(title, loc="left", fontsize=FONT + 0.5, color=INK)
         axes.set_xlabel(x_label, fontsize=FONT, color=INK)

@@ -2,19 +2,34 @@
 software and devices."""
 
 import json
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
+from typing import TypeVar
 
 from alframe.record.read import flat
-from alframe.report.read.evidence import Study
+from alframe.report.read.comparison import LeftOut
+from alframe.report.read.run import Run
 from alframe.report.read.section import Section
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 
 MAX_NAMED = 3
 NOT_RECIPE = ("strategy.", "resolved.")
 """Prefixes of options that may differ: the strategy is what is compared, and the device has its own check."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """What the checks read: the comparisons, and what was left out of them."""
+
+    sections: Sequence[Section]
+    left: Sequence[LeftOut]
+
+    @property
+    def runs(self) -> list[Run]:
+        return [run for section in self.sections for run in section.runs]
 
 
 @dataclass(frozen=True)
@@ -32,13 +47,11 @@ class ProtocolWarning:
 
 def initial_sets(study: Study) -> Iterator[ProtocolWarning]:
     for section in study.sections:
-        by_seed: dict[int, dict[frozenset[str], list[Path]]] = defaultdict(lambda: defaultdict(list))
-        for run in section.runs:
-            initial = study.of(run).initial
-            if initial is not None:
-                by_seed[run.seed][initial].append(run.folder)
-        for seed, sets in by_seed.items():
-            if len(sets) > 1:
+        known = (
+            (run.seed, (initial, run.folder)) for run in section.runs if (initial := run.evidence.initial) is not None
+        )
+        for seed, started in grouped(known).items():
+            if len(sets := grouped(started)) > 1:
                 (one, mine), (other, theirs) = list(sets.items())[:2]
                 yield ProtocolWarning(
                     "different-initial-sets",
@@ -50,61 +63,44 @@ def initial_sets(study: Study) -> Iterator[ProtocolWarning]:
 
 
 def test_sets(study: Study) -> Iterator[ProtocolWarning]:
-    for title, sections in _by_dataset(study.sections):
-        data: dict[str, list[Path]] = defaultdict(list)
-        tests: dict[str, list[Path]] = defaultdict(list)
-        for run in (run for section in sections for run in section.runs):
-            evidence = study.of(run)
-            data[run.data_hash[:8] or "unknown"].append(run.folder)
-            size = "" if evidence.n_test is None else f" ({evidence.n_test:,} images)"
-            tests[f"{(evidence.test_hash or 'unknown')[:8]}{size}"].append(run.folder)
-        if len(data) == 1:
-            continue
-        known = not any(key.startswith("unknown") for key in tests)
-        if known and len(tests) == 1:
+    for title, runs in _by_dataset(study.sections):
+        data = _differing(("data", run.data_hash[:8] or "unknown", run.folder) for run in runs)
+        tests = _differing(("test sets", run.evidence.test_set, run.folder) for run in runs)
+        if data and not tests and runs[0].evidence.test_hash:
             yield ProtocolWarning(
                 "different-pools",
-                f"{title}: runs were not compared with each other because they bought from different pools: data {with_folders(data)}.",
+                f"{title}: runs were not compared with each other because they bought from different pools: {data}.",
                 "Load the data with the same options everywhere (dataset.pool_size, dataset.split_seed, the same files).",
             )
-        else:
-            what = f"test sets {with_folders(tests)}" if len(tests) > 1 else f"data {with_folders(data)}"
+        elif data:
             yield ProtocolWarning(
                 "different-test-sets",
-                f"{title}: runs were not compared with each other because their data differ: {what}.",
+                f"{title}: runs were not compared with each other because their data differ: {tests or data}.",
                 "Measure all runs on one test set: the same dataset options and the same files.",
             )
 
 
 def budgets(study: Study) -> Iterator[ProtocolWarning]:
-    for title, sections in _by_dataset(study.sections):
-        by_option: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
-        keys = {key for section in sections for key in flat(section.runs[0].config.get("budget"))}
-        for run in (run for section in sections for run in section.runs):
-            budget = flat(run.config.get("budget"))
-            for key in sorted(keys - {"count_validation"}):
-                by_option[key][as_yaml(budget.get(key))].append(run.folder)
-        differing = [f"budget.{key} {with_folders(found)}" for key, found in by_option.items() if len(found) > 1]
-        if differing:
+    for title, runs in _by_dataset(study.sections):
+        budgets = [(flat(run.config.get("budget")), run.folder) for run in runs]
+        keys = sorted({key for budget, _ in budgets for key in budget} - {"count_validation"})
+        if found := _differing(
+            (f"budget.{key}", as_yaml(own.get(key)), folder) for key in keys for own, folder in budgets
+        ):
             yield ProtocolWarning(
                 "different-budgets",
-                f"{title}: runs were not compared with each other because their budgets differ: {'; '.join(differing)}.",
+                f"{title}: runs were not compared with each other because their budgets differ: {found}.",
                 "Use one budget for all runs, or report one budget at a time.",
             )
 
 
 def validation_counted(study: Study) -> Iterator[ProtocolWarning]:
-    for title, sections in _by_dataset(study.sections):
-        counted: dict[str, list[Path]] = defaultdict(list)
-        for section in sections:
-            budget = section.runs[0].config.get("budget")
-            value = budget.get("count_validation", True) if isinstance(budget, dict) else True
-            counted[as_yaml(value)] += [run.folder for run in section.runs]
-        if len(counted) > 1:
+    for title, runs in _by_dataset(study.sections):
+        counted = [(flat(run.config.get("budget")).get("count_validation", True), run.folder) for run in runs]
+        if found := _differing(("budget.count_validation", as_yaml(value), folder) for value, folder in counted):
             yield ProtocolWarning(
                 "mixed-count-validation",
-                f"{title}: validation labels count as bought in some runs only, so these were not compared: "
-                f"budget.count_validation {with_folders(counted)}.",
+                f"{title}: validation labels count as bought in some runs only, so these were not compared: {found}.",
                 "Use the same budget.count_validation for all runs; with false, labels look cheaper than they are.",
             )
 
@@ -117,10 +113,8 @@ def recipes(study: Study) -> Iterator[ProtocolWarning]:
         if not differing:
             continue
         found = []
-        for key in differing[:MAX_NAMED]:
-            cells: dict[str, list[str]] = defaultdict(list)
-            for name, own in options.items():
-                cells[as_yaml(own.get(key))].append(name)
+        for key in differing:
+            cells = grouped((as_yaml(own.get(key)), name) for name, own in options.items())
             found.append(f"{key} is " + ", ".join(f"{value} in {first_few(names)}" for value, names in cells.items()))
         crossed = [
             f"{name} with {other}"
@@ -129,7 +123,7 @@ def recipes(study: Study) -> Iterator[ProtocolWarning]:
         ]
         yield ProtocolWarning(
             "different-recipes",
-            f"{section.title}: cells differ in more than the strategy: {'; '.join(found)}{and_more(len(differing))}."
+            f"{section.title}: cells differ in more than the strategy: {first_few(found, '; ')}."
             + (f" Compared across recipes: {first_few(crossed)}." if crossed else ""),
             "Use the same options for all cells apart from the strategy, or read each verdict as one on strategy and recipe together.",
         )
@@ -137,75 +131,63 @@ def recipes(study: Study) -> Iterator[ProtocolWarning]:
 
 def versions(study: Study) -> Iterator[ProtocolWarning]:
     for section in study.sections:
-        versions: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
-        for run in section.runs:
-            for package, values in study.of(run).versions.items():
-                for version in values:
-                    versions[package][version].append(run.folder)
-        differing = {package: found for package, found in sorted(versions.items()) if len(found) > 1}
-        if differing:
-            listed = "; ".join(f"{package} {with_folders(found)}" for package, found in differing.items())
+        used = [(run.folder, package, of) for run in section.runs for package, of in run.evidence.versions.items()]
+        used.sort(key=lambda one: one[1])
+        if found := _differing((package, version, folder) for folder, package, of in used for version in of):
             yield ProtocolWarning(
                 "different-versions",
-                f"{section.title}: runs used different software: {listed}.",
+                f"{section.title}: runs used different software: {found}.",
                 "Run all cells again with one installation, or repeat one run to show that the versions make no difference.",
             )
 
 
 def devices(study: Study) -> Iterator[ProtocolWarning]:
     for section in study.sections:
-        devices: dict[str, list[Path]] = defaultdict(list)
-        precisions: dict[str, list[Path]] = defaultdict(list)
-        for run in section.runs:
-            for device in study.of(run).devices:
-                devices[device].append(run.folder)
-            precision = flat(run.config.get("resolved")).get("precision")
-            if precision:
-                precisions[str(precision)].append(run.folder)
-        differing = [
-            f"{what} {with_folders(found)}"
-            for what, found in (("device", devices), ("precision", precisions))
-            if len(found) > 1
-        ]
-        if differing:
+        used = [("device", device, run.folder) for run in section.runs for device in run.evidence.devices]
+        precisions = [(flat(run.config.get("resolved")).get("precision"), run.folder) for run in section.runs]
+        used += [("precision", str(precision), folder) for precision, folder in precisions if precision]
+        if found := _differing(used):
             yield ProtocolWarning(
                 "different-devices",
-                f"{section.title}: runs used different hardware: {'; '.join(differing)}.",
+                f"{section.title}: runs used different hardware: {found}.",
                 "Run all cells on one kind of device and with one trainer.precision; differences between devices are noise at best.",
             )
 
 
-def _by_dataset(sections: Sequence[Section]) -> Iterator[tuple[str, list[Section]]]:
-    """Comparisons that share a dataset and were kept apart because their data or budgets differ."""
-
-    def dataset(section: Section) -> str:
-        return section.runs[0].dataset
-
-    for name, group in groupby(sorted(sections, key=dataset), dataset):
-        same = list(group)
+def _by_dataset(sections: Sequence[Section]) -> Iterator[tuple[str, list[Run]]]:
+    """The runs of comparisons that share a dataset and were kept apart because their data or budgets differ."""
+    for name, same in sorted(grouped((section.runs[0].dataset, section) for section in sections).items()):
         if len(same) > 1:
-            yield name, same
+            yield name, [run for section in same for run in section.runs]
+
+
+def grouped(pairs: Iterable[tuple[Key, Value]]) -> dict[Key, list[Value]]:
+    """The second of each pair by the first, in order."""
+    groups: dict[Key, list[Value]] = {}
+    for key, value in pairs:
+        groups.setdefault(key, []).append(value)
+    return groups
+
+
+def _differing(found: Iterable[tuple[str, str, Path]]) -> str:
+    """What has several values, with the folders of each; empty if nothing has."""
+    by_what = grouped((what, (value, folder)) for what, value, folder in found)
+    several = {what: values for what, pairs in by_what.items() if len(values := grouped(pairs)) > 1}
+    return "; ".join(f"{what} {with_folders(values)}" for what, values in several.items())
 
 
 def with_folders(found: Mapping[str, Sequence[Path]]) -> str:
     """`2.14 (3 runs, the first <folder>), 2.15 (<folder>)`."""
-
-    def with_place(value: str, folders: Sequence[Path]) -> str:
-        where = str(folders[0]) if len(folders) == 1 else f"{len(folders)} runs, the first {folders[0]}"
-        return f"{value} ({where})"
-
-    return ", ".join(with_place(value, folders) for value, folders in list(found.items())[:MAX_NAMED]) + and_more(
-        len(found)
-    )
+    places = {
+        value: str(at[0]) if len(at) == 1 else f"{len(at)} runs, the first {at[0]}" for value, at in found.items()
+    }
+    return first_few([f"{value} ({place})" for value, place in places.items()])
 
 
-def first_few(names: Sequence[str]) -> str:
+def first_few(names: Sequence[str], apart: str = ", ") -> str:
     """The first few of `names`, and how many more there are."""
-    return ", ".join(names[:MAX_NAMED]) + and_more(len(names))
-
-
-def and_more(n: int) -> str:
-    return f", and {n - MAX_NAMED} more" if n > MAX_NAMED else ""
+    more = f", and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return apart.join(names[:MAX_NAMED]) + more
 
 
 def as_yaml(value: object) -> str:

@@ -4,10 +4,10 @@ import io
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageChops, UnidentifiedImageError
+from PIL import Image, ImageChops
 
 from alframe.record.layout import Layout
-from alframe.report.chapters.blocks import Block, Chapter, Options, Paragraph, Strip
+from alframe.report.chapters.blocks import Chapter, Options, Paragraph, Strip
 from alframe.report.read.run import Run
 from alframe.report.read.section import Section
 
@@ -24,26 +24,17 @@ def chapter(section: Section, options: Options) -> Chapter | None:
         if (found := _sheets(list(seeds.values()), section.range[1]))
     }
     n_strips = sum(len(paths) for _, paths in sheets.values())
-    if not n_strips:
-        return None
-    shown = max(8, min(MAX_SHOWN, MAX_IN_CHAPTER // n_strips))
-    blocks: list[Block] = [
-        Paragraph(
-            "The first images of each query in order of preference, with the answers. A cross marks images that the network had assigned to another class."
-        )
-    ]
-    for name, (run, paths) in sheets.items():
-        for round, path in paths:
-            if strip := _strip(section, name, run, round, path, shown):
-                blocks.append(strip)
-    return Chapter("Contact sheets", tuple(blocks), folded=True) if len(blocks) > 1 else None
+    shown = max(8, min(MAX_SHOWN, MAX_IN_CHAPTER // max(1, n_strips)))
+    all_strips = (_strip(section, name, run, *at, shown) for name, (run, paths) in sheets.items() for at in paths)
+    strips = tuple(filter(None, all_strips))
+    intro = "The first images of each query in order of preference, with the answers. A cross marks images that the network had assigned to another class."
+    return Chapter("Contact sheets", (Paragraph(intro), *strips), folded=True) if strips else None
 
 
 def _sheets(runs: list[Run], high: int) -> tuple[Run, list[tuple[int, Path]]] | None:
     """The first run with contact sheets and its first, middle and last one, by round."""
     for run in runs:
-        rounds = [line["round"] for line in run.rounds if line["labels"] <= high and isinstance(line.get("round"), int)]
-        paths = [(round, Layout(run.folder).contact_sheet(round)) for round in rounds]
+        paths = [(round, Layout(run.folder).contact_sheet(round)) for round in run.rounds_until(high)]
         paths = [(round, path) for round, path in paths if path.is_file()]
         if paths:
             return run, [paths[i] for i in sorted({0, len(paths) // 2, len(paths) - 1})]
@@ -53,12 +44,11 @@ def _sheets(runs: list[Run], high: int) -> tuple[Run, list[tuple[int, Path]]] | 
 def _strip(section: Section, name: str, run: Run, round: int, path: Path, shown: int) -> Strip | None:
     """None if sheet and questions do not match or cannot be read."""
     try:
-        questions = sorted(run.stage(round).get("questions") or [], key=lambda question: question["rank"])[
-            :MAX_ON_SHEET
-        ]
+        asked = run.stage(round).get("questions") or []
+        questions = sorted(asked, key=lambda question: question["rank"])[:MAX_ON_SHEET]
         tiles = cut(path.read_bytes(), len(questions), shown)
         captions = [_caption(section, run, question) for question in questions[:shown]]
-    except (OSError, ValueError, KeyError, TypeError, UnidentifiedImageError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
     labels = next(line["labels"] for line in run.rounds if line.get("round") == round)
     return Strip(f"{name}, seed {run.seed}, asked at {labels:,} labels", tuple(zip(tiles, captions, strict=True)))
@@ -74,7 +64,8 @@ def cut(sheet: bytes, n_images: int, shown: int) -> list[bytes]:
                 f"Expected a contact sheet of {n_images} images, got {picture.width} x {picture.height} pixels."
             )
         pixels = picture.convert("RGB")
-    grey = all(low == high == 0 for low, high in _colour(pixels))
+    red, *others = pixels.split()
+    grey = all(ImageChops.difference(red, other).getbbox() is None for other in others)
     tiles = []
     for i in range(min(n_images, shown)):
         x, y = i % COLUMNS * width, i // COLUMNS * height
@@ -83,12 +74,6 @@ def cut(sheet: bytes, n_images: int, shown: int) -> list[bytes]:
         (tile.convert("L") if grey else tile).save(file, "JPEG", quality=80)
         tiles.append(file.getvalue())
     return tiles
-
-
-def _colour(pixels: Image.Image) -> list[tuple[int, int]]:
-    """The extreme differences between channels: all 0 in a grey image."""
-    red, green, blue = pixels.split()
-    return [ImageChops.difference(red, other).getextrema() for other in (green, blue)]  # type: ignore[misc]
 
 
 def _caption(section: Section, run: Run, question: dict[str, Any]) -> str:

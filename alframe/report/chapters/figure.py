@@ -1,13 +1,16 @@
 """Learning curves as a figure: one panel per comparison, the mean over seeds with its band, each curve labelled where it ends."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
+from alframe.console import shorten
 from alframe.report.chapters.phrases import metric_words
 from alframe.report.read.section import Section
 from alframe.report.statistics.curves import BOOTSTRAP_SEEDS, Curve, band
@@ -34,7 +37,16 @@ def learning_curves(sections: Sequence[Section], x_label: str = "labels bought")
         axes = figure.add_axes(
             ((x + left) / width, (y + bottom) / height, (PANEL[0] - left) / width, (PANEL[1] - top - bottom) / height)
         )
-        _panel(axes, section, style, x_label)
+        n_seeds = [len(curve.seeds) for curve in section.curves.values()]
+        plot_curves(axes, section.curves, style)
+        axes.set_title(section.title, loc="left", fontsize=FONT + 2, color=INK, pad=10)
+        caption: dict[str, Any] = {"fontsize": FONT - 2.5, "color": "#777777", "transform": axes.transAxes, "va": "top"}
+        few, most = min(n_seeds), max(n_seeds)
+        seeds = f"{most} seeds" if few == most else f"{few} to {most} seeds"
+        kind = "95 % bootstrap interval of the mean" if few >= BOOTSTRAP_SEEDS else "lowest to highest seed"
+        shown = f"line: mean over {seeds} · band: {kind}" if most > 1 else "one seed each: the spread is unknown"
+        axes.text(0, -0.235, shown, **caption)
+        finish_curves(axes, section.curves, style, x_label, metric_words(section.metric))
     return figure
 
 
@@ -59,24 +71,24 @@ def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list
     return [placed[i] for i in range(len(wanted))]
 
 
-def _panel(axes: Axes, section: Section, styles: dict[str, dict[str, Any]], x_label: str) -> None:
-    n_seeds = [len(curve.seeds) for curve in section.curves.values()]
-    bootstrap = min(n_seeds) >= BOOTSTRAP_SEEDS
-    plot_curves(axes, section.curves, styles)
-    axes.set_title(section.title, loc="left", fontsize=FONT + 2, color=INK, pad=10)
-    axes.set_ylabel(metric_words(section.metric), fontsize=FONT, color=INK)
-    axes.set_xlabel(x_label, fontsize=FONT, color=INK)
-    caption: dict[str, Any] = {"fontsize": FONT - 2.5, "color": "#777777", "transform": axes.transAxes, "va": "top"}
-    axes.text(0, -0.235, _caption(n_seeds, bootstrap), **caption)
-    style_axes(axes)
-    label_counts(axes, next(iter(section.curves.values())).labels.tolist())
-    axes.margins(x=0.02)
-    label_curve_ends(axes, section.curves, styles)
-
-
 def columns_of(n: int, most: int = 4) -> int:
     """Columns for `n` panels in as few rows as `most` allows, with even rows: 3 + 2, not 4 + 1."""
     return math.ceil(n / math.ceil(n / most))
+
+
+def stacked_bars(
+    axes: Axes, name: str, values: Float[np.ndarray, "t k"], colours: Iterable[str], highest: int | float
+) -> None:
+    """A bar per step, up to `highest`, split into parts by colour."""
+    tops, edges = np.nan_to_num(np.cumsum(values, axis=1)), np.arange(len(values) + 1) - 0.5
+    for part, colour in zip(range(tops.shape[1]), colours, strict=False):
+        baseline = tops[:, part - 1] if part else np.zeros(len(tops))
+        axes.stairs(tops[:, part], edges, baseline=baseline, fill=True, color=colour)
+    axes.vlines(edges, 0, highest, color="white", linewidth=1)
+    axes.set_title(shorten(name, 27), loc="left", fontsize=FONT, color=INK)
+    style_axes(axes)
+    axes.set(ylim=(0, highest), xlim=(-0.6, len(values) - 0.4))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
 
 
 def plot_curves(axes: Axes, curves: dict[str, Curve], styles: dict[str, dict[str, Any]]) -> None:
@@ -89,6 +101,18 @@ def plot_curves(axes: Axes, curves: dict[str, Curve], styles: dict[str, dict[str
             axes.fill_between(curve.labels, low, high, color=styles[name]["color"], alpha=alpha, linewidth=0)
         marker = "o" if len(curve.labels) <= 25 else ""
         axes.plot(curve.labels, curve.mean, marker=marker, markersize=3.5, linewidth=1.8, **styles[name])
+
+
+def finish_curves(
+    axes: Axes, curves: dict[str, Curve], styles: dict[str, dict[str, Any]], x_label: str, y_label: str
+) -> None:
+    """Names of the axes and of each curve, after everything is drawn."""
+    style_axes(axes)
+    axes.set_ylabel(y_label, fontsize=FONT, color=INK)
+    axes.set_xlabel(x_label, fontsize=FONT, color=INK)
+    label_counts(axes, next(iter(curves.values())).labels.tolist())
+    axes.margins(x=0.02)
+    label_curve_ends(axes, curves, styles)
 
 
 def style_axes(axes: Axes) -> None:
@@ -142,20 +166,3 @@ def line_styles(sections: Sequence[Section]) -> dict[str, dict[str, Any]]:
                 styles[name] = {"color": PALETTE[n_others % len(PALETTE)], "linestyle": style, "zorder": 3}
                 n_others += 1
     return styles
-
-
-def _caption(n_seeds: Sequence[int], bootstrap: bool) -> str:
-    few, most = min(n_seeds), max(n_seeds)
-    if most == 1:
-        return "one seed each: the spread is unknown"
-    seeds = f"{most} seeds" if few == most else f"{few} to {most} seeds"
-    kind = "95 % bootstrap interval of the mean" if bootstrap else "lowest to highest seed"
-    return f"line: mean over {seeds} · band: {kind}"
-
-
-def shorten(name: str, characters: int) -> str:
-    """Cut in the middle: names differ at their ends."""
-    if len(name) <= characters:
-        return name
-    tail = max(1, characters // 3)
-    return f"{name[: characters - 1 - tail]}…{name[-tail:]}"

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from alframe.report.chapters import phrases
@@ -13,8 +12,7 @@ from alframe.report.chapters.figure import INK
 from alframe.report.chapters.pairwise import penalty_table
 from alframe.report.read.section import Section
 from alframe.report.statistics.paired import LEVEL, MIN_SEEDS
-from alframe.report.statistics.pairwise import penalty, sum_penalties
-from alframe.report.statistics.ranks import Ranks, average_ranks
+from alframe.report.statistics.pairwise import Ranks, average_ranks, penalty, sum_penalties
 
 MIN_COMPARISONS, MIN_STRATEGIES = 2, 3
 FAINT, BAR = "#999999", "#0072B2"
@@ -58,10 +56,8 @@ def _ranked(ranks: Ranks) -> list[Block]:
         verdict = f"Whether they differ is inconclusive (Friedman, p {phrases.p_value(ranks.p)}), so no pair should be compared by rank."
     intro = f"{len(ranks.names)} strategies ranked by mean area in each of {phrases.counted(ranks.n, 'comparison')}; 1 is best. {verdict}"
     rows = tuple((name, f"{mean:.2f}") for name, mean in zip(ranks.names, ranks.means, strict=True))
+    alt = f"Critical-difference diagram: {', '.join(map(' '.join, rows))}"
     note = "Mean over the comparisons. Critical difference: Nemenyi, 5 %, for all pairs at once. Source: Demsar 2006, JMLR 7."
-    alt = "Critical-difference diagram: " + ", ".join(
-        f"{name} {mean:.2f}" for name, mean in zip(ranks.names, ranks.means, strict=True)
-    )
     caption = "Mean ranks; a bar joins strategies that do not differ significantly."
     return [
         Paragraph(intro),
@@ -100,7 +96,15 @@ def diagram(ranks: Ranks) -> Figure:
     for tick in range(1, k + 1):
         axes.plot([tick, tick], [0, 0.07], **style)
         axes.text(tick, 0.11, str(tick), ha="center", va="bottom", fontsize=9, color=INK)
-    _ruler(axes, ranks, k)
+    # the length of the critical difference, above the axis
+    length, y = min(ranks.critical_difference, k - 1), 0.5
+    ruler: dict[str, Any] = {"color": BAR, "linewidth": 1.6, "clip_on": False}
+    axes.plot([1, 1 + length], [y, y], **ruler)
+    for end in (1, 1 + length):
+        axes.plot([end, end], [y - 0.05, y + 0.05], **ruler)
+    over = " (longer than the axis)" if ranks.critical_difference > k - 1 else ""
+    text = f"critical difference {ranks.critical_difference:.2f}{over}"
+    axes.text(1, y + 0.09, text, ha="left", va="bottom", fontsize=8.5, color=BAR)
     for i, (first, last) in enumerate(ranks.groups):
         y = -0.12 - 0.14 * i
         ends = [ranks.means[first] - 0.03, ranks.means[last] + 0.03]
@@ -114,16 +118,3 @@ def diagram(ranks: Ranks) -> Figure:
         side = "right" if left else "left"
         axes.text(edge + 1.5 * shift, y, label, ha=side, va="center", fontsize=9.5, color=INK)
     return figure
-
-
-def _ruler(axes: Axes, ranks: Ranks, k: int) -> None:
-    """The length of the critical difference, above the axis; an arrow where it is longer than the axis."""
-    length = min(ranks.critical_difference, k - 1)
-    y = 0.5
-    style: dict[str, Any] = {"color": BAR, "linewidth": 1.6, "clip_on": False}
-    axes.plot([1, 1 + length], [y, y], **style)
-    for end in (1, 1 + length):
-        axes.plot([end, end], [y - 0.05, y + 0.05], **style)
-    over = " (longer than the axis)" if ranks.critical_difference > k - 1 else ""
-    text = f"critical difference {ranks.critical_difference:.2f}{over}"
-    axes.text(1, y + 0.09, text, ha="left", va="bottom", fontsize=8.5, color=BAR)

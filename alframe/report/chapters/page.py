@@ -8,12 +8,10 @@ from pathlib import Path
 
 from alframe.errors import expect
 from alframe.report.chapters import (
-    budgets,
     calibration,
     contact_sheets,
     pairwise,
     people,
-    power,
     purchases,
     results,
     targets,
@@ -29,10 +27,10 @@ from alframe.report.read.section import Section
 TOPICS: tuple[Callable[[Section, Options], Chapter | None], ...] = (
     results.chapter,
     verdicts.chapter,
-    budgets.chapter,
+    results.budgets,
     targets.chapter,
     pairwise.chapter,
-    power.chapter,
+    verdicts.power,
     calibration.chapter,
     purchases.chapter,
     contact_sheets.chapter,
@@ -40,6 +38,7 @@ TOPICS: tuple[Callable[[Section, Options], Chapter | None], ...] = (
     timing.chapter,
 )
 """The chapters of a comparison, in order. A topic with nothing to report returns None."""
+KEPT_APART = "Runs with different data or budgets are never mixed; each comparison above stands on its own."
 
 
 @dataclass(frozen=True)
@@ -76,8 +75,11 @@ def assemble(
 ) -> Page:
     """The report on `sections`. `protocol` holds the protocol warnings, `notes` those about the options."""
     several = len(sections) > 1
-    first, by_comparison = _in_short(sections, options)
-    warned = (*_serious(protocol), *(Paragraph(note, "warning") for note in notes))
+    first = () if several else _in_short(sections[0], options, results.curves(sections[0]))
+    by_comparison = tuple(Chapter(one.title, _in_short(one, options)) for one in sections) if several else ()
+    serious = [b for b in (protocol.blocks if protocol else ()) if isinstance(b, Paragraph) and b.tone == "bad"]
+    pointer = f"{counted(len(serious), 'serious warning')} under Protocol: read {'it' if len(serious) == 1 else 'them'} before relying on any verdict here."
+    warned = (*([Paragraph(pointer, "bad")] if serious else []), *(Paragraph(note, "warning") for note in notes))
     parts = [Part("In short", (*first, *warned), by_comparison)]
     if protocol is not None:
         parts.append(Part(protocol.title, protocol.blocks))
@@ -89,7 +91,8 @@ def assemble(
     if together is not None:
         parts.append(Part(together.title, together.blocks))
     parts.append(Part("What was used", (), _used(sections, left, options.out)))
-    parts.append(Part("How to read this", (Paragraph(results.HOW_TO_READ), *_kept_apart(sections))))
+    reading = (results.HOW_TO_READ, *([KEPT_APART] if several else []))
+    parts.append(Part("How to read this", tuple(map(Paragraph, reading))))
     runs = counted(sum(len(section.runs) for section in sections), "run")
     title = f"{len(sections)} comparisons, {runs}" if several else f"{sections[0].title}: {runs} compared"
     return Page(title, _named(parts, several))
@@ -113,22 +116,10 @@ def out_of_range(sections: Sequence[Section], options: Options) -> list[str]:
     ]
 
 
-def _in_short(sections: Sequence[Section], options: Options) -> tuple[tuple[Block, ...], tuple[Chapter, ...]]:
-    """Whether it paid off, and the verdict on each strategy; with several comparisons under their titles."""
-    headlines = {section.title: tuple(filter(None, (verdicts.headline(section, options),))) for section in sections}
-    verdicts_of = {section.title: tuple(verdicts.verdict_sentences(section, options)) for section in sections}
-    if len(sections) == 1:
-        (section,) = sections
-        return (*headlines[section.title], results.curves(section), *verdicts_of[section.title]), ()
-    return (), tuple(Chapter(title, (*headlines[title], *verdicts_of[title])) for title in verdicts_of)
-
-
-def _serious(protocol: Chapter | None) -> tuple[Paragraph, ...]:
-    """A pointer to the warnings under which no verdict holds."""
-    blocks = protocol.blocks if protocol else ()
-    n = sum(isinstance(block, Paragraph) and block.tone == "bad" for block in blocks)
-    pointer = f"{counted(n, 'serious warning')} under Protocol: read {'it' if n == 1 else 'them'} before relying on any verdict here."
-    return (Paragraph(pointer, "bad"),) if n else ()
+def _in_short(section: Section, options: Options, *between: Block) -> tuple[Block, ...]:
+    """Whether it paid off, and the verdict on each strategy."""
+    headline = filter(None, (verdicts.headline(section, options),))
+    return (*headline, *between, *verdicts.verdict_sentences(section, options))
 
 
 def _used(sections: Sequence[Section], left: Sequence[LeftOut], out: Path) -> tuple[Chapter, ...]:
@@ -138,19 +129,10 @@ def _used(sections: Sequence[Section], left: Sequence[LeftOut], out: Path) -> tu
         for name, seeds in section.cells.items()
         for seed, run in seeds.items()
     )
-    chapters = [
-        Chapter(f"Used: {len(used)}", (Table(("comparison", "strategy", "seed", "folder"), used),), folded=True)
-    ]
-    if left:
-        rows = tuple((relative(item.folder, out), item.reason) for item in left)
-        chapters.append(Chapter(f"Not used, or only in part: {len(left)}", (Table(("folder", "reason"), rows),)))
-    return tuple(chapters)
-
-
-def _kept_apart(sections: Sequence[Section]) -> tuple[Paragraph, ...]:
-    if len(sections) == 1:
-        return ()
-    return (Paragraph("Runs with different data or budgets are never mixed; each comparison above stands on its own."),)
+    rows = tuple((relative(item.folder, out), item.reason) for item in left)
+    runs = Chapter(f"Used: {len(used)}", (Table(("comparison", "strategy", "seed", "folder"), used),), folded=True)
+    others = Chapter(f"Not used, or only in part: {len(left)}", (Table(("folder", "reason"), rows),))
+    return (runs, others) if left else (runs,)
 
 
 def _named(parts: Sequence[Part], several: bool) -> tuple[Part, ...]:
@@ -158,23 +140,19 @@ def _named(parts: Sequence[Part], several: bool) -> tuple[Part, ...]:
     taken: set[str] = set()
 
     def rename(blocks: tuple[Block, ...], title: str) -> tuple[Block, ...]:
-        return tuple(
-            replace(b, name=_free(b.name, title if several else "", taken)) if isinstance(b, Picture) else b
-            for b in blocks
-        )
+        return tuple(replace(b, name=free(b.name, title)) if isinstance(b, Picture) else b for b in blocks)
+
+    def free(name: str, title: str) -> str:
+        stem = "_".join(filter(None, (slug(name), slug(title.lower())[:40] if several else ""))) or "figure"
+        names = (stem, *(f"{stem}_{k}" for k in range(2, 10_000)))
+        taken.add(name := next(name for name in names if name not in taken))
+        return name
 
     named = []
     for part in parts:
         chapters = tuple(replace(chapter, blocks=rename(chapter.blocks, part.title)) for chapter in part.chapters)
         named.append(replace(part, blocks=rename(part.blocks, part.title), chapters=chapters))
     return tuple(named)
-
-
-def _free(name: str, title: str, taken: set[str]) -> str:
-    stem = "_".join(filter(None, (slug(name), slug(title.lower())[:40]))) or "figure"
-    free = next(name for name in (stem, *(f"{stem}_{k}" for k in range(2, 10_000))) if name not in taken)
-    taken.add(free)
-    return free
 
 
 def slug(name: str) -> str:

@@ -78,13 +78,12 @@ def _matrix(section: Section, found: Sequence[Pair]) -> Table:
 
 
 def _list(section: Section, shown: Sequence[Pair]) -> Table:
-    rows = []
-    for pair in shown:
-        for where, test in (("end", pair.final), ("area", pair.area)):
-            if test.is_shown:
-                rows.append(
-                    (test.p_holm or 0.0, (pair.first, pair.second, where, *difference_cells(test, section.metric)))
-                )
+    rows = [
+        (test.p_holm or 0.0, (pair.first, pair.second, where, *difference_cells(test, section.metric)))
+        for pair in shown
+        for where, test in (("end", pair.final), ("area", pair.area))
+        if test.is_shown
+    ]
     rows.sort(key=lambda row: row[0])
     columns = ("first", "second", "where", *difference_columns("first − second", section.metric))
     cut = f"The {MAX_ROWS} most significant of {len(rows)}." if len(rows) > MAX_ROWS else ""

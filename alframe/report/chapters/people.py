@@ -3,7 +3,6 @@
 from alframe.labels.consensus import agreement, by_question, vote
 from alframe.labels.tally import Work, tally
 from alframe.report.chapters.blocks import Block, Chapter, Options, Paragraph, Table
-from alframe.report.read.run import Run
 from alframe.report.read.section import Section
 
 COLUMNS = {
@@ -22,7 +21,10 @@ NOTE = (
 
 def chapter(section: Section, options: Options) -> Chapter | None:
     """None if no people were asked."""
-    cells = {name: [run for run in seeds.values() if _asked_people(run)] for name, seeds in section.cells.items()}
+    asked = {
+        run.folder for run in section.runs if any(key.startswith("people/") for line in run.rounds for key in line)
+    }
+    cells = {name: [run for run in seeds.values() if run.folder in asked] for name, seeds in section.cells.items()}
     cells = {name: runs for name, runs in cells.items() if runs}
     if not cells:
         return None
@@ -43,10 +45,6 @@ def chapter(section: Section, options: Options) -> Chapter | None:
             pairs = f"{100 * agreed['pairs']:.0f} % of the answer pairs on the same image agree{kappa}."
             blocks.append(Paragraph(f"{name}: {pairs}"))
     return Chapter("Who labelled", (Table(("person", *COLUMNS.values()), tuple(rows), note=NOTE), *blocks))
-
-
-def _asked_people(run: Run) -> bool:
-    return any(key.startswith("people/") for line in run.rounds for key in line)
 
 
 def _cells(work: Work) -> tuple[str, ...]:

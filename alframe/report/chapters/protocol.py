@@ -1,19 +1,14 @@
 """Protocol checks: what a reviewer would object to in a comparison, each a named warning that says what to do."""
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import Any
 
-from alframe.errors import ProtocolError, expect
 from alframe.record.layout import LEDGER, PROVENANCE
 from alframe.record.read import flat
 from alframe.report.chapters import comparable
 from alframe.report.chapters.blocks import Chapter, Paragraph
-from alframe.report.chapters.comparable import MAX_NAMED, ProtocolWarning, and_more, as_yaml, first_few, with_folders
+from alframe.report.chapters.comparable import ProtocolWarning, Study, as_yaml, first_few, grouped, with_folders
 from alframe.report.chapters.phrases import counted
 from alframe.report.read.comparison import LeftOut
-from alframe.report.read.evidence import Study, read_evidence
 from alframe.report.read.run import Run
 from alframe.report.read.section import Section
 from alframe.report.statistics.paired import MIN_SEEDS
@@ -28,9 +23,7 @@ DECIDING = ("trainer", "budget", "uncertainty")
 
 def warnings(sections: Sequence[Section], left: Sequence[LeftOut]) -> list[ProtocolWarning]:
     """The warnings about `sections`, in the order of `CHECKS`; reads ledger and provenance of every run used."""
-    runs = [run for section in sections for run in section.runs]
-    study = Study(sections, left, {run.folder: read_evidence(run.folder) for run in runs})
-    return [warning for check in CHECKS.values() for warning in check(study)]
+    return [warning for check in CHECKS.values() for warning in check(Study(sections, left))]
 
 
 def chapter(found: Sequence[ProtocolWarning]) -> Chapter:
@@ -42,17 +35,8 @@ def chapter(found: Sequence[ProtocolWarning]) -> Chapter:
     return Chapter("Protocol", tuple(paragraphs))
 
 
-def require_none(found: Sequence[ProtocolWarning]) -> None:
-    """Raise `ProtocolError` with the names of the warnings if there are any."""
-    names = ", ".join(dict.fromkeys(warning.name for warning in found))
-    expect(not found, f"Expected no protocol warnings, got {names}; the report says what to do.", ProtocolError)
-
-
 def _test_used(study: Study) -> Iterator[ProtocolWarning]:
-    used: dict[str, list[Path]] = defaultdict(list)
-    for run, _ in study.runs:
-        for what in _decided_on_test(run):
-            used[what].append(run.folder)
+    used = grouped((what, run.folder) for run in study.runs for what in _decided_on_test(run))
     if used:
         yield ProtocolWarning(
             "test-used-for-selection",
@@ -64,48 +48,37 @@ def _test_used(study: Study) -> Iterator[ProtocolWarning]:
 
 def _decided_on_test(run: Run) -> list[str]:
     """Deciding options that name the test data, else reasons to stop that do."""
+    options = flat({group: run.config.get(group) for group in DECIDING})
+    if options.get("budget.target") is None and options.get("budget.plateau") is None:
+        options.pop("budget.metric", None)  # no stopping rule uses it
     found = []
-    for key, value in flat({group: run.config.get(group) for group in DECIDING}).items():
+    for key, value in options.items():
         named = isinstance(value, str) and (value == "test" or value.startswith("test/"))
         asked = value is True and "test" in key.rsplit(".", 1)[-1].split("_")
-        if (named or asked) and not (key == "budget.metric" and not _stops(run)):
+        if named or asked:
             found.append(f"{key}={as_yaml(value)}")
     reasons = [str(line["stopped"]) for line in run.rounds if line.get("stopped")]
     return found or [f"stopped because {reason}" for reason in reasons if reason.startswith("test/")]
 
 
-def _stops(run: Run) -> bool:
-    """Whether the run has a stopping rule that uses its budget's metric."""
-    budget = flat(run.config.get("budget"))
-    return budget.get("target") is not None or budget.get("plateau") is not None
-
-
 def _near_duplicates(study: Study) -> Iterator[ProtocolWarning]:
     seen = set()
-    for run, evidence in study.runs:
-        found, n_test = evidence.near_duplicates, evidence.n_test
+    for run in study.runs:
+        found, n_test = run.evidence.near_duplicates, run.evidence.n_test
         if not found or run.data_hash in seen:
             continue
         seen.add(run.data_hash)
-        exact, near = _count(found, "exact"), _count(found, "near")
+        exact, near = (n if isinstance(n := found.get(key), int) else 0 for key in ("exact", "near"))
+        examples = examples if isinstance(examples := found.get("examples"), list) else []
+        pairs = [f"{one[0]} and {one[1]}" for one in examples if isinstance(one, list) and len(one) >= 2]
         if exact + near > MIN_DUPLICATE_SHARE * (n_test or 0):
             share = f" ({100 * (exact + near) / n_test:.1f} % of {n_test:,})" if n_test else ""
             yield ProtocolWarning(
                 "near-duplicates",
                 f"{run.dataset}: {exact + near:,} test images{share} are in the pool too, {exact:,} identical and {near:,} nearly so"
-                + (f" (test and pool image {first_few(pairs)})." if (pairs := _pairs(found.get("examples"))) else "."),
+                + (f" (test and pool image {first_few(pairs)})." if pairs else "."),
                 "Remove them from the pool, or split by object, part or batch: a strategy that buys them looks better than it is.",
             )
-
-
-def _pairs(examples: object) -> list[str]:
-    found = [pair for pair in examples if isinstance(pair, list)] if isinstance(examples, list) else []
-    return [f"{pair[0]} and {pair[1]}" for pair in found if len(pair) >= 2]
-
-
-def _count(found: dict[str, Any], key: str) -> int:
-    value = found.get(key)
-    return value if isinstance(value, int) else 0
 
 
 def _seeds(study: Study) -> Iterator[ProtocolWarning]:
@@ -134,9 +107,7 @@ def _seeds(study: Study) -> Iterator[ProtocolWarning]:
 
 def _unequal_seeds(study: Study) -> Iterator[ProtocolWarning]:
     for section in study.sections:
-        by_seeds: dict[str, list[str]] = defaultdict(list)
-        for name, seeds in section.cells.items():
-            by_seeds[" ".join(map(str, sorted(seeds)))].append(name)
+        by_seeds = grouped((" ".join(map(str, sorted(seeds))), name) for name, seeds in section.cells.items())
         if len(by_seeds) > 1:
             listed = "; ".join(f"seeds {seeds} in {first_few(names)}" for seeds, names in by_seeds.items())
             yield ProtocolWarning(
@@ -148,13 +119,15 @@ def _unequal_seeds(study: Study) -> Iterator[ProtocolWarning]:
 
 def _label_grids(study: Study) -> Iterator[ProtocolWarning]:
     for section in study.sections:
-        grids: dict[tuple[int, ...], list[Path]] = defaultdict(list)
-        for run in section.runs:
-            labels = (line["labels"] for line in run.rounds if line.get(section.metric) is not None)
-            grids[tuple(labels)].append(run.folder)
+        measured = (
+            [line["labels"] for line in run.rounds if line.get(section.metric) is not None] for run in section.runs
+        )
+        grids = grouped((tuple(labels), run.folder) for run, labels in zip(section.runs, measured, strict=True))
         if len(grids) > 1:
             every = sorted({labels for grid in grids for labels in grid})
-            lacking = {_lacks(grid, every): folders for grid, folders in grids.items()}
+            lacks = {grid: [f"{n:,}" for n in every if n not in grid] for grid in grids}
+            shown = {grid: f"not at {first_few(of)}" if of else f"at all {len(every)}" for grid, of in lacks.items()}
+            lacking = {shown[grid]: folders for grid, folders in grids.items()}
             yield ProtocolWarning(
                 "unequal-label-grids",
                 f"{section.title}: runs were measured at different label counts: {with_folders(lacking)}.",
@@ -163,15 +136,9 @@ def _label_grids(study: Study) -> Iterator[ProtocolWarning]:
             )
 
 
-def _lacks(grid: Sequence[int], every: Sequence[int]) -> str:
-    mine = set(grid)
-    lacking = [f"{labels:,}" for labels in every if labels not in mine]
-    return f"not at {first_few(lacking)}" if lacking else f"at all {len(every)}"
-
-
 def _growing_pools(study: Study) -> Iterator[ProtocolWarning]:
     for section in study.sections:
-        grows = [str(run.folder) for run in section.runs if study.of(run).grows]
+        grows = [str(run.folder) for run in section.runs if run.evidence.grows]
         if grows and len(section.runs) > 1:
             yield ProtocolWarning(
                 "growing-pools",
@@ -182,7 +149,7 @@ def _growing_pools(study: Study) -> Iterator[ProtocolWarning]:
 
 def _no_test_images(study: Study) -> Iterator[ProtocolWarning]:
     for section in study.sections:
-        without = [str(run.folder) for run in section.runs if study.of(run).n_test == 0]
+        without = [str(run.folder) for run in section.runs if run.evidence.n_test == 0]
         if without and len(section.runs) > 1:
             yield ProtocolWarning(
                 "no-test-images",
@@ -196,25 +163,26 @@ def _left_out(study: Study) -> Iterator[ProtocolWarning]:
     used = {run.folder for section in study.sections for run in section.runs}
     left = [item for item in study.left if item.folder not in used]
     if left:
-        listed = "; ".join(f"{item.folder}: {item.reason}" for item in left[:MAX_NAMED])
+        listed = first_few([f"{item.folder}: {item.reason}" for item in left], "; ")
         yield ProtocolWarning(
             "runs-left-out",
-            f"{counted(len(left), 'run folder')} not in the comparison: {listed}{and_more(len(left))}.",
+            f"{counted(len(left), 'run folder')} not in the comparison: {listed}.",
             "Finish them with the command that started them, or say why they are left out: runs that are missing for a reason bias the mean.",
         )
 
 
 def _missing_evidence(study: Study) -> Iterator[ProtocolWarning]:
-    missing: dict[str, list[Path]] = defaultdict(list)
-    for run, evidence in study.runs:
-        lacks = {
-            f"no readable {LEDGER} (initial sets)": evidence.initial is None,
-            f"no launches in {PROVENANCE} (versions, devices)": not (evidence.versions and evidence.devices),
-            f"no data hash in {PROVENANCE} (test sets)": not run.data_hash,
-            "never searched for near-duplicates": not evidence.searched_for_duplicates,
-        }
-        for what in (what for what, is_missing in lacks.items() if is_missing):
-            missing[what].append(run.folder)
+    missing = grouped(
+        (what, run.folder)
+        for run in study.runs
+        for what, is_missing in (
+            (f"no readable {LEDGER} (initial sets)", run.evidence.initial is None),
+            (f"no launches in {PROVENANCE} (versions, devices)", not (run.evidence.versions and run.evidence.devices)),
+            (f"no data hash in {PROVENANCE} (test sets)", not run.data_hash),
+            ("never searched for near-duplicates", not run.evidence.searched_for_duplicates),
+        )
+        if is_missing
+    )
     if missing:
         yield ProtocolWarning(
             "missing-evidence",

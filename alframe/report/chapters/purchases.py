@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -10,20 +11,11 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
+from scipy import stats
 
-from alframe.report.chapters import overlap
+from alframe.console import shorten
 from alframe.report.chapters.blocks import Block, Chapter, Options, Paragraph, Picture, Table
-from alframe.report.chapters.figure import (
-    FONT,
-    INK,
-    columns_of,
-    label_counts,
-    label_curve_ends,
-    line_styles,
-    plot_curves,
-    shorten,
-    style_axes,
-)
+from alframe.report.chapters.figure import FONT, INK, columns_of, finish_curves, line_styles, plot_curves, stacked_bars
 from alframe.report.chapters.results import mean_std
 from alframe.report.read.section import Bought, Section
 from alframe.report.statistics.curves import Curve, thinned
@@ -45,7 +37,7 @@ def chapter(section: Section, options: Options) -> Chapter | None:
         blocks.append(Paragraph(unread, "warning"))
     blocks += _discovery(section, bought)
     blocks += _balance(section, bought)
-    blocks += overlap.blocks(section, bought)
+    blocks += _overlap(section, bought)
     return Chapter("What was bought", tuple(blocks))
 
 
@@ -84,15 +76,9 @@ def _discovery(section: Section, bought: Bought) -> list[Block]:
         unusable = [sum(line["label"] is None for line in lines) for lines in seeds.values()]
         sizes = [len(lines) for lines in seeds.values()]
         found, n = curves[name].finals, np.array(sizes)
-        rows.append(
-            (
-                name,
-                f"{n.mean():,.10g}",
-                _counts(found),
-                f"{100 * (found / len(curves[name].labels)).mean():.1f} %",
-                f"{np.mean(unusable):,.10g}",
-            )
-        )
+        count = f"{found.mean():,.1f}" + (f" ± {found.std(ddof=1):,.1f}" if len(found) > 1 else "")
+        share = f"{100 * (found / len(curves[name].labels)).mean():.1f} %"
+        rows.append((name, f"{n.mean():,.10g}", count, share, f"{np.mean(unusable):,.10g}"))
     rarest = "" if len(section.runs[0].classes) == 2 else " It is the rarest class among all purchases."
     columns = ("strategy", "labels bought", f"{word} found", "share", "without a label")
     alt = f"Number of images of class {word} found by labels bought, for {', '.join(curves)}"
@@ -103,17 +89,9 @@ def _discovery(section: Section, bought: Bought) -> list[Block]:
         unusable_note += " Unsure answers were still used for training, as soft labels."
     note = f"Means over the seeds, initial images included.{rarest} {unusable_note}"
     drawn = {name: thinned(curve, 60) for name, curve in curves.items()}
-    picture = Picture(
-        "discovery",
-        lambda: discovery_figure(section, drawn, f"{word} found"),
-        alt,
-        f"The discovery curve: images of class {word} found, by labels bought.",
-    )
+    caption = f"The discovery curve: images of class {word} found, by labels bought."
+    picture = Picture("discovery", lambda: discovery_figure(section, drawn, f"{word} found"), alt, caption)
     return [Table(columns, tuple(rows), note=note), picture]
-
-
-def _counts(values: np.ndarray) -> str:
-    return f"{values.mean():,.1f}" + (f" ± {values.std(ddof=1):,.1f}" if len(values) > 1 else "")
 
 
 def class_shares(seeds: dict[int, list[dict[str, Any]]], n_classes: int) -> Float[np.ndarray, "t c"]:
@@ -134,9 +112,7 @@ def class_shares(seeds: dict[int, list[dict[str, Any]]], n_classes: int) -> Floa
 
 def evenness(labels: Sequence[int], n_classes: int) -> float:
     """Entropy of the labels' distribution over log(n_classes): 1 where all classes are equally frequent, 0 for one class alone."""
-    counts = np.array(list(Counter(labels).values()), dtype=float)
-    p = counts / counts.sum()
-    return float(-(p * np.log(p)).sum() / math.log(n_classes)) if n_classes > 1 else 1.0
+    return float(stats.entropy(list(Counter(labels).values())) / math.log(n_classes)) if n_classes > 1 else 1.0
 
 
 def _balance(section: Section, bought: Bought) -> list[Block]:
@@ -152,21 +128,15 @@ def _balance(section: Section, bought: Bought) -> list[Block]:
             for lines in seeds.values()
         ]
         even = np.array([evenness(labels, n) for labels in by_seed if labels])
-        common = Counter(label for labels in by_seed for label in labels).most_common(1)
-        most = (
-            f"{section.class_name(common[0][0])} ({100 * common[0][1] / sum(map(len, by_seed)):.0f} %)"
-            if common
-            else ""
-        )
+        common = Counter(label for labels in by_seed for label in labels)
+        shares_of = ((section.class_name(label), 100 * n_of / common.total()) for label, n_of in common.most_common(1))
+        most = "".join(f"{word} ({percent:.0f} %)" for word, percent in shares_of)
         missed = np.mean([n - len(set(labels)) for labels in by_seed])
         rows.append((name, mean_std(even) if len(even) else "", most, f"{missed:,.10g}"))
     columns = ("strategy", "evenness of classes", "most frequent class", "classes never queried")
-    random = next(
-        (name for name in bought if section.cells[name][min(bought[name])].choices["strategy"] == "random"), None
-    )
+    random = [name for name in bought if section.cells[name][min(bought[name])].choices["strategy"] == "random"]
     note = "Queried images only. Evenness is the entropy of the classes over its maximum: 1 is a balanced purchase."
-    if random:
-        note += f" {random} draws uniformly, so its row estimates the pool."
+    note += f" {random[0]} draws uniformly, so its row estimates the pool." if random else ""
     names = [section.class_name(c) for c in range(n)]
     alt = f"Shares of the classes in each purchase, one panel for each of {', '.join(bought)}"
     caption = "Classes of each purchase as shares, mean over the seeds; purchase 0 is the initial one."
@@ -182,23 +152,19 @@ def discovery_figure(section: Section, curves: dict[str, Curve], words: str) -> 
     figure = Figure(figsize=(width, height), facecolor="white")
     axes = figure.add_axes((0.75 / width, 0.55 / height, 4.85 / width, 2.65 / height))
     plot_curves(axes, curves, styles)
-    style_axes(axes)
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-    axes.set_ylabel(shorten(words, 34), fontsize=FONT, color=INK)
-    axes.set_xlabel("labels bought", fontsize=FONT, color=INK)
-    label_counts(axes, next(iter(curves.values())).labels.tolist())
-    axes.margins(x=0.02)
-    label_curve_ends(axes, curves, styles)
+    finish_curves(axes, curves, styles, "labels bought", shorten(words, 34))
     return figure
 
 
 def balance_figure(shares: dict[str, Float[np.ndarray, "t c"]], names: list[str], most: int) -> Figure:
     """One panel per cell, one bar per purchase, split by class. Beyond `most` classes the rarest are merged."""
-    order = np.arange(len(names))
     if len(names) > most:
         order = np.argsort(-np.nanmean(np.concatenate(list(shares.values())), axis=0), kind="stable")
-        names = [*(names[c] for c in order[: most - 1]), f"{len(names) - most + 1} others"]
+        named, rest = order[: most - 1], order[most - 1 :]
+        shares = {cell: np.column_stack([of[:, named], of[:, rest].sum(axis=1)]) for cell, of in shares.items()}
+        names = [*(names[c] for c in named), f"{len(rest)} others"]
     columns = columns_of(len(shares))
     rows = math.ceil(len(shares) / columns)
     shown = [shorten(name, 22) for name in names]
@@ -208,24 +174,10 @@ def balance_figure(shares: dict[str, Float[np.ndarray, "t c"]], names: list[str]
     height = rows * (PANEL[1] + 0.35) + 0.35 + legend
     figure = Figure(figsize=(width, height), facecolor="white")
     for i, (cell, found) in enumerate(shares.items()):
-        x, y = (
-            0.6 + (i % columns) * PANEL[0],
-            height - legend - 0.25 - (i // columns) * (PANEL[1] + 0.35) - PANEL[1] + 0.25,
-        )
+        x = 0.6 + (i % columns) * PANEL[0]
+        y = height - legend - 0.25 - (i // columns) * (PANEL[1] + 0.35) - PANEL[1] + 0.25
         axes = figure.add_axes((x / width, y / height, (PANEL[0] - 0.25) / width, (PANEL[1] - 0.25) / height))
-        stacked = found[:, order]
-        if len(order) > most:
-            stacked = np.column_stack([stacked[:, : most - 1], stacked[:, most - 1 :].sum(axis=1)])
-        tops = np.nan_to_num(np.cumsum(stacked, axis=1))
-        edges = np.arange(len(found) + 1) - 0.5
-        for c, colour in zip(range(len(names)), PALETTE, strict=False):
-            baseline = tops[:, c - 1] if c else np.zeros(len(found))
-            axes.stairs(tops[:, c], edges, baseline=baseline, fill=True, color=colour)
-        axes.vlines(edges, 0, 1, color="white", linewidth=1)
-        axes.set_title(shorten(cell, 27), loc="left", fontsize=FONT, color=INK)
-        style_axes(axes)
-        axes.set(ylim=(0, 1), xlim=(-0.6, len(found) - 0.4))
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+        stacked_bars(axes, cell, found, PALETTE, 1)
         axes.yaxis.set_major_formatter(PercentFormatter(1))
         axes.tick_params(labelleft=i % columns == 0)
         if i + columns >= len(shares):
@@ -234,3 +186,76 @@ def balance_figure(shares: dict[str, Float[np.ndarray, "t c"]], names: list[str]
     figure.legend(handles=keys, loc="upper left", ncols=n_keys, frameon=False, fontsize=FONT - 0.5, handlelength=1,
                   bbox_to_anchor=(0.3 / width, 1))  # fmt: skip
     return figure
+
+
+def jaccard(a: set[int], b: set[int]) -> float:
+    """Size of the intersection over that of the union, in [0, 1]; NaN of two empty sets."""
+    return len(a & b) / len(a | b) if a or b else math.nan
+
+
+def jaccard_by_chance(n_a: int, n_b: int, n_pool: int) -> float:
+    """The approximate Jaccard index of two independent random draws of `n_a` and `n_b` from `n_pool` images."""
+    shared = n_a * n_b / n_pool
+    return shared / (n_a + n_b - shared)
+
+
+def overlap(bought: Bought) -> Float[np.ndarray, "s s"]:
+    """Mean Jaccard index of the images queried by each pair of cells over their common seeds; NaN without one, 1 on the diagonal."""
+    queried = {
+        name: {seed: {line["index"] for line in lines if line["kind"] == "query"} for seed, lines in seeds.items()}
+        for name, seeds in bought.items()
+    }
+    matrix = np.eye(len(queried))
+    for (i, a), (j, b) in combinations(enumerate(queried.values()), 2):
+        both = [jaccard(a[seed], b[seed]) for seed in a.keys() & b.keys() if a[seed] or b[seed]]
+        matrix[i, j] = matrix[j, i] = np.mean(both) if both else math.nan
+    return matrix
+
+
+def _overlap(section: Section, bought: Bought) -> list[Block]:
+    """The matrix as a overlap_figure, and a warning for each pair of cells with the same purchases; empty without two cells of a common seed."""
+    matrix, names = overlap(bought), list(bought)
+    if len(names) < 2 or np.isnan(matrix[~np.eye(len(names), dtype=bool)]).all():
+        return []
+    n_pool = next((run.n_pool for run in section.runs if run.n_pool), None)
+    sizes = [sum(line["kind"] == "query" for line in lines) for seeds in bought.values() for lines in seeds.values()]
+    n_left = (n_pool or 0) - min(len(lines) for seeds in bought.values() for lines in seeds.values()) + min(sizes)
+    chance = (
+        f" Two random draws of {max(sizes):,} images would have an index of about {jaccard_by_chance(max(sizes), max(sizes), n_left):.2f}."
+        if n_left > 0
+        else ""
+    )
+    shared = {(i, j): f"{names[i]} and {names[j]}" for i, j in combinations(range(len(names)), 2)}
+    shown = (f"{both} {matrix[place]:.2f}" for place, both in shared.items() if max(place) < 4)
+    alt = f"Overlap of purchases: {', '.join(shown)}"
+    caption = f"Images queried by both divided by images queried by either (Jaccard index), mean over the common seeds. Initial images are not counted.{chance}"
+    same = "bought the same images in all common seeds; one of them adds nothing to this comparison."
+    warned = [Paragraph(f"{both} {same}", "warning") for place, both in shared.items() if matrix[place] == 1]
+    return [Picture("overlap", lambda: overlap_figure(names, matrix), alt, caption), *warned]
+
+
+def overlap_figure(names: list[str], matrix: Float[np.ndarray, "s s"]) -> Figure:
+    """One square per pair of cells, below the diagonal, with its number."""
+    n = len(names)
+    shown = [shorten(name, 34) for name in names]
+    cell = max(0.36, min(0.62, 6 / n))
+    left, below = 0.3 + 0.08 * max(map(len, shown[1:])), 0.25 + 0.08 * max(map(len, shown[:-1]))
+    side = cell * (n - 1)
+    width, height = left + side + 0.9, side + below + 0.15
+    drawn = Figure(figsize=(width, height), facecolor="white")
+    axes = drawn.add_axes((left / width, below / height, side / width, side / height))
+    lower = np.where(np.tri(n, k=-1, dtype=bool), matrix, math.nan)[1:, :-1]
+    highest = max(0.1, np.nanmax(lower))
+    picture = axes.imshow(lower, cmap="Blues", vmin=0, vmax=highest)
+    for i, j in np.argwhere(~np.isnan(lower)):
+        dark = lower[i, j] > 0.55 * highest
+        axes.text(j, i, f"{lower[i, j]:.2f}", ha="center", va="center", fontsize=FONT - 1 if cell >= 0.5 else FONT - 3,
+                  color="white" if dark else INK)  # fmt: skip
+    axes.set_xticks(range(n - 1), shown[:-1], rotation=90, fontsize=FONT)
+    axes.set_yticks(range(n - 1), shown[1:], fontsize=FONT)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    bar = drawn.add_axes(((left + side + 0.15) / width, below / height, 0.12 / width, side / height))
+    drawn.colorbar(picture, cax=bar).outline.set_visible(False)
+    bar.tick_params(labelsize=FONT - 2, length=0)
+    return drawn

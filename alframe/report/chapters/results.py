@@ -1,18 +1,19 @@
-"""The results of a comparison: its table, the learning curves by labels and, where people labelled, by their time."""
+"""The results of a comparison: its table, the learning curves by labels and by people's time, the metric at chosen budgets."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from jaxtyping import Float
 
 from alframe.report.chapters.blocks import Block, Chapter, Options, Paragraph, Picture, Table
 from alframe.report.chapters.figure import learning_curves
-from alframe.report.chapters.phrases import metric_words, p_value, tone_of
-from alframe.report.read.run import Run, number
+from alframe.report.chapters.phrases import metric_words, p_value, tone_of, value
+from alframe.report.read.run import number
 from alframe.report.read.section import Section
-from alframe.report.statistics.curves import Points, on_grid
-from alframe.report.statistics.paired import Difference
+from alframe.report.statistics.curves import Points, common_range, on_grid
+from alframe.report.statistics.paired import MIN_SEEDS, Difference, mean_interval
 
 HOW_TO_READ = """\
 At the end is the value at the last label count. Area is the area under the learning curve divided by the range of labels, that is the \
@@ -29,12 +30,9 @@ def chapter(section: Section, options: Options) -> Chapter:
     hours = annotation_hours(section)
     if hours is None:
         cost = f" ({options.label_cost:g} each)" if options.label_cost != 1 else ""
-        blocks.append(
-            Paragraph(
-                f"The ledgers record no annotation time, so every label costs the same{cost}. Curves by cost "
-                "are the curves by labels with another unit on the horizontal axis."
-            )
-        )
+        same = f"The ledgers record no annotation time, so every label costs the same{cost}. "
+        same += "Curves by cost are the curves by labels with another unit on the horizontal axis."
+        blocks.append(Paragraph(same))
     else:
         alt = f"{words} of {', '.join(section.curves)} by hours of annotation"
         by_time = lambda: learning_curves([hours], "hours of annotation")  # noqa: E731
@@ -65,24 +63,16 @@ def annotation_hours(section: Section) -> Section | None:
     points: Points = {}
     for name, seeds in section.cells.items():
         for seed, run in seeds.items():
-            hours = _hours(run)
-            measured = [
-                (h, line[section.metric]) for h, line in zip(hours, run.rounds, strict=True) if section.metric in line
-            ]
-            measured = [(h, value) for h, value in measured if value is not None]
+            asked = np.array([line["round"] for line in run.ledger], dtype=int)
+            seconds = np.array([number(line.get("time_s")) for line in run.ledger])
+            by_round = [float(seconds[asked <= line.get("round", -1)].sum()) / 3600 for line in run.rounds]
+            hours = zip(by_round, run.rounds, strict=True)
+            measured = [(h, line[section.metric]) for h, line in hours if line.get(section.metric) is not None]
             if not measured or measured[-1][0] <= 0:
                 return None
             points.setdefault(name, {})[seed] = ([h for h, _ in measured], [float(value) for _, value in measured])
-    every = [hours for seeds in points.values() for hours, _ in seeds.values()]
-    low, high = max(hours[0] for hours in every), min(hours[-1] for hours in every)
+    low, high = common_range(points)
     return replace(section, curves=on_grid(points, low, high)) if low < high else None
-
-
-def _hours(run: Run) -> list[float]:
-    """By round of `run.rounds`."""
-    rounds = np.array([line["round"] for line in run.ledger], dtype=int)
-    seconds = np.array([number(line.get("time_s")) for line in run.ledger])
-    return [float(seconds[rounds <= line.get("round", -1)].sum()) / 3600 for line in run.rounds]
 
 
 def heading(section: Section) -> str:
@@ -128,3 +118,36 @@ def _signed(test: Difference) -> str:
         return ""
     difference = f"{test.mean:+.3f}".replace("-", "−")
     return difference + (f" (p {p_value(test.p_holm)})" if test.p_holm is not None else "")
+
+
+def budgets(section: Section, options: Options) -> Chapter | None:
+    """One row per strategy: its mean at each count and its area, with 95 % t-intervals from three seeds on."""
+    low, high = section.range
+    counts, left_out = sorted({float(count) for count in options.at if low <= count <= high}), ""
+    if options.at:
+        left_out = ", ".join(f"{count:,}" for count in sorted(set(options.at) - set(counts)))
+    else:  # the quarter points of the range and its end, each moved to the nearest label count that was evaluated
+        labels = next(iter(section.curves.values())).labels
+        quarters = np.linspace(labels[0], labels[-1], 5)[1:]  # at the start all strategies have the same labels
+        counts = sorted({float(labels[np.abs(labels - quarter).argmin()]) for quarter in quarters})
+    columns = ("strategy", "seeds", *(f"at {count:,.0f}" for count in counts), "area")
+    rows = []
+    for name, curve in section.curves.items():
+        values = np.stack([np.interp(counts, curve.labels, row) for row in curve.values])
+        cells = [mean_and_interval(values[:, i]) for i in range(len(counts))]
+        rows.append((name, str(len(curve.seeds)), *cells, mean_and_interval(curve.areas)))
+    note = (
+        f"{metric_words(section.metric)}: mean over the seeds and its 95 % t-interval (from {MIN_SEEDS} seeds on). "
+        "Paired differences are more precise than these intervals suggest, because runs of a seed share their initial labels. "
+        "Area: the area under the curve (trapezoid rule) divided by the range of labels, that is the curve's mean height."
+    )
+    if left_out:
+        note += f" Not shown: {left_out}; all runs share only {low:,} to {high:,} labels."
+    return Chapter("At chosen budgets", (Table(columns, tuple(rows), note=note),))
+
+
+def mean_and_interval(values: Float[np.ndarray, " s"]) -> str:
+    """`0.875 [0.867, 0.883]`; with fewer than three seeds the mean alone."""
+    interval = mean_interval(values)
+    mean = value(float(values.mean()))
+    return mean if interval is None else f"{mean} [{', '.join(value(edge) for edge in interval)}]"

@@ -10,6 +10,8 @@ from alframe.report.chapters.blocks import Chapter, Options, Paragraph, Table
 from alframe.report.read.section import Section
 from alframe.report.statistics.targets import Saved, labels_needed, saved
 
+SAVED = ("saved", "95 % interval", "saved by the mean curve")
+
 
 @dataclass(frozen=True)
 class Target:
@@ -49,33 +51,28 @@ def chapter(section: Section, options: Options) -> Chapter | None:
     for name, target in known.items():
         curve = section.curves[name]
         needed = labels_needed(curve.labels, curve.values, target.value, section.lower_is_better)
-        row = [
-            name,
-            phrases.value(target.value),
-            f"{np.isfinite(needed[:, 1]).sum()} of {len(needed)}",
-            _median(needed),
-        ]
         found = None
         if name in section.baselines:
             found = saved(curve, section.curves[section.baselines[name]], target.value, section.lower_is_better)
-        rows.append((*row, *(_saved_cells(found) if found else ("", "", ""))))
+        rows.append(
+            {
+                "strategy": name,
+                "target": phrases.value(target.value),
+                "reached by": f"{np.isfinite(needed[:, 1]).sum()} of {len(needed)}",
+                "labels (median)": _median(needed),
+                **dict(zip(SAVED, _saved_cells(found) if found else ("", "", ""), strict=True)),
+            }
+        )
     sources = list(dict.fromkeys(f"{phrases.value(t.value)} ({t.source})" for t in known.values()))
     intro = f"Target: {phrases.metric_words(section.metric)} of {'; '.join(sources)}."
-    columns = (
-        "strategy",
-        "target",
-        "reached by",
-        "labels (median)",
-        "saved",
-        "95 % interval",
-        "saved by the mean curve",
-    )
     note = (
         "Labels at which the curve first reaches the target, interpolated linearly; initial labels count. Saved: labels fewer than the baseline "
         "needs, paired, mean over the common seeds. If a seed never reaches the target, only a bound is known, or nothing. "
         "The mean curve hides the spread between seeds."
     )
-    return Chapter(title, (Paragraph(intro), Table(columns, tuple(rows), note=note)))
+    return Chapter(
+        title, (Paragraph(intro), Table(tuple(rows[0]), tuple(tuple(row.values()) for row in rows), note=note))
+    )
 
 
 def _median(needed: Float[np.ndarray, "s 2"]) -> str:
@@ -92,13 +89,9 @@ def _saved_cells(found: Saved) -> tuple[str, str, str]:
     if found.is_known:
         interval = "–" if found.interval is None else " to ".join(_signed(edge) for edge in found.interval)
         return f"{_signed(found.low)} ({_percent(found.share)})", interval, means
-    if np.isfinite(found.low) and np.isfinite(found.high):
-        return f"{_signed(found.low)} to {_signed(found.high)}", "–", means
-    if np.isfinite(found.low):
-        return f"at least {_signed(found.low)}", "–", means
-    if np.isfinite(found.high):
-        return f"at most {_signed(found.high)}", "–", means
-    return "unknown", "–", means
+    low, high = (_signed(edge) if np.isfinite(edge) else "" for edge in (found.low, found.high))
+    both = f"at least {low}" if low else f"at most {high}" if high else "unknown"
+    return f"{low} to {high}" if low and high else both, "–", means
 
 
 def _signed(labels: float) -> str:

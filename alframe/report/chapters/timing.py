@@ -8,7 +8,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from alframe.report.chapters.blocks import Chapter, Options, Picture, Table
-from alframe.report.chapters.figure import FONT, INK, columns_of, shorten, style_axes
+from alframe.report.chapters.figure import FONT, INK, columns_of, stacked_bars
 from alframe.report.read.run import Run, number
 from alframe.report.read.section import Section
 
@@ -47,9 +47,7 @@ def _table(section: Section, options: Options) -> Table:
         labels = np.mean([run.rounds[-1]["labels"] for run in seeds.values()])
         rounds = np.mean([len(run.rounds) for run in seeds.values()])
         cost = f"{labels * options.label_cost:,.10g}"
-        rows.append(
-            (name, f"{rounds:g}", f"{labels:,.10g}", cost, _duration(sums.sum()), *(_duration(value) for value in sums))
-        )
+        rows.append((name, f"{rounds:g}", f"{labels:,.10g}", cost, *map(_duration, (sums.sum(), *sums))))
     columns = ("strategy", "rounds", "labels", "cost of labels", "total time", *STAGES)
     note = f"Per run, mean over the seeds. A label costs {options.label_cost:g} (--label-cost)."
     return Table(columns, tuple(rows), note=note)
@@ -71,16 +69,8 @@ def _figure(seconds: dict[str, np.ndarray]) -> Figure:
     for i, (name, found) in enumerate(seconds.items()):
         x, y = 0.6 + (i % columns) * PANEL[0], height - 0.35 - (1 + i // columns) * (PANEL[1] + 0.35) + 0.1
         axes = figure.add_axes((x / width, y / height, (PANEL[0] - 0.25) / width, (PANEL[1] - 0.25) / height))
-        below = np.zeros(len(found))
-        edges = np.arange(len(found) + 1) - 0.5
-        for stage, colour in enumerate(STAGES.values()):
-            axes.stairs(below + found[:, stage], edges, baseline=below, fill=True, color=colour)
-            below = below + found[:, stage]
-        axes.vlines(edges, 0, highest, color="white", linewidth=1)
-        axes.set_title(shorten(name, 27), loc="left", fontsize=FONT, color=INK)
-        style_axes(axes)
-        axes.set(ylim=(0, 1.03 * highest), xlim=(-0.6, len(found) - 0.4))
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+        stacked_bars(axes, name, found, STAGES.values(), highest)
+        axes.set_ylim(0, 1.03 * highest)
         axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
         axes.tick_params(labelleft=i % columns == 0)
         if i % columns == 0:

@@ -1,16 +1,15 @@
-"""Whether each strategy beat its baseline: a sentence, and the tests behind it."""
+"""Whether each strategy beat its baseline: a sentence, the tests behind it, and what these seeds can show."""
 
-from dataclasses import dataclass
+import math
 
 from alframe.report.chapters import phrases
 from alframe.report.chapters.blocks import Chapter, Options, Paragraph, Table
-from alframe.report.chapters.budgets import mean_and_interval
-from alframe.report.chapters.power import in_brief
+from alframe.report.chapters.results import mean_and_interval
 from alframe.report.chapters.targets import Target, target_of
 from alframe.report.read.section import Section
 from alframe.report.statistics.curves import Against
 from alframe.report.statistics.paired import MIN_SEEDS, Difference
-from alframe.report.statistics.power import power_of
+from alframe.report.statistics.power import Power, power_of
 from alframe.report.statistics.targets import Saved, saved
 
 TONES = ("good", "warning", "bad", "")
@@ -69,15 +68,11 @@ def chapter(section: Section, options: Options) -> Chapter | None:
     rows, tones = [], []
     for name, one in section.against.items():
         for where, test in (("end", one.final), *(() if single else (("area", one.area),))):
-            rows.append((name, *((one.baseline,) if several else ()), where, *difference_cells(test, section.metric)))
+            rows.append((name, *([one.baseline] if several else []), where, *difference_cells(test, section.metric)))
             won = (test.mean < 0) == section.lower_is_better
             tones.append("" if not test.is_shown else "good" if won else "bad")
-    columns = (
-        "strategy",
-        *(("against",) if several else ()),
-        "where",
-        *difference_columns("difference", section.metric),
-    )
+    named = ("strategy", "against", "where") if several else ("strategy", "where")
+    columns = (*named, *difference_columns("difference", section.metric))
     note = (
         "Differences are paired by seed, strategy − baseline. The interval is an uncorrected t-interval of the mean difference. The effect is Hedges' g "
         "of paired differences (mean / sd, corrected for few seeds). p is two-sided; p (Holm) is corrected for all tests of this table and decides at 5 %. "
@@ -121,8 +116,11 @@ def _best(section: Section, better: list[str], options: Options) -> str:
         values = (mine.areas, theirs.areas)
     own, other = (phrases.value(float(found.mean())) for found in values)
     text = f"Yes, with {best}: {metric} {own} {where}, against {other} for {one.baseline}"
-    if (found := _saving(section, best, options)) and found.labels > 0:
-        text += f"; it reaches {phrases.value(found.target.value)} with about {found.labels:,.0f} fewer labels ({100 * found.share:.0f} %)"
+    if (saving := _saving(section, best, options)) and saving[2] > 0:
+        target, _, labels, share = saving
+        text += (
+            f"; it reaches {phrases.value(target.value)} with about {labels:,.0f} fewer labels ({100 * share:.0f} %)"
+        )
     others = [name for name in better if name != best]
     return f"{text}." + (f" {_listed(others)} {'is' if len(others) == 1 else 'are'} also better." if others else "")
 
@@ -141,15 +139,11 @@ def _sentence(section: Section, name: str, one: Against, options: Options) -> Pa
     if not tone:
         both = "; this could be chance" if single else f", {mean}; both could be chance"
         return Paragraph(f"{name}: inconclusive. {end[0].upper()}{end[1:]}{both}.")
+    relation = f"{verdict}, compared with" if tone == "warning" else f"{verdict.split()[0]} than"
     places = [test for test in (one.final, one.area) if test.is_shown]
     because = " and ".join(end if test is one.final else mean for test in places)
-    text = f"{name} is {_relation(verdict)} {baseline}: {because}."
+    text = f"{name} is {relation} {baseline}: {because}."
     return Paragraph(text + _labels_saved(section, name, options), tone)
-
-
-def _relation(verdict: str) -> str:
-    """`better than`, `worse than`, or the mixed verdict itself."""
-    return f"{verdict.split()[0]} than" if phrases.tone_of(verdict) in ("good", "bad") else f"{verdict}, compared with"
 
 
 def _difference(test: Difference, section: Section) -> str:
@@ -164,24 +158,16 @@ def _difference(test: Difference, section: Section) -> str:
     return f"{phrases.size(test.mean, section.metric)} {direction}" + (f" ({', '.join(facts)})" if facts else "")
 
 
-@dataclass(frozen=True)
-class Saving:
-    """Labels saved for a target; above 0: fewer than the baseline needs. By seed if every seed reaches it, else by the mean curves."""
-
-    target: Target
-    labels: float
-    share: float
-    found: Saved
-
-
-def _saving(section: Section, name: str, options: Options) -> Saving | None:
-    """None without a target, or if the curves do not cross it."""
+def _saving(section: Section, name: str, options: Options) -> tuple[Target, Saved, float, float] | None:
+    """The target, and the labels and the share saved for it, above 0: fewer than the baseline needs. By seed if every seed
+    reaches it, else by the mean curves. None without a target, or if the curves do not cross it.
+    """
     target, baseline = target_of(section, options, name), section.baselines[name]
     if target is None or section.range[0] == section.range[1]:
         return None
     found = saved(section.curves[name], section.curves[baseline], target.value, section.lower_is_better)
     labels, share = (found.low, found.share) if found.is_known else (found.of_means, found.of_means_share)
-    return None if labels is None or share is None else Saving(target, labels, share, found)
+    return None if labels is None or share is None else (target, found, labels, share)
 
 
 def _labels_saved(section: Section, name: str, options: Options) -> str:
@@ -189,16 +175,15 @@ def _labels_saved(section: Section, name: str, options: Options) -> str:
     saving = _saving(section, name, options)
     if saving is None:
         return ""
-    interval, kind = "", ", by the mean curves, because not every seed reaches it"
-    if saving.found.is_known:
-        kind = ""
-        if saving.found.interval is not None:
-            edges = " to ".join(f"{edge:,.0f}".replace("-", "−") for edge in saving.found.interval)
-            interval = f", 95 % interval {edges}"
-    less = "fewer" if saving.labels >= 0 else "more"
+    target, found, labels, share = saving
+    interval, kind = "", "" if found.is_known else ", by the mean curves, because not every seed reaches it"
+    if found.is_known and found.interval is not None:
+        edges = " to ".join(f"{edge:,.0f}".replace("-", "−") for edge in found.interval)
+        interval = f", 95 % interval {edges}"
+    less = "fewer" if labels >= 0 else "more"
     return (
-        f" To reach {phrases.value(saving.target.value)} ({saving.target.source}) it needs {abs(saving.labels):,.0f} {less} labels "
-        f"than {section.baselines[name]} ({abs(100 * saving.share):.0f} %{interval}){kind}."
+        f" To reach {phrases.value(target.value)} ({target.source}) it needs {abs(labels):,.0f} {less} labels "
+        f"than {section.baselines[name]} ({abs(100 * share):.0f} %{interval}){kind}."
     )
 
 
@@ -210,3 +195,67 @@ def _baseline_words(section: Section) -> str:
 def _listed(names: list[str]) -> str:
     """`a`, `a and b`, `a, b and c`."""
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def in_brief(power: Power, section: Section) -> str:
+    """The power in one sentence."""
+    single = section.range[0] == section.range[1]
+    where = "" if single else " at the end" if power.where == "end" else " in area"
+    return (
+        f"{phrases.counted(power.n, 'seed')} show differences of about {phrases.size(power.visible, section.metric)} or more{where} "
+        "in 4 of 5 such studies; smaller ones can stay hidden."
+    )
+
+
+def statement(power: Power, metric: str) -> str:
+    """The power in words: what can stay hidden, how certain that is, and what more seeds would show."""
+    where = "at the end" if power.where == "end" else "in area"
+    low, high = (phrases.number(edge, metric) for edge in power.interval)
+    text = (
+        f"With {phrases.counted(power.n, 'seed')} and {phrases.counted(power.n_tests, 'test')}, differences {where} under "
+        f"{phrases.size(power.visible, metric)} of {phrases.metric_words(metric)} can stay hidden (80 % power). The spread is itself "
+        f"estimated from these seeds, so the bound lies between {low} and {high}. "
+        f"Showing {phrases.number(power.finer, metric)} would need {_more_seeds(power.finer_seeds, power.n)}."
+    )
+    if power.open_difference is not None:
+        text += (
+            f" The largest difference that is not significant, {phrases.size(power.open_difference, metric)}, "
+            f"would need {_more_seeds(power.open_seeds, power.n)}, if it is real."
+        )
+    return text
+
+
+def power(section: Section, options: Options) -> Chapter | None:
+    """What this number of seeds could have shown; None if nothing is compared."""
+    if not section.against:
+        return None
+    title, found = "What these seeds can show", power_of(section.against)
+    if not found:
+        why = f"Nothing was tested: a test needs {MIN_SEEDS} common seeds and differences that vary between seeds."
+        return Chapter(title, (Paragraph(why, "warning"),), folded=True)
+    metric = section.metric
+    rows = [
+        {
+            "difference": "at the end" if one.where == "end" else "in area",
+            "seeds": str(one.n),
+            "tests": str(one.n_tests),
+            "sd": phrases.number(one.sd, metric),
+            "visible": phrases.number(one.visible, metric),
+            "95 % interval": " to ".join(phrases.number(edge, metric) for edge in one.interval),
+            "largest not significant": phrases.number(math.nan if (d := one.open_difference) is None else d, metric),
+            "seeds needed": "–" if d is None else f"{one.open_seeds:,}" if one.open_seeds else "> 1,000",
+        }
+        for one in found
+    ]
+    note = (
+        f"{'In points. ' if phrases.is_share(metric) else ''}sd: of the differences paired by seed, pooled over the strategies. Visible: the smallest true "
+        "difference that 80 of 100 such studies show at 5 % divided by the number of tests. Strategies with fewer seeds show less; once others "
+        "are shown, the correction is milder. Choose the number of seeds before looking at p-values: adding seeds until something is "
+        "significant invalidates the 5 %."
+    )
+    sentences = (Paragraph(statement(one, metric)) for one in found)
+    return Chapter(title, (*sentences, Table(tuple(rows[0]), tuple(tuple(row.values()) for row in rows), note=note)))
+
+
+def _more_seeds(seeds: int | None, n: int) -> str:
+    return "more than 1,000 seeds" if seeds is None else f"{seeds - n:,} more seed{'' if seeds == n + 1 else 's'}"

@@ -1,7 +1,8 @@
 """Finds run folders, and groups those that may be compared. Nothing is guessed: what cannot be used is left out by name."""
 
+import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from alframe.errors import RunFolderError, did_you_mean, expect
 from alframe.record.layout import CONFIG, ROUNDS
 from alframe.record.read import flat
-from alframe.report.read.run import CELL_GROUPS, Run, choice, read_run
+from alframe.report.read.run import CELL_GROUPS, Run, read_run
 
 ALL = 1000
 
@@ -28,10 +29,6 @@ class Comparison:
 
     title: str
     cells: dict[str, dict[int, Run]] = field(default_factory=dict)
-
-    @property
-    def runs(self) -> list[Run]:
-        return [run for runs in self.cells.values() for run in runs.values()]
 
 
 def read_runs(folders: Sequence[Path], unfinished: bool = False) -> tuple[list[Run], list[LeftOut]]:
@@ -82,42 +79,28 @@ def compare(runs: Sequence[Run]) -> tuple[list[Comparison], list[LeftOut]]:
     comparisons, left = [], []
     groups: dict[str, list[Run]] = {}
     for run in runs:
-        groups.setdefault(run.settings, []).append(run)
-    titles = _titles([group[0] for group in groups.values()])
+        budget = flat({"budget": run.config.get("budget")})  # with count_validation
+        same = json.dumps([run.dataset, run.data_hash, budget], sort_keys=True, default=str)
+        groups.setdefault(same, []).append(run)
+    first = [group[0] for group in groups.values()]
+    budgets = [flat({"budget": run.config.get("budget")}) | {"data": (run.data_hash or "unknown")[:8]} for run in first]
+    titles = _distinct([run.dataset for run in first], budgets)
     for title, group in zip(titles, groups.values(), strict=True):
         cells: dict[str, dict[int, Run]] = {}
         for run in group:
-            seeds = cells.setdefault(run.cell, {})
+            seeds = cells.setdefault(json.dumps(run.options, sort_keys=True, default=str), {})
             if run.seed in seeds:
                 loser, run = sorted((seeds[run.seed], run), key=lambda r: (r.finished, len(r.rounds)))
                 left.append(LeftOut(loser.folder, f"the same cell and seed as {run.folder}"))
             seeds[run.seed] = run
-        names = _cell_names([next(iter(seeds.values())) for seeds in cells.values()])
-        named = dict(zip(names, cells.values(), strict=True))
+        first = [next(iter(seeds.values())) for seeds in cells.values()]
+        varying = [group for group in CELL_GROUPS[1:] if len({run.choices[group] for run in first}) > 1]
+        names = [" · ".join(run.choices[group] for group in ("strategy", *varying)) for run in first]
+        named = zip(_distinct(names, [run.options for run in first]), cells.values(), strict=True)
         # random first, as the baseline; the others by name
-        order = sorted(named, key=lambda name: (choice(_first(named[name]).config, "strategy") != "random", name))
-        comparisons.append(Comparison(title, {name: dict(sorted(named[name].items())) for name in order}))
+        order = sorted(named, key=lambda one: (next(iter(one[1].values())).choices["strategy"] != "random", one[0]))
+        comparisons.append(Comparison(title, {name: dict(sorted(seeds.items())) for name, seeds in order}))
     return comparisons, left
-
-
-def _first(seeds: dict[int, Run]) -> Run:
-    return next(iter(seeds.values()))
-
-
-def _cell_names(runs: Sequence[Run]) -> list[str]:
-    """The strategy and the other choices that vary; if two cells are still alike, the options that differ."""
-    varying = [group for group in CELL_GROUPS[1:] if len({run.choices[group] for run in runs}) > 1]
-    names = [" · ".join(run.choices[group] for group in ("strategy", *varying)) for run in runs]
-    return _distinct(names, [run.options for run in runs])
-
-
-def _titles(runs: Sequence[Run]) -> list[str]:
-    """The dataset; if several comparisons share it, the budget's options and the data that differ."""
-    hashes = [{"data": (run.data_hash or "unknown")[:8]} for run in runs]
-    return _distinct(
-        [run.dataset for run in runs],
-        [flat({"budget": run.config.get("budget")}) | data for run, data in zip(runs, hashes, strict=True)],
-    )
 
 
 def _distinct(names: Sequence[str], options: Sequence[dict[str, Any]], most: int = 3) -> list[str]:
@@ -125,13 +108,13 @@ def _distinct(names: Sequence[str], options: Sequence[dict[str, Any]], most: int
     distinct = []
     for name, own in zip(names, options, strict=True):
         alike = [other for other_name, other in zip(names, options, strict=True) if other_name == name]
-        keys = [key for key in _all_keys(alike) if len({repr(other.get(key)) for other in alike}) > 1]
+        keys = [
+            key
+            for key in dict.fromkeys(key for other in alike for key in other)
+            if len({repr(other.get(key)) for other in alike}) > 1
+        ]
         differing = [f"{key}={own[key]}" for key in keys if key in own]
         distinct.append(
             f"{name} ({', '.join(differing[:most])}{', …' if len(differing) > most else ''})" if differing else name
         )
     return distinct if len(set(distinct)) == len(distinct) or most >= ALL else _distinct(names, options, most=ALL)
-
-
-def _all_keys(options: Iterable[dict[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(key for option in options for key in option))

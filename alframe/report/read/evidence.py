@@ -1,15 +1,13 @@
 """How a run came about: initial images, versions, source, device, near-duplicates."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from alframe.record.layout import LEDGER, PROVENANCE
-from alframe.report.read.comparison import LeftOut
-from alframe.report.read.run import Run, mapping, parsed
-from alframe.report.read.section import Section
 
 
 @dataclass(frozen=True)
@@ -23,29 +21,33 @@ class Evidence:
     initial: frozenset[str] | None = None
     versions: dict[str, frozenset[str]] = field(default_factory=dict)
     devices: frozenset[str] = frozenset()
-    pool_hash: str | None = None
     test_hash: str | None = None
     n_test: int | None = None
     near_duplicates: dict[str, Any] | None = None
     searched_for_duplicates: bool = False
     grows: bool = False
 
-
-@dataclass(frozen=True)
-class Study:
-    """What the checks read: the comparisons, what was left out of them, and the evidence of each folder used."""
-
-    sections: Sequence[Section]
-    left: Sequence[LeftOut]
-    evidence: dict[Path, Evidence]
-
     @property
-    def runs(self) -> Iterator[tuple[Run, Evidence]]:
-        """Every run used, with its evidence."""
-        return ((run, self.of(run)) for section in self.sections for run in section.runs)
+    def test_set(self) -> str:
+        """`0123abcd (40 images)`, as far as known."""
+        return f"{(self.test_hash or 'unknown')[:8]}" + ("" if self.n_test is None else f" ({self.n_test:,} images)")
 
-    def of(self, run: Run) -> Evidence:
-        return self.evidence[run.folder]
+
+def parsed(text: str) -> Any:
+    """The value of a line of JSON, or None if it is not JSON."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def mapping(path: Path) -> dict[str, Any] | None:
+    """The content of a JSON file, if it can be read and is a mapping."""
+    try:
+        value = parsed(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def read_evidence(folder: Path) -> Evidence:
@@ -55,13 +57,12 @@ def read_evidence(folder: Path) -> Evidence:
         return Evidence(initial=_initial(folder / LEDGER))
     launches = provenance.get("launches")
     launches = [launch for launch in launches if isinstance(launch, dict)] if isinstance(launches, list) else []
-    found, n_test = provenance.get("near_duplicates"), provenance.get("n_test")
+    found, n_test, test_hash = (provenance.get(key) for key in ("near_duplicates", "n_test", "test_hash"))
     return Evidence(
         initial=_initial(folder / LEDGER),
         versions=_versions(launches),
         devices=frozenset(filter(None, map(_device, launches))),
-        pool_hash=_text(provenance.get("pool_hash")),
-        test_hash=_text(provenance.get("test_hash")),
+        test_hash=test_hash if isinstance(test_hash, str) else None,
         n_test=n_test if isinstance(n_test, int) else None,
         near_duplicates=found if isinstance(found, dict) else None,
         searched_for_duplicates="near_duplicates" in provenance,
@@ -104,7 +105,3 @@ def _device(launch: dict[str, Any]) -> str | None:
     if not isinstance(device, dict) or not device.get("type"):
         return None
     return str(device["type"]) if device["type"] == "cpu" else f"{device['type']} {device.get('name', '')}".strip()
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) and value else None

@@ -1,6 +1,5 @@
 """One run folder: its config, rounds, ledger and stages. Damage is reported, never guessed around."""
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,8 +11,9 @@ import yaml
 
 from alframe.errors import RunFolderError
 from alframe.labels.consensus import UNANSWERED, Rules, by_question, settle_all
-from alframe.record.layout import CONFIG, PROVENANCE, ROUNDS, Layout, round_name
+from alframe.record.layout import CONFIG, PROVENANCE, ROUNDS, Layout
 from alframe.record.read import flat, parse_config
+from alframe.report.read.evidence import Evidence, mapping, parsed, read_evidence
 
 CELL_GROUPS = ("strategy", "model", "trainer", "uncertainty", "annotator")
 """Choices in which compared runs may differ; they name a cell."""
@@ -40,11 +40,10 @@ class Run:
         """The leaf of each group, by its name in `choices`, else by its class."""
         return {group: choice(self.config, group) for group in ("dataset", "budget", *CELL_GROUPS)}
 
-    @property
-    def settings(self) -> str:
-        """What must be equal for two runs to be compared: the data and the budget, with `count_validation`."""
-        budget = flat({"budget": self.config.get("budget")})
-        return json.dumps([self.dataset, self.data_hash, budget], sort_keys=True, default=str)
+    @cached_property
+    def evidence(self) -> Evidence:
+        """How the run came about, read once and on demand."""
+        return read_evidence(self.folder)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -53,15 +52,15 @@ class Run:
         options = flat({key: value for key, value in self.config.items() if key not in apart})
         return {key: value for key, value in options.items() if key != "dataset.root"}
 
-    @property
-    def cell(self) -> str:
-        """`options` as one string."""
-        return json.dumps(self.options, sort_keys=True, default=str)
-
     @cached_property
     def ledger(self) -> list[dict[str, Any]]:
         """The settled answers of the ledger in the order of asking, read once and on demand."""
-        return sorted(self._settled(self.answers()), key=lambda line: (line["round"], line["rank"]))
+        options = flat({"annotator": self.config.get("annotator")})
+        aggregate, unsure = options.get("annotator.aggregate", "majority"), options.get("annotator.unsure", "again")
+        soft: Literal["again", "soft"] = "soft" if unsure == "soft" and len(self.answerable) > 1 else "again"
+        rules = Rules(people=True, aggregate=aggregate, classes=self.answerable, unsure=soft)
+        settled = [line for line in settle_all(by_question(self.answers()), rules) if line.get("answer") != UNANSWERED]
+        return sorted(settled, key=lambda line: (line["round"], line["rank"]))
 
     def answers(self) -> list[dict[str, Any]]:
         """Every answer of every person, in order of arrival; empty without a ledger.
@@ -87,14 +86,6 @@ class Run:
         found = annotator.get("new_classes") if isinstance(annotator, Mapping) else None
         return (*self.classes, *map(str, found if isinstance(found, list) else ()))
 
-    def _settled(self, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """One line per answered question; the ledger holds every answer of every person."""
-        options = flat({"annotator": self.config.get("annotator")})
-        aggregate, unsure = options.get("annotator.aggregate", "majority"), options.get("annotator.unsure", "again")
-        soft: Literal["again", "soft"] = "soft" if unsure == "soft" and len(self.answerable) > 1 else "again"
-        rules = Rules(people=True, aggregate=aggregate, classes=self.answerable, unsure=soft)
-        return [line for line in settle_all(by_question(lines), rules) if line.get("answer") != UNANSWERED]
-
     @cached_property
     def labels(self) -> dict[int, int | None]:
         """The ledger's answers by index of the image."""
@@ -102,13 +93,17 @@ class Run:
 
     def bought(self, labels: int) -> list[dict[str, Any]]:
         """The answers behind the last evaluation with at most `labels` labels; validation images only where they count as bought."""
-        last = max((line["round"] for line in self.rounds if line["labels"] <= labels and "round" in line), default=-1)
+        last = max(self.rounds_until(labels), default=-1)
         counted = flat(self.config.get("budget")).get("count_validation", True)
         return [line for line in self.ledger if line["round"] <= last and (counted or line["kind"] != "validation")]
 
+    def rounds_until(self, labels: int) -> list[int]:
+        """The rounds that were evaluated with at most `labels` labels."""
+        return [line["round"] for line in self.rounds if line["labels"] <= labels and "round" in line]
+
     def stage(self, round: int) -> dict[str, Any]:
         """What was stored of a round, by key (`evaluation`, `questions`); empty if nothing can be read."""
-        return mapping(Layout(self.folder).planned(round_name(round))) or {}
+        return mapping(Layout(self.folder).planned(round)) or {}
 
     def points(self, metric: str) -> tuple[list[float], list[float]]:
         """Label counts and values of the rounds that have the metric as a finite number."""
@@ -123,16 +118,10 @@ def read_run(folder: Path) -> tuple[Run | None, list[str]]:
         config = parse_config(layout.config.read_text(encoding="utf-8"))
         text = layout.rounds.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        return None, [
-            f"no {Path(error.filename).name}" + (": no round is finished" if ROUNDS in error.filename else "")
-        ]
-    except (
-        OSError,
-        ValueError,
-        RecursionError,
-        RunFolderError,
-        yaml.YAMLError,
-    ) as error:  # ValueError: not UTF-8, or an invalid date
+        finished = ": no round is finished" if ROUNDS in error.filename else ""
+        return None, [f"no {Path(error.filename).name}{finished}"]
+    # ValueError: not UTF-8, or an invalid date
+    except (OSError, ValueError, RecursionError, RunFolderError, yaml.YAMLError) as error:
         return None, [f"cannot be read: {' '.join(str(error).split())}"]
     if not isinstance(config, dict) or not _is_count(config.get("seed")):
         return None, [f"{CONFIG} has no seed"]
@@ -141,7 +130,10 @@ def read_run(folder: Path) -> tuple[Run | None, list[str]]:
         return None, [broken]
     if not lines:
         return None, [*notes, "no round is finished"]
-    provenance = _provenance(layout.provenance, notes)
+    provenance = mapping(layout.provenance)
+    if provenance is None:
+        notes.append(f"no readable {PROVENANCE}: compared only with runs whose data are also unknown")
+        provenance = {}
     by_labels = {line["labels"]: line for line in lines}
     run = Run(
         folder=folder,
@@ -161,17 +153,11 @@ def _is_answer(line: Any, n_classes: int) -> bool:
     """Whether a ledger line has the fields that the report reads, and a label below `n_classes` or none."""
     return (
         isinstance(line, dict)
-        and _is_count(line.get("index"))
-        and _is_count(line.get("round"))
-        and _is_count(line.get("rank"))
+        and all(_is_count(line.get(key)) for key in ("index", "round", "rank"))
         and isinstance(line.get("kind"), str)
         and "label" in line
         and ((label := line["label"]) is None or (_is_count(label) and label < n_classes))
     )
-
-
-def _is_round(line: Any) -> bool:
-    return isinstance(line, dict) and _is_count(line.get("labels")) and _is_count(line.get("round", 0))
 
 
 def _is_count(value: object) -> bool:
@@ -188,14 +174,6 @@ def number(value: Any) -> float:
     return float(value) if is_finite(value) else 0.0
 
 
-def parsed(text: str) -> Any:
-    """The value of a line of JSON, or None if it is not JSON."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-
-
 def _lines(text: str) -> tuple[list[dict[str, Any]], list[str], str]:
     """The rounds, notes on what was dropped, and why the file is unusable (or empty).
 
@@ -205,28 +183,12 @@ def _lines(text: str) -> tuple[list[dict[str, Any]], list[str], str]:
     written = text.splitlines()
     for number, line in enumerate(written, start=1):
         values = parsed(line)
-        if not _is_round(values):
+        if not (isinstance(values, dict) and _is_count(values.get("labels")) and _is_count(values.get("round", 0))):
             if number == len(written):
                 return lines, [f"the last line of {ROUNDS} is torn; the {len(lines)} before it are read"], ""
             return [], [], f"line {number} of {ROUNDS} is not a round: {line[:40]!r}"
         lines.append(values)
     return lines, [], ""
-
-
-def _provenance(path: Path, notes: list[str]) -> dict[str, Any]:
-    provenance = mapping(path)
-    if provenance is None:
-        notes.append(f"no readable {PROVENANCE}: compared only with runs whose data are also unknown")
-    return provenance or {}
-
-
-def mapping(path: Path) -> dict[str, Any] | None:
-    """The content of a JSON file, if it can be read and is a mapping."""
-    try:
-        value = parsed(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError):
-        return None
-    return value if isinstance(value, dict) else None
 
 
 def choice(config: dict[str, Any], group: str) -> str:

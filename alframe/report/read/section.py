@@ -8,7 +8,7 @@ from typing import Any
 from alframe.errors import ConfigError, RunFolderError, did_you_mean, expect
 from alframe.report.read.comparison import Comparison, LeftOut, compare, read_runs
 from alframe.report.read.run import CELL_GROUPS, Run, is_finite
-from alframe.report.statistics.curves import Against, Curve, Points, against, lower_is_better, on_grid
+from alframe.report.statistics.curves import Against, Curve, Points, against, common_range, lower_is_better, on_grid
 
 MULTICLASS_METRIC, BINARY_METRIC = "test/accuracy", "test/auroc"
 NOT_METRICS = ("round", "labels", "stopped")
@@ -135,7 +135,7 @@ def metrics(runs: Iterable[Run]) -> list[str]:
 
 
 def _section(comparison: Comparison, metric: str | None, baseline: str) -> tuple[Section | None, list[LeftOut]]:
-    runs = comparison.runs
+    runs = [run for seeds in comparison.cells.values() for run in seeds.values()]
     if metric is None:
         known = metrics(runs)
         metric = BINARY_METRIC if len(runs[0].classes) == 2 and BINARY_METRIC in known else MULTICLASS_METRIC
@@ -147,14 +147,11 @@ def _section(comparison: Comparison, metric: str | None, baseline: str) -> tuple
     if not points:
         return None, left
     used = {name: {seed: comparison.cells[name][seed] for seed in seeds} for name, seeds in points.items()}
-    every = [labels for seeds in points.values() for labels, _ in seeds.values()]
-    low, high = max(labels[0] for labels in every), min(labels[-1] for labels in every)
+    low, high = common_range(points)
     notes = []
-    if high < (longest := max(labels[-1] for labels in every)):
-        name, seed = min(
-            ((n, s) for n, seeds in points.items() for s in seeds), key=lambda k: points[k[0]][k[1]][0][-1]
-        )
-        shortest = used[name][seed]
+    if high < (longest := max(labels[-1] for seeds in points.values() for labels, _ in seeds.values())):
+        every = (run for seeds in used.values() for run in seeds.values())
+        shortest = min(every, key=lambda run: run.points(metric)[0][-1])
         notes.append(
             f"Compared up to {high:,.0f} labels, which all runs reach. The longest run has {longest:,.0f}; "
             f"{shortest.folder} is the shortest ({shortest.rounds[-1].get('stopped') or 'unfinished'})."

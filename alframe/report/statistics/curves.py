@@ -4,7 +4,7 @@ Everything is computed over the range of label counts that all runs of a compari
 counts; a run that was not evaluated at one of them is interpolated linearly.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -61,6 +61,12 @@ def lower_is_better(metric: str) -> bool:
     return parts[-1] in LOWER_IS_BETTER or (len(parts) == 1 and metric.endswith("_s"))
 
 
+def common_range(runs: Points) -> tuple[float, float]:
+    """The first and the last label count that all runs have; if the first is above the last, they share none."""
+    every = [labels for seeds in runs.values() for labels, _ in seeds.values()]
+    return max(labels[0] for labels in every), min(labels[-1] for labels in every)
+
+
 def on_grid(runs: Points, low: float, high: float) -> dict[str, Curve]:
     """Curves by cell from (labels, values) by cell and seed, cut to `low`..`high` and put on one grid of label counts."""
     counts = {x for seeds in runs.values() for labels, _ in seeds.values() for x in labels if low <= x <= high}
@@ -92,10 +98,10 @@ def band(
     return edges[0], edges[1]
 
 
-def by_seed(curves: Mapping[str, Curve], what: str) -> Float[np.ndarray, "k s"]:
-    """`finals` or `areas` of every curve by seed, over the seeds of all; NaN where a curve lacks a seed."""
+def by_seed(curves: Mapping[str, Curve], what: str) -> Float[np.ndarray, "k s *t"]:
+    """`finals`, `areas` or `values` of every curve by seed, over the seeds of all; NaN where a curve lacks a seed."""
     every = sorted({seed for curve in curves.values() for seed in curve.seeds})
-    table = np.full((len(curves), len(every)), np.nan)
+    table = np.full((len(curves), len(every), *getattr(next(iter(curves.values())), what).shape[1:]), np.nan)
     for row, curve in zip(table, curves.values(), strict=True):
         row[np.searchsorted(every, curve.seeds)] = getattr(curve, what)
     return table
@@ -107,19 +113,22 @@ def against(curves: dict[str, Curve], baselines: dict[str, str], lower_better: b
         return {}
     place = {name: i for i, name in enumerate(curves)}
     these, those = [place[name] for name in baselines], [place[name] for name in baselines.values()]
-    rows = [table[these] - table[those] for table in (by_seed(curves, "finals"), by_seed(curves, "areas"))]
-    found = paired_ends_and_areas(rows[0], rows[1], n_labels=len(next(iter(curves.values())).labels))
+    found = differences(curves, these, those)
     return {
         name: Against(baseline, final, area, verdict(final, area, lower_better))
         for (name, baseline), (final, area) in zip(baselines.items(), found, strict=True)
     }
 
 
-def paired_ends_and_areas(
-    ends: Float[np.ndarray, "m s"], areas: Float[np.ndarray, "m s"], n_labels: int
+def differences(
+    curves: Mapping[str, Curve], these: Sequence[int], those: Sequence[int]
 ) -> list[tuple[Difference, Difference]]:
-    """The differences at the end and in area, one family of tests; with one label count the area equals the end and is not tested again."""
-    if n_labels == 1:
+    """The paired differences of `these` curves from `those`, by place, at the end and in area: one family of tests.
+
+    With one label count the area equals the end and is not tested again.
+    """
+    ends, areas = (table[these] - table[those] for table in (by_seed(curves, "finals"), by_seed(curves, "areas")))
+    if len(next(iter(curves.values())).labels) == 1:
         return [(end, replace(end, p_holm=None)) for end in compare_paired(ends)]
     found = compare_paired(np.concatenate([ends, areas]))
     return list(zip(found[: len(ends)], found[len(ends) :], strict=True))

@@ -53,7 +53,7 @@ def compare_paired(rows: Float[np.ndarray, "m s"]) -> list[Difference]:
     """A `Difference` for each row of `this - other` by seed (NaN where a seed is missing); one family, one Holm correction."""
     counts = (~np.isnan(rows)).sum(axis=1)
     packed = [row[~np.isnan(row)] for row in rows]
-    testable = np.array([len(row) >= MIN_SEEDS and not _is_constant(row) for row in packed], dtype=bool)
+    testable = np.array([len(row) >= MIN_SEEDS and _varied(row) for row in packed], dtype=bool)
     found = [_described(row) for row in packed]
     for n in sorted(set(counts[testable].tolist())):
         chosen = np.flatnonzero(testable & (counts == n))
@@ -116,11 +116,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
     Source: Holm 1979, A simple sequentially rejective multiple test procedure.
     """
-    corrected, floor = [0.0] * len(p_values), 0.0
-    for place, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
-        floor = max(floor, min(1.0, (len(p_values) - place) * p_values[i]))
-        corrected[i] = floor
-    return corrected
+    found, m = np.array(p_values, dtype=float), len(p_values)
+    order = np.argsort(found, kind="stable")
+    found[order] = np.maximum.accumulate(np.minimum(1.0, np.arange(m, 0, -1) * found[order]))
+    return found.tolist()
 
 
 def mean_interval(values: Float[np.ndarray, " s"]) -> tuple[float, float] | None:
@@ -155,8 +154,7 @@ def beats(differences: Float[np.ndarray, "m s t"]) -> Bool[np.ndarray, "m t"]:
     for n in np.unique(counts[counts >= MIN_SEEDS]):
         chosen = np.flatnonzero(counts == n)
         packed = flat[chosen][~np.isnan(flat[chosen])].reshape(len(chosen), n)
-        varied = np.ptp(packed, axis=1) >= 1e-9 * np.maximum(1.0, np.abs(packed).max(axis=1))
-        chosen, packed = chosen[varied], packed[varied]
+        chosen, packed = chosen[_varied(packed)], packed[_varied(packed)]
         found[chosen] = (paired_t(packed) < LEVEL) & (packed.mean(axis=1) > 0)
     return found.reshape(m, t)
 
@@ -166,11 +164,11 @@ def _described(row: Float[np.ndarray, " s"]) -> Difference:
     if n < 2:
         return Difference(n, float(row[0]) if n else math.nan)
     mean, sd = float(row.mean()), float(row.std(ddof=1))
-    if n < MIN_SEEDS or _is_constant(row):
+    if n < MIN_SEEDS or not _varied(row):
         return Difference(n, mean, sd=sd)
     return Difference(n, mean, sd=sd, interval=mean_interval(row), effect=hedges_correction(n - 1) * mean / sd)
 
 
-def _is_constant(row: Float[np.ndarray, " s"]) -> bool:
-    # up to rounding: three equal steps of 1 / n_test would otherwise look like certainty
-    return bool(np.ptp(row) < 1e-9 * max(1.0, float(np.abs(row).max())))
+def _varied(rows: Float[np.ndarray, "*m s"]) -> Bool[np.ndarray, "*m"]:
+    # beyond rounding: three equal steps of 1 / n_test would otherwise look like certainty
+    return np.asarray(np.ptp(rows, axis=-1) >= 1e-9 * np.maximum(1.0, np.abs(rows).max(axis=-1)))

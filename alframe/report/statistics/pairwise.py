@@ -1,13 +1,15 @@
-"""Every pair of strategies, paired by seed, and pairwise penalties. All pairs at once in numpy: 40 strategies are 780."""
+"""Every pair of strategies, paired by seed, pairwise penalties, and average ranks over comparisons. All pairs at once in numpy."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
+from scipy import stats
 
-from alframe.report.statistics.curves import Curve, by_seed, paired_ends_and_areas
-from alframe.report.statistics.paired import Difference, beats
+from alframe.report.statistics.curves import Curve, by_seed, differences
+from alframe.report.statistics.paired import LEVEL, Difference, beats
 
 
 @dataclass(frozen=True)
@@ -25,10 +27,8 @@ def pairs(curves: dict[str, Curve]) -> list[Pair]:
     names = list(curves)
     if len(names) < 2:
         return []
-    i, j = np.triu_indices(len(names), k=1)
-    ends, areas = (table[i] - table[j] for table in (by_seed(curves, "finals"), by_seed(curves, "areas")))
-    found = paired_ends_and_areas(ends, areas, n_labels=len(curves[names[0]].labels))
-    return [Pair(names[a], names[b], *both) for a, b, both in zip(i, j, found, strict=True)]
+    i, j = (places.tolist() for places in np.triu_indices(len(names), k=1))
+    return [Pair(names[a], names[b], *both) for a, b, both in zip(i, j, differences(curves, i, j), strict=True)]
 
 
 def penalty(curves: dict[str, Curve], lower_better: bool) -> Float[np.ndarray, "k k"]:
@@ -37,11 +37,7 @@ def penalty(curves: dict[str, Curve], lower_better: bool) -> Float[np.ndarray, "
     Two-sided and uncorrected, as published. Source: Ash et al. 2020, arXiv:1906.03671, section 4. Differs: paired over any
     number of common seeds (five there); below three, or with equal differences, no strategy beats another.
     """
-    every = sorted({seed for curve in curves.values() for seed in curve.seeds})
-    n_labels = len(next(iter(curves.values())).labels)
-    table = np.full((len(curves), len(every), n_labels), np.nan)
-    for values, curve in zip(table, curves.values(), strict=True):
-        values[np.searchsorted(every, curve.seeds)] = -curve.values if lower_better else curve.values
+    table = by_seed(curves, "values") * (-1 if lower_better else 1)
     matrix = np.zeros((len(curves), len(curves)))
     for i in range(len(curves)):  # a row at a time: 40 strategies x 20 seeds x 100 counts need 640 kB
         matrix[i] = beats(table[i] - table).mean(axis=1)
@@ -58,3 +54,51 @@ def sum_penalties(
         places = [list(own).index(name) for name in names]
         total += matrix[np.ix_(places, places)]
     return names, total
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Mean ranks over `n` comparisons, the best first; 1 is the best rank, ties share their rank.
+
+    `p` is Friedman's, for no difference at all. Two strategies differ (Nemenyi, at 5 %) if their mean ranks are more than
+    `critical_difference` apart; `groups` are the longest runs of places (first, last) without such a pair.
+    """
+
+    names: tuple[str, ...]
+    means: tuple[float, ...]
+    n: int
+    p: float
+    critical_difference: float
+    groups: tuple[tuple[int, int], ...]
+
+
+def average_ranks(names: Sequence[str], scores: Float[np.ndarray, "n k"]) -> Ranks:
+    """Ranks of `scores`, one row per comparison, higher is better; equal scores share the mean of their ranks."""
+    n, k = scores.shape
+    # differences below the rounding are ties
+    ranks = stats.rankdata(-np.round(scores, 9), axis=1)
+    tied = bool((ranks == ranks[:, :1]).all())
+    p = 1.0 if tied else float(stats.friedmanchisquare(*ranks.T).pvalue)
+    means = ranks.mean(axis=0)
+    order = np.argsort(means, kind="stable")
+    sorted_means = means[order]
+    critical = nemenyi(n, k)
+    groups: list[tuple[int, int]] = []
+    for first in range(k):
+        last = int(np.flatnonzero(sorted_means - sorted_means[first] <= critical).max())
+        if last > first and (not groups or last > groups[-1][1]):
+            groups.append((first, last))
+    return Ranks(
+        names=tuple(names[i] for i in order),
+        means=tuple(float(mean) for mean in sorted_means),
+        n=n,
+        p=p,
+        critical_difference=critical,
+        groups=tuple(groups),
+    )
+
+
+def nemenyi(n: int, k: int, level: float = LEVEL) -> float:
+    """The critical difference of mean ranks of `k` strategies over `n` comparisons: q sqrt(k (k + 1) / (6 n))."""
+    q = float(stats.studentized_range.ppf(1 - level, k, np.inf)) / math.sqrt(2)
+    return q * math.sqrt(k * (k + 1) / (6 * n))

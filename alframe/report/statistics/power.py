@@ -5,6 +5,7 @@ Holm's correction, 0.05 / tests. Differences are taken to be normal; docs/statis
 """
 
 import math
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -95,10 +96,8 @@ def seeds_to_show(effect: float, n: int, n_tests: int) -> int | None:
     low, high = max(n, EXACT_SEEDS + 1), MAX_SEEDS
     if n >= high or visible_effect(high, n_tests) > effect:
         return None
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if visible_effect(middle, n_tests) <= effect else (middle, high)
-    return high
+    seeds = range(low + 1, high + 1)
+    return seeds[bisect_left(seeds, True, key=lambda more: visible_effect(more, n_tests) <= effect)]
 
 
 def _power(where: str, pairs: Sequence[tuple[str, Difference]], n_tests: int) -> Power:

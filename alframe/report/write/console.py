@@ -26,8 +26,7 @@ def print_section(section: Section, console: Console) -> None:
         style = {"good": "green", "bad": "red", "warning": "yellow"}.get(tone_of(verdict), "")
         numbers = _aligned(row[:-1], widths)
         _line(console, Text.assemble(numbers, "   ", (verdict, style)))
-    for note in section.notes:
-        _line(console, Text(note, style="yellow"))
+    print_notes(section.notes, console)
 
 
 def _line(console: Console, text: Text) -> None:
@@ -49,8 +48,7 @@ def print_left_out(left: Sequence[LeftOut], console: Console) -> None:
     if len(left) > MAX_SHOWN:
         lines.append(f"  and {len(left) - MAX_SHOWN} more, listed in report.md")
     console.print()
-    for line in lines:
-        _line(console, Text(line, style="yellow"))
+    print_notes(lines, console)
 
 
 def print_notes(notes: Sequence[str], console: Console) -> None:

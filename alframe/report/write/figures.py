@@ -10,10 +10,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from alframe.record.files import write_atomically
 from alframe.report.chapters.figure import learning_curves
 from alframe.report.chapters.page import Page
 from alframe.report.read.section import Section
-from alframe.report.write.put import put
 
 FIGURES = "figures"
 SHARP = 200  # dots per inch of curves.png, which goes onto slides
@@ -49,8 +49,11 @@ def figures(page: Page, sections: Sequence[Section], out: Path) -> tuple[dict[st
     drawn = {one.name: render(one.draw, SHARP if one.name == "curves" else 150) for one in page.pictures}
     (out / FIGURES).mkdir(parents=True, exist_ok=True)
     for name, figure in drawn.items():
-        put(out / FIGURES / f"{name}.png", figure.png)
-        put(out / FIGURES / f"{name}.svg", figure.svg)
+        write_atomically(out / FIGURES / f"{name}.png", figure.png)
+        write_atomically(out / FIGURES / f"{name}.svg", figure.svg)
     single = len(sections) == 1 and "curves" in drawn
     together = drawn["curves"] if single else render(lambda: learning_curves(sections), SHARP)
-    return drawn, [put(out / "curves.png", together.png), put(out / "curves.svg", together.svg)]
+    return drawn, [
+        write_atomically(out / "curves.png", together.png),
+        write_atomically(out / "curves.svg", together.svg),
+    ]

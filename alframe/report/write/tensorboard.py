@@ -19,7 +19,7 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from alframe.record.layout import Layout
 from alframe.report.read.section import Section, metrics
-from alframe.report.statistics.curves import BOOTSTRAP_SEEDS, Curve, Points, band, on_grid, thinned
+from alframe.report.statistics.curves import BOOTSTRAP_SEEDS, Curve, Points, band, common_range, on_grid, thinned
 
 SUFFIX = ".comparison"
 MAX_STEPS = 1000  # the page shows no more points of a curve
@@ -44,23 +44,16 @@ def write(sections: Sequence[Section], out: Path) -> Path:
         old.unlink()
     curves = [{metric: _curves(section, metric) for metric in metrics(section.runs)} for section in sections]
     rows = _rows(sections)
-    shared = [
-        _layout({metric for by_metric in curves for metric in by_metric}, sections[0].metric),
-        _table(
-            {tag for by_metric in curves for tag in _numbers(by_metric)}, sections[0].metric, next(iter(rows.values()))
-        ),
-    ]
+    names, tags = {one for found in curves for one in found}, {tag for found in curves for tag in _numbers(found)}
+    chosen = sections[0].metric
+    shared = [_layout(names, chosen), _table(tags, chosen, next(iter(rows.values())))]
     titles = _folders([section.title for section in sections])
     for title, section, by_metric in zip(titles, sections, curves, strict=True):
         bootstrap = min(len(seeds) for seeds in section.cells.values()) >= BOOTSTRAP_SEEDS
         for folder, name in zip(_folders(list(section.cells)), section.cells, strict=True):
             mine = {metric: found[name] for metric, found in by_metric.items() if name in found}
-            _write_cell(
-                root / title / folder,
-                [*shared, hparams.hparams_pb(rows[section.title, name], trial_id=f"{section.title} {name}")],
-                mine,
-                bootstrap,
-            )
+            row = hparams.hparams_pb(rows[section.title, name], trial_id=f"{section.title} {name}")
+            _write_cell(root / title / folder, [*shared, row], mine, bootstrap)
     return root
 
 
@@ -73,10 +66,9 @@ def _curves(section: Section, metric: str) -> dict[str, Curve]:
         for seed, run in seeds.items():
             if (measured := run.points(metric))[0]:
                 points.setdefault(name, {})[seed] = measured
-    every = [labels for seeds in points.values() for labels, _ in seeds.values()]
-    if not every:
+    if not points:
         return {}
-    low, high = max(labels[0] for labels in every), min(labels[-1] for labels in every)
+    low, high = common_range(points)
     return on_grid(points, low, high) if low <= high else {}
 
 
@@ -118,7 +110,10 @@ def _layout(names: set[str], chosen: str) -> Summary:
     categories = []
     for title, belongs in CATEGORIES.items():
         shown = sorted(filter(belongs, names), key=lambda metric: (metric != chosen, metric))
-        charts = [_chart(metric) for metric in reversed(shown)]  # the page shows the last one first
+        content, series = layout_pb2.MarginChartContent, layout_pb2.MarginChartContent.Series
+        lines = {one: series(value=one, lower=f"low/{one}", upper=f"high/{one}") for one in reversed(shown)}
+        # the page shows the last one first
+        charts = [layout_pb2.Chart(title=one, margin=content(series=[line])) for one, line in lines.items()]
         if charts:
             categories.append(layout_pb2.Category(title=title, chart=charts, closed=title != "Test"))
     text = layout_pb2.Layout(category=categories).SerializeToString()
@@ -126,11 +121,6 @@ def _layout(names: set[str], chosen: str) -> Summary:
     tensor = TensorProto(dtype=DT_STRING, string_val=[text], tensor_shape=TensorShapeProto())
     value = Summary.Value(tag=metadata.CONFIG_SUMMARY_TAG, metadata=metadata.create_summary_metadata(), tensor=tensor)
     return Summary(value=[value])
-
-
-def _chart(metric: str) -> layout_pb2.Chart:
-    series = layout_pb2.MarginChartContent.Series(value=metric, lower=f"low/{metric}", upper=f"high/{metric}")
-    return layout_pb2.Chart(title=metric, margin=layout_pb2.MarginChartContent(series=[series]))
 
 
 def _table(tags: set[str], chosen: str, row: Mapping[str, str | int]) -> Summary:

@@ -7,7 +7,7 @@ import pytest
 from alframe.annotator.base import Job
 from alframe.annotator.label_studio import LabelStudio
 from alframe.annotator.label_studio.annotator import title_of
-from alframe.config import load
+from alframe.config.overrides import load
 from alframe.errors import ConfigError, RunFolderError
 from alframe.part import declared
 from alframe.record.record import Record

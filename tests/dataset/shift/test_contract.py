@@ -9,10 +9,10 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from tests_support import leaves
 
-from alframe.config import load
+from alframe.config.overrides import load
 from alframe.config.schema import composer
 from alframe.dataset.base import Dataset
-from alframe.dataset.shift import Shift, Shifted
+from alframe.dataset.shift.base import Shift, Shifted
 from alframe.images import NO_CLASS, Data, ImageSet
 
 LEAVES = [leaf for leaf in leaves("shift") if leaf.stem != "none"]

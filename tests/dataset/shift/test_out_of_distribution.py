@@ -10,7 +10,7 @@ from alframe.annotator.noisy import Noisy
 from alframe.annotator.oracle import Oracle
 from alframe.budget import Budget, draw_initial
 from alframe.dataset.base import Dataset
-from alframe.dataset.shift import Shifted
+from alframe.dataset.shift.base import Shifted
 from alframe.dataset.shift.out_of_distribution import OutOfDistribution, in_shape
 from alframe.errors import ConfigError, PoolError
 from alframe.images import NO_CLASS, Data

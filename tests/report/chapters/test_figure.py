@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from alframe.report.chapters.figure import BASELINE, learning_curves, shorten, spread
+from alframe.console import shorten
+from alframe.report.chapters.figure import BASELINE, learning_curves, spread
 from alframe.report.read.section import sections
 
 

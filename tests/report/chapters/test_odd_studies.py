@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from alframe.report.chapters import budgets, pairwise, power, targets, verdicts
+from alframe.report.chapters import pairwise, results, targets, verdicts
 from alframe.report.chapters.blocks import Options, Paragraph, Picture, Table
 from alframe.report.chapters.overall import overall
 from alframe.report.read.section import sections
@@ -99,8 +99,8 @@ def test_odd_studies_are_reported_without_nan(write_run, tmp_path, write, option
     texts = []
     for section in found:
         texts += words(verdicts.verdict_sentences(section, options))
-        for topic in (verdicts, budgets, targets, pairwise, power):
-            chapter = topic.chapter(section, options)
+        for topic in (verdicts.chapter, results.budgets, targets.chapter, pairwise.chapter, verdicts.power):
+            chapter = topic(section, options)
             texts += words(chapter.blocks) if chapter else []
     chapter = overall(found, options)
     texts += words(chapter.blocks) if chapter else []
@@ -112,5 +112,5 @@ def test_odd_studies_are_reported_without_nan(write_run, tmp_path, write, option
 def test_what_could_not_be_tested_is_said(write_run, tmp_path):
     two_seeds(write_run)
     (section,), _ = sections([tmp_path])
-    (why,) = power.chapter(section, Options()).blocks
+    (why,) = verdicts.power(section, Options()).blocks
     assert why.text.startswith("Nothing was tested: a test needs 3 common seeds")

@@ -7,7 +7,7 @@ import numpy as np
 from alframe.report.chapters.blocks import Options, Paragraph, Picture, Table
 from alframe.report.chapters.overall import diagram, overall, ranks_over
 from alframe.report.read.section import sections
-from alframe.report.statistics.ranks import average_ranks
+from alframe.report.statistics.pairwise import average_ranks
 
 
 def test_the_diagram_names_every_strategy():

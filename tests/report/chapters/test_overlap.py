@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from alframe.report.chapters.overlap import jaccard, jaccard_by_chance, overlap
+from alframe.report.chapters.purchases import jaccard, jaccard_by_chance, overlap
 
 
 def bought_of(answers, kind="query", first_round=1):

@@ -1,6 +1,6 @@
 """What so many seeds can show, in words."""
 
-from alframe.report.chapters.power import statement
+from alframe.report.chapters.verdicts import statement
 from alframe.report.statistics.power import Power
 
 

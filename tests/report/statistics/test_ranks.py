@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from alframe.report.statistics.ranks import average_ranks, nemenyi
+from alframe.report.statistics.pairwise import average_ranks, nemenyi
 
 
 @pytest.mark.parametrize(("k", "q"), [(2, 1.960), (3, 2.343), (4, 2.569), (5, 2.728), (10, 3.164)])

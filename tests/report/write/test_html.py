@@ -10,7 +10,7 @@ from alframe.report.chapters.blocks import Chapter, Paragraph, Picture, Strip, T
 from alframe.report.chapters.page import Page, Part
 from alframe.report.cli import main
 from alframe.report.write.figures import Drawn
-from alframe.report.write.html import _within, html
+from alframe.report.write.pages import _within, html
 
 VOID = {"meta", "img", "br", "link", "input"}
 

@@ -4,7 +4,7 @@ import pytest
 
 from alframe.report.chapters.blocks import Table
 from alframe.report.read.section import sections
-from alframe.report.write.latex import escape, latex, tabular
+from alframe.report.write.tables import escape, latex, tabular
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,25 @@
-"""`results.csv` and `rounds.csv`: the numbers in full precision."""
+"""`results.csv` and `rounds.csv`: the numbers in full precision; `results.tex`: for a paper, needs `\\usepackage{booktabs}`."""
 
 import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from alframe.report.chapters.page import relative
+from alframe.record.files import write_atomically
+from alframe.report.chapters import results
+from alframe.report.chapters.blocks import Table
+from alframe.report.chapters.page import relative, slug
 from alframe.report.chapters.results import std
 from alframe.report.read.section import Section, metrics
-from alframe.report.write.put import put
+
+SPECIAL = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
+    "±": r"$\pm$", "−": "$-$", "·": r"$\cdot$", "…": r"\ldots{}", "✗": r"$\times$", '"': "''",
+}  # fmt: skip
 
 
-def tables(sections: Sequence[Section], out: Path) -> list[Path]:
+def csv_tables(sections: Sequence[Section], out: Path) -> list[Path]:
     """`results.csv`: one row per cell. `rounds.csv`: one row per round of every run used, with all its metrics."""
     columns = "comparison,cell,metric,first_labels,last_labels,seeds,final_mean,final_std,area_mean,area_std,baseline"
     numbers = ("difference", "low", "high", "effect", "test", "p", "p_holm")
@@ -48,4 +56,30 @@ def tables(sections: Sequence[Section], out: Path) -> list[Path]:
 def _csv(path: Path, rows: Sequence[Sequence[object]]) -> Path:
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows(rows)
-    return put(path, text.getvalue())
+    return write_atomically(path, text.getvalue())
+
+
+def latex(sections: Sequence[Section], out: Path) -> Path:
+    """A `table` for each comparison, with caption and label."""
+    head = "% Needs \\usepackage{booktabs}. Made by alframe-report.\n\n"
+    tables = []
+    for section in sections:
+        caption = f"{section.title}: {results.heading(section)}. Mean ± standard deviation over the seeds."
+        label = f"tab:{slug(section.title.lower())}"
+        tables += [r"\begin{table}", r"\centering", rf"\caption{{{escape(caption)}}}", rf"\label{{{label}}}"]
+        tables += [tabular(results.table(section)), r"\end{table}", ""]
+    return write_atomically(out / "results.tex", head + "\n".join(tables))
+
+
+def escape(text: str) -> str:
+    """Text escaped for LaTeX, in one line."""
+    return "".join(SPECIAL.get(character, character) for character in " ".join(text.split()))
+
+
+def tabular(table: Table) -> str:
+    """The table alone, set with booktabs: words aligned left, numbers right."""
+    sides = ["l" if table.has_words(i) else "r" for i in range(len(table.columns))]
+    rows = [" & ".join(map(escape, row)) + r" \\" for row in table.rows]
+    head = " & ".join(map(escape, table.columns)) + r" \\"
+    begin = rf"\begin{{tabular}}{{{''.join(sides)}}}"
+    return "\n".join([begin, r"\toprule", head, r"\midrule", *rows, r"\bottomrule", r"\end{tabular}"])

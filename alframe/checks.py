@@ -48,8 +48,7 @@ def _few_test_images(experiment: Experiment) -> list[str]:
 def _few_validation_images(experiment: Experiment) -> list[str]:
     """Rules that use the accuracy on a handful of images decide by chance."""
     rules = {
-        "trainer.early_stop": experiment.trainer.early_stop is not None,
-        "trainer.best_checkpoint": experiment.trainer.best_checkpoint,
+        **{f"trainer.{name}": True for name in experiment.trainer.validation_rules},
         "budget.stop_at": experiment.budget.stop_at is not None,
         "budget.plateau": experiment.budget.plateau is not None,
     }

@@ -25,6 +25,7 @@ from alframe.query import TargetSet
 from alframe.record.read import flat
 from alframe.strategy.base import Schedule
 from alframe.strategy.random import Random
+from alframe.trainer.base import Fitter
 from alframe.trainer.trainer import Trainer
 from alframe.uncertainty.base import Uncertainty
 from alframe.uncertainty.point import Point
@@ -39,7 +40,7 @@ class Experiment:
 
     data: Data
     model: Model | Build
-    trainer: Trainer = field(default_factory=Trainer)
+    trainer: Fitter = field(default_factory=Trainer)
     uncertainty: Uncertainty = field(default_factory=Point)
     strategy: Schedule = field(default_factory=Random)
     annotator: Annotator = field(default_factory=Oracle)
@@ -72,7 +73,7 @@ class Experiment:
 
     def check(self) -> None:
         """Raise `ConfigError` for every error that can be detected before any image is read."""
-        check_parts(self.strategy, self.uncertainty, self.trainer, self.budget)
+        check_parts(self.strategy, self.uncertainty, self.trainer, self.budget, self.model)
         expect(
             self.target_set.name != TEST or len(self.data.test) > 0 or "target" not in self.strategy.needs,
             "Expected test images with query.target=test, got none; use query.target=pool, or put labelled photos into test/<class>.",
@@ -142,7 +143,7 @@ class Experiment:
         return {"dataset": {"name": self.data.name}, **parts, "seed": _described(self.seed), **options}
 
 
-def check_parts(strategy: Schedule, uncertainty: Uncertainty, trainer: Trainer, budget: Budget) -> None:
+def check_parts(strategy: Schedule, uncertainty: Uncertainty, trainer: Fitter, budget: Budget, model: Model) -> None:
     """Raise `ConfigError` for parts that cannot be combined."""
     expect(
         uncertainty.n_draws >= strategy.min_draws,
@@ -156,6 +157,16 @@ def check_parts(strategy: Schedule, uncertainty: Uncertainty, trainer: Trainer, 
     expect(
         budget.validation > 0 or not uncertainty.temperature,
         "Expected budget.validation > 0 with uncertainty.temperature=true, which is fitted on validation images, got 0; try budget.validation=0.2.",
+    )
+    expect(
+        model_of(model).is_linear or not trainer.linear_only,
+        "Expected model=frozen (or frozen_torchvision) with model.hidden=null and model.freeze_until=null for trainer=bayes_linear, "
+        "which fits one linear layer on fixed features, got another model; use trainer=sgd.",
+    )
+    expect(
+        not trainer.linear_only or not (uncertainty.needs_dropout or uncertainty.restarts),
+        f"Expected uncertainty=laplace, ensemble, tta or point with trainer=bayes_linear, got {type(uncertainty).__name__}, which needs "
+        "training steps; use trainer=sgd for it.",
     )
     expect(
         not (uncertainty.together and trainer.needs_validation),

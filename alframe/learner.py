@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -17,17 +17,20 @@ from torch.nn.modules.conv import _ConvNd
 from alframe.clock import Clock
 from alframe.console import progress
 from alframe.dataset.cache import default_cache
+from alframe.engine.bayes_linear import LinearPosterior
 from alframe.errors import ConfigError, RunFolderError, TrainingError
 from alframe.images import Data, FixedAugment, FixedAugmentation, ImageSet
 from alframe.model.base import Build, Model, model_of
 from alframe.pixels import Normalizer, Pixels
 from alframe.record.files import replacing
 from alframe.rng import generator, scoped
-from alframe.trainer.trainer import Cycles, FitReport, Lesson, Stream, Trainer
+from alframe.trainer.base import Cycles, FitReport, Fitter, Lesson, Stream
 from alframe.types import Examples, Prediction
 from alframe.uncertainty.base import Augmented, Method, Posterior, Uncertainty
+from alframe.uncertainty.shifted import Shifted
 from alframe.uncertainty.tempered import Tempered
 
+SHARES_FROM = 1000  # pool images from which the shares that a posterior predicts are estimated
 POOL, TEST, TARGET = "pool", "test", "target"
 
 
@@ -79,7 +82,7 @@ class Learner:
         self,
         sets: Sets,
         model: Model | Build,
-        trainer: Trainer,
+        trainer: Fitter,
         uncertainty: Uncertainty,
         *,
         seed: int = 0,
@@ -139,17 +142,30 @@ class Learner:
     def _posterior(self, task: "_Task") -> Posterior:
         self.round = task.round
         posterior = self.uncertainty.fit(task, generator(self.seed, task.round, "posterior"))
-        return Tempered.fit(posterior, task.validation()) if self.uncertainty.temperature else posterior
+        if self.uncertainty.temperature:
+            posterior = Tempered.fit(posterior, task.validation())
+        if not self.trainer.matches_pool or not len(task.examples):
+            return posterior
+        counts = task.examples.drawn_counts(self.n_classes) + task.held_out.drawn_counts(self.n_classes)
+        stream = generator(self.seed, task.round, "shares")
+        some = torch.randperm(len(self.pixels[POOL]), generator=stream)[:SHARES_FROM].sort().values
+        return Shifted.fit(posterior, self.batches(POOL, some), counts)
 
-    def predictions(self, which: str, rows: Tensor, description: str = "") -> Iterator[Prediction]:
-        """A `Prediction` per batch of `rows` of the pool, test or target set, in order, under the evaluation transform."""
+    def predictions(
+        self, which: str, rows: Tensor, description: str = "", posterior: Posterior | None = None
+    ) -> Iterator[Prediction]:
+        """A `Prediction` per batch of `rows` of the pool, test or target set, in order, under the evaluation transform.
+
+        By `posterior`; None: the one that strategies see.
+        """
+        posterior = posterior or self.fitted.for_queries
         enabled = self.resources.show_progress and bool(description)
         n_batches = math.ceil(len(rows) / self.resources.batch_size)
         for x, augmented in progress(
             self.batches(which, rows), f"round {self.round}: {description}", n_batches, enabled
         ):
             with torch.no_grad():
-                prediction = self.fitted.predict(x, augmented)
+                prediction = posterior.predict(x, augmented)
             yield prediction
 
     def features(self, which: str, rows: Tensor) -> Iterator[Tensor]:
@@ -172,7 +188,9 @@ class Learner:
 
     def mean_log_probs(self, which: str, rows: Tensor, description: str = "") -> Tensor:
         """Log of the mean probabilities of `rows`, float32 [len(rows), c] on the CPU. Raises `TrainingError` for NaN."""
-        batches = [prediction.mean_log_probs.cpu() for prediction in self.predictions(which, rows, description)]
+        batches = [
+            prediction.mean_log_probs.cpu() for prediction in self.predictions(which, rows, description, self.fitted)
+        ]
         log_probs = torch.cat(batches) if batches else torch.empty(0, self.n_classes)
         if torch.isnan(log_probs).any():
             bad = int(torch.isnan(log_probs).any(dim=1).nonzero()[0])
@@ -224,11 +242,12 @@ class _Task:
         networks = [self._network(member) for member in range(members)]
         if self.stored is not None:
             return networks
+        lesson = replace(self._lesson, resampled=True)
         if not self._together(networks[0], method):
-            return [self._train(member, network) for member, network in enumerate(networks)]
+            return [self._train(member, network, lesson=lesson) for member, network in enumerate(networks)]
         if len(self.examples):
             streams = [self._stream(member) for member in range(members)]
-            self.reports += self.learner.trainer.fit_together(networks, self._lesson, streams)
+            self.reports += self.learner.trainer.fit_together(networks, lesson, streams)
         return networks
 
     def train_cycles(self, cycles: int) -> list[nn.Module]:
@@ -238,6 +257,11 @@ class _Task:
         copies: list[nn.Module] = []
         self._train(0, network, Cycles(cycles, lambda: copies.append(deepcopy(network).eval())))
         return copies or [deepcopy(network) for _ in range(cycles)]
+
+    def weight_posterior(self, network: nn.Module) -> LinearPosterior | None:
+        if self.reports or not len(self.examples):
+            return self.reports[-1].posterior if self.reports else None
+        return self.learner.trainer.posterior(network, self._lesson, self._stream(0))
 
     def training(self) -> Iterator[tuple[Tensor, Tensor]]:
         return ((x, labels) for x, _, labels in self._batches(self.examples))
@@ -279,10 +303,16 @@ class _Task:
             network.load_state_dict(learner._last_weights[member])
         return network.eval()
 
-    def _train(self, member: int, network: nn.Module | None = None, cycles: Cycles | None = None) -> nn.Module:
-        network = network or self._network(member)
+    def _train(
+        self,
+        member: int,
+        network: nn.Module | None = None,
+        cycles: Cycles | None = None,
+        lesson: Lesson | None = None,
+    ) -> nn.Module:
+        network, lesson = network or self._network(member), lesson or self._lesson
         if len(self.examples) and self.stored is None:
-            self.reports.append(self.learner.trainer.fit(network, self._lesson, self._stream(member), cycles))
+            self.reports.append(self.learner.trainer.fit(network, lesson, self._stream(member), cycles))
         return network
 
     def _together(self, network: nn.Module, method: Method) -> bool:

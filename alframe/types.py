@@ -9,9 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+RANDOM = "random"
+"""The source of a question about an image that was drawn at random."""
 Summary = dict[str, Tensor]
 """What a strategy keeps of each image: named tensors with axis 0 = sample."""
 
@@ -21,12 +24,14 @@ class Examples:
     """Rows of `Pixels` with their labels (int64, both on the CPU).
 
     `soft_labels`, float32 [n, c], are set if any image has class probabilities instead of a class (its label is -1).
-    Training then uses them; most rows are one-hot.
+    Training then uses them; most rows are one-hot. `drawn` (bool [n]) marks the images that were drawn at random, which
+    alone say how common the classes are; None: not known.
     """
 
     rows: Tensor
     labels: Tensor
     soft_labels: Tensor | None = None
+    drawn: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -41,6 +46,12 @@ class Examples:
         """The examples that have a class, without soft labels."""
         known = self.labels >= 0
         return self if self.soft_labels is None else Examples(self.rows[known], self.labels[known])
+
+    def drawn_counts(self, n_classes: int) -> Tensor:
+        """Images of each class [n_classes] among those drawn at random."""
+        known = self.labels >= 0
+        drawn = known & (torch.zeros_like(known) if self.drawn is None else self.drawn)
+        return torch.bincount(self.labels[drawn], minlength=n_classes)
 
     @property
     def n_soft(self) -> int:

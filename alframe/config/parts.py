@@ -33,12 +33,14 @@ from alframe.errors import AlframeError, ConfigError, did_you_mean
 from alframe.experiment import check_parts
 from alframe.metrics import Costs
 from alframe.strategy.base import Schedule
+from alframe.trainer.base import Fitter
 from alframe.trainer.trainer import Trainer
 from alframe.uncertainty.base import Uncertainty
 
+CHECKED = ("strategy", "uncertainty", "trainer", "budget", "model")  # the arguments of `check_parts`, in order
 TYPES = {
     "dataset": Dataset,
-    "trainer": Trainer,
+    "trainer": Fitter,
     "uncertainty": Uncertainty,
     "strategy": Schedule,
     "budget": Budget,
@@ -71,7 +73,7 @@ def assemble(cfg: DictConfig) -> tuple[dict[str, Any], list[str]]:
     ]
     if not problems:
         try:
-            check_parts(parts["strategy"], parts["uncertainty"], parts["trainer"], parts["budget"])
+            check_parts(*(parts[group] for group in CHECKED))
         except AlframeError as error:
             problems.append(str(error))
     return parts, problems
@@ -87,7 +89,7 @@ def sweep_problems(cells: Mapping[str, DictConfig]) -> list[str]:
     if not problems:
         choices = [
             [parts[group] for text, (parts, _) in built.items() if not text or text.lstrip("+").startswith(group)]
-            for group in ("strategy", "uncertainty", "trainer", "budget")
+            for group in CHECKED
         ]
         for combination in itertools.product(*choices):
             try:
@@ -273,7 +275,7 @@ def _construct(tree: Mapping[str, Any], groups: Iterable[str] = GROUPS) -> tuple
 
 def _probe(parts: Mapping[str, Any], tree: Mapping[str, Any]) -> Iterator[str]:
     """Ranges that only use shows: parts that are made once there are data are tried on next to nothing."""
-    if "trainer" in parts:
+    if isinstance(parts.get("trainer"), Trainer):
         try:
             parts["trainer"].optimizer([torch.nn.Parameter(torch.zeros(1, 1))], lr=parts["trainer"].lr)
         except Exception as error:

@@ -27,7 +27,7 @@ from alframe.part import Declared
 from alframe.query import TargetSet
 from alframe.record.layout import Layout
 from alframe.record.read import flat, read_config
-from alframe.trainer.trainer import Trainer
+from alframe.trainer.base import Fitter
 
 IN_EVERY_CELL = ("dataset", "model", "uncertainty", "strategy")
 CELL_LENGTH = 80
@@ -138,7 +138,7 @@ def _folder(tree: Mapping[str, Any], choices: Mapping[str, Any], overrides: list
 
 
 def _identity(
-    tree: Mapping[str, Any], choices: Mapping[str, Any], trainer: Trainer, device: torch.device
+    tree: Mapping[str, Any], choices: Mapping[str, Any], trainer: Fitter, device: torch.device
 ) -> dict[str, Any]:
     """Everything that can change a result, and the choices it came from."""
     groups = groups_of(tree)
@@ -153,7 +153,7 @@ def _identity(
         identity[group] = {key: value for key, value in options.items() if key not in kind.not_in_identity}
     channels_last = device.type == "cuda" if trainer.channels_last is None else trainer.channels_last
     identity["resolved"] = {  # depends on the device, and changes results by more than rounding
-        "precision": str(trainer._dtype(device)).removeprefix("torch."),
+        "precision": str(trainer.dtype(device)).removeprefix("torch."),
         "channels_last": channels_last,
         "fast_paths": f"{device.type}, {FAST_PATHS}",
     }

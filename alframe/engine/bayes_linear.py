@@ -73,11 +73,11 @@ class LinearPosterior:
         if not self._is_dual:
             return torch.zeros_like(prior), scale * (prior[:, None] * torch.linalg.inv(self.roots).mT)
         half, kernel = self.curvature.T.sqrt(), self.basis @ self.basis.T
-        root = torch.linalg.cholesky(
-            torch.eye(len(kernel)).to(kernel) + half[:, :, None] * kernel * half[:, None, :]
-        )
+        root = torch.linalg.cholesky(torch.eye(len(kernel)).to(kernel) + half[:, :, None] * kernel * half[:, None, :])
         z = torch.cat([self.features, self.features.new_ones(len(kernel), 1)], dim=1) * prior.square()
-        return (scale * prior).square(), scale * torch.linalg.solve_triangular(root, half[:, :, None] * z, upper=False).mT
+        return (scale * prior).square(), scale * torch.linalg.solve_triangular(
+            root, half[:, :, None] * z, upper=False
+        ).mT
 
     def leave_one_out(self, targets: Tensor, counts: Tensor) -> tuple[Float[Tensor, "n l"], Float[Tensor, "n l"]]:
         """Mean and variance of the latents of each labelled image by a fit to the others, to first order."""

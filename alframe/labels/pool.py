@@ -24,7 +24,7 @@ from alframe.labels.consensus import (
 )
 from alframe.labels.ledger import Answers
 from alframe.labels.tally import tally
-from alframe.types import Answer, Examples, Question
+from alframe.types import RANDOM, Answer, Examples, Question
 
 
 class Pool:
@@ -147,12 +147,13 @@ class Pool:
         labels = torch.tensor(
             [UNKNOWN if line["label"] is None else line["label"] for line in lines], dtype=torch.int64
         )
+        drawn = torch.tensor([line.get("source") == RANDOM for line in lines], dtype=torch.bool)
         soft = {place: line["soft_label"] for place, line in enumerate(lines) if "soft_label" in line}
         if not soft:
-            return Examples(rows, labels)
+            return Examples(rows, labels, drawn=drawn)
         soft_labels = one_hot(labels.clamp_min(0), self.n_classes).float()
         soft_labels[list(soft)] = torch.tensor(list(soft.values()))
-        return Examples(rows, labels, soft_labels)
+        return Examples(rows, labels, soft_labels, drawn)
 
     def _labelled(self) -> list[dict[str, Any]]:
         """The settled lines with a label or a soft label.

@@ -49,6 +49,9 @@ class Model(Part, ABC):
     scales_images: ClassVar[bool] = False
     """Whether networks take pixels from 0 to 255 and normalise them themselves."""
 
+    is_linear: bool = False
+    """Whether, in every round, its networks are one linear layer `classifier` on the output of `prepare`."""
+
     @abstractmethod
     def __call__(self, shape: tuple[int, ...], n_classes: int) -> nn.Module:
         """An untrained network for samples of `shape`."""

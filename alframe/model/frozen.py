@@ -77,6 +77,10 @@ class Frozen(Model):
     def __call__(self, shape: tuple[int, ...], n_classes: int) -> "FeatureHead":
         return FeatureHead(shape, n_classes, hidden=self.hidden, dropout=self.dropout)
 
+    @property
+    def is_linear(self) -> bool:  # type: ignore[override]
+        return self.hidden is None and self.freeze_until is None
+
     def at(self, round: int) -> Model:
         """Itself while the head is trained on features, from then on trunk and head as one."""
         frozen = self.freeze_until is None or (isinstance(self.freeze_until, int) and round < self.freeze_until)

@@ -20,12 +20,16 @@ Stream = Callable[[str], torch.Generator]
 
 @dataclass(frozen=True)
 class FitReport:
-    """The result of a fit: `loss` is the mean training loss of its last steps (nats), `best_step` the step whose weights were kept."""
+    """The result of a fit: `loss` is the mean training loss of its last steps (nats), `best_step` the step whose weights were kept.
+
+    `posterior` is what `Fitter.posterior` gives.
+    """
 
     steps: int
     loss: float
     best_step: int
     validation_accuracy: float | None = None
+    posterior: LinearPosterior | None = None
 
 
 @dataclass(frozen=True)
@@ -62,9 +66,14 @@ class Fitter(Part, ABC):
     matches_pool: bool = False
     """Whether shown probabilities are shifted to the shares of the classes in the pool (`alframe.uncertainty.shifted`)."""
     warm_start: bool = False
-    needs_validation: bool = False
+    validation_rules: tuple[str, ...] = ()
+    """The options in use that read validation images."""
     ema: float | None = None
     channels_last: bool | None = False
+
+    @property
+    def needs_validation(self) -> bool:
+        return bool(self.validation_rules)
 
     def dtype(self, device: torch.device) -> torch.dtype:
         """The precision of its forward passes on `device`."""
@@ -81,5 +90,3 @@ class Fitter(Part, ABC):
     def posterior(self, network: nn.Module, lesson: Lesson, stream: Stream) -> LinearPosterior | None:
         """The Gaussian over the last layer's weights that the fit has of itself, if any."""
         return None
-
-

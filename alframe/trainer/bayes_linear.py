@@ -43,7 +43,7 @@ class BayesLinear(Fitter):
             layer.weight.copy_(weights[:-1].T)
             layer.bias.copy_(weights[-1])
         network.eval()
-        return FitReport(0, posterior.loss, 0)
+        return FitReport(0, posterior.loss, 0, posterior=posterior)
 
     def posterior(self, network: nn.Module, lesson: Lesson, stream: Stream) -> LinearPosterior:
         rows, truth = lesson.examples.rows, lesson.examples.truth

@@ -24,6 +24,7 @@ from alframe.types import Examples
 NESTEROV = partial(torch.optim.SGD, momentum=0.9, nesterov=True, weight_decay=0.0005)
 LOSS_CHECK_STEPS = 50  # reading the loss waits for the device, so it is read seldom
 
+
 class Trainer(Fitter):
     """Mini-batch training with a step budget that does not collapse when there are 100 labels.
 
@@ -91,8 +92,9 @@ class Trainer(Fitter):
         self.precision, self.channels_last, self.compile = precision, channels_last, compile
 
     @property
-    def needs_validation(self) -> bool:  # type: ignore[override]
-        return self.early_stop is not None or self.best_checkpoint
+    def validation_rules(self) -> tuple[str, ...]:  # type: ignore[override]
+        rules = {"early_stop": self.early_stop is not None, "best_checkpoint": self.best_checkpoint}
+        return tuple(name for name, is_used in rules.items() if is_used)
 
     def n_steps(self, n: int) -> int:
         """Optimizer steps for `n` labelled images."""

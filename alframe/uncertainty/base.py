@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from alframe.engine.bayes_linear import LinearPosterior
 from alframe.errors import ConfigError, expect
 from alframe.part import Part
 from alframe.types import Prediction
@@ -32,6 +33,10 @@ class Task(Protocol):
     def training(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of the labelled images, normalised and not augmented, with their labels (int64 [b]) or soft labels (float32 [b, c])."""
 
+    def weight_posterior(self, network: nn.Module) -> LinearPosterior | None:
+        """The posterior over the last layer of a `network` of `train` that its trainer knows itself, if it does."""
+        ...
+
     def validation(self) -> Iterator[tuple[Tensor, Augmented, Tensor]]:
         """Batches of the validation images with their augmenting function and labels."""
 
@@ -53,6 +58,11 @@ class Posterior(ABC):
     def head(self) -> Callable[[Tensor], Tensor]:
         """Features [b, d] to logits [b, c] by the deterministic network (member 0, dropout off); differentiable in the features."""
         return self.networks[0].head  # type: ignore[return-value]
+
+    @property
+    def for_queries(self) -> "Posterior":
+        """The posterior that strategies see: itself, but for one that changes what is shown only."""
+        return self
 
     @property
     def numbers(self) -> dict[str, float]:
@@ -109,6 +119,8 @@ class Uncertainty(Part, ABC):
     """Number of fixed augmentations of each image in `Posterior.predict`, beside the image itself."""
     restarts: ClassVar[bool] = False
     """Whether networks are kept during training, which excludes selection by validation and averaging."""
+    needs_dropout: ClassVar[bool] = False
+    """Whether its draws are dropout masks, for which a network must be trained with dropout."""
     together: ClassVar[bool] = False
     """Whether its networks must be trained in the same steps, which excludes separate stopping."""
 

@@ -7,10 +7,12 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from alframe.engine.bayes_linear import latent_variance
 from alframe.errors import ConfigError, expect
 from alframe.types import Prediction
 from alframe.uncertainty.base import Augmented, Posterior, Task, Uncertainty, expect_spread
 
+Spread = tuple[Tensor, Tensor]
 PRECISIONS = torch.logspace(-4, 6, 201, dtype=torch.float64)
 
 
@@ -43,10 +45,21 @@ class Laplace(Uncertainty):
         return self.draws
 
     def fit(self, task: Task, generator: torch.Generator) -> "LaplacePosterior":
-        return LaplacePosterior(task.train(), task.training(), self.draws, self.prior_precision, generator)
+        network = task.train()
+        known = task.weight_posterior(network)
+        if known is None:
+            return LaplacePosterior(network, task.training(), self.draws, self.prior_precision, generator)
+        expect(
+            self.prior_precision is None,
+            f"Expected uncertainty.prior_precision=null with a trainer that finds it itself, got {self.prior_precision}.",
+        )
+        spread = known.spread() if known.n_classes == 2 else None
+        precision = known.features.shape[1] / known.variance
+        return LaplacePosterior.drawn(network, known.draw(self.draws, generator).float(), precision, spread)
 
     def restore(self, networks: list[nn.Module], state: Mapping[str, Tensor]) -> "LaplacePosterior":
-        return LaplacePosterior.drawn(networks[0], state["weights"], float(state["prior_precision"]))
+        spread = (state["prior"], state["factor"]) if "factor" in state else None
+        return LaplacePosterior.drawn(networks[0], state["weights"], float(state["prior_precision"]), spread)
 
 
 class LaplacePosterior(Posterior):
@@ -73,24 +86,33 @@ class LaplacePosterior(Posterior):
         self.weights = (self._trained + input_axes @ scaled @ output_axes.T).float()
 
     @classmethod
-    def drawn(cls, network: nn.Module, weights: Tensor, prior_precision: float) -> Self:
-        """The posterior whose `weights` [k, d + 1, c] were drawn before."""
+    def drawn(cls, network: nn.Module, weights: Tensor, prior_precision: float, spread: Spread | None = None) -> Self:
+        """The posterior whose `weights` [k, d + 1, c] were drawn before.
+
+        With `spread` (`LinearPosterior.spread`, two classes) the draws of each image are scaled to the exact variance of its
+        log odds, so that the mean over a few draws ranks images as the posterior mean does.
+        """
         posterior = cls.__new__(cls)
         posterior._begin(network)
         posterior.weights = weights.to(posterior.layer.weight.device)
         posterior.prior_precision = prior_precision
+        if spread is not None:
+            prior, factor = (part.float().to(posterior.weights.device) for part in spread)
+            posterior.spread = prior, factor.reshape(len(prior), -1)
         return posterior
 
     def _begin(self, network: nn.Module) -> None:
         self.networks = [network.eval()]
         self.layer = last_linear(network)
         self._checked = False
+        self.spread: Spread | None = None
 
     @property
     def state(self) -> dict[str, Tensor]:
-        """The drawn weights and the prior precision that their spread comes from."""
+        """The drawn weights, the prior precision that their spread comes from, and what the exact variances need."""
         precision = torch.tensor(self.prior_precision, dtype=torch.float64)
-        return {"weights": self.weights, "prior_precision": precision}
+        exact = {} if self.spread is None else {"prior": self.spread[0], "factor": self.spread[1]}
+        return {"weights": self.weights, "prior_precision": precision, **exact}
 
     @property
     def _trained(self) -> Tensor:
@@ -153,6 +175,11 @@ class LaplacePosterior(Posterior):
     def predict(self, x: Tensor, augmented: Augmented | None = None) -> Prediction:
         features, h, logits = self._forward(x)
         drawn = torch.einsum("bd,kdc->bkc", h, self.weights)
+        if self.spread is not None:
+            middle, exact = logits.float()[:, None], latent_variance(h, *self.spread)
+            odds = (drawn - middle).diff(dim=2)[..., 0]
+            scale = (exact / odds.square().mean(dim=1).clamp_min(1e-12)).sqrt()
+            drawn = middle + (drawn - middle) * scale[:, None, None]
         return Prediction(drawn.log_softmax(dim=-1), features.float(), logits.float().log_softmax(dim=-1))
 
     @property

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, fx, nn
@@ -36,6 +36,8 @@ class MCDropout(Uncertainty):
     method: Method = "auto"
     max_bytes: int = 1 << 28
     stratified: bool = False
+
+    needs_dropout: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         expect_spread(draws=self.draws)

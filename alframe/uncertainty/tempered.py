@@ -9,6 +9,7 @@ from torch.nn.functional import nll_loss
 
 from alframe.types import Prediction
 from alframe.uncertainty.base import Augmented, Posterior, Uncertainty
+from alframe.uncertainty.shifted import Shifted
 
 COOLEST, HOTTEST = 0.05, 20.0
 
@@ -68,6 +69,8 @@ class Tempered(Posterior):
 
 
 def restore(uncertainty: Uncertainty, networks: list[nn.Module], state: Mapping[str, Tensor]) -> Posterior:
-    """The posterior that a fit ended with, from its networks and its `state`: tempered where that has a temperature."""
+    """The posterior that a fit ended with, from its networks and its `state`: tempered and shifted where that says so."""
     posterior = uncertainty.restore(networks, state)
-    return Tempered(posterior, float(state["temperature"])) if "temperature" in state else posterior
+    if "temperature" in state:
+        posterior = Tempered(posterior, float(state["temperature"]))
+    return Shifted(posterior, state["shift"]) if "shift" in state else posterior

@@ -143,7 +143,9 @@ class Experiment:
         return {"dataset": {"name": self.data.name}, **parts, "seed": _described(self.seed), **options}
 
 
-def check_parts(strategy: Schedule, uncertainty: Uncertainty, trainer: Fitter, budget: Budget, model: Model) -> None:
+def check_parts(
+    strategy: Schedule, uncertainty: Uncertainty, trainer: Fitter, budget: Budget, model: Model | Build
+) -> None:
     """Raise `ConfigError` for parts that cannot be combined."""
     expect(
         uncertainty.n_draws >= strategy.min_draws,

@@ -97,6 +97,9 @@ class NetworkTask:
     def train_cycles(self, cycles):
         return [self.make(cycle) for cycle in range(cycles)]
 
+    def weight_posterior(self, network):
+        return None
+
     def training(self):
         return iter(self._training)
 

@@ -50,7 +50,7 @@ class BayesLinear(Fitter):
         with torch.no_grad():
             parts = [network.embed(lesson.prepare(raw)) for raw in lesson.pixels.stream(rows.split(1024))]  # type: ignore[operator]
         features = torch.cat(parts)
-        targets = truth if truth.is_floating_point() else one_hot(truth, lesson.n_classes)
+        targets = truth if truth.is_floating_point() else one_hot(truth, lesson.n_classes).float()
         counts = self._counts(len(rows), stream("bootstrap")) if lesson.resampled else torch.ones(len(rows))
         return bayes_linear.fit(features, targets.to(features.device), counts.to(features.device))
 

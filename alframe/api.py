@@ -58,7 +58,7 @@ class Fitted:
         learner.pixels[NEW] = first
         if others:
             learner.augmented[NEW] = others
-        parts = list(learner.predictions(NEW, torch.arange(len(images))))
+        parts = list(learner.predictions(NEW, torch.arange(len(images)), posterior=learner.fitted))
         del learner.pixels[NEW]
         learner.augmented.pop(NEW, None)
         return Prediction(

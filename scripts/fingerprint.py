@@ -61,7 +61,16 @@ def default(folder: Path) -> None:
 def elpv_frozen(folder: Path) -> None:
     """A head on a frozen trunk, three strategies."""
     for strategy in ("margin", "badge", "typiclust"):
-        alframe(folder, "dataset=elpv", "model=frozen", f"strategy={strategy}", "budget.initial=50", "budget.rounds=2")
+        alframe(
+            folder,
+            "dataset=elpv",
+            "model=frozen",
+            "trainer=sgd",
+            "uncertainty=mc_dropout",
+            f"strategy={strategy}",
+            "budget.initial=50",
+            "budget.rounds=2",
+        )
 
 
 def cifar10(folder: Path) -> None:

@@ -64,10 +64,7 @@ class LinearPosterior:
         return self.weights + spread @ to_logits(self.n_classes, self.mode)
 
     def spread(self) -> tuple[Float[Tensor, " d1"], Float[Tensor, "l d1 m"]]:
-        """(p, Q): the variance of latent l at z = [x, 1], as `draw` scales it, is sum p z^2 - |Q_l^T z|^2.
-
-        For n > d it is p = 0 and the sign of the second term is +: see `latent_variance`.
-        """
+        """(p, Q): the variance of latent l at z = [x, 1], as `draw` scales it, is |sum p z^2 - |Q_l^T z|^2|; for n > d p is 0."""
         d, scale = self.features.shape[1], self.confidence * math.sqrt(TEMPER)
         prior = self._prior_sd(d)
         if not self._is_dual:
@@ -109,7 +106,7 @@ class LinearPosterior:
 def latent_variance(z: Float[Tensor, "b d1"], prior: Float[Tensor, " d1"], factor: Float[Tensor, "d1 m"]) -> Tensor:
     """The variance [b] of one latent at z = [x, 1], from `LinearPosterior.spread`."""
     explained = (z @ factor).square().sum(1)
-    return (z.square() @ prior - explained).clamp_min(0) if prior.any() else explained
+    return (z.square() @ prior - explained).abs()  # without a prior term the factor is the variance itself
 
 
 def fit(features: Float[Tensor, "n d"], targets: Float[Tensor, "n c"], counts: Float[Tensor, " n"]) -> LinearPosterior:

@@ -139,6 +139,8 @@ def _write_onnx(path: Path, predictor: Predictor, images: Any, say: Say) -> dict
     apart = onnx.difference(path, predictor, images)
     members = predictor.spec.members
     gives = f"the mean over {members} networks" if members > 1 else "the network"
+    if predictor.is_exact:
+        gives = "the posterior mean"
     if not predictor.averages:
         gives = "the deterministic network: no dropout, the trained weights, the unmodified image"
     say(f"{path.name}: probabilities within {apart:.1e} of PyTorch's on {len(images)} images ({gives})")

@@ -23,7 +23,8 @@ from alframe.model.frozen import Frozen
 from alframe.pixels import normalize
 from alframe.rng import generator, scoped
 from alframe.types import Prediction
-from alframe.uncertainty.base import Uncertainty
+from alframe.uncertainty.base import Posterior, Uncertainty
+from alframe.uncertainty.laplace import add_one, drawn_logits
 from alframe.uncertainty.tempered import restore
 
 BATCH = 32  # images per batch: a trunk at 224 pixels takes a gigabyte for eight times as many
@@ -94,15 +95,28 @@ class Front(nn.Module):
 
 
 class Probabilities(nn.Module):
-    """Raw images to probabilities [b, c] in one graph: the mean over the `networks`, with logits divided by `temperature`."""
+    """Raw images to probabilities [b, c] in one graph: the mean over the networks of `posterior`, or over its drawn weights.
 
-    def __init__(self, front: Front, networks: list[nn.Module], temperature: float) -> None:
+    Logits are divided by its temperature and shifted as it says.
+    """
+
+    def __init__(self, front: Front, posterior: Posterior, exact: bool) -> None:
         super().__init__()
-        self.front, self.networks, self.temperature = front, nn.ModuleList(networks), temperature
+        state, self.exact = posterior.state, exact
+        self.front, self.networks = front, nn.ModuleList(posterior.networks)
+        self.temperature = float(state.get("temperature", 1.0))
+        for name in ("weights", "prior", "factor") if exact else ():
+            self.register_buffer(name, state[name])
+        self.register_buffer("shift", state.get("shift", torch.zeros(1)))
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.front(images)
-        return torch.stack([(net(x) / self.temperature).softmax(dim=-1) for net in self.networks]).mean(dim=0)
+        if self.exact:
+            h, logits = add_one(self.networks[0].embed(x)), self.networks[0](x)  # type: ignore[operator]
+            draws = drawn_logits(h, logits, self.weights, (self.prior, self.factor))  # type: ignore[arg-type]
+        else:
+            draws = torch.stack([network(x) for network in self.networks], dim=1)
+        return (draws / self.temperature + self.shift).softmax(dim=-1).mean(dim=1)  # type: ignore[operator]
 
 
 class Predictor:
@@ -142,13 +156,17 @@ class Predictor:
 
     @property
     def averages(self) -> bool:
-        """Whether every draw is a separate network, so that one graph of them all gives the mean probabilities."""
-        return self.spec.members == self.uncertainty.n_draws
+        """Whether one graph gives the mean probabilities: every draw is a separate network, or variances are exact."""
+        return self.spec.members == self.uncertainty.n_draws or self.is_exact
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the draws have exact variances, so that their mean is the posterior mean."""
+        return "factor" in self.posterior.state
 
     def graph(self) -> Probabilities:
-        """The mean over the networks if each draw is one, else only the first one (no dropout, the trained weights)."""
-        temperature = self.posterior.numbers.get("posterior/temperature", 1.0)
-        return Probabilities(self.front, self.posterior.networks, temperature).eval()
+        """The mean probabilities if `averages`, else those of the first network (no dropout, the trained weights)."""
+        return Probabilities(self.front, self.posterior, self.is_exact).to(self.device).eval()
 
     @torch.no_grad()
     def predict(self, images: UInt8[Tensor, "b c h w"]) -> Prediction:

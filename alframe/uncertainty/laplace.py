@@ -169,22 +169,33 @@ class LaplacePosterior(Posterior):
                     "uncertainty=laplace, got something else; use uncertainty=mc_dropout or uncertainty=ensemble."
                 )
         h = seen[-1][0].float()
-        return features, h if self.layer.bias is None else torch.cat([h, h.new_ones(len(h), 1)], dim=1), logits
+        return features, h if self.layer.bias is None else add_one(h), logits
 
     @torch.no_grad()
     def predict(self, x: Tensor, augmented: Augmented | None = None) -> Prediction:
         features, h, logits = self._forward(x)
-        drawn = torch.einsum("bd,kdc->bkc", h, self.weights)
-        if self.spread is not None:
-            middle, exact = logits.float()[:, None], latent_variance(h, *self.spread)
-            odds = (drawn - middle).diff(dim=2)[..., 0]
-            scale = (exact / odds.square().mean(dim=1).clamp_min(1e-12)).sqrt()
-            drawn = middle + (drawn - middle) * scale[:, None, None]
+        drawn = drawn_logits(h, logits.float(), self.weights, self.spread)
         return Prediction(drawn.log_softmax(dim=-1), features.float(), logits.float().log_softmax(dim=-1))
 
     @property
     def numbers(self) -> dict[str, float]:
         return {"posterior/prior_precision": self.prior_precision}
+
+
+def add_one(h: Tensor) -> Tensor:
+    """[b, d] with a 1 for the bias, [b, d + 1]."""
+    return torch.cat([h, torch.ones_like(h[:, :1])], dim=1)
+
+
+def drawn_logits(h: Tensor, logits: Tensor, weights: Tensor, spread: Spread | None) -> Tensor:
+    """Logits of the draws [b, k, c]: h [b, d + 1] by `weights` [k, d + 1, c], with the variance of `spread` about `logits` [b, c]."""
+    drawn = torch.einsum("bd,kdc->bkc", h, weights)
+    if spread is None:
+        return drawn
+    middle = logits[:, None]
+    odds = (drawn - middle).diff(dim=2)[..., 0]
+    scale = (latent_variance(h, *spread) / odds.square().mean(dim=1).clamp_min(1e-12)).sqrt()
+    return middle + (drawn - middle) * scale[:, None, None]
 
 
 def last_linear(network: nn.Module) -> nn.Linear:

@@ -120,8 +120,9 @@ def test_an_unfinished_run_is_exported_and_said_so(make_run, copy_of, tmp_path, 
             "deterministic network",
         ),
         (["model=frozen", "model.input_size=32", "uncertainty=point"], "the network"),
+        (["model=frozen", "model.input_size=32"], "the posterior mean"),
     ],
-    ids=["ensemble", "mc_dropout", "tempered", "frozen"],
+    ids=["ensemble", "mc_dropout", "tempered", "frozen", "bayes_linear"],
 )
 def test_onnx_gives_pytorchs_probabilities_for_any_number_of_images(options, gives, make_run, tmp_path, capsys):
     import onnxruntime

@@ -28,9 +28,10 @@ CASES = {
     "snapshot": ["uncertainty=snapshot", "uncertainty.cycles=2"],
     "tta": ["uncertainty=tta", "uncertainty.draws=3"],
     "exposure": ["uncertainty=point", "dataset.normalization=image"],
-    "frozen": ["model=frozen", "model.input_size=32", "uncertainty=mc_dropout", "uncertainty.draws=4"],
+    "frozen": ["model=frozen", "model.input_size=32", "trainer=sgd", "uncertainty=mc_dropout", "uncertainty.draws=4"],
+    "frozen_bayes_linear": ["model=frozen", "model.input_size=32"],
     "frozen_tta": ["model=frozen", "model.input_size=32", "uncertainty=tta", "uncertainty.draws=2"],
-    "unfrozen": ["model=frozen", "model.input_size=32", "model.freeze_until=1", "uncertainty=point"],
+    "unfrozen": ["model=frozen", "model.input_size=32", "model.freeze_until=1", "trainer=sgd", "uncertainty=point"],
     "torchvision": ["model=torchvision", "model.name=mobilenet_v2", "uncertainty=mc_dropout", "uncertainty.draws=2"],
 }
 
@@ -46,7 +47,9 @@ def contents(folder):
 
 def learner_says(trained):
     rows = torch.arange(len(trained.experiment.data.test))
-    return torch.cat([p.log_probs for p in trained.learner.predictions(TEST, rows)]).exp()
+    return torch.cat(
+        [p.log_probs for p in trained.learner.predictions(TEST, rows, posterior=trained.learner.fitted)]
+    ).exp()
 
 
 def file_says(path, trained):

@@ -25,7 +25,7 @@ N_CLASSES = 3
 
 
 def options(leaf: Path) -> dict:
-    return yaml.safe_load(leaf.read_text())
+    return {key: value for key, value in yaml.safe_load(leaf.read_text()).items() if key != "defaults"}
 
 
 def factory(leaf: Path, **overrides):

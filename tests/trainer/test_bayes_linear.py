@@ -112,7 +112,7 @@ def test_members_of_an_ensemble_differ_and_a_point_is_the_mode() -> None:
 def test_a_soft_label_counts_by_its_parts() -> None:
     hard = labelled(40)
     soft = torch.nn.functional.one_hot(hard.labels, 2).float()
-    same, half = learner(Point()), learner(Point())
+    same, half = learner(Point()), learner(Point(), BayesLinear(match_pool=False))
     plain = learner(Point())
     plain.fit(hard, NONE, 0)
     same.fit(Examples(hard.rows, hard.labels, soft, hard.drawn), NONE, 0)

@@ -199,7 +199,8 @@ def rows_of(comparison: Comparison, about: dict[str, Any]) -> list[Row]:
     """A row for each measure and cell; without published numbers, the area and the accuracy at the end."""
     entries = about.get("numbers")
     if entries is None:
-        counts = [[line["labels"] for line in run.rounds] for run in comparison.runs]
+        runs = [run for by_seed in comparison.cells.values() for run in by_seed.values()]
+        counts = [[line["labels"] for line in run.rounds] for run in runs]
         low, high = max(labels[0] for labels in counts), min(labels[-1] for labels in counts)
         entries = [{"measure": "area", "from": low, "to": high}, {"measure": "accuracy", "at": high}]
     rows = []

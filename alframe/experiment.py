@@ -2,10 +2,9 @@
 
 import hashlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from alframe.annotator.people import people_answered
 from alframe.budget import Budget
 from alframe.dataset.growing import Growing
 from alframe.errors import expect
-from alframe.images import Data, FixedAugmentation, ImageSet
+from alframe.images import Data, FixedAugmentation, ImageSet, by_arrival
 from alframe.learner import POOL, TARGET, TEST, Learner, Resources, Sets, fixed_augmentations
 from alframe.metrics import Costs
 from alframe.model.base import Build, Model, model_of
@@ -124,7 +123,7 @@ class Experiment:
 
         def features(images: ImageSet, *transform: FixedAugmentation) -> ImageSet:
             ends = data.grown if images is data.pool else ()
-            return _by_arrival(images, ends, lambda some: model.prepare(some, cache, device, *transform))
+            return by_arrival(images, ends, lambda some: model.prepare(some, cache, device, *transform))
 
         pool, target = features(data.pool), self.target_set.images
         test = features(data.test) if len(data.test) else replace(data.test, pixels=pool.pixels[:0])
@@ -173,14 +172,6 @@ def check_parts(strategy: Schedule, uncertainty: Uncertainty, trainer: Trainer, 
         "Expected no trainer.early_stop, no trainer.ema and no trainer.best_checkpoint with an uncertainty that keeps the network "
         "at the end of every training cycle, got one; remove them, or use uncertainty=ensemble.",
     )
-
-
-def _by_arrival(images: ImageSet, ends: tuple[int, ...], prepare: Callable[[ImageSet], ImageSet]) -> ImageSet:
-    """`prepare` applied separately to each batch of arrivals, so that features of a smaller pool are reused from the cache."""
-    if len(ends) < 2:
-        return prepare(images)
-    parts = [prepare(images.rows(start, end)).pixels for start, end in pairwise((0, *ends))]
-    return replace(images, pixels=np.concatenate(parts))
 
 
 def _described(value: Any) -> Any:

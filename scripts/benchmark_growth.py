@@ -81,7 +81,7 @@ def measure(name: str, n: int) -> tuple[float, int]:
     """Seconds and extra bytes of one select; runs in a fresh process."""
     warnings.simplefilter("ignore")  # BatchBALD says that ten draws are few
     with composer() as compose:
-        strategy = instantiate(compose([f"strategy={name}"]).strategy).at(0, 0)
+        strategy = instantiate(compose([f"strategy={name}"]).strategy).at(0, 0, (0,) * C)
     of = problem()
     narrowed = strategy.subset(n, Q, seeded(0))
     pool = (
@@ -100,6 +100,8 @@ def measure(name: str, n: int) -> tuple[float, int]:
         held_out=of.summary(strategy, of.features(N_OTHER, 7)) if "held_out" in strategy.needs else None,
         held_out_labels=of.head(of.features(N_OTHER, 7)).argmax(dim=1) if "held_out" in strategy.needs else None,
         head=of.head if "head" in strategy.needs else None,
+        fixed=of.features(n if narrowed is None else len(narrowed), 4) if "fixed" in strategy.needs else None,
+        fixed_labeled=labeled if "fixed" in strategy.needs else None,
         max_bytes=MAX_BYTES,
     )
     begin = time.perf_counter()

@@ -31,6 +31,7 @@ class CoreSet(Strategy):
     outlier_rate: float = 0.0
 
     needs: ClassVar[frozenset[str]] = frozenset({"labeled"})
+    needs_network: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         expect(

@@ -30,6 +30,7 @@ class MaxHerding(Strategy):
     max_points: int = 5000
 
     needs: ClassVar[frozenset[str]] = frozenset({"labeled"})
+    needs_network: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         expect(self.radius > 0, f"Expected a radius above 0, got {self.radius}; 1 suits features of length 1.")

@@ -31,6 +31,7 @@ class ProbCover(Strategy):
     max_points: int = 5000
 
     needs: ClassVar[frozenset[str]] = frozenset({"labeled"})
+    needs_network: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         expect(

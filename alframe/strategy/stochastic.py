@@ -67,6 +67,10 @@ class Stochastic(Strategy):
             f"Expected beta from 0 (uniform) upwards and finite, got {self.beta}; 1 is the paper's choice.",
         )
 
+    @property
+    def name(self) -> str:
+        return f"{self.method}_{name_of(self.score)}"
+
     def summarize(self, prediction: Prediction) -> Summary:
         return summarize_score(self.score, prediction)
 

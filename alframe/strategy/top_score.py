@@ -73,8 +73,7 @@ class TopScore(Strategy):
         expect_draws(self.min_draws)
 
     @property
-    def score_name(self) -> str:
-        """Name of the score function."""
+    def name(self) -> str:
         return name_of(self.score)
 
     def summarize(self, prediction: Prediction) -> Summary:
@@ -83,4 +82,4 @@ class TopScore(Strategy):
     def select(self, view: PoolView, size: int, generator: torch.Generator) -> Selection:
         scores = read_scores(self.score, view)
         picked = highest(scores, size, generator)
-        return Selection(picked.cpu(), scores[picked].cpu(), self.score_name, pool_scores=scores.cpu())
+        return Selection(picked.cpu(), scores[picked].cpu(), self.name, pool_scores=scores.cpu())

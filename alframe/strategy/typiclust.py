@@ -39,6 +39,7 @@ class TypiClust(Strategy):
     max_points: int = 50_000
 
     needs: ClassVar[frozenset[str]] = frozenset({"labeled"})
+    needs_network: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         expect_at_least(self, neighbours=1, max_clusters=1, min_size=0, max_points=1)

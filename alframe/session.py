@@ -126,8 +126,8 @@ class Session:
         classes, counts = self.experiment.data.pool.classes, self.pool.counts
         found = ", ".join(f"{count} {name}" for name, count in zip(classes, counts, strict=True) if count) or "none"
         self.table.note(
-            f"Labels so far: {found}. The network learns nothing from fewer than two classes: ignore its metrics until then; "
-            "what is asked next does not depend on it."
+            f"Labels so far: {found}. The network learns nothing from fewer than two classes: it makes no guesses yet, and its "
+            "metrics mean nothing."
         )
 
     def _tell(self, text: str) -> None:

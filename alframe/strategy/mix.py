@@ -13,7 +13,7 @@ from alframe.strategy.base import Schedule, Strategy, declare_for
 from alframe.types import PoolView, Prediction, Selection, Summary
 
 
-def split(size: int, shares: Sequence[float]) -> list[int]:
+def split(size: int, shares: Sequence[int | float]) -> list[int]:
     """`size` images by `shares`, whole numbers by largest remainder; of equal remainders the first gets one more."""
     quotas = [size * share / math.fsum(shares) for share in shares]
     counts = [math.floor(quota + 1e-9) for quota in quotas]  # 3 * (1/3) may come out below 1
@@ -34,7 +34,7 @@ class Mix(Strategy):
     """
 
     strategies: Mapping[str, Schedule] | Sequence[Schedule]
-    shares: Sequence[float]
+    shares: Sequence[int | float]
 
     def __post_init__(self) -> None:
         expect(

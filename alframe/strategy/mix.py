@@ -28,8 +28,8 @@ class Mix(Strategy):
     """`strategies`, a list or named, share every query by `shares`: each picks from what those before it left.
 
     Shares are positive and are scaled to a sum of 1; whole images by largest remainder. One pool pass serves all. Each image
-    comes with the name of the strategy that picked it (`Selection.sources`), and with that strategy's score. A share of `random` keeps estimates from
-    the labels unbiased: those images are a random sample of what the others left.
+    comes with the name of the strategy that picked it (`Selection.sources`), and with that strategy's score. The images of a share of
+    `random` are a uniform sample of what the strategies before it left.
     Raises `ConfigError` for shares that are not positive or not one each, and for schedules (put the mix inside).
     """
 

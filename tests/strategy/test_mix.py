@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from alframe import scores
+from alframe.config import load
 from alframe.errors import ConfigError
 from alframe.strategy.anomaly import Anomaly
 from alframe.strategy.base import Schedule
@@ -218,3 +219,25 @@ def test_its_parts_may_be_schedules():
 def test_numbers_out_of_range_are_told(options, told):
     with pytest.raises(ConfigError, match=told):
         replace(FIRST, **options)
+
+
+# -- configs -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["strategy=mix", "strategy@strategy.strategies.first=most_likely", "strategy.shares=[3,1]"],
+        ["strategy=mix", "+strategy@strategy.strategies.third=margin", "strategy.shares=[0.5,0.25,0.25]"],
+        ["strategy=defect_first", "strategy@strategy.uncertain=bald", "uncertainty=mc_dropout", "strategy.few=30"],
+        ["strategy=defect_first", "strategy@strategy.unusual=core_set", "strategy@strategy.likely=entropy"],
+        ["strategy=candidates", "strategy@strategy.strategy=mix"],
+    ],
+)
+def test_its_parts_are_selected_by_config_path(words):
+    load(words)
+
+
+def test_a_share_for_each_is_asked_for_before_any_data_are_read():
+    with pytest.raises(ConfigError, match="one share for each of 2 strategies, at least one, got 1; give as many"):
+        load(["strategy=mix", "strategy.shares=[1.0]"])

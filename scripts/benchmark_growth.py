@@ -2,6 +2,7 @@
 
     python scripts/benchmark_growth.py                                    # every leaf at 10k, 50k, 200k and 1M
     python scripts/benchmark_growth.py bald uherding --sizes 10000 50000  # some
+    python scripts/benchmark_growth.py anomaly mix defect_first --sizes 10000 50000  # these compare all pairs: hours at 1M
 
 Features of 128 numbers in 100 clusters, 10 classes, 10 draws (1 for a strategy that needs no more), 1,000 labelled images, 500 target and 500 validation images,
 a query of 100, `query.max_bytes` of 1 GiB. Each cell runs in a fresh process: its memory is the high-water mark of the

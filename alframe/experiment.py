@@ -2,10 +2,9 @@
 
 import hashlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from alframe.annotator.people import people_answered
 from alframe.budget import Budget
 from alframe.dataset.growing import Growing
 from alframe.errors import expect
-from alframe.images import Data, FixedAugmentation, ImageSet
+from alframe.images import Data, FixedAugmentation, ImageSet, by_arrival
 from alframe.learner import POOL, TARGET, TEST, Learner, Resources, Sets, fixed_augmentations
 from alframe.metrics import Costs
 from alframe.model.base import Build, Model, model_of
@@ -119,7 +118,7 @@ class Experiment:
 
         def features(images: ImageSet, *transform: FixedAugmentation) -> ImageSet:
             ends = data.grown if images is data.pool else ()
-            return _by_arrival(images, ends, lambda some: model.prepare(some, cache, device, *transform))
+            return by_arrival(images, ends, lambda some: model.prepare(some, cache, device, *transform))
 
         pool, target = features(data.pool), self.target_set.images
         test = features(data.test) if len(data.test) else replace(data.test, pixels=pool.pixels[:0])
@@ -187,14 +186,6 @@ def declared_by(parts: Mapping[str, Any], makers: Mapping[str, object]) -> Decla
     loop = flat({"costs": vars(Costs()), "query": {"target": POOL, "target_size": TargetSet().size}})
     added, counts = {**before_added(makers), **loop}, parts["budget"].count_validation
     return declared(parts, added, count_validation=counts, has_answers=people_answered)
-
-
-def _by_arrival(images: ImageSet, ends: tuple[int, ...], prepare: Callable[[ImageSet], ImageSet]) -> ImageSet:
-    """`prepare` applied separately to each batch of arrivals, so that features of a smaller pool are reused from the cache."""
-    if len(ends) < 2:
-        return prepare(images)
-    parts = [prepare(images.rows(start, end)).pixels for start, end in pairwise((0, *ends))]
-    return replace(images, pixels=np.concatenate(parts))
 
 
 def _described(value: Any) -> Any:

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -153,6 +154,14 @@ class ImageSet:
         )
 
 
+def by_arrival(images: ImageSet, ends: tuple[int, ...], prepare: Callable[[ImageSet], ImageSet]) -> ImageSet:
+    """`prepare` applied separately to each batch of arrivals, so that features of a smaller pool are reused from the cache."""
+    if len(ends) < 2:
+        return prepare(images)
+    parts = [prepare(images.rows(start, end)).pixels for start, end in pairwise((0, *ends))]
+    return replace(images, pixels=np.concatenate(parts))
+
+
 @dataclass(frozen=True)
 class Data:
     """What `dataset.load(cache)` returns.
@@ -185,6 +194,11 @@ class Data:
                 f"Expected pool and test images of the same shape and classes, got {self.pool.shape} {self.pool.classes} "
                 f"and {self.test.shape} {self.test.classes}; load both with the same options."
             )
+
+    @property
+    def defects(self) -> tuple[int, ...] | None:
+        """The numbers of the classes that are defects; None if nobody said."""
+        return None
 
     @property
     def has_pictures(self) -> bool:

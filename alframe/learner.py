@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -21,6 +21,7 @@ from alframe.engine.bayes_linear import LinearPosterior
 from alframe.errors import ConfigError, RunFolderError, TrainingError
 from alframe.images import Data, FixedAugment, FixedAugmentation, ImageSet
 from alframe.model.base import Build, Model, model_of
+from alframe.model.fixed import fixed_features
 from alframe.pixels import Normalizer, Pixels
 from alframe.record.files import replacing
 from alframe.rng import generator, scoped
@@ -108,6 +109,28 @@ class Learner:
         self.prepare = clock.preparing("prepare", self.normalizer)
         self.posterior: Posterior | None = None
         self._last_weights: list[dict[str, Tensor]] | None = None
+        self._data = data
+
+    @cached_property
+    def _fixed(self) -> tuple[Pixels, str]:
+        if len(self.shape) == 1:
+            return self.pixels[POOL], "the features that the model is trained on"
+        features, of = fixed_features(self._data, self.resources.cache, self.device)
+        return Pixels(features, self.device, 0, self.resources.clock), of
+
+    @property
+    def fixed(self) -> Pixels:
+        """Features of the pool that no training changes, float32 [d] an image, computed when they are first wanted.
+
+        Those that the model works on, as they came; for a model on images, those of a pretrained trunk or of small grey
+        copies (`alframe.model.fixed`).
+        """
+        return self._fixed[0]
+
+    @property
+    def fixed_of(self) -> str:
+        """What the fixed features are features of, in words."""
+        return self._fixed[1]
 
     def fit(self, training: Examples, validation: Examples, round: int) -> dict[str, float]:
         """Fit every network of the posterior; returns `train/loss`, the mean over the networks, and the posterior's numbers.

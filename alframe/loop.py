@@ -58,8 +58,9 @@ def fit_evaluate_query(session: Session, round: int) -> Planned:
         return planned
 
     n_chosen, n_validation = at_most(len(candidates), *experiment.budget.split(experiment.budget.size(round)))
-    strategy, stream = experiment.strategy.at(round, pool.bought), generator(experiment.seed, round, "query")
-    picked = query(strategy, learner, candidates, n_chosen, stream, labelled, experiment.target_set)
+    strategy, stream = session.strategy(round), generator(experiment.seed, round, "query")
+    defects, target_set = experiment.data.defects, experiment.target_set
+    picked = query(strategy, learner, candidates, n_chosen, stream, labelled, target_set, defects)
     line |= picked.seconds
     with clock.stage("annotate"):
         planned.questions = questions_for(experiment, learner, picked, candidates, n_validation, labelled)

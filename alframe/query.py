@@ -1,9 +1,11 @@
 """The only loop over the pool: summarise every batch, select, check, and map positions to dataset indices."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from alframe.errors import StrategyError
@@ -27,13 +29,17 @@ class TargetSet:
 
 @dataclass(frozen=True)
 class Picked:
-    """Dataset indices in order of preference, their scores, and the seconds of the two stages."""
+    """Dataset indices in order of preference, their scores, and the seconds of the two stages.
+
+    `sources` names the strategy behind each index, if several share the query.
+    """
 
     indices: list[int]
     scores: list[float]
     score_name: str
     pool_scores: Tensor | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    sources: tuple[str, ...] | None = None
 
 
 def query(
@@ -44,10 +50,12 @@ def query(
     generator: torch.Generator,
     labelled: Labelled,
     target_set: TargetSet | None = None,
+    defects: tuple[int, ...] | None = None,
 ) -> Picked:
     """Pick `size` of `candidates` (dataset indices, int64 [n]). ONE pass over the pool, under the evaluation transform.
 
-    Images with only a soft label have no class, so strategies do not see them as labelled.
+    Images with only a soft label have no class, so strategies do not see them as labelled. `defects`: the numbers of the
+    classes that are defects, if anyone said.
 
     Raises `StrategyError`, naming the strategy, unless it returns exactly `size` distinct positions in range with finite
     scores, or if a summary contains NaN.
@@ -59,7 +67,18 @@ def query(
         pool = summarize(strategy, learner, POOL, rows, "pool") if strategy.needs_pool_pass else {}
         device = next((tensor.device for tensor in pool.values()), learner.device)
         needs = _needs(strategy, learner, candidates, generator, labelled, target_set or TargetSet(), device)
-        view = PoolView(len(rows), pool, learner.n_classes, max_bytes=learner.resources.max_bytes, **needs)
+        if "fixed" in strategy.needs:
+            known = torch.cat([labelled.training.rows, labelled.validation.rows])
+            needs |= {"fixed": fixed_features(learner, rows), "fixed_labeled": fixed_features(learner, known)}
+        view = PoolView(
+            len(rows),
+            pool,
+            learner.n_classes,
+            counts=labelled.counts(learner.n_classes),
+            defects=defects,
+            max_bytes=learner.resources.max_bytes,
+            **needs,
+        )
     with clock.stage("select") as selecting:
         selection = strategy.select(view, size, generator)
         _check(strategy, selection, size, view.n)
@@ -70,6 +89,7 @@ def query(
         score_name=selection.score_name,
         pool_scores=None if selection.pool_scores is None else selection.pool_scores.float().cpu(),
         seconds={"pool_s": passing.seconds, "select_s": selecting.seconds},
+        sources=selection.sources,
     )
 
 
@@ -104,6 +124,19 @@ def _needs(
         # Features may be in host memory: the last layer runs on the device, and its output returns to where they are.
         needs["head"] = lambda features: head(features.to(learner.device)).to(features.device)
     return needs
+
+
+def fixed_features(learner: Learner, rows: Tensor) -> Float[Tensor, "n d"]:
+    """Features of pool images that no training changes: on the device if those of all would fit `max_bytes`, else in host memory."""
+    fixed, resources = learner.fixed, learner.resources
+    width = math.prod(fixed.shape)
+    place = learner.device if 4 * width * len(fixed) <= resources.max_bytes else torch.device("cpu")
+    features = torch.empty(len(rows), width, device=place)
+    filled = 0
+    for part in fixed.stream(rows.split(resources.batch_size) if len(rows) else ()):
+        features[filled : filled + len(part)] = part
+        filled += len(part)
+    return features
 
 
 def summarize(strategy: Strategy, learner: Learner, which: str, rows: Tensor, description: str = "") -> Summary:
@@ -143,6 +176,8 @@ def _check(strategy: Strategy, selection: Selection, size: int, n: int) -> None:
             f"Expected {size} positions (int64) and {size} scores from {name}, got {positions.dtype} {list(positions.shape)} "
             f"and {list(selection.scores.shape)}; fix its select()."
         )
+    if selection.sources is not None and len(selection.sources) != size:
+        raise StrategyError(f"Expected {size} sources from {name}, got {len(selection.sources)}; fix its select().")
     if selection.pool_scores is not None and selection.pool_scores.shape != (n,):
         raise StrategyError(
             f"Expected {n} pool_scores from {name}, got {list(selection.pool_scores.shape)}; fix its select()."

@@ -18,7 +18,10 @@ from alframe.learner import POOL, Learner
 from alframe.query import Picked
 from alframe.record.planned import Planned
 from alframe.rng import generator
+from alframe.strategy.random import Random
 from alframe.types import Labelled, Question
+
+RANDOM = Random().name
 
 
 def initial_purchase(experiment: Experiment, pool: Pool, candidates: np.ndarray) -> Planned:
@@ -45,19 +48,26 @@ def at_most(n: int, n_chosen: int, n_validation: int) -> tuple[int, int]:
 def questions_for(
     experiment: Experiment, learner: Learner, picked: Picked, candidates: Tensor, n_validation: int, labelled: Labelled
 ) -> list[Question]:
-    """The query in order of preference, then random images for validation, each with the model's prediction."""
+    """The query in order of preference, then random images for validation, each with the model's prediction.
+
+    A network that has seen fewer than two classes has nothing to say: no prediction, and nothing about similar images.
+    """
     images, round = experiment.data.pool, learner.round
     rest = np.setdiff1d(candidates.numpy(), picked.indices)
     stream = generator(experiment.seed, round, "validation")
     drawn = rest[torch.randperm(len(rest), generator=stream)[:n_validation].numpy()]
     indices = [*picked.indices, *drawn.tolist()]
-    every_probs = learner.mean_log_probs(POOL, torch.tensor(indices, dtype=torch.int64)).exp()
-    every_nearest = nearest_of(learner, images, indices, labelled)
+    every_probs: Sequence[Tensor | None] = [None] * len(indices)
+    every_nearest: Sequence[dict[str, Any] | None] = [None] * len(indices)
+    if labelled.n_seen >= 2:
+        every_probs = list(learner.mean_log_probs(POOL, torch.tensor(indices, dtype=torch.int64)).exp())
+        every_nearest = nearest_of(learner, images, indices, labelled)
     questions = []
     for rank, (index, probs, nearest) in enumerate(zip(indices, every_probs, every_nearest, strict=True)):
         by_strategy = rank < len(picked.indices)
         score = picked.scores[rank] if by_strategy else None
-        why = "random, for validation" if score is None else f"{picked.score_name} {score:.3g}"
+        source = picked.sources[rank] if by_strategy and picked.sources else ""
+        score_name = (source or picked.score_name) if by_strategy else ""
         questions.append(
             Question(
                 id=images.ids[index],
@@ -66,10 +76,11 @@ def questions_for(
                 round=round + 1,
                 rank=rank,
                 score=score,
-                score_name=picked.score_name if by_strategy else "",
-                probs=[round_to(value) for value in probs.tolist()],
-                reason=reason(probs, images.classes, why, nearest),
+                score_name=score_name,
+                probs=None if probs is None else [round_to(value) for value in probs.tolist()],
+                reason=reason(probs, images.classes, why(score_name, score), nearest),
                 nearest=nearest,
+                source=source,
             )
         )
     return questions
@@ -126,11 +137,24 @@ def nearest_of(
     return found
 
 
-def reason(probs: Float[Tensor, " c"], classes: Sequence[str], why: str, nearest: dict[str, Any] | None) -> str:
-    """One line: the two most likely classes with probabilities, why the image was picked, and its nearest labelled image."""
-    top = probs.topk(min(2, len(probs)))
-    likely = ", ".join(f"{classes[c]} {p:.2f}" for p, c in zip(top.values.tolist(), top.indices.tolist(), strict=True))
-    return "; ".join([likely, why, *([f"most like {shown(nearest, classes)}"] if nearest else [])])
+def why(score_name: str, score: float | None) -> str:
+    """Why an image was picked, in a few words: what its strategy scores, and its score (None: it is for validation)."""
+    if score is None:
+        return "random, for validation"
+    return score_name if score_name == RANDOM else f"{score_name} {score:.3g}"  # a random draw's number tells nothing
+
+
+def reason(probs: Float[Tensor, " c"] | None, classes: Sequence[str], why: str, nearest: dict[str, Any] | None) -> str:
+    """One line: the two most likely classes with probabilities, why the image was picked, and its nearest labelled image.
+
+    Without `probs` and `nearest` only why it was picked.
+    """
+    parts = [why, *([f"most like {shown(nearest, classes)}"] if nearest else [])]
+    if probs is not None:
+        top = probs.topk(min(2, len(probs)))
+        ranked = zip(top.values.tolist(), top.indices.tolist(), strict=True)
+        parts = [", ".join(f"{classes[c]} {p:.2f}" for p, c in ranked), *parts]
+    return "; ".join(parts)
 
 
 def shown(nearest: dict[str, Any], classes: Sequence[str]) -> str:

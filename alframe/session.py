@@ -1,6 +1,5 @@
 """A run between its rounds: what is labelled, which network is trained next, and who answers the open questions."""
 
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -20,8 +19,15 @@ from alframe.learner import Learner
 from alframe.questions import initial_purchase
 from alframe.record.planned import MAX_NEAREST, Planned, Shown
 from alframe.record.record import Record
+from alframe.strategy.anomaly import Anomaly
+from alframe.strategy.base import Strategy
+from alframe.strategy.mix import Mix
+from alframe.strategy.random import Random
 from alframe.trainer.memory import keep_freed_memory
 from alframe.types import Labelled, Question
+
+START = Mix([Anomaly(), Random()], [0.5, 0.5])
+"""The start rule: the query while a strategy that needs a trained network has none. Unusual images alone would train a bad classifier."""
 
 
 class Session:
@@ -32,6 +38,7 @@ class Session:
         if not experiment.data.grown:
             experiment.budget.check(len(experiment.data.pool))
         self.record, self.table, self.clock = record, table, experiment.resources.clock
+        self._told: set[str] = set()
         self._original = experiment  # with the dataset's own classes
         self.experiment, rules = self._start_annotator()
         images = self.experiment.data.pool
@@ -89,18 +96,45 @@ class Session:
     def prepare(self, round: int) -> Learner:
         """The learner of the next round, with newly arrived photos, newly named classes and warm start."""
         self._refresh(round)
-        self._check_classes()
+        self._tell_few_classes()
         learner = self.experiment.learner(round, self.learner)
         if self.experiment.trainer.warm_start and learner.posterior is None and self.experiment.continues(round):
             learner.load_warm_start(self.record.layout.checkpoint(round - 1))
         self.learner = learner
         return learner
 
+    def strategy(self, round: int) -> Strategy:
+        """The strategy of the round's query: the start rule, while the network has not seen two classes and would be asked."""
+        counts, defects = self.pool.counts, self.experiment.data.defects
+        strategy = self.experiment.strategy.at(round, self.pool.bought, counts, defects)
+        if strategy.needs_network and self.labelled.n_seen < 2:
+            strategy = START
+        if "fixed" in strategy.needs and self.learner is not None:
+            self._tell(f"Unusual images are found by {self.learner.fixed_of}.")
+        return strategy
+
     def keep_weights(self, learner: Learner) -> None:
         """Store the networks of the round, for a warm start or if the user asked for checkpoints."""
         if self.experiment.trainer.warm_start or self.record.keep_checkpoint:
             with self.clock.stage("record"):
                 learner.save(self.record.layout.checkpoint(learner.round))
+
+    def _tell_few_classes(self) -> None:
+        """A network that has seen fewer than two classes has learned nothing. The round counts like any other."""
+        if self.labelled.n_seen >= 2:
+            return
+        classes, counts = self.experiment.data.pool.classes, self.pool.counts
+        found = ", ".join(f"{count} {name}" for name, count in zip(classes, counts, strict=True) if count) or "none"
+        self.table.note(
+            f"Labels so far: {found}. The network learns nothing from fewer than two classes: it makes no guesses yet, and its "
+            "metrics mean nothing."
+        )
+
+    def _tell(self, text: str) -> None:
+        """A line between the rounds, once per launch."""
+        if text not in self._told:
+            self._told.add(text)
+            self.table.note(text)
 
     def _start_annotator(self) -> tuple[Experiment, Rules]:
         """Start the annotator on the current images; returns the experiment with all classes it knows, and its rules."""
@@ -132,32 +166,6 @@ class Session:
         raise Waiting(
             f"Waiting for photos: every photo in {photos.photos.path} has been queried; put new ones into "
             f"{photos.photos.unlabelled}/ and re-run the same command."
-        )
-
-    def _check_classes(self) -> None:
-        """A classifier needs two classes. An empty start is allowed: an untrained network then makes the first query.
-
-        With people this is only a warning: their answers are kept, and the next images may show another class.
-        """
-        seen, classes, budget = (
-            self.pool.training().certain.labels.unique().tolist(),
-            self.experiment.data.pool.classes,
-            self.experiment.budget,
-        )
-        if len(seen) >= 2 or not self.pool.ledger.lines:
-            return
-        only = f"1 ({classes[seen[0]]})" if seen else "none"
-        if self.pool.rules.people:
-            warnings.warn(
-                f"{only} of at least 2 classes among the {self.pool.bought} labels so far: the network cannot learn anything until "
-                "another class is labelled; ignore its metrics until then.",
-                stacklevel=2,
-            )
-            return
-        first = "budget.initial" if budget.initial else "budget.query_size"
-        balanced = ", or set budget.initial_set=balanced" if budget.initial else ""
-        raise PoolError(
-            f"Expected at least 2 classes among the {self.pool.bought} labels bought so far, got {only}; raise {first}{balanced}."
         )
 
     # -- after a round -------------------------------------------------------------------------------------------------

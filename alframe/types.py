@@ -66,6 +66,16 @@ class Labelled:
     training: Examples
     validation: Examples
 
+    def counts(self, n_classes: int) -> tuple[int, ...]:
+        """How many labels there are of each class, in training and validation together; soft labels have no class."""
+        labels = torch.cat([self.training.certain.labels, self.validation.certain.labels])
+        return tuple(labels.bincount(minlength=n_classes).tolist())
+
+    @property
+    def n_seen(self) -> int:
+        """How many classes the network is trained on: with fewer than two it has nothing to say about an image."""
+        return len(self.training.certain.labels.unique())
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -91,7 +101,11 @@ class PoolView:
 
     `pool` is the summary of the `n` unlabelled images (empty if the strategy needs no pool pass). The rest is set only if
     the strategy's `needs` names it: `labeled` (summary of the labelled images, with `labels`), `target` (summary of a
-    target set), `held_out` (summary of the validation images, with `held_out_labels`), `head` (features -> logits).
+    target set), `held_out` (summary of the validation images, with `held_out_labels`), `head` (features -> logits), and
+    `fixed` (features of the `n` images that no training changes, with `fixed_labeled`, those of all labelled images).
+
+    Always set in a run: `counts`, the labels so far by class, and `defects`, the numbers of the classes that are defects
+    (None: nobody said).
     `max_bytes` bounds the extra memory that `select` may use beside its inputs.
     """
 
@@ -104,6 +118,10 @@ class PoolView:
     held_out: Summary | None = None
     held_out_labels: Int[Tensor, " v"] | None = None
     head: Callable[[Tensor], Tensor] | None = None
+    fixed: Float[Tensor, "n d"] | None = None
+    fixed_labeled: Float[Tensor, "m d"] | None = None
+    counts: tuple[int, ...] = ()
+    defects: tuple[int, ...] | None = None
     max_bytes: int = 1 << 30
 
 
@@ -112,18 +130,22 @@ class Selection:
     """What `select` returns: `q` distinct positions in order of preference, each with a score.
 
     `score_name` names the score. `pool_scores` (all `n`) is set if the rule scores every image; it feeds a histogram.
+    `sources` is set by a mix of strategies: the name of the one that picked each position.
     """
 
     positions: Int[Tensor, " q"]
     scores: Float[Tensor, " q"]
     score_name: str
     pool_scores: Float[Tensor, " n"] | None = None
+    sources: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
 class Question:
     """One image to be labelled. `kind` is initial, query or validation; `rank` its position in the round's order.
 
+    `source` names the strategy that picked the image, if several share the query. `probs` is None and there is no `nearest`
+    while the network has seen fewer than two classes.
     `nearest` is the most similar labelled image by the network's features, if any: `id`, `index`, `name` (its file, or
     ""), `label` (class number) and `similarity` in [-1, 1].
     """
@@ -138,6 +160,7 @@ class Question:
     probs: list[float] | None = None
     reason: str = ""
     nearest: dict[str, Any] | None = None
+    source: str = ""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
     python scripts/benchmark_growth.py                                    # every leaf at 10k, 50k, 200k and 1M
     python scripts/benchmark_growth.py bald uherding --sizes 10000 50000  # some
+    python scripts/benchmark_growth.py anomaly mix defect_first --sizes 10000 50000  # these compare all pairs: hours at 1M
 
 Features of 128 numbers in 100 clusters, 10 classes, 10 draws (1 for a strategy that needs no more), 1,000 labelled images, 500 target and 500 validation images,
 a query of 100, `query.max_bytes` of 1 GiB. Each cell runs in a fresh process: its memory is the high-water mark of the
@@ -80,7 +81,7 @@ def measure(name: str, n: int) -> tuple[float, int]:
     """Seconds and extra bytes of one select; runs in a fresh process."""
     warnings.simplefilter("ignore")  # BatchBALD says that ten draws are few
     with composer() as compose:
-        strategy = instantiate(compose([f"strategy={name}"]).strategy).at(0, 0)
+        strategy = instantiate(compose([f"strategy={name}"]).strategy).at(0, 0, (0,) * C)
     of = problem()
     narrowed = strategy.subset(n, Q, seeded(0))
     pool = (
@@ -99,6 +100,8 @@ def measure(name: str, n: int) -> tuple[float, int]:
         held_out=of.summary(strategy, of.features(N_OTHER, 7)) if "held_out" in strategy.needs else None,
         held_out_labels=of.head(of.features(N_OTHER, 7)).argmax(dim=1) if "held_out" in strategy.needs else None,
         head=of.head if "head" in strategy.needs else None,
+        fixed=of.features(n if narrowed is None else len(narrowed), 4) if "fixed" in strategy.needs else None,
+        fixed_labeled=labeled if "fixed" in strategy.needs else None,
         max_bytes=MAX_BYTES,
     )
     begin = time.perf_counter()

@@ -25,6 +25,7 @@ from peers.environment import Unavailable
 from torch import Tensor
 
 from alframe import scores
+from alframe.strategy.anomaly import Anomaly
 from alframe.strategy.badge import Badge
 from alframe.strategy.base import Strategy
 from alframe.strategy.batch_bald import BatchBald
@@ -113,6 +114,21 @@ def draws_views(strategy: Strategy, n: int, k: int, c: int, scale: float = 1.0) 
     log_probs = (predictions(n, 1, c, scale) + predictions(n, k, c, scale / 2)).log_softmax(dim=-1)
     pool = strategy.summarize(Prediction(log_probs, log_probs[:, 0, :1], log_probs[:, 0]))
     return PoolView(n=n, pool=pool, n_classes=c)
+
+
+def fixed_view(n: int, d: int = 512, n_labeled: int = 1000) -> PoolView:
+    fixed, labeled = features("clustered", n + n_labeled, d).split([n, n_labeled])
+    return PoolView(n=n, pool={}, n_classes=2, fixed=fixed, fixed_labeled=labeled)
+
+
+def plain_anomaly(view: PoolView, size: int) -> list[int]:
+    """All pairs at once, float32; copies are neighbours."""
+    assert view.fixed is not None
+    assert view.fixed_labeled is not None
+    points = torch.nn.functional.normalize(torch.cat([view.fixed, view.fixed_labeled]))
+    distances = torch.cdist(points[: view.n], points)
+    distances.fill_diagonal_(torch.inf)
+    return distances.topk(5, largest=False).values.mean(dim=1).topk(size).indices.tolist()
 
 
 def plain_core_set(view: PoolView, size: int) -> list[int]:
@@ -238,6 +254,17 @@ def cases() -> list[Case]:
                     others,
                 )
             )
+    for n in (10_000, 50_000):
+        found.append(
+            Case(
+                "anomaly" if n == 50_000 else "anomaly, small",
+                f"n {n:,} · d 512 · 1,000 labelled · q 100",
+                Anomaly(),
+                lambda n=n: fixed_view(n),
+                100,
+                plain_anomaly if n == 10_000 else None,  # all pairs at once are 10 GB for the larger
+            )
+        )
     for score in SCORES:
         k = 1 if score in (scores.least_confidence, scores.margin, scores.entropy) else 10
         found.append(

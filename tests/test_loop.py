@@ -32,8 +32,11 @@ from alframe.model.frozen import FeatureHead
 from alframe.record.record import Record
 from alframe.record.tensorboard import Board, final_numbers
 from alframe.scores import bald, entropy
+from alframe.strategy.anomaly import Anomaly
 from alframe.strategy.candidates import Candidates
 from alframe.strategy.core_set import CoreSet
+from alframe.strategy.defect_first import DefectFirst
+from alframe.strategy.most_likely import MostLikely
 from alframe.strategy.random import Random
 from alframe.strategy.switch import Switch
 from alframe.strategy.top_score import TopScore
@@ -230,13 +233,104 @@ def test_a_start_without_labels_asks_the_first_query_of_an_untrained_network(mak
     assert [line["round"] for line in ledger] == [1] * 20 + [2] * 20
 
 
-def test_one_class_in_the_initial_set_is_refused_before_training(make_experiment, tmp_path):
-    experiment = make_experiment()
-    one = replace(experiment.data.pool, labels=np.zeros(80, dtype=np.int64))
-    with pytest.raises(
-        PoolError, match=r"at least 2 classes among the 20 labels .* got 1 \(class 0\); raise budget.initial"
-    ):
-        go(replace(experiment, data=replace(experiment.data, pool=one)), tmp_path)
+def with_labels(experiment, labels):
+    pool = replace(experiment.data.pool, labels=labels)
+    return replace(experiment, data=replace(experiment.data, pool=pool))
+
+
+@pytest.fixture
+def late(make_experiment, tmp_path):
+    """A pool whose defects are all outside the 20 images that are bought first."""
+    experiment = make_experiment(strategy=TopScore(score=entropy), budget=Budget(initial=20, query_size=10, rounds=3))
+    go(replace(experiment, budget=Budget(initial=20, rounds=0)), tmp_path / "first")
+    labels = np.ones(80, dtype=np.int64)
+    labels[[line["index"] for line in read(tmp_path / "first")[0]]] = 0
+    return with_labels(experiment, labels)
+
+
+def test_first_labels_of_one_class_do_not_stop_a_run(late, tmp_path, capsys):
+    with closing(Record(tmp_path / "run", late.describe(), late.declared, tensorboard=False)) as record:
+        run(late, record)
+    ledger, rounds = read(tmp_path / "run")
+    assert [line["labels"] for line in rounds] == [20, 30, 40, 50]
+    assert "test/accuracy" in rounds[0]
+    told = capsys.readouterr().out
+    assert told.count("Labels so far: 20 class 0. The network learns nothing from fewer than two classes") == 1
+    assert told.count("Unusual images are found by the features of a pretrained network") == 1
+    first, second = (
+        json.loads((tmp_path / f"run/queries/round_{r:03d}.json").read_text())["questions"] for r in (0, 1)
+    )
+    assert [question["source"] for question in first] == ["anomaly"] * 5 + ["random"] * 5
+    assert all(question["probs"] is None and question["nearest"] is None for question in first)
+    assert [question["reason"] for question in first] == [f"anomaly {q['score']:.3g}" for q in first[:5]] + [
+        "random"
+    ] * 5
+    assert [line.get("source") for line in ledger[:30]] == [None] * 20 + ["anomaly"] * 5 + ["random"] * 5
+    assert all(question["probs"] and question["nearest"] and "source" not in question for question in second)
+    assert {question["score_name"] for question in second} == {"entropy"}
+
+
+def test_a_run_of_one_class_alone_ends_as_the_budget_says(make_experiment, tmp_path):
+    budget = Budget(initial=20, query_size=5, rounds=2, validation=0.4)
+    options = {
+        "uncertainty": Laplace(temperature=True),
+        "strategy": TopScore(score=bald, min_draws=2),
+        "budget": budget,
+    }
+    experiment = with_labels(make_experiment(**options), np.zeros(80, dtype=np.int64))
+    rounds = go(experiment, tmp_path)
+    assert [line["labels"] for line in rounds] == [20, 25, 30]
+    assert "validation/auroc" not in rounds[-1]
+    assert rounds[-1]["stopped"] == "budget spent"
+
+
+@pytest.mark.parametrize("leaf", leaves("uncertainty"), ids=lambda leaf: leaf.stem)
+def test_any_posterior_can_be_fitted_to_one_class(leaf, make_experiment, make_trainer, data, tmp_path):
+    experiment = make_experiment(
+        data=replace(data, augment=Augmentation(crop=1)),
+        uncertainty=instantiate(composed(f"uncertainty={leaf.stem}").uncertainty),
+        trainer=make_trainer(warm_start=True),
+        budget=Budget(initial=20, query_size=5, rounds=1),
+    )
+    assert len(go(with_labels(experiment, np.zeros(80, dtype=np.int64)), tmp_path)) == 2
+
+
+def test_killed_in_a_query_by_the_start_rule(late, tmp_path):
+    assert launch(late, tmp_path / "whole") == 0
+    for name, number in (("fit", 1), ("answer", 24)):
+        patch = (Record, "store", on_call(2, die)) if name == "fit" else (Ledger, "append", on_call(number, die))
+        assert launch(late, tmp_path / name, [patch]) == -signal.SIGKILL, "the kill did not come"
+        assert launch(late, tmp_path / name) == 0
+        assert read(tmp_path / name) == read(tmp_path / "whole")
+
+
+def test_the_first_query_of_a_rule_that_needs_a_trained_network_is_by_the_start_rule(make_experiment, tmp_path):
+    budget = Budget(initial=0, query_size=7, rounds=1)
+    go(make_experiment(strategy=TopScore(score=entropy), budget=budget), tmp_path)
+    assert [line["source"] for line in read(tmp_path)[0]] == ["anomaly"] * 4 + ["random"] * 3
+
+
+@pytest.mark.parametrize("strategy", [Random(), Anomaly(), CoreSet(), Candidates(Random())])
+def test_a_rule_that_needs_no_trained_network_starts_by_itself(make_experiment, tmp_path, strategy):
+    go(make_experiment(strategy=strategy, budget=Budget(initial=0, query_size=7, rounds=1)), tmp_path)
+    assert not any("source" in line for line in read(tmp_path)[0])
+    (stored,) = json.loads((tmp_path / "queries/round_000.json").read_text())["questions"][:1]
+    assert stored["probs"] is None
+
+
+def test_defect_first_finds_defects_then_the_border(make_experiment, tmp_path):
+    labels = np.zeros(80, dtype=np.int64)
+    labels[::8] = 1
+    schedule = DefectFirst(Anomaly(), MostLikely(), TopScore(score=entropy), few_each=2, few=4)
+    budget = Budget(initial=0, query_size=10, rounds=6)
+    go(with_labels(make_experiment(strategy=schedule, budget=budget), labels), tmp_path)
+    ledger, _ = read(tmp_path)
+    for round in range(1, 7):
+        known = [line["label"] for line in ledger if line["round"] < round]
+        rarer = min(known.count(0), known.count(1))
+        wanted = ["anomaly", "random"] if rarer < 2 else ["most_likely", "entropy"] if rarer < 4 else [None, None]
+        sources = [line.get("source") for line in ledger if line["round"] == round]
+        assert sources == [wanted[0]] * 5 + [wanted[1]] * 5
 
 
 def test_a_budget_larger_than_the_pool_is_refused_before_anything_is_bought(make_experiment, tmp_path):

@@ -1,6 +1,7 @@
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
 
@@ -101,6 +102,47 @@ def test_a_strategy_gets_what_it_needs_and_nothing_else(learner, data):
     assert len(view.held_out["top"]) == 5
     assert len(view.target["top"]) == 60
     assert view.head(view.pool["features"]).shape == (60, 2)
+
+
+class Fixed(Answers):
+    needs: ClassVar[frozenset[str]] = frozenset({"fixed"})
+
+
+def test_fixed_features_are_those_of_the_candidates_and_of_all_that_is_labelled(learner, data, monkeypatch):
+    rows = np.random.default_rng(0).normal(size=(80, 5)).astype(np.float32)
+    monkeypatch.setattr("alframe.learner.fixed_features", lambda *_: (rows, "some numbers"))
+    labels = torch.from_numpy(data.pool.labels)
+    training, validation = Examples(torch.arange(15), labels[:15]), Examples(torch.arange(15, 20), labels[15:20])
+    strategy = Fixed()
+    ask(learner, strategy, training, validation)
+    (view,) = strategy.seen
+    assert view.fixed.numpy().tolist() == rows[20:].tolist()
+    assert view.fixed_labeled.numpy().tolist() == rows[:20].tolist()
+    ask(learner, strategy)
+    assert strategy.seen[1].fixed_labeled.shape == (0, 5)
+    plain = Answers()
+    ask(learner, plain)
+    assert plain.seen[0].fixed is None
+
+
+def test_a_strategy_is_told_the_labels_by_class_and_the_defects(learner):
+    training = Examples(torch.arange(3), torch.tensor([1, -1, 1]), torch.tensor([[0.0, 1], [0.5, 0.5], [0, 1]]))
+    known = Labelled(training, Examples(torch.arange(3, 5), torch.tensor([0, 1])))
+    strategy = Answers()
+    for defects in (None, (1,)):
+        query(strategy, learner, torch.arange(20, 80), SIZE, generator(0, 0, "query"), known, None, defects)
+    assert [view.counts for view in strategy.seen] == [(1, 3)] * 2
+    assert [view.defects for view in strategy.seen] == [None, (1,)]
+
+
+class Credits(Answers):
+    def select(self, view, size, generator):
+        return replace(super().select(view, size, generator), sources=("a", "b"))
+
+
+def test_sources_are_one_for_each_position(learner):
+    with pytest.raises(StrategyError, match="Expected 4 sources from Credits, got 2"):
+        ask(learner, Credits())
 
 
 def test_the_target_set_may_be_images_that_are_neither_pool_nor_test(data, make_trainer, make_images, tiny_network):

@@ -403,14 +403,17 @@ def test_how_people_are_asked_may_change_while_a_run_goes_on(make, tmp_path):
         go(make(Queue(separator=";", quorum=0.5, show_prediction=False, people=["anna"])), tmp_path)
 
 
-@pytest.mark.parametrize(("word", "only"), [("class 0", r"1 \(class 0\)"), ("skip", "none")])
-def test_people_who_find_one_class_at_first_are_asked_on(make, tmp_path, word, only):
+@pytest.mark.parametrize(("word", "found"), [("class 0", "20 class 0"), ("skip", "none")])
+def test_people_who_find_one_class_at_first_are_asked_on(make, tmp_path, capsys, word, found):
     """Factory photos are good, nearly all of them: no answer is thrown away for a larger budget.initial."""
     experiment = make()
     go(experiment, tmp_path)
     fill(sheets(tmp_path)[-1], experiment.data, dict.fromkeys(range(20), word))
-    with pytest.warns(UserWarning, match=f"^{only} of at least 2 classes among the 20 labels"):
-        assert not go(experiment, tmp_path)
+    assert not go(experiment, tmp_path)
+    assert f"Labels so far: {found}. The network learns nothing" in capsys.readouterr().out
+    rows = read_csv(sheets(tmp_path)[-1])
+    assert {row["prediction"] for row in rows} == {row["probability"] for row in rows} == {""}
+    assert {row["reason"].split()[0] for row in rows} == {"anomaly", "random"}
     drive(experiment, tmp_path)
     assert [line["labels"] for line in read(tmp_path)[1]] == [20, 26, 32, 38]
 

@@ -24,7 +24,7 @@ from alframe.labels.consensus import (
 )
 from alframe.labels.ledger import Answers
 from alframe.labels.tally import tally
-from alframe.types import RANDOM, Answer, Examples, Question
+from alframe.types import RANDOM, Answer, Examples, Labelled, Question
 
 
 class Pool:
@@ -56,6 +56,7 @@ class Pool:
             "round": question.round,
             "rank": question.rank,
             "score": question.score,
+            **({"source": question.source} if question.source else {}),
             "time_s": round(answer.time_s, 3),
             **({"answer": answer.answer} if answer.answer else {}),
             **({"text": answer.text} if answer.text else {}),
@@ -77,6 +78,11 @@ class Pool:
     @property
     def usable(self) -> int:
         return len(self._labelled())
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Usable labels of training and validation, by class; soft labels have none."""
+        return Labelled(self.training(), self.validation()).counts(self.n_classes)
 
     def answered(self, round: int) -> set[int]:
         """Dataset indices that need no more answers in `round`: enough people answered, and no class is still unnamed."""

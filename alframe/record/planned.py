@@ -33,7 +33,12 @@ class Planned:
         return int(self.line["round"])
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self))
+        stored = asdict(self)
+        stored["questions"] = [
+            {key: value for key, value in question.items() if value or key != "source"}
+            for question in stored["questions"]
+        ]
+        return json.dumps(stored)
 
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> "Planned":

@@ -1,6 +1,8 @@
 """The strategy interface: a streaming map and one choice. A new strategy is a file with such a class, and a YAML of the same name."""
 
+import re
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -16,27 +18,38 @@ from alframe.types import PoolView, Prediction, Selection, Summary
 class Schedule(Part, ABC):
     """Decides which strategy queries in a round. A strategy is a schedule that always returns itself.
 
-    `needs` names what `PoolView` must hold beside the pool: "labeled", "target", "held_out", "head". `min_draws` is the minimum
-    number of posterior draws for the rule. Both hold for every round, and are checked before any data is read.
+    `needs` names what `PoolView` must hold beside the pool: "labeled", "target", "held_out", "head", "fixed". `min_draws`
+    is the minimum number of posterior draws for the rule. Both hold for every round, and are checked before any data is read.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
     min_draws: int = 1
 
     @abstractmethod
-    def at(self, round: int, n_labels: int) -> "Strategy":
-        """The strategy for the query after round `round` (0-based), when `n_labels` labels have been bought."""
+    def at(self, round: int, n_labels: int, counts: Sequence[int], defects: Sequence[int] | None = None) -> "Strategy":
+        """The strategy for the query after round `round` (0-based), when `n_labels` labels have been bought.
+
+        `counts`: the usable labels, for training and validation, by class. `defects`: the numbers of the classes that are
+        defects; None if nobody said.
+        """
 
 
 class Strategy(Schedule):
     """A rule that picks what to label next. Leaves are frozen dataclasses whose fields are their YAML keys.
 
-    `needs_pool_pass = False` skips the pool pass.
+    `needs_pool_pass = False` skips the pool pass. `needs_network = False`: the rule makes sense before the network has
+    learned anything. The others are replaced by the start rule while the labels show fewer than two classes.
     """
 
     needs_pool_pass: ClassVar[bool] = True
+    needs_network: ClassVar[bool] = True
 
-    def at(self, round: int, n_labels: int) -> "Strategy":
+    @property
+    def name(self) -> str:
+        """What a ledger line says of an image that this strategy picked as one of several."""
+        return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(self).__name__).lower()
+
+    def at(self, round: int, n_labels: int, counts: Sequence[int], defects: Sequence[int] | None = None) -> "Strategy":
         return self
 
     def subset(self, n: int, size: int, generator: torch.Generator) -> Int[Tensor, " m"] | None:
@@ -63,6 +76,7 @@ class OnFeatures(Strategy, ABC):
     normalize: bool
 
     needs: ClassVar[frozenset[str]] = frozenset({"labeled"})
+    needs_network: ClassVar[bool] = False
 
     def summarize(self, prediction: Prediction) -> Summary:
         return {"features": features_of(prediction, self.normalize)}

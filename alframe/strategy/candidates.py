@@ -31,12 +31,17 @@ class Candidates(Strategy):
         )
         expect_at_least(self, size=1)
         declare_for(self, self.strategy)
-        object.__setattr__(self, "needs_pool_pass", self._inner.needs_pool_pass)
+        for declared in ("needs_pool_pass", "needs_network"):
+            object.__setattr__(self, declared, getattr(self._inner, declared))
 
     @property
     def _inner(self) -> Strategy:
         assert isinstance(self.strategy, Strategy)
         return self.strategy
+
+    @property
+    def name(self) -> str:
+        return self._inner.name
 
     def subset(self, n: int, size: int, generator: torch.Generator) -> Int[Tensor, " m"] | None:
         mine = sub_pool(n, self.size, size, generator)

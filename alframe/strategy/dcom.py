@@ -44,6 +44,7 @@ class DCoM(Strategy):
     max_points: int = 5000
 
     needs: ClassVar[frozenset[str]] = frozenset({"labeled"})
+    needs_network: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         expect_radius(self.radius)

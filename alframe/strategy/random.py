@@ -14,6 +14,7 @@ class Random(Strategy):
     """Uniform without replacement; the score is the image's own uniform draw, in [0, 1), and carries no information about the image."""
 
     needs_pool_pass = False
+    needs_network = False
 
     def summarize(self, prediction: Prediction) -> Summary:
         return {}

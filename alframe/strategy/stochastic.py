@@ -58,5 +58,9 @@ class Stochastic(ByScore):
             f"Expected beta from 0 (uniform) upwards and finite, got {self.beta}; 1 is the paper's choice.",
         )
 
+    @property
+    def name(self) -> str:
+        return f"{self.method}_{name_of(self.score)}"
+
     def pick(self, scores: Float[Tensor, " n"], size: int, generator: torch.Generator) -> Int[Tensor, " q"]:
         return sample(scores, size, self.method, self.beta, generator)

@@ -1,5 +1,6 @@
 """One strategy while there are few labels, another afterwards."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from alframe.errors import expect
@@ -28,6 +29,6 @@ class Switch(Schedule):
             expect(count >= 1, f"Expected {name} of at least 1, got {count}; raise it.")
         declare_for(self, self.first, self.then)
 
-    def at(self, round: int, n_labels: int) -> Strategy:
+    def at(self, round: int, n_labels: int, counts: Sequence[int], defects: Sequence[int] | None = None) -> Strategy:
         early = round < self.rounds if self.rounds is not None else n_labels < (self.labels or 0)
-        return (self.first if early else self.then).at(round, n_labels)
+        return (self.first if early else self.then).at(round, n_labels, counts, defects)

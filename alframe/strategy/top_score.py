@@ -58,8 +58,7 @@ class ByScore(Strategy):
         )
 
     @property
-    def score_name(self) -> str:
-        """Name of the score function."""
+    def name(self) -> str:
         return name_of(self.score)
 
     def summarize(self, prediction: Prediction) -> Summary:
@@ -67,7 +66,7 @@ class ByScore(Strategy):
         expect(
             scores.shape == prediction.log_probs.shape[:1],
             f"Expected one score for each of {len(prediction.log_probs)} images, got shape {tuple(scores.shape)} "
-            f"from {self.score_name}; return a tensor [b] for log_probs [b, k, c].",
+            f"from {name_of(self.score)}; return a tensor [b] for log_probs [b, k, c].",
             StrategyError,
         )
         return {"score": scores}
@@ -75,7 +74,7 @@ class ByScore(Strategy):
     def select(self, view: PoolView, size: int, generator: torch.Generator) -> Selection:
         scores = read_scores(self.score, view)
         picked = self.pick(scores, size, generator)
-        return Selection(picked.cpu(), scores[picked].cpu(), self.score_name, pool_scores=scores.cpu())
+        return Selection(picked.cpu(), scores[picked].cpu(), name_of(self.score), pool_scores=scores.cpu())
 
     @abstractmethod
     def pick(self, scores: Float[Tensor, " n"], size: int, generator: torch.Generator) -> Int[Tensor, " q"]:

@@ -37,6 +37,7 @@ class UHerding(Strategy):
     max_points: int = 5000
 
     needs: ClassVar[frozenset[str]] = frozenset({"labeled", "held_out"})
+    needs_network: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         expect_at_least(self, max_points=1)

@@ -57,6 +57,18 @@ def test_bought_and_usable_are_counted_apart(pool):
     assert pool.bought == 3
 
 
+def test_labels_are_counted_by_class_with_those_for_validation(pool):
+    assert pool.counts == (1, 1, 1)
+
+
+def test_a_source_is_written_where_there_is_one(pool, path):
+    pool.add(Question(IDS[3], 3, "query", 2, 0, score=0.5, source="anomaly"), Answer(3, 1, "anna"))
+    pool.ledger.sync()
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line.get("source") for line in lines] == [None] * 4 + ["anomaly"]
+    assert not any("source" in line for line in lines[:4])
+
+
 def test_asked_images_leave_the_pool_even_when_skipped(pool):
     assert pool.available().tolist() == [0, 3, 4, 6, 8, 9]
 

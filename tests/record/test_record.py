@@ -297,3 +297,13 @@ def test_the_hparams_page_shows_what_studies_compare_first():
     assert columns["with trainer"] == "sgd"
     assert columns["with strategy.beta"] == 1.0
     assert not any("_target_" in column for column in columns)
+
+
+def test_a_source_is_stored_where_there_is_one_and_read_back():
+    asked = Planned(
+        [Question("a", 0, "query", 1, 0, source="random"), Question("b", 1, "validation", 1, 1)], line(0, 10)
+    )
+    stored = json.loads(asked.to_json())
+    assert [question.get("source") for question in stored["questions"]] == ["random", None]
+    assert "source" not in stored["questions"][1]
+    assert Planned.of(stored) == asked

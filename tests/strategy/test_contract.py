@@ -1,6 +1,6 @@
 """What every strategy leaf must keep, read from configs/strategy/*.yaml: a new leaf is tested with no edit here.
 
-A schedule (`switch`) is tested as the strategy that it starts with.
+A schedule (`switch`, `defect_first`) is tested as the strategy that it starts with.
 """
 
 import pickle
@@ -56,7 +56,7 @@ def node(request: pytest.FixtureRequest):
 
 @pytest.fixture
 def strategy(node) -> Strategy:
-    return instantiate(node).at(0, 0)
+    return instantiate(node).at(0, 0, (0,) * C)
 
 
 def summarize(strategy: Strategy, features: Tensor, batch: int = 256) -> Summary:
@@ -84,6 +84,8 @@ def view(
         extra |= {"held_out": held_out, "held_out_labels": (torch.arange(N_OTHER) % C)[:n_held_out]}
     if "head" in strategy.needs:
         extra |= {"head": POSTERIOR.head}
+    if "fixed" in strategy.needs:
+        extra |= {"fixed": pool, "fixed_labeled": LABELED[:n_labeled]}
     summary = summarize(strategy, pool, batch) if strategy.needs_pool_pass else {}
     return PoolView(n=len(pool), pool=summary, n_classes=C, max_bytes=max_bytes, **extra)
 
@@ -131,7 +133,7 @@ def test_it_is_a_frozen_dataclass_whose_fields_are_its_keys(node) -> None:
 
 def test_it_declares_needs_and_draws(node, strategy: Strategy) -> None:
     leaf = instantiate(node)
-    assert strategy.needs <= leaf.needs <= {"labeled", "target", "held_out", "head"}
+    assert strategy.needs <= leaf.needs <= {"labeled", "target", "held_out", "head", "fixed"}
     assert 1 <= strategy.min_draws <= leaf.min_draws <= K
 
 

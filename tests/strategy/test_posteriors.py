@@ -61,7 +61,7 @@ def test_any_strategy_asks_any_posterior(strategy: str, posterior: str) -> None:
     rows = torch.arange(N_LABELED + N_VALIDATION, 120)
     picked = [
         query(
-            schedule.at(0, 40),
+            schedule.at(0, 40, (20, 20)),
             fitted(posterior),
             rows,
             SIZE,

@@ -71,7 +71,7 @@ def test_an_own_score_function_needs_only_a_yaml() -> None:
         "min_draws": 1,
     }
     strategy = instantiate(node)
-    assert strategy.score_name == "margin"
+    assert strategy.name == "margin"
     assert select(strategy, strategy.summarize(prediction()), 3).score_name == "margin"
 
 

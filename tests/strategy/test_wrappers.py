@@ -60,23 +60,23 @@ def test_wrappers_declare_what_their_parts_need() -> None:
 
 def test_a_switch_by_rounds_counts_queries() -> None:
     switch = Switch(Badge(), MARGIN, rounds=2)
-    assert [switch.at(round, 10**6) for round in range(4)] == [Badge(), Badge(), MARGIN, MARGIN]
+    assert [switch.at(round, 10**6, ()) for round in range(4)] == [Badge(), Badge(), MARGIN, MARGIN]
 
 
 def test_a_switch_by_labels_looks_at_what_was_bought() -> None:
     switch = Switch(Badge(), MARGIN, labels=100)
-    assert [switch.at(50, labels) for labels in (0, 99, 100, 101)] == [Badge(), Badge(), MARGIN, MARGIN]
+    assert [switch.at(50, labels, ()) for labels in (0, 99, 100, 101)] == [Badge(), Badge(), MARGIN, MARGIN]
 
 
 def test_switches_nest() -> None:
     switch = Switch(Random(), Switch(Badge(), MARGIN, rounds=5), rounds=2)
-    assert [switch.at(round, 0) for round in (0, 1, 2, 4, 5)] == [Random(), Random(), Badge(), Badge(), MARGIN]
+    assert [switch.at(round, 0, ()) for round in (0, 1, 2, 4, 5)] == [Random(), Random(), Badge(), Badge(), MARGIN]
 
 
 def test_candidates_inside_a_switch_narrow_only_in_their_rounds() -> None:
     switch = Switch(Candidates(MARGIN, size=10), MARGIN, rounds=1)
-    assert len(switch.at(0, 0).subset(50, 3, seeded(0))) == 10
-    assert switch.at(1, 0).subset(50, 3, seeded(0)) is None
+    assert len(switch.at(0, 0, ()).subset(50, 3, seeded(0))) == 10
+    assert switch.at(1, 0, ()).subset(50, 3, seeded(0)) is None
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,7 @@ from alframe.learner import POOL, Learner
 from alframe.query import Picked
 from alframe.record.planned import Planned
 from alframe.rng import generator
-from alframe.strategy.random import Random
-from alframe.types import Labelled, Question
-
-RANDOM = Random().name
+from alframe.types import RANDOM, Labelled, Question
 
 
 def initial_purchase(experiment: Experiment, pool: Pool, candidates: np.ndarray) -> Planned:
@@ -36,8 +33,12 @@ def initial_purchase(experiment: Experiment, pool: Pool, candidates: np.ndarray)
     chosen = draw_initial(images.labels, candidates, n_chosen, budget.initial_set, images.n_classes, stream)
     rest = np.setdiff1d(candidates, chosen)
     drawn = draw_initial(images.labels, rest, n_validation, "random", images.n_classes, stream)
-    ranked = [("initial", int(index)) for index in chosen] + [("validation", int(index)) for index in drawn]
-    return Planned([Question(images.ids[index], index, kind, 0, rank) for rank, (kind, index) in enumerate(ranked)])
+    source = "" if budget.initial_set == "balanced" else RANDOM
+    ranked = [("initial", int(index), source) for index in chosen]
+    ranked += [("validation", int(index), RANDOM) for index in drawn]
+    return Planned(
+        [Question(images.ids[index], index, kind, 0, rank, source=of) for rank, (kind, index, of) in enumerate(ranked)]
+    )
 
 
 def at_most(n: int, n_chosen: int, n_validation: int) -> tuple[int, int]:
@@ -66,7 +67,7 @@ def questions_for(
     for rank, (index, probs, nearest) in enumerate(zip(indices, every_probs, every_nearest, strict=True)):
         by_strategy = rank < len(picked.indices)
         score = picked.scores[rank] if by_strategy else None
-        source = picked.sources[rank] if by_strategy and picked.sources else ""
+        source = RANDOM if not by_strategy else picked.sources[rank] if picked.sources else ""
         score_name = (source or picked.score_name) if by_strategy else ""
         questions.append(
             Question(

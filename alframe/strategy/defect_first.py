@@ -36,7 +36,7 @@ class DefectFirst(Schedule):
             one.at(round, n_labels, counts, defects) for one in (self.unusual, self.likely, self.uncertain)
         )
         if rarer < self.few_each:
-            return Mix([unusual, Random()], [self.share, 1 - self.share])
+            return Mix([Random(), unusual], [1 - self.share, self.share])  # random first: a sample of all that is left
         return Mix([likely, uncertain], [self.share, 1 - self.share]) if rarer < self.few else uncertain
 
 

@@ -6,7 +6,7 @@ import torch
 
 from alframe.strategy.base import Strategy
 from alframe.strategy.top_score import highest
-from alframe.types import PoolView, Prediction, Selection, Summary
+from alframe.types import RANDOM, PoolView, Prediction, Selection, Summary
 
 
 @dataclass(frozen=True)
@@ -22,4 +22,4 @@ class Random(Strategy):
     def select(self, view: PoolView, size: int, generator: torch.Generator) -> Selection:
         draws = torch.rand(view.n, generator=generator)
         picked = highest(draws, size, generator)
-        return Selection(picked, draws[picked], "random")
+        return Selection(picked, draws[picked], RANDOM, sources=(RANDOM,) * size)

@@ -22,7 +22,7 @@ from alframe.errors import ConfigError, RunFolderError, TrainingError
 from alframe.images import Data, FixedAugment, FixedAugmentation, ImageSet
 from alframe.model.base import Build, Model, model_of
 from alframe.model.fixed import fixed_features
-from alframe.pixels import Normalizer, Pixels
+from alframe.pixels import Normalizer, Pixels, Prepare
 from alframe.record.files import replacing
 from alframe.rng import generator, scoped
 from alframe.trainer.base import Cycles, FitReport, Fitter, Lesson, Stream
@@ -112,25 +112,32 @@ class Learner:
         self._data = data
 
     @cached_property
-    def _fixed(self) -> tuple[Pixels, str]:
+    def _fixed(self) -> tuple[Pixels, Prepare, str]:
         if len(self.shape) == 1:
-            return self.pixels[POOL], "the features that the model is trained on"
-        features, of = fixed_features(self._data, self.resources.cache, self.device)
-        return Pixels(features, self.device, 0, self.resources.clock), of
+            return self.pixels[POOL], self.normalizer, "the features that the model is trained on"
+        features, scaled, of = fixed_features(self._data, self.resources.cache, self.device)
+        at_start = features[: len(self._data.at_start.pool)]
+        prepare: Prepare = Normalizer(at_start, self.device) if scaled else lambda samples: samples
+        return Pixels(features, self.device, 0, self.resources.clock), prepare, of
 
     @property
     def fixed(self) -> Pixels:
         """Features of the pool that no training changes, float32 [d] an image, computed when they are first wanted.
 
-        Those that the model works on, as they came; for a model on images, those of a pretrained trunk or of small grey
-        copies (`alframe.model.fixed`).
+        Those that the model works on; for a model on images, those of a pretrained trunk or of small grey copies
+        (`alframe.model.fixed`).
         """
         return self._fixed[0]
 
     @property
+    def prepare_fixed(self) -> Prepare:
+        """What `fixed` is compared by: each feature of a trunk less its mean over the pool, divided by its deviation."""
+        return self._fixed[1]
+
+    @property
     def fixed_of(self) -> str:
         """What the fixed features are features of, in words."""
-        return self._fixed[1]
+        return self._fixed[2]
 
     def fit(self, training: Examples, validation: Examples, round: int) -> dict[str, float]:
         """Fit every network of the posterior; returns `train/loss`, the mean over the networks, and the posterior's numbers.

@@ -134,7 +134,7 @@ def fixed_features(learner: Learner, rows: Tensor) -> Float[Tensor, "n d"]:
     features = torch.empty(len(rows), width, device=place)
     filled = 0
     for part in fixed.stream(rows.split(resources.batch_size) if len(rows) else ()):
-        features[filled : filled + len(part)] = part
+        features[filled : filled + len(part)] = learner.prepare_fixed(part)
         filled += len(part)
     return features
 

@@ -26,7 +26,7 @@ from alframe.strategy.random import Random
 from alframe.trainer.memory import keep_freed_memory
 from alframe.types import Labelled, Question
 
-START = Mix([Anomaly(), Random()], [0.5, 0.5])
+START = Mix([Random(), Anomaly()], [0.5, 0.5])
 """The start rule: the query while a strategy that needs a trained network has none. Unusual images alone would train a bad classifier."""
 
 

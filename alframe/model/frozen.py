@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -32,8 +32,9 @@ class Frozen(Model):
     """Features of a pretrained trunk as a dataset of their own (`prepare`), a head on them (call), and both as one (`unfrozen`).
 
     `trunk` is efficientnet_lite0, whose ImageNet weights a Python package carries, or a torchvision classification model
-    with `weights` as in `Torchvision`. Images are stretched to `input_size` x `input_size` pixels (bilinear, antialiased),
-    grey ones repeated to three channels; augmentation cannot act on features. The head is dropout and one linear layer,
+    with `weights` as in `Torchvision`. Images are stretched to `input_size` pixels, a side or [height, width] (bilinear, antialiased),
+    grey ones repeated to three channels; augmentation cannot act on features. `pooling` "layers" (lite0 only) appends
+    what earlier layers see of small structures. The head is dropout and one linear layer,
     after a layer of `hidden` units where that is given. Raises ConfigError for unknown names and sizes out of range.
 
     `freeze_until` is null (only the head is ever trained), the first round in which trunk and head are trained together on
@@ -43,14 +44,15 @@ class Frozen(Model):
 
     trunk: str = LITE0
     weights: str = "DEFAULT"
-    input_size: int = 160
+    input_size: int | list[int] = 160
+    pooling: Literal["mean", "layers"] = "mean"
     hidden: int | None = None
     dropout: float = 0.5
     batch_size: int = 32
     freeze_until: int | str | None = None
 
     on_features: ClassVar[bool] = True
-    added_options: ClassVar[Mapping[str, Any]] = {"freeze_until": None}
+    added_options: ClassVar[Mapping[str, Any]] = {"freeze_until": None, "pooling": "mean"}
 
     def __post_init__(self) -> None:
         check_name(self.trunk, also=(LITE0,))
@@ -61,7 +63,16 @@ class Frozen(Model):
             )
         elif not self.weights.endswith(WEIGHT_FILES):
             weights_entry(self.trunk, self.weights)
-        check_width("input_size", self.input_size)
+        expect(
+            isinstance(self.input_size, int) or len(self.input_size) == 2,
+            f"Expected model.input_size to be a number of pixels or [height, width], got {self.input_size}.",
+        )
+        for side in self.size:
+            check_width("input_size", side)
+        expect(
+            self.pooling == "mean" or self.trunk == LITE0,
+            f"Expected model.pooling=mean for {self.trunk}, got {self.pooling}; the layers of {LITE0} only are known.",
+        )
         check_width("batch_size", self.batch_size)
         check_width("hidden", 1 if self.hidden is None else self.hidden)
         check_rate("dropout", self.dropout)
@@ -73,6 +84,17 @@ class Frozen(Model):
                 f"Expected model.freeze_until to be null, a round from 0 on or the name of a layer, got {self.freeze_until}; "
                 "0 trains the trunk from the start.",
             )
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the trunk's input."""
+        return (self.input_size, self.input_size) if isinstance(self.input_size, int) else tuple(self.input_size)  # type: ignore[return-value]
+
+    def trunk_on(self, *, fold: bool = True, trained: bool = True) -> nn.Sequential:
+        """The trunk as `load_trunk` gives it."""
+        return load_trunk(
+            self.trunk, self.weights, self.size, layers=self.pooling == "layers", fold=fold, trained=trained
+        )
 
     def __call__(self, shape: tuple[int, ...], n_classes: int) -> "FeatureHead":
         return FeatureHead(shape, n_classes, hidden=self.hidden, dropout=self.dropout)
@@ -96,8 +118,8 @@ class Frozen(Model):
     def embedder(self, trained: bool = True) -> "Embedder":
         """What `prepare` runs: the trunk on images, in eval mode. `trained` as in `unfrozen`."""
         with scoped(torch.Generator().manual_seed(0)):  # construction draws initial weights, which are then replaced
-            trunk = load_trunk(self.trunk, self.weights, self.input_size, trained=trained)
-        return Embedder(trunk.to(memory_format=torch.channels_last), self.input_size)
+            trunk = self.trunk_on(trained=trained)
+        return Embedder(trunk.to(memory_format=torch.channels_last), self.size)
 
     def prepare(
         self, images: ImageSet, cache: Path, device: torch.device, transform: Transform | None = None
@@ -114,13 +136,14 @@ class Frozen(Model):
             f"got an array of shape {images.pixels.shape}; choose a dataset of images.",
             DataError,
         )
-        manifest = {
+        manifest: dict[str, object] = {
             "features": FEATURES,
             "trunk": self.trunk,
             "weights": self._weights_identity(),
             "input_size": self.input_size,
             "resize": "stretch, bilinear, antialias",
             "content_hash": images.content_hash,
+            **({"pooling": self.pooling} if self.pooling != "mean" else {}),
         }
         if transform is not None:
             manifest["view"] = _hash(transform(_pixels(images, 0, PROBE)).numpy())
@@ -197,9 +220,9 @@ class FineTuned(Model):
 class Embedder(nn.Module):
     """A frozen `trunk` on images: raw pixels [b, 1 or 3, h, w] from 0 to 255 to features [b, d], resized and scaled on the way."""
 
-    def __init__(self, trunk: nn.Module, input_size: int) -> None:
+    def __init__(self, trunk: nn.Module, size: tuple[int, int]) -> None:
         super().__init__()
-        self.trunk, self.size = trunk, (input_size, input_size)
+        self.trunk, self.size = trunk, size
 
     def forward(self, pixels: Tensor) -> Tensor:
         x = pixels.float()
@@ -242,9 +265,9 @@ class Unfrozen(Network):
     def __init__(self, shape: tuple[int, ...], n_classes: int, frozen: Frozen, trained: bool = True) -> None:
         super().__init__()
         check_images(frozen.trunk, shape, least=1)
-        size = (frozen.input_size, frozen.input_size)
+        size = frozen.size
         self.size = None if shape[1:] == size else size  # settled here, so that torch.fx meets no condition
-        self.trunk = load_trunk(frozen.trunk, frozen.weights, frozen.input_size, fold=False, trained=trained)
+        self.trunk = frozen.trunk_on(fold=False, trained=trained)
         with torch.no_grad():
             n_features = self.trunk(torch.zeros(1, 3, *size)).shape[1]
         self.top = frozen((n_features,), n_classes)

@@ -17,6 +17,7 @@ from alframe.model.torchvision_model import (
 )
 
 LITE0 = "efficientnet_lite0"
+STAGE_ENDS = (4, 10, 15)  # the last blocks of lite0 at 1/8, 1/16 and 1/32 of the input size: 40, 112 and 320 channels
 IMAGENET_MEAN, IMAGENET_DEVIATION = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
@@ -32,21 +33,25 @@ class _Normalize(nn.Module):
         return (x - self.mean) / self.deviation  # type: ignore[operator]
 
 
-def load_trunk(name: str, weights: str, input_size: int, *, fold: bool = True, trained: bool = True) -> nn.Sequential:
+def load_trunk(
+    name: str, weights: str, size: tuple[int, int], *, layers: bool = False, fold: bool = True, trained: bool = True
+) -> nn.Sequential:
     """Pixels [b, 3, h, w] from 0 to 255 to features [b, d], in eval mode: scaling, then the model.
+
+    `layers` (for lite0): the features of earlier layers too, see `_load_lite0`.
 
     `fold` puts batch-norm into the convolutions, which is faster and cannot be trained. Without `trained` no weights are read:
     it is for a state dict that brings them all.
     """
     if name == LITE0:
         # The scaling that Google's EfficientNet-lite was trained with, which is not ImageNet's mean and deviation.
-        lite0 = _load_lite0(trained).eval()
+        lite0 = _load_lite0(trained, layers).eval()
         return nn.Sequential(_Normalize((127.0,) * 3, (128.0,) * 3), fuse(lite0) if fold else lite0)
     model = load_model(name, weights if trained else None)
     if not trained:
         scale_as_published(model, weights)
     remove_last_layer(model, name)
-    check_size(model, name, (3, input_size, input_size))
+    check_size(model, name, (3, *size))
     mean, deviation = IMAGENET_MEAN, IMAGENET_DEVIATION
     if not weights.endswith(WEIGHT_FILES):  # published weights say how their images were scaled
         published = weights_entry(name, weights).transforms()
@@ -57,13 +62,26 @@ def load_trunk(name: str, weights: str, input_size: int, *, fold: bool = True, t
     return nn.Sequential(_Normalize(mean, deviation), fuse(model) if fold else model)
 
 
-def _load_lite0(trained: bool = True) -> nn.Module:
-    """EfficientNet-lite0 with ImageNet weights and no last layer; convolutions that pad by a layer of their own made plain."""
+def _load_lite0(trained: bool = True, layers: bool = False) -> nn.Module:
+    """EfficientNet-lite0 with ImageNet weights and no last layer; convolutions that pad by a layer of their own made plain.
+
+    With `layers` the 1,280 features are followed by mean and maximum over the image of three earlier stages, 2,224 in all:
+    small defects show where the image is still large.
+    """
     weights = lite0_weights()  # tells which package is missing
     from efficientnet_lite_pytorch import EfficientNet
     from efficientnet_lite_pytorch.utils import Conv2dStaticSamePadding
 
-    model = EfficientNet.from_name("efficientnet-lite0")
+    class Layers(EfficientNet):
+        def forward(self, inputs: Tensor) -> Tensor:
+            x, pooled = self._swish(self._bn0(self._conv_stem(inputs))), []
+            for number, block in enumerate(self._blocks):
+                x = block(x)
+                if number in STAGE_ENDS:
+                    pooled += [x.mean((2, 3)), x.amax((2, 3))]
+            return torch.cat([self._swish(self._bn1(self._conv_head(x))).mean((2, 3)), *pooled], dim=1)
+
+    model = (Layers if layers else EfficientNet).from_name("efficientnet-lite0")
     if trained:
         model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
     model._dropout, model._fc = nn.Identity(), nn.Identity()

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from alframe.errors import expect
-from alframe.strategy.top_score import ByScore, highest
+from alframe.strategy.top_score import ByScore, highest, name_of
 
 Method = Literal["power", "softmax", "softrank"]
 

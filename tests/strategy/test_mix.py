@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from alframe import scores
-from alframe.config import load
+from alframe.config.overrides import load
 from alframe.errors import ConfigError
 from alframe.strategy.anomaly import Anomaly
 from alframe.strategy.base import Schedule
@@ -166,7 +166,7 @@ def test_names_are_those_of_the_leaves():
 # -- defect_first ------------------------------------------------------------------------------------------------------
 
 FIRST = DefectFirst(Anomaly(), MostLikely(), MARGIN)
-UNUSUAL, LIKELY = Mix([Anomaly(), Random()], [0.5, 0.5]), Mix([MostLikely(), MARGIN], [0.5, 0.5])
+UNUSUAL, LIKELY = Mix([Random(), Anomaly()], [0.5, 0.5]), Mix([MostLikely(), MARGIN], [0.5, 0.5])
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from typing import Any
 
 from alframe.dataset.near_duplicates import Duplicates, duplicates_of
 from alframe.experiment import Experiment
+from alframe.images import Data
 
 FEW_VALIDATION = 50
 """Images. The standard error of an accuracy on n images is up to 50 / sqrt(n) percentage points."""
@@ -18,6 +19,7 @@ def inspect_data(experiment: Experiment) -> tuple[dict[str, Any], list[str]]:
     data = {
         "dataset": experiment.data.name,
         "classes": list(experiment.data.pool.classes),
+        "normal": None if experiment.data.normal is None else experiment.data.named(experiment.data.normal),
         "n_pool": len(experiment.data.pool),
         "n_test": len(experiment.data.test),
         "data_hash": experiment.data_hash,
@@ -26,7 +28,23 @@ def inspect_data(experiment: Experiment) -> tuple[dict[str, Any], list[str]]:
         "near_duplicates": None if found is None else asdict(found),
         **({"grows": True} if experiment.data.grown else {}),
     }
-    return data, [*_shared(experiment, found), *_few_validation_images(experiment), *_few_test_images(experiment)]
+    return data, [
+        *_shared(experiment, found),
+        *_few_validation_images(experiment),
+        *_few_test_images(experiment),
+        *_which_is_the_defect(experiment.data),
+    ]
+
+
+def _which_is_the_defect(data: Data) -> list[str]:
+    """With two classes the metrics of defects are computed in any case."""
+    if data.normal is not None or data.pool.n_classes != 2:
+        return []
+    first, second = data.pool.classes
+    return [
+        f"{second} counts as the defect in AUROC, cost and the like, because the names do not say which class is normal ({first}, {second}); "
+        f"if it is {second}, start a new run with 'dataset.normal={second}'."
+    ]
 
 
 def _few_test_images(experiment: Experiment) -> list[str]:

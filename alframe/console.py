@@ -20,6 +20,7 @@ from rich.progress import (
 )
 
 from alframe.area import area_under_curve
+from alframe.images import Data
 
 Item = TypeVar("Item")
 
@@ -39,15 +40,24 @@ BINARY_ONLY = "AUROC"
 class RoundTable:
     """A table printed line by line, so that it reads the same on a terminal and in a log file.
 
-    `binary` adds the AUROC; `of` is test or validation, the images that the metrics are computed on. `fit s` is the time
+    `binary` adds the AUROC, `defects` too, but closes with the accuracy; `of` is test or validation, the images that the metrics are computed on. `fit s` is the time
     of training, `query s` the time of the pool pass and the selection.
     """
 
-    def __init__(self, binary: bool, console: Console | None = None, of: str = "test") -> None:
+    def __init__(
+        self, binary: bool, console: Console | None = None, of: str = "test", *, defects: bool = False
+    ) -> None:
         self._console = console or Console(highlight=False)
         columns = {name: key.replace("test/", f"{of}/") for name, key in ALWAYS.items()}
-        self._columns = {name: key for name, key in columns.items() if binary or name != BINARY_ONLY}
-        self._headed = False
+        self._columns = {name: key for name, key in columns.items() if binary or defects or name != BINARY_ONLY}
+        self._headed, self._binary = False, binary
+        self._caution, self._cautioned = "", False
+
+    @classmethod
+    def of_data(cls, data: Data) -> "RoundTable":
+        """The table of a run on `data`."""
+        of = "test" if len(data.test) else "validation"
+        return cls(data.pool.n_classes == 2, of=of, defects=data.normal is not None)
 
     def note(self, text: str) -> None:
         """Print a line between the rounds."""
@@ -56,6 +66,10 @@ class RoundTable:
     def warn(self, text: str) -> None:
         """Print a warning to stderr."""
         Console(stderr=True, highlight=False).print(f"warning: {text}", markup=False, soft_wrap=True, style="red")
+
+    def caution(self, text: str) -> None:
+        """A remark on how few images the next row's metrics rest on, printed below it, once."""
+        self._caution = text
 
     def row(self, line: dict[str, Any]) -> None:
         """Print the line of a round; the header comes above the first one."""
@@ -66,11 +80,14 @@ class RoundTable:
         cells = [_cell(name, line.get(key)) for name, key in self._columns.items()]
         cells += [_cell("fit s", line.get("fit_s")), _cell("query s", sum(query) if query else None)]
         self._print("  ".join(cells), None)
+        if self._caution and not self._cautioned:
+            self._cautioned = True
+            self._print(self._caution, None)
 
     def summary(self, lines: list[dict[str, Any]], folder: Path) -> None:
         """Print one closing line for all rounds of the run, including those before a resume."""
         last = lines[-1]
-        has_auroc = last.get(self._columns.get(BINARY_ONLY, "")) is not None
+        has_auroc = self._binary and last.get(self._columns.get(BINARY_ONLY, "")) is not None
         name = BINARY_ONLY if has_auroc else "accuracy"
         key = self._columns[name]
         points = [(line["labels"], line[key]) for line in lines if line.get(key) is not None]

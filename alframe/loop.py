@@ -36,6 +36,7 @@ def fit_evaluate_query(session: Session, round: int) -> Planned:
     session.keep_weights(learner)
     with clock.stage("evaluate") as evaluating:
         test, held_out = measure(experiment, learner, labelled.validation)
+    session.table.caution((test or held_out).caution if test or held_out else "")
     line: Line = {
         "round": round,
         "labels": pool.bought,
@@ -75,10 +76,10 @@ def measure(
     test = held_out = None
     if len(data.test):
         log_probs = learner.mean_log_probs(TEST, torch.arange(len(data.test)), "test")
-        test = evaluate(log_probs, torch.from_numpy(data.test.labels), data.test.classes, costs)
+        test = evaluate(log_probs, torch.from_numpy(data.test.labels), data.test.classes, costs, data.normal)
     if len(validation):
         log_probs = learner.mean_log_probs(POOL, validation.rows)
-        held_out = evaluate(log_probs, validation.labels, data.pool.classes, costs)
+        held_out = evaluate(log_probs, validation.labels, data.pool.classes, costs, data.normal)
     return test, held_out
 
 

@@ -19,6 +19,7 @@ from alframe.labels.pool import Pool
 from alframe.learner import Learner
 from alframe.questions import initial_purchase
 from alframe.record.planned import MAX_NEAREST, Planned, Shown
+from alframe.record.read import read_provenance
 from alframe.record.record import Record
 from alframe.trainer.memory import keep_freed_memory
 from alframe.types import Labelled, Question
@@ -44,11 +45,16 @@ class Session:
     def open(cls, experiment: Experiment, record: Record, table: RoundTable | None = None) -> "Session":
         """Continue where the last launch stopped, and repeat the questions that a kill interrupted."""
         keep_freed_memory()
+        if past := read_provenance(record.folder):  # a begun run keeps its meaning of a defect
+            experiment = replace(experiment, data=experiment.data.with_normal(past.get("normal")))
         data = experiment.data
-        table = table or RoundTable(binary=data.pool.n_classes == 2, of="test" if len(data.test) else "validation")
+        table = table or RoundTable.of_data(data)
         provenance, warnings_found = inspect_data(experiment)
         for warning in warnings_found:
             table.warn(warning)
+        if data.normal_guessed:
+            normal, defects = (", ".join(data.named(some or ())) for some in (data.normal, data.defects))
+            table.note(f"normal: {normal}; defects: {defects} (guessed from names; set dataset.normal)")
         record.at_start(provenance, experiment.resources.device)
         session = cls(experiment, record, table)
         for line in record.rounds:
@@ -120,7 +126,8 @@ class Session:
             return
         for again in (False, True):
             if photos.refresh(round, again=again):
-                self._original = replace(self._original, data=photos.data())
+                normal = self._original.data.normal
+                self._original = replace(self._original, data=replace(photos.data(), normal=normal))
                 self.experiment, _ = self._start_annotator()
                 self.pool.grow(self.experiment.data.pool.ids)
                 self.learner = None

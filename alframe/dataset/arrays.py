@@ -2,16 +2,17 @@
 
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 
 from alframe.dataset.augment import Augmentation
 from alframe.dataset.base import Dataset
 from alframe.dataset.cache import Allocate, cached, fingerprint
+from alframe.dataset.normal import GUESS, Normal, with_normal
 from alframe.dataset.split import check_sizes, divide, limit
 from alframe.errors import DataError
 from alframe.images import Augment, Data, ImageSet, rows_at_once
@@ -31,7 +32,7 @@ class Arrays(Dataset):
 
     Images: uint8, uint16 (scaled by 255 / 65535) or float in [0, 1] (scaled by 255), laid out as `layout`: nhw, nhwc, nchw, or
     auto if the shape is unambiguous. Labels: integers >= 0. `classes` names them (else the file's `classes`, else the
-    numbers up to the largest label). Without test arrays, `test_share` of each class is the test set, fixed by
+    numbers up to the largest label); `normal`: those that are no defects ("guess": by well-known words). Without test arrays, `test_share` of each class is the test set, fixed by
     `split_seed`. Raises DataError for a missing file or array, NaN, values or labels out of range, and unsuitable shapes.
     """
 
@@ -45,6 +46,9 @@ class Arrays(Dataset):
     split_seed: int = 0
     normalization: Literal["pool", "image"] = "pool"
     augmentation: Augment | None = AUGMENTATION
+    normal: Normal = GUESS
+
+    added_options: ClassVar[Mapping[str, Any]] = {"normal": None}
 
     def __post_init__(self) -> None:
         check_sizes(test_share=self.test_share, pool_size=self.pool_size, test_size=self.test_size)
@@ -68,7 +72,7 @@ class Arrays(Dataset):
                 test_size=self.test_size,
                 seed=self.split_seed,
             )
-        return Data(self.name, pool, test, self.augmentation, self.normalization)
+        return with_normal(Data(self.name, pool, test, self.augmentation, self.normalization), self.normal)
 
     def _images(self, cache: Path, arrays: "_Arrays", prefix: str, classes: list[str] | None) -> ImageSet:
         def build(allocate: Allocate) -> tuple[ImageSet, tuple[str, ...]]:

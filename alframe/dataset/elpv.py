@@ -1,16 +1,18 @@
 """Solar cells photographed by electroluminescence: defective or not. The photos come with a Python package."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from alframe.dataset.augment import SURFACE
 from alframe.dataset.base import Dataset
 from alframe.dataset.files import Files
+from alframe.dataset.normal import Normal, with_normal
 from alframe.dataset.split import check_sizes, divide
 from alframe.errors import ConfigError, DataError, expect
 from alframe.images import Augment, Data
@@ -23,7 +25,7 @@ CELL_TYPES = ("mono", "poly")
 class Elpv(Dataset):
     """2,624 grey photos of solar cells (300x300 at the source), uint8 [n, 1, size, size], with graded defect probability.
 
-    `task`: "binary" (good; defective from probability `threshold` on) or "grades" (0, 1/3, 2/3, 1). The test set is `test_share`
+    `task`: "binary" (good; defective from probability `threshold` on) or "grades" (0, 1/3, 2/3, 1; `normal` null: those below it). The test set is `test_share`
     of the cells, stratified by grade and cell type and fixed by `split_seed`. Groups: 0 mono-, 1 polycrystalline.
     Raises ConfigError if the package is not installed. The photos are CC BY-NC-SA 4.0.
     Source: Deitsch et al. 2019, arXiv:1807.02894; Buerhop-Lutz et al. 2018. Differs: the authors split 75:25 at random, by cell type.
@@ -38,6 +40,9 @@ class Elpv(Dataset):
     split_seed: int = 0
     normalization: Literal["pool", "image"] = "pool"
     augmentation: Augment | None = SURFACE
+    normal: Normal = None
+
+    added_options: ClassVar[Mapping[str, Any]] = {"normal": None}
 
     def __post_init__(self) -> None:
         check_sizes(size=self.size, test_share=self.test_share, pool_size=self.pool_size, test_size=self.test_size)
@@ -60,7 +65,11 @@ class Elpv(Dataset):
             test_size=self.test_size,
             seed=self.split_seed,
         )
-        return Data("elpv", pool, test, self.augmentation, self.normalization, files.root)
+        grades = range(len(GRADES)) if self.task == "grades" else (0,)
+        known = tuple(grade for grade in grades if grade / 3 < self.threshold - 1e-6)
+        return with_normal(
+            Data("elpv", pool, test, self.augmentation, self.normalization, files.root), self.normal, known
+        )
 
 
 def _files() -> Files:

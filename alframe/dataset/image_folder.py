@@ -2,9 +2,10 @@
 
 import logging
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from filelock import FileLock
@@ -15,13 +16,14 @@ from alframe.dataset.cache import cache_folder, part
 from alframe.dataset.decode import POLICY
 from alframe.dataset.files import FOLDERS, TEST, Files, existing_folder, files_of_classes, list_classes
 from alframe.dataset.growing import Growing
+from alframe.dataset.normal import GUESS, Normal, with_normal
 from alframe.dataset.photos import PhotoFolder
 from alframe.dataset.split import check_sizes, divide, limit
 from alframe.errors import DataError, RunFolderError, expect
 from alframe.images import Augment, Data
 
 WHAT = "a folder with a subfolder of images for each class (or with train/<class> and test/<class>)"
-LATER = ("root", "normalization", "augmentation", "how_to_get")
+LATER = ("root", "normalization", "augmentation", "how_to_get", "normal")
 """Options that do not affect decoded images, and the root, which is in the cache key as the source."""
 AUGMENTATION = Augmentation(flip=True, vertical_flip=False, crop=8, brightness=0.1)
 
@@ -35,7 +37,7 @@ class ImageFolder(Dataset):
     are the test set, or `test_share` as above without a test folder. Groups: 0 train, 1 val, 2 test in that layout, else
     None. Subfolders are searched; `pattern` filters files ("**/*.jpg"). `channels` null uses the count that all files have.
     `classes` sets the order of the classes. `skip_broken` skips unreadable files and reports how many. `decode.py` describes
-    the decoding. `how_to_get` ends the message about a missing root. Raises DataError for a missing root, empty class
+    the decoding. `normal`: the classes that are no defects ("guess": by well-known words in their names). `how_to_get` ends the message about a missing root. Raises DataError for a missing root, empty class
     folders, fewer than two classes, classes that only the test folder has, and files that do not decode to one shape.
 
     With `root`/`unlabelled`/... beside either layout, people label those photos. Images in class folders are labelled
@@ -58,6 +60,9 @@ class ImageFolder(Dataset):
     normalization: Literal["pool", "image"] = "pool"
     augmentation: Augment | None = AUGMENTATION
     how_to_get: str = "put your images there, or set dataset.root=/path/to/your/images"
+    normal: Normal = GUESS
+
+    added_options: ClassVar[Mapping[str, Any]] = {"normal": None}
 
     def __post_init__(self) -> None:
         check_sizes(size=self.size, test_share=self.test_share, pool_size=self.pool_size, test_size=self.test_size)
@@ -101,7 +106,7 @@ class ImageFolder(Dataset):
                 test_size=self.test_size,
                 seed=self.split_seed,
             )
-        return Data(self.name, pool, test, self.augmentation, self.normalization, root)
+        return with_normal(Data(self.name, pool, test, self.augmentation, self.normalization, root), self.normal)
 
     @property
     def grows(self) -> bool:

@@ -1,14 +1,16 @@
 """MVTec AD, turned from anomaly detection into classification: one category folder in the original layout."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from alframe.dataset.augment import Augmentation
 from alframe.dataset.base import Dataset
 from alframe.dataset.files import Files, existing_folder, files_of_classes, list_classes
+from alframe.dataset.normal import Normal, with_normal
 from alframe.dataset.split import check_sizes, divide
 from alframe.errors import DataError
 from alframe.images import Augment, Data
@@ -46,6 +48,9 @@ class MvtecAd(Dataset):
     split_seed: int = 0
     normalization: Literal["pool", "image"] = "image"
     augmentation: Augment | None = AUGMENTATION
+    normal: Normal = None
+
+    added_options: ClassVar[Mapping[str, Any]] = {"normal": None}
 
     def __post_init__(self) -> None:
         check_sizes(size=self.size, test_share=self.test_share, pool_size=self.pool_size, test_size=self.test_size)
@@ -65,7 +70,8 @@ class MvtecAd(Dataset):
             test_size=self.test_size,
             seed=self.split_seed,
         )
-        return Data(f"mvtec_ad/{files.root.name}", pool, test, self.augmentation, self.normalization, files.root)
+        data = Data(f"mvtec_ad/{files.root.name}", pool, test, self.augmentation, self.normalization, files.root)
+        return with_normal(data, self.normal, known=(0,))
 
     def _files(self) -> Files:
         root = existing_folder(self.root, WHAT, HOW).resolve()

@@ -12,6 +12,7 @@ from PIL import Image
 from alframe.console import progress
 from alframe.dataset.decode import PROGRESS_FROM, Head, attempts, common_shape, decode_file, read_head
 from alframe.dataset.files import FOLDERS, TEST, existing_folder, list_classes, list_files
+from alframe.dataset.normal import Normal
 from alframe.errors import DataError
 from alframe.images import Augment
 
@@ -49,6 +50,7 @@ class PhotoFolder:
     normalization: str
     augmentation: Augment | None
     how_to_get: str
+    normal: Normal
 
     @property
     def path(self) -> Path:

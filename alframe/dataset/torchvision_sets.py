@@ -1,17 +1,18 @@
 """Standard benchmark datasets, read by torchvision once and from the cache afterwards."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from alframe.dataset.augment import DIGIT, PHOTO, Augmentation
 from alframe.dataset.base import Dataset
 from alframe.dataset.cache import Allocate, cached
+from alframe.dataset.normal import Normal, with_normal
 from alframe.dataset.split import check_sizes, limit
 from alframe.errors import DataError
 from alframe.images import Augment, Data, ImageSet
@@ -46,7 +47,8 @@ class TorchvisionSet(Dataset):
 
     `root`: the folder that torchvision reads from and downloads to (null: `raw` in the cache). Images that are in the cache
     already are taken from there, without torchvision. `pool_size` and `test_size` keep so many images, stratified by class and
-    fixed by `split_seed`. Raises DataError, which says how to get the data, where they are not found and cannot be downloaded.
+    fixed by `split_seed`. `normal` makes it a study of defects: every other class is one. Raises DataError, which says how to get
+    the data, where they are not found and cannot be downloaded.
     """
 
     root: str | Path | None = None
@@ -56,6 +58,9 @@ class TorchvisionSet(Dataset):
     split_seed: int = 0
     normalization: Literal["pool", "image"] = "pool"
     augmentation: Augment | None = PHOTO
+    normal: Normal = None
+
+    added_options: ClassVar[Mapping[str, Any]] = {"normal": None}
 
     name: ClassVar[str]
 
@@ -72,7 +77,7 @@ class TorchvisionSet(Dataset):
         test = cached_split(cache, self.name, "test", partial(self._read, root, False))
         pool = limit(pool, self.pool_size, "pool_size", self.split_seed)
         test = limit(test, self.test_size, "test_size", self.split_seed)
-        return Data(self.name, pool, test, self.augmentation, self.normalization)
+        return with_normal(Data(self.name, pool, test, self.augmentation, self.normalization), self.normal)
 
     def _read(self, root: Path, train: bool) -> Split:
         try:

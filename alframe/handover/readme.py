@@ -5,7 +5,7 @@ from alframe.handover.spec import STRETCH, Spec
 
 PAGE = """A trained image classifier, exported by alframe {alframe}.
 
-Classes, in the order of the outputs: {classes}.
+Classes, in the order of the outputs: {classes}.{defects}
 Input: uint8 images [n, {channels}, {height}, {width}], {colour}, values 0 to 255. {resize}
 16-bit values are scaled by 255 / 65535; EXIF orientation is applied; transparent pixels are blended with white.
 Normalisation is part of the model, so pass the values unchanged.
@@ -48,6 +48,7 @@ def readme(spec: Spec, predictor: Predictor, checks: dict, *, images: bool) -> s
     return PAGE.format(
         alframe=spec.alframe,
         classes=", ".join(spec.classes),
+        defects=f" Defects: {', '.join(spec.classes[c] for c in spec.defects)}." if spec.defects else "",
         channels=channels,
         height=height,
         width=width,

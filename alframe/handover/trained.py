@@ -119,6 +119,7 @@ def capture(trained: Trained) -> tuple[Spec, Tensors]:
         members=len(learner.fitted.networks),
         augmentation=describe(e.data.augment) if e.uncertainty.n_augmented else None,
         run=_origin(trained, config),
+        normal=e.data.normal,
     )
     tensors = {key: value.detach().cpu() for key, value in flat(parts).items()}
     apart = _check(trained, Predictor(spec, tensors, learner.device))
@@ -159,7 +160,7 @@ def _difference(trained: Trained) -> tuple[float, str]:
     if not len(rows):
         return 0.0, "no metrics"
     log_probs = trained.learner.mean_log_probs(which, rows, of)
-    metrics = evaluate(log_probs, labels, e.data.pool.classes, e.costs).metrics
+    metrics = evaluate(log_probs, labels, e.data.pool.classes, e.costs, e.data.normal).metrics
     apart = {
         name: abs(value - stored[f"{of}/{name}"]) / max(1.0, abs(stored[f"{of}/{name}"]))
         for name, value in metrics.items()

@@ -34,6 +34,14 @@ class Run:
     rounds: list[dict[str, Any]]
     finished: bool
     n_pool: int | None = None
+    normal: tuple[str, ...] | None = None
+
+    @property
+    def normal_classes(self) -> tuple[int, ...] | None:
+        """The classes that are no defects, by number: as recorded, else the first of two; None if unknown."""
+        if self.normal is None:
+            return (0,) if len(self.classes) == 2 else None
+        return tuple(c for c, name in enumerate(self.classes) if name in self.normal)
 
     @property
     def choices(self) -> dict[str, str]:
@@ -42,16 +50,17 @@ class Run:
 
     @property
     def settings(self) -> str:
-        """What must be equal for two runs to be compared: the data and the budget, with `count_validation`."""
+        """What must be equal for two runs to be compared: the data and the budget, with `count_validation`, and which of two classes is the defect."""
         budget = flat({"budget": self.config.get("budget")})
-        return json.dumps([self.dataset, self.data_hash, budget], sort_keys=True, default=str)
+        other_defect = ["defects"] if len(self.classes) == 2 and self.normal_classes == (1,) else []
+        return json.dumps([self.dataset, self.data_hash, budget, *other_defect], sort_keys=True, default=str)
 
     @property
     def options(self) -> dict[str, Any]:
-        """What runs of one cell share: every option by its path, without budget, seed and location of the data."""
+        """What runs of one cell share: every option by its path, without budget, seed, location of the data and its normal classes."""
         apart = {"budget", "seed", "choices"}
         options = flat({key: value for key, value in self.config.items() if key not in apart})
-        return {key: value for key, value in options.items() if key != "dataset.root"}
+        return {key: value for key, value in options.items() if key not in ("dataset.root", "dataset.normal")}
 
     @property
     def cell(self) -> str:
@@ -152,6 +161,7 @@ def read_run(folder: Path) -> tuple[Run | None, list[str]]:
         classes=tuple(map(str, classes)) if isinstance(classes := provenance.get("classes"), list) else (),
         rounds=[by_labels[labels] for labels in sorted(by_labels)],
         finished=lines[-1].get("stopped") is not None,
+        normal=tuple(map(str, normal)) if isinstance(normal := provenance.get("normal"), list) else None,
         n_pool=n_pool if _is_count(n_pool := provenance.get("n_pool")) else None,
     )
     return run, notes

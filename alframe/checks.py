@@ -28,16 +28,11 @@ def inspect_data(experiment: Experiment) -> tuple[dict[str, Any], list[str]]:
         "near_duplicates": None if found is None else asdict(found),
         **({"grows": True} if experiment.data.grown else {}),
     }
-    return data, [
-        *_shared(experiment, found),
-        *_few_validation_images(experiment),
-        *_few_test_images(experiment),
-        *_which_is_the_defect(experiment.data),
-    ]
+    return data, [*_shared(experiment, found), *_few_validation_images(experiment), *_few_test_images(experiment)]
 
 
-def _which_is_the_defect(data: Data) -> list[str]:
-    """With two classes the metrics of defects are computed in any case."""
+def which_is_the_defect(data: Data) -> list[str]:
+    """A warning: of two classes one counts as the defect even if the normal one is unknown."""
     if data.normal is not None or data.pool.n_classes != 2:
         return []
     first, second = data.pool.classes

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from operator import length_hint
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
 from rich.progress import (
@@ -20,7 +20,9 @@ from rich.progress import (
 )
 
 from alframe.area import area_under_curve
-from alframe.images import Data
+
+if TYPE_CHECKING:
+    from alframe.images import Data
 
 Item = TypeVar("Item")
 
@@ -40,8 +42,8 @@ BINARY_ONLY = "AUROC"
 class RoundTable:
     """A table printed line by line, so that it reads the same on a terminal and in a log file.
 
-    `binary` adds the AUROC, `defects` too, but closes with the accuracy; `of` is test or validation, the images that the metrics are computed on. `fit s` is the time
-    of training, `query s` the time of the pool pass and the selection.
+    `binary` adds the AUROC; so does `defects`, but the last line then has the accuracy. `of` is test or validation, the images
+    that the metrics are computed on. `fit s` is the time of training, `query s` the time of the pool pass and the selection.
     """
 
     def __init__(
@@ -54,7 +56,7 @@ class RoundTable:
         self._caution, self._cautioned = "", False
 
     @classmethod
-    def of_data(cls, data: Data) -> "RoundTable":
+    def of_data(cls, data: "Data") -> "RoundTable":
         """The table of a run on `data`."""
         of = "test" if len(data.test) else "validation"
         return cls(data.pool.n_classes == 2, of=of, defects=data.normal is not None)

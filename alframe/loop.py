@@ -36,7 +36,8 @@ def fit_evaluate_query(session: Session, round: int) -> Planned:
     session.keep_weights(learner)
     with clock.stage("evaluate") as evaluating:
         test, held_out = measure(experiment, learner, labelled.validation)
-    session.table.caution((test or held_out).caution if test or held_out else "")
+    if printed := test or held_out:
+        session.table.caution(printed.caution)
     line: Line = {
         "round": round,
         "labels": pool.bought,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from alframe.annotator.base import Annotate, Job
-from alframe.checks import inspect_data
+from alframe.checks import inspect_data, which_is_the_defect
 from alframe.console import RoundTable
 from alframe.errors import PoolError, Waiting
 from alframe.experiment import Experiment
@@ -45,12 +45,16 @@ class Session:
     def open(cls, experiment: Experiment, record: Record, table: RoundTable | None = None) -> "Session":
         """Continue where the last launch stopped, and repeat the questions that a kill interrupted."""
         keep_freed_memory()
-        if past := read_provenance(record.folder):  # a begun run keeps its meaning of a defect
+        past = read_provenance(record.folder)
+        if past:  # a begun run keeps its meaning of a defect
             experiment = replace(experiment, data=experiment.data.with_normal(past.get("normal")))
         data = experiment.data
         table = table or RoundTable.of_data(data)
         provenance, warnings_found = inspect_data(experiment)
-        for warning in warnings_found:
+        for warning in [
+            *warnings_found,
+            *([] if "normal" in past else which_is_the_defect(data)),
+        ]:  # this one once a run
             table.warn(warning)
         if data.normal_guessed:
             normal, defects = (", ".join(data.named(some or ())) for some in (data.normal, data.defects))

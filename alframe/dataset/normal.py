@@ -4,7 +4,6 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
 
 from alframe.errors import did_you_mean, expect
 from alframe.images import Data

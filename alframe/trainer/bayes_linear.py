@@ -126,17 +126,10 @@ def leave_one_out(s: Solution, targets, weights):
 def confidence(s: Solution, targets, weights, temper):
     f, v = leave_one_out(s, targets, weights)
     map_ = to_logits(targets.shape[1]).to(targets)
-    values = torch.stack(
-        [
-            (
-                weights[:, None]
-                * targets
-                * (k * f / (1 + k**2 * temper * math.pi / 8 * v).sqrt() @ map_).log_softmax(1)
-            ).sum()
-            - 0.5 * (k.log() / SPREAD) ** 2
-            for k in SCALES
-        ]
-    )
+    values = torch.stack([
+        (weights[:, None] * targets * (k * f / (1 + k**2 * temper * math.pi / 8 * v).sqrt() @ map_).log_softmax(1)).sum() - 0.5 * (k.log() / SPREAD) ** 2
+        for k in SCALES
+    ])
     return float(SCALES[values.argmax()])
 
 
@@ -164,7 +157,6 @@ def solve(features, targets, weights=None, temper=0.15, variances=VARIANCES, sds
     if len(features) > subset:
         best = fit_one(features, targets, weights, best.variance, best.intercept_sd)
     from dataclasses import replace
-
     return replace(best, scale=confidence(best, targets, weights, temper))
 
 
@@ -172,9 +164,7 @@ def draw(s: Solution, k, temper, generator):
     d, (r, l) = s.features.shape[1], s.mode.shape
     half = k // 2
     z = torch.randn(half, r, l, generator=generator, dtype=torch.float64)
-    delta = torch.linalg.solve_triangular(s.roots.transpose(1, 2)[None], z.permute(0, 2, 1)[..., None], upper=True)[
-        ..., 0
-    ].permute(0, 2, 1)
+    delta = torch.linalg.solve_triangular(s.roots.transpose(1, 2)[None], z.permute(0, 2, 1)[..., None], upper=True)[..., 0].permute(0, 2, 1)
     if s.dual:
         w = torch.randn(half, d + 1, l, generator=generator, dtype=torch.float64)
         w[:, :d] *= math.sqrt(s.variance / d)
@@ -195,7 +185,5 @@ def variance(s: Solution, weights, targets):
     kernel = s.basis @ s.basis.T
     B = torch.eye(len(kernel), dtype=kernel.dtype) + q[:, :, None] * kernel * q[:, None, :]
     L = torch.linalg.cholesky(B)
-    x = torch.cat(
-        [s.features * s.variance / d, torch.full((len(s.features), 1), s.intercept_sd**2, dtype=kernel.dtype)], 1
-    )
+    x = torch.cat([s.features * s.variance / d, torch.full((len(s.features), 1), s.intercept_sd**2, dtype=kernel.dtype)], 1)
     return torch.linalg.solve_triangular(L, q[:, :, None] * x, upper=False).transpose(1, 2)  # [l, d+1, n]

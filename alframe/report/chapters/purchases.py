@@ -60,7 +60,8 @@ def wanted_classes(section: Section, bought: Bought) -> tuple[int, ...]:
     if not counts:
         return ()
     if run.normal_classes is not None:
-        return tuple(c for c in range(len(run.answerable)) if c not in run.normal_classes)
+        n_known = len(run.classes if run.normal is None else run.answerable)
+        return tuple(c for c in range(n_known) if c not in run.normal_classes)
     return (min(counts, key=lambda label: (counts[label], label)),)
 
 

@@ -37,8 +37,8 @@ def which_is_the_defect(data: Data) -> list[str]:
         return []
     first, second = data.pool.classes
     return [
-        f"{second} counts as the defect in AUROC, cost and the like, because the names do not say which class is normal ({first}, {second}); "
-        f"if it is {second}, start a new run with 'dataset.normal={second}'."
+        f"{second} counts as the defect in AUROC, cost and the like, and {first} as normal; if {second} is the normal class, start a "
+        f"new run with 'dataset.normal={second}'."
     ]
 
 

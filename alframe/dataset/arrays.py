@@ -32,8 +32,8 @@ class Arrays(Dataset):
 
     Images: uint8, uint16 (scaled by 255 / 65535) or float in [0, 1] (scaled by 255), laid out as `layout`: nhw, nhwc, nchw, or
     auto if the shape is unambiguous. Labels: integers >= 0. `classes` names them (else the file's `classes`, else the
-    numbers up to the largest label); `normal`: those that are no defects ("guess": by well-known words). Without test arrays, `test_share` of each class is the test set, fixed by
-    `split_seed`. Raises DataError for a missing file or array, NaN, values or labels out of range, and unsuitable shapes.
+    numbers up to the largest label); `normal`: those that are no defects ("guess": by well-known words). Without test arrays,
+    `test_share` of each class is the test set, fixed by `split_seed`. Raises DataError for a missing file or array, NaN, values or labels out of range, and unsuitable shapes.
     """
 
     root: str | Path | None = None

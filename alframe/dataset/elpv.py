@@ -25,8 +25,8 @@ CELL_TYPES = ("mono", "poly")
 class Elpv(Dataset):
     """2,624 grey photos of solar cells (300x300 at the source), uint8 [n, 1, size, size], with graded defect probability.
 
-    `task`: "binary" (good; defective from probability `threshold` on) or "grades" (0, 1/3, 2/3, 1; `normal` null: those below it). The test set is `test_share`
-    of the cells, stratified by grade and cell type and fixed by `split_seed`. Groups: 0 mono-, 1 polycrystalline.
+    `task`: "binary" (good; defective from probability `threshold` on) or "grades" (0, 1/3, 2/3, 1; `normal` null: those below
+    it). The test set is `test_share` of the cells, stratified by grade and cell type and fixed by `split_seed`. Groups: 0 mono-, 1 polycrystalline.
     Raises ConfigError if the package is not installed. The photos are CC BY-NC-SA 4.0.
     Source: Deitsch et al. 2019, arXiv:1807.02894; Buerhop-Lutz et al. 2018. Differs: the authors split 75:25 at random, by cell type.
     """

@@ -37,8 +37,9 @@ class ImageFolder(Dataset):
     are the test set, or `test_share` as above without a test folder. Groups: 0 train, 1 val, 2 test in that layout, else
     None. Subfolders are searched; `pattern` filters files ("**/*.jpg"). `channels` null uses the count that all files have.
     `classes` sets the order of the classes. `skip_broken` skips unreadable files and reports how many. `decode.py` describes
-    the decoding. `normal`: the classes that are no defects ("guess": by well-known words in their names). `how_to_get` ends the message about a missing root. Raises DataError for a missing root, empty class
-    folders, fewer than two classes, classes that only the test folder has, and files that do not decode to one shape.
+    the decoding. `normal`: the classes that are no defects ("guess": by well-known words in their names). `how_to_get`
+    ends the message about a missing root. Raises DataError for a missing root, empty class folders, fewer than two
+    classes, classes that only the test folder has, and files that do not decode to one shape.
 
     With `root`/`unlabelled`/... beside either layout, people label those photos. Images in class folders are labelled
     already: the test set (test/<class>, else `test_share` of them) and training images. There may be none, and class

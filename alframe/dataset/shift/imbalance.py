@@ -56,8 +56,8 @@ class Imbalance(Shift):
 class RareClass(Shift):
     """The class `name` makes up `share` of the pool; the others keep their proportions. As many images stay as that allows.
 
-    `name` null is the last class that is a defect, or the last class if the normal ones are unknown. Raises ConfigError for a share outside (0, 1), a class
-    that is not there, or a share so small that no image of it would be left.
+    `name` null is the last class that is a defect, or the last class if the normal ones are unknown. Raises ConfigError for a
+    share outside (0, 1), a class that is not there, or a share so small that no image of it would be left.
     """
 
     share: float = 0.02

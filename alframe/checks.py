@@ -1,10 +1,12 @@
 """Checks on the data before a run: what its provenance records, and what the user is warned about."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from alframe.dataset.near_duplicates import Duplicates, duplicates_of
+from alframe.dataset.normal import guessed
 from alframe.experiment import Experiment
 from alframe.images import Data
 
@@ -31,9 +33,16 @@ def inspect_data(experiment: Experiment) -> tuple[dict[str, Any], list[str]]:
     return data, [*_shared(experiment, found), *_few_validation_images(experiment), *_few_test_images(experiment)]
 
 
+def as_begun(data: Data, provenance: Mapping[str, Any]) -> Data:
+    """The data with the normal classes that a begun run recorded; before they were recorded, class 1 of two was the defect."""
+    if "normal" not in provenance and data.pool.n_classes == 2 and data.normal == (0,):
+        return data
+    return data.with_normal(provenance.get("normal"))
+
+
 def which_is_the_defect(data: Data) -> list[str]:
     """A warning: of two classes one counts as the defect even if the normal one is unknown."""
-    if data.normal is not None or data.pool.n_classes != 2:
+    if data.normal is not None or data.pool.n_classes != 2 or guessed(data.pool.classes) == (0,):
         return []
     first, second = data.pool.classes
     return [

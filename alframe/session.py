@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from alframe.annotator.base import Annotate, Job
-from alframe.checks import inspect_data, which_is_the_defect
+from alframe.checks import as_begun, inspect_data, which_is_the_defect
 from alframe.console import RoundTable
 from alframe.errors import PoolError, Waiting
 from alframe.experiment import Experiment
@@ -46,8 +46,8 @@ class Session:
         """Continue where the last launch stopped, and repeat the questions that a kill interrupted."""
         keep_freed_memory()
         past = read_provenance(record.folder)
-        if past:  # a begun run keeps its meaning of a defect
-            experiment = replace(experiment, data=experiment.data.with_normal(past.get("normal")))
+        if past:
+            experiment = replace(experiment, data=as_begun(experiment.data, past))
         data = experiment.data
         table = table or RoundTable.of_data(data)
         provenance, warnings_found = inspect_data(experiment)

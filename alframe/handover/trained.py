@@ -79,7 +79,8 @@ def retrieve(folder: Path, *, device: str | None = None, progress: bool = True, 
     torch.set_num_threads(int(launch.get("device", {}).get("threads", torch.get_num_threads())))
     line, ledger = rounds[-1], read_ledger(folder)
     photos = history_of(plan.dataset, folder, repair=False)
-    experiment = plan.experiment(plan.dataset.load(plan.cache) if photos is None else photos.data())
+    data, recorded = plan.dataset.load(plan.cache) if photos is None else photos.data(), read_provenance(folder)
+    experiment = plan.experiment(data.with_normal(recorded["normal"]) if "normal" in recorded else data)
     rules = experiment.annotator.rules(experiment.data.pool.classes)  # with the classes that people have found by now
     experiment, then = as_trained(experiment, folder, int(line["round"]))
     learner, how = restore(experiment, folder, ledger, then, int(line["round"]))

@@ -52,8 +52,7 @@ class RoundTable:
         self._console = console or Console(highlight=False)
         columns = {name: key.replace("test/", f"{of}/") for name, key in ALWAYS.items()}
         self._columns = {name: key for name, key in columns.items() if binary or defects or name != BINARY_ONLY}
-        self._headed, self._binary = False, binary
-        self._caution, self._cautioned = "", False
+        self._headed, self._remarked, self._binary = False, False, binary
 
     @classmethod
     def of_data(cls, data: "Data") -> "RoundTable":
@@ -69,12 +68,8 @@ class RoundTable:
         """Print a warning to stderr."""
         Console(stderr=True, highlight=False).print(f"warning: {text}", markup=False, soft_wrap=True, style="red")
 
-    def caution(self, text: str) -> None:
-        """A remark on how few images the next row's metrics rest on, printed below it, once."""
-        self._caution = text
-
-    def row(self, line: dict[str, Any]) -> None:
-        """Print the line of a round; the header comes above the first one."""
+    def row(self, line: dict[str, Any], remark: str = "") -> None:
+        """Print the line of a round, and below it a remark on its metrics, one a launch; the header comes above the first one."""
         if not self._headed:
             self._print("  ".join(f"{name:>{_width(name)}}" for name in [*self._columns, "fit s", "query s"]), "bold")
             self._headed = True
@@ -82,9 +77,9 @@ class RoundTable:
         cells = [_cell(name, line.get(key)) for name, key in self._columns.items()]
         cells += [_cell("fit s", line.get("fit_s")), _cell("query s", sum(query) if query else None)]
         self._print("  ".join(cells), None)
-        if self._caution and not self._cautioned:
-            self._cautioned = True
-            self._print(self._caution, None)
+        if remark and not self._remarked:
+            self._remarked = True
+            self._print(remark, None)
 
     def summary(self, lines: list[dict[str, Any]], folder: Path) -> None:
         """Print one closing line for all rounds of the run, including those before a resume."""

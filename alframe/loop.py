@@ -36,8 +36,6 @@ def fit_evaluate_query(session: Session, round: int) -> Planned:
     session.keep_weights(learner)
     with clock.stage("evaluate") as evaluating:
         test, held_out = measure(experiment, learner, labelled.validation)
-    if printed := test or held_out:
-        session.table.caution(printed.caution)
     line: Line = {
         "round": round,
         "labels": pool.bought,
@@ -54,7 +52,8 @@ def fit_evaluate_query(session: Session, round: int) -> Planned:
         "evaluate_s": evaluating.seconds,
     }
     line["stopped"] = experiment.budget.stop_reason([*session.record.rounds, line])
-    planned = Planned([], line, test.as_dict() if test else None)
+    shown = test or held_out
+    planned = Planned([], line, test.as_dict() if test else None, remark=shown.caution if shown else "")
     candidates = session.candidates()
     if line["stopped"] or not len(candidates):
         return planned

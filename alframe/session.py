@@ -185,7 +185,7 @@ class Session:
         """Commit the round and print its line."""
         with self.clock.stage("record"):
             self.record.commit(planned, self._shown(planned.questions))
-        self.table.row(planned.line)
+        self.table.row(planned.line, planned.remark)
 
     def _shown(self, questions: Sequence[Question]) -> Shown:
         data = self.experiment.data

@@ -239,6 +239,7 @@ def test_few_images_are_remarked_once():
     out = io.StringIO()
     table = RoundTable(binary=True, console=Console(file=out, width=200))
     for round in range(2):
-        table.caution("from 4 images, 1 of them a defect: read with care")
-        table.row({"round": round, "labels": 8, "test/accuracy": 0.5})
+        table.row(
+            {"round": round, "labels": 8, "test/accuracy": 0.5}, "from 4 images, 1 of them a defect: read with care"
+        )
     assert out.getvalue().count("read with care") == 1

@@ -24,7 +24,8 @@ from alframe.experiment import Experiment
 from alframe.images import Data, ImageSet
 from alframe.model.small_cnn import SmallCNN
 from alframe.record.read import read_provenance, read_rounds
-from alframe.report.chapters.purchases import wanted_classes
+from alframe.report.chapters.blocks import Options, Table
+from alframe.report.chapters.purchases import chapter, wanted_classes
 from alframe.report.read.section import sections
 
 GUESSES = {
@@ -191,6 +192,9 @@ def test_a_run_says_its_guess_measures_the_defects_and_the_report_finds_them(arr
     (section,), _ = sections([plan.folder])
     assert section.metric == "test/accuracy"
     assert wanted_classes(section, section.bought()) == (0, 1)
+    table = next(block for block in chapter(section, Options()).blocks if isinstance(block, Table))
+    assert table.columns[2] == "defects found"
+    assert "Defects are crack, dent." in table.note
 
 
 def test_of_two_classes_without_a_word_class_1_is_the_defect_with_one_warning(arrays, capsys):

@@ -98,7 +98,9 @@ def _discovery(section: Section, bought: Bought) -> list[Block]:
                 f"{np.mean(unusable):,.10g}",
             )
         )
-    rarest = "" if section.runs[0].normal_classes else " It is the rarest class among all purchases."
+    which = "" if section.runs[0].normal_classes else " It is the rarest class among all purchases."
+    if several:
+        which = f" Defects are {', '.join(map(section.class_name, wanted))}."
     columns = ("strategy", "labels bought", f"{word} found", "share", "without a label")
     alt = f"Number of {images} found by labels bought, for {', '.join(curves)}"
     unusable_note = "Every answer had a label."
@@ -106,7 +108,7 @@ def _discovery(section: Section, bought: Bought) -> list[Block]:
         unusable_note = "Answers without a label are paid for but cannot be trained on."
     if any("target" in line for line in _answers(bought)):
         unusable_note += " Unsure answers were still used for training, as soft labels."
-    note = f"Means over the seeds, initial images included.{rarest} {unusable_note}"
+    note = f"Means over the seeds, initial images included.{which} {unusable_note}"
     drawn = {name: thinned(curve, 60) for name, curve in curves.items()}
     picture = Picture(
         "discovery",

@@ -51,10 +51,9 @@ class Session:
         data = experiment.data
         table = table or RoundTable.of_data(data)
         provenance, warnings_found = inspect_data(experiment)
-        for warning in [
-            *warnings_found,
-            *([] if "normal" in past else which_is_the_defect(data)),
-        ]:  # this one once a run
+        if "normal" not in past:  # once a run
+            warnings_found += which_is_the_defect(data)
+        for warning in warnings_found:
             table.warn(warning)
         if data.normal_guessed:
             normal, defects = (", ".join(data.named(some or ())) for some in (data.normal, data.defects))

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,13 @@ from alframe.config import load, stored_plan
 from alframe.console import RoundTable
 from alframe.dataset.arrays import Arrays
 from alframe.dataset.base import Dataset
+from alframe.dataset.defects import Defects
+from alframe.dataset.elpv import Elpv
 from alframe.dataset.image_folder import ImageFolder
 from alframe.dataset.normal import guessed, verdicts_on, with_normal
 from alframe.dataset.shift.base import Shifted
 from alframe.dataset.shift.imbalance import RareClass
+from alframe.dataset.surfaces import KINDS
 from alframe.errors import ConfigError, DataError
 from alframe.experiment import Experiment
 from alframe.images import Data, ImageSet
@@ -82,6 +86,19 @@ def test_nothing_is_guessed_where_words_do_not_decide(classes):
 
 def test_a_word_counts_only_as_a_whole():
     assert verdicts_on("book") == verdicts_on("badge") == verdicts_on("freeze") == set()
+
+
+def test_a_dataset_that_knows_its_normal_classes_needs_no_guess(tmp_path):
+    kinds = Defects(size=16, pool_size=10, test_size=10, task="kind").load(tmp_path)
+    assert (kinds.normal, kinds.defects, kinds.normal_guessed) == ((0,), tuple(range(1, 1 + len(KINDS))), False)
+
+
+@pytest.mark.skipif(find_spec("elpv_dataset") is None, reason="elpv-dataset is not installed")
+def test_grades_below_the_threshold_are_normal(tmp_path):
+    grades = Elpv(size=16, task="grades").load(tmp_path)
+    assert [grades.named(some) for some in (grades.normal, grades.defects)] == [["0", "1/3"], ["2/3", "1"]]
+    assert Elpv(size=16, task="grades", normal="0").load(tmp_path).defects == (1, 2, 3)
+    assert Elpv(size=16).load(tmp_path).normal == (0,)
 
 
 def test_the_option_names_the_normal_classes_and_the_rest_are_defects():

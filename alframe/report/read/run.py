@@ -50,14 +50,18 @@ class Run:
 
     @property
     def settings(self) -> str:
-        """What must be equal for two runs to be compared: the data and the budget, with `count_validation`, and which of two classes is the defect."""
+        """What must be equal for two runs to be compared: the data, the budget (with `count_validation`), and which of two
+        classes is the defect.
+        """
         budget = flat({"budget": self.config.get("budget")})
         other_defect = ["defects"] if len(self.classes) == 2 and self.normal_classes == (1,) else []
         return json.dumps([self.dataset, self.data_hash, budget, *other_defect], sort_keys=True, default=str)
 
     @property
     def options(self) -> dict[str, Any]:
-        """What runs of one cell share: every option by its path, without budget, seed, location of the data and its normal classes."""
+        """What runs of one cell share: every option by its path, without budget, seed, and location and normal classes of
+        the data.
+        """
         apart = {"budget", "seed", "choices"}
         options = flat({key: value for key, value in self.config.items() if key not in apart})
         return {key: value for key, value in options.items() if key not in ("dataset.root", "dataset.normal")}

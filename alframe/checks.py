@@ -1,11 +1,14 @@
 """Checks on the data before a run: what its provenance records, and what the user is warned about."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from alframe.dataset.near_duplicates import duplicates_of
+from alframe.dataset.normal import guessed
 from alframe.experiment import Experiment
+from alframe.images import Data
 
 FEW_VALIDATION = 50
 """Images. The standard error of an accuracy on n images is up to 50 / sqrt(n) percentage points."""
@@ -18,6 +21,7 @@ def inspect_data(experiment: Experiment) -> tuple[dict[str, Any], list[str]]:
     data = {
         "dataset": experiment.data.name,
         "classes": list(experiment.data.pool.classes),
+        "normal": None if experiment.data.normal is None else experiment.data.named(experiment.data.normal),
         "n_pool": len(experiment.data.pool),
         "n_test": len(experiment.data.test),
         "data_hash": experiment.data_hash,
@@ -30,6 +34,24 @@ def inspect_data(experiment: Experiment) -> tuple[dict[str, Any], list[str]]:
     if found is None and (n := experiment.data.n_shared):
         shared = [f"{n} test samples are also in the pool (identical features); test metrics will be optimistic."]
     return data, [*shared, *_few_validation_images(experiment), *_few_test_images(experiment)]
+
+
+def as_begun(data: Data, provenance: Mapping[str, Any]) -> Data:
+    """The data with the normal classes that a begun run recorded; before they were recorded, class 1 of two was the defect."""
+    if "normal" not in provenance and data.pool.n_classes == 2 and data.normal == (0,):
+        return data
+    return data.with_normal(provenance.get("normal"))
+
+
+def which_is_the_defect(data: Data) -> list[str]:
+    """A warning: of two classes one counts as the defect even if the normal one is unknown."""
+    if data.normal is not None or data.pool.n_classes != 2 or guessed(data.pool.classes) == (0,):
+        return []
+    first, second = data.pool.classes
+    return [
+        f"{second} counts as the defect in AUROC, cost and the like, and {first} as normal; if {second} is the normal class, start a "
+        f"new run with 'dataset.normal={second}'."
+    ]
 
 
 def _few_test_images(experiment: Experiment) -> list[str]:

@@ -199,7 +199,7 @@ def execute(plan: "Plan") -> list[dict[str, object]]:
         how = f"resuming after {record.done} rounds" if record.done else "starting"
         _say_all([f"{plan.folder}: {how} on {plan.device}", *([plan.kept] if plan.kept else [])])
         data, photos = _data(plan, record)
-        table = RoundTable(binary=data.pool.n_classes == 2, of="test" if len(data.test) else "validation")
+        table = RoundTable.of_data(data)
         lines = run(plan.experiment(data, photos, clock), record, table)
         table.summary(lines, plan.folder)
         _say_all(clock.report())

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from operator import length_hint
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
 from rich.progress import (
@@ -21,6 +21,9 @@ from rich.progress import (
 )
 
 from alframe.area import area_under_curve
+
+if TYPE_CHECKING:
+    from alframe.images import Data
 
 Item = TypeVar("Item")
 
@@ -40,15 +43,23 @@ BINARY_ONLY = "AUROC"
 class RoundTable:
     """A table printed line by line, so that it reads the same on a terminal and in a log file.
 
-    `binary` adds the AUROC; `of` is test or validation, the images that the metrics are computed on. `fit s` is the time
-    of training, `query s` the time of the pool pass and the selection.
+    `binary` adds the AUROC; so does `defects`, but the last line then has the accuracy. `of` is test or validation, the images
+    that the metrics are computed on. `fit s` is the time of training, `query s` the time of the pool pass and the selection.
     """
 
-    def __init__(self, binary: bool, console: Console | None = None, of: str = "test") -> None:
+    def __init__(
+        self, binary: bool, console: Console | None = None, of: str = "test", *, defects: bool = False
+    ) -> None:
         self._console = console or Console(highlight=False)
         columns = {name: key.replace("test/", f"{of}/") for name, key in ALWAYS.items()}
-        self._columns = {name: key for name, key in columns.items() if binary or name != BINARY_ONLY}
-        self._headed = False
+        self._columns = {name: key for name, key in columns.items() if binary or defects or name != BINARY_ONLY}
+        self._headed, self._remarked, self._binary = False, False, binary
+
+    @classmethod
+    def of_data(cls, data: "Data") -> "RoundTable":
+        """The table of a run on `data`."""
+        of = "test" if len(data.test) else "validation"
+        return cls(data.pool.n_classes == 2, of=of, defects=data.normal is not None)
 
     def note(self, text: str) -> None:
         """Print a line between the rounds."""
@@ -58,8 +69,8 @@ class RoundTable:
         """Print a warning to stderr."""
         Console(stderr=True, highlight=False).print(f"warning: {text}", markup=False, soft_wrap=True, style="red")
 
-    def row(self, line: dict[str, Any]) -> None:
-        """Print the line of a round; the header comes above the first one."""
+    def row(self, line: dict[str, Any], remark: str = "") -> None:
+        """Print the line of a round, and below it a remark on its metrics, one a launch; the header comes above the first one."""
         if not self._headed:
             self._print(
                 "  ".join(f"{name:>{max(6, len(name))}}" for name in [*self._columns, "fit s", "query s"]), "bold"
@@ -69,11 +80,14 @@ class RoundTable:
         cells = [_cell(name, line.get(key)) for name, key in self._columns.items()]
         cells += [_cell("fit s", line.get("fit_s")), _cell("query s", sum(query) if query else None)]
         self._print("  ".join(cells), None)
+        if remark and not self._remarked:
+            self._remarked = True
+            self._print(remark, None)
 
     def summary(self, lines: list[dict[str, Any]], folder: Path) -> None:
         """Print one closing line for all rounds of the run, including those before a resume."""
         last = lines[-1]
-        has_auroc = last.get(self._columns.get(BINARY_ONLY, "")) is not None
+        has_auroc = self._binary and last.get(self._columns.get(BINARY_ONLY, "")) is not None
         name = BINARY_ONLY if has_auroc else "accuracy"
         key = self._columns[name]
         points = [(line["labels"], line[key]) for line in lines if line.get(key) is not None]

@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from alframe.errors import DataError
+from alframe.errors import DataError, expect
 
 UNKNOWN, NO_CLASS = -1, -2
 """Labels of unlabelled images, and of images that show none of the classes."""
@@ -175,6 +175,8 @@ class Data:
     of images whose files were deleted (they are not queried), and `folder_labels` maps an index to the class of its folder
     and the first round that knew it. `files` has the size and modification time (ns) of each file when it was read. The
     labels of such a pool are unknown; the mean and deviation are those of its initial images.
+
+    `normal`: the class numbers that are no defects, ascending, or None if unknown; `normal_guessed`: from the class names.
     """
 
     name: str
@@ -187,6 +189,8 @@ class Data:
     gone: frozenset[int] = frozenset()
     folder_labels: Mapping[int, tuple[int, int]] = field(default_factory=dict)
     files: tuple[tuple[int, int], ...] = ()
+    normal: tuple[int, ...] | None = None
+    normal_guessed: bool = False
 
     def __post_init__(self) -> None:
         if self.pool.shape != self.test.shape or self.pool.classes != self.test.classes:
@@ -194,11 +198,38 @@ class Data:
                 f"Expected pool and test images of the same shape and classes, got {self.pool.shape} {self.pool.classes} "
                 f"and {self.test.shape} {self.test.classes}; load both with the same options."
             )
+        normal, n_classes = self.normal, self.pool.n_classes
+        if normal is not None and not (0 < len({*normal}) < n_classes and {*normal} <= {*range(n_classes)}):
+            raise DataError(
+                f"Expected normal classes from 0 to {n_classes - 1}, at least one and not all of them, got {normal}; "
+                "every other class is a defect."
+            )
 
     @property
     def defects(self) -> tuple[int, ...] | None:
-        """The numbers of the classes that are defects; None if nobody said."""
-        return None
+        """The classes that are not normal, ascending; None if unknown. New classes that people name are among them."""
+        if self.normal is None:
+            return None
+        return tuple(c for c in range(self.pool.n_classes) if c not in self.normal)
+
+    def with_normal(self, names: list[str] | None) -> "Data":
+        """The same data with the normal classes of these names; None: unknown."""
+        normal = None if names is None else tuple(c for c, name in enumerate(self.pool.classes) if name in names)
+        return self if normal == self.normal else replace(self, normal=normal, normal_guessed=False)
+
+    def named(self, classes: tuple[int, ...]) -> list[str]:
+        """The names of `classes`."""
+        return [self.pool.classes[c] for c in classes]
+
+    def required_defects(self, what: str) -> tuple[int, ...]:
+        """`defects`, for `what` cannot work without them. Raises ConfigError if they are unknown."""
+        names = self.pool.classes
+        expect(
+            self.defects is not None,
+            f"Expected to know which classes are normal for {what}, got no clear name among {', '.join(names)}; "
+            f"name them, as in 'dataset.normal={names[0]}'.",
+        )
+        return self.defects or ()
 
     @property
     def has_pictures(self) -> bool:

@@ -52,7 +52,8 @@ def fit_evaluate_query(session: Session, round: int) -> Planned:
         "evaluate_s": evaluating.seconds,
     }
     line["stopped"] = experiment.budget.stop_reason([*session.record.rounds, line])
-    planned = Planned([], line, test.as_dict() if test else None)
+    shown = test or held_out
+    planned = Planned([], line, test.as_dict() if test else None, remark=shown.caution if shown else "")
     candidates = session.candidates()
     if line["stopped"] or not len(candidates):
         return planned
@@ -76,10 +77,10 @@ def measure(
     test = held_out = None
     if len(data.test):
         log_probs = learner.mean_log_probs(TEST, torch.arange(len(data.test)), "test")
-        test = evaluate(log_probs, torch.from_numpy(data.test.labels), data.test.classes, costs)
+        test = evaluate(log_probs, torch.from_numpy(data.test.labels), data.test.classes, costs, data.normal)
     if len(validation):
         log_probs = learner.mean_log_probs(POOL, validation.rows)
-        held_out = evaluate(log_probs, validation.labels, data.pool.classes, costs)
+        held_out = evaluate(log_probs, validation.labels, data.pool.classes, costs, data.normal)
     return test, held_out
 
 

@@ -17,11 +17,13 @@ __all__ = ["Costs", "Evaluation", "Reliability", "area_under_curve", "evaluate"]
 
 N_BINS = 15
 FALSE_ALARM_PERCENTS = (1, 5)
+FEW_IMAGES, FEW_DEFECTS = 20, 5
+"""A metric from fewer is printed with a remark."""
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Costs of a missed defect (class 1 predicted as class 0) and of a false alarm, in any common unit, above 0."""
+    """Costs of a missed defect (predicted as normal) and of a false alarm, in any common unit, above 0."""
 
     miss: float = 10.0
     false_alarm: float = 1.0
@@ -47,12 +49,27 @@ class Reliability:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The result of `evaluate`: numbers by name, the confusion matrix (rows = truth, columns = prediction), the bins."""
+    """The result of `evaluate`: numbers by name, the confusion matrix (rows = truth, columns = prediction), the bins.
+
+    `defects`: the classes that count as defects, or None if there are no metrics of defects.
+    """
 
     metrics: dict[str, float]
     confusion: Int[Tensor, "c c"]
     reliability: Reliability
     classes: tuple[str, ...]
+    defects: tuple[int, ...] | None = None
+
+    @property
+    def caution(self) -> str:
+        """How few images the metrics rest on, if there are fewer than 20, or fewer than 5 defects; else empty."""
+        n = int(self.confusion.sum())
+        n_defects = n if self.defects is None else int(self.confusion[list(self.defects)].sum())
+        if n >= FEW_IMAGES and n_defects >= FEW_DEFECTS:
+            return ""
+        images = f"{n} image{'s' * (n != 1)}"
+        shown = f"{n_defects or 'none'} of them {'a defect' if n_defects <= 1 else 'defects'}"
+        return f"from {images}{'' if self.defects is None else f', {shown}'}: read with care"
 
     def as_dict(self) -> dict[str, Any]:
         """Everything but `metrics` as JSON values: confusion, reliability, classes."""
@@ -65,6 +82,7 @@ def evaluate(
     labels: Int[Tensor, " n"],
     classes: list[str] | tuple[str, ...],
     costs: Costs | None = None,
+    normal: tuple[int, ...] | None = None,
 ) -> Evaluation:
     """Compare predictions with the truth. The metrics, with units and ranges:
 
@@ -72,13 +90,17 @@ def evaluate(
     - `balanced_accuracy`, in [0, 1]: the mean of those recalls;
     - `nll`, in nats, >= 0: the mean of -log p(label);
     - `ece`, in [0, 1]: sum over the bins of (count / n) |accuracy - confidence| (`Reliability` has the bins);
-    - with two classes, both present: `auroc` and `auprc` (average precision), in [0, 1], class 1 positive.
+
+    and the metrics of defects: of all classes but the `normal` ones, of class 1 if these are unknown and there are two
+    classes, else none. p(defect) is the sum over the defect classes:
+
+    - with normal images and defects present: `auroc` and `auprc` (average precision), in [0, 1], defects positive.
       Images are ranked by log odds, so that probabilities that round to 1 still have an order;
-    - likewise `recall_at_fpr_1` and `recall_at_fpr_5`, in [0, 1]: the highest recall of class 1 over all thresholds with
+    - likewise `recall_at_fpr_1` and `recall_at_fpr_5`, in [0, 1]: the highest recall of defects over all thresholds with
       a false-positive rate of at most 1 % (5 %). Equal scores are never split; nothing is interpolated;
-    - with two classes: `cost`, in the unit of `costs` (default: 10 per miss, 1 per false alarm), from 0 to the larger of
-      the two: the mean cost per image. Class 1 is predicted if p(1) >= false_alarm / (false_alarm + miss), which is
-      optimal for calibrated probabilities.
+    - `cost`, in the unit of `costs` (default: 10 per miss, 1 per false alarm), from 0 to the larger of the two: the mean
+      cost per image. A defect is predicted if p(defect) >= false_alarm / (false_alarm + miss), which is optimal for
+      calibrated probabilities.
 
     Raises `DataError` for no images, a label outside the classes, or shapes that do not fit; `TrainingError` for NaN.
     Source: ECE as in Guo et al. 2017, arXiv:1706.04599, with 15 bins; the threshold of `cost` is Bayes' rule for unequal
@@ -98,15 +120,24 @@ def evaluate(
         "nll": float(-log_probs.gather(1, labels[:, None]).mean()),
         "ece": ece,
     }
-    if n_classes == 2:
-        metrics["cost"] = mean_cost(log_probs, labels, costs or Costs())
-    if n_classes == 2 and len(present) == 2:
-        log_odds = log_probs[:, 1] - log_probs[:, 0]
-        metrics["auroc"], metrics["auprc"] = areas(log_odds, labels)
-        for percent in FALSE_ALARM_PERCENTS:
-            metrics[f"recall_at_fpr_{percent}"] = recall_at_false_alarms(log_odds, labels, percent)
+    normal = (0,) if normal is None and n_classes == 2 else normal
+    defects = None if normal is None else tuple(c for c in range(n_classes) if c not in normal)
+    if normal is not None and defects is not None:
+        pair = torch.stack([_log_sum(log_probs, normal), _log_sum(log_probs, defects)], dim=1)
+        is_defect = torch.isin(labels, torch.tensor(defects)).long()
+        metrics["cost"] = mean_cost(pair, is_defect, costs or Costs())
+        if 0 < is_defect.sum() < len(labels):
+            log_odds = pair[:, 1] - pair[:, 0]
+            metrics["auroc"], metrics["auprc"] = areas(log_odds, is_defect)
+            for percent in FALSE_ALARM_PERCENTS:
+                metrics[f"recall_at_fpr_{percent}"] = recall_at_false_alarms(log_odds, is_defect, percent)
     metrics |= {f"recall/{classes[c]}": recall for c, recall in recalls.items()}
-    return Evaluation(metrics, confusion, reliability, tuple(classes))
+    return Evaluation(metrics, confusion, reliability, tuple(classes), defects)
+
+
+def _log_sum(log_probs: Float[Tensor, "n c"], some: tuple[int, ...]) -> Float[Tensor, " n"]:
+    """The log-probability of any of `some` classes; that of a single class is returned as it is."""
+    return log_probs[:, some[0]] if len(some) == 1 else log_probs[:, list(some)].logsumexp(dim=1)
 
 
 def recall_at_false_alarms(scores: Float[Tensor, " n"], labels: Int[Tensor, " n"], percent: int) -> float:

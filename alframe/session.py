@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from alframe.annotator.base import Annotate, Job
-from alframe.checks import inspect_data
+from alframe.checks import as_begun, inspect_data, which_is_the_defect
 from alframe.console import RoundTable
 from alframe.errors import PoolError, Waiting
 from alframe.experiment import Experiment
@@ -18,6 +18,7 @@ from alframe.labels.pool import Pool
 from alframe.learner import Learner
 from alframe.questions import initial_purchase
 from alframe.record.planned import MAX_NEAREST, Planned, Shown
+from alframe.record.read import read_provenance
 from alframe.record.record import Record
 from alframe.strategy.anomaly import Anomaly
 from alframe.strategy.base import Strategy
@@ -51,11 +52,19 @@ class Session:
     def open(cls, experiment: Experiment, record: Record, table: RoundTable | None = None) -> "Session":
         """Continue where the last launch stopped, and repeat the questions that a kill interrupted."""
         keep_freed_memory()
+        past = read_provenance(record.folder)
+        if past:
+            experiment = replace(experiment, data=as_begun(experiment.data, past))
         data = experiment.data
-        table = table or RoundTable(binary=data.pool.n_classes == 2, of="test" if len(data.test) else "validation")
+        table = table or RoundTable.of_data(data)
         provenance, warnings_found = inspect_data(experiment)
+        if "normal" not in past:  # once a run
+            warnings_found += which_is_the_defect(data)
         for warning in warnings_found:
             table.warn(warning)
+        if data.normal_guessed:
+            normal, defects = (", ".join(data.named(some or ())) for some in (data.normal, data.defects))
+            table.note(f"normal: {normal}; defects: {defects} (guessed from names; set dataset.normal)")
         record.at_start(provenance, experiment.resources.device)
         session = cls(experiment, record, table)
         for line in record.rounds:
@@ -154,7 +163,8 @@ class Session:
             return
         for again in (False, True):
             if photos.refresh(round, again=again):
-                self._original = replace(self._original, data=photos.data())
+                normal = self._original.data.normal
+                self._original = replace(self._original, data=replace(photos.data(), normal=normal))
                 self.experiment, _ = self._start_annotator()
                 self.pool.grow(self.experiment.data.pool.ids)
                 self.learner = None
@@ -182,7 +192,7 @@ class Session:
         """Commit the round and print its line."""
         with self.clock.stage("record"):
             self.record.commit(planned, self._shown(planned.questions))
-        self.table.row(planned.line)
+        self.table.row(planned.line, planned.remark)
 
     def _shown(self, questions: Sequence[Question]) -> Shown:
         data = self.experiment.data

@@ -238,6 +238,7 @@ DAMAGED = [
     ("config.yaml", "seed: x\ndataset: {_target_: alframe.dataset.arrays.Arrays}\n"),
     ("provenance.json", '{"data_hash": "a", "launches": 3}'),
     ("provenance.json", '{"data_hash": "a", "launches": [{}]}'),
+    ("provenance.json", '{"data_hash": "a", "launches": [], "normal": 3}'),
     ("queries/round_001.json", '{"questions": [7], "line": {}, "evaluation": null, "pool_scores": null}'),
     ("rounds.jsonl", '{"round": "z", "labels": 3}\n'),
     ("ledger.jsonl", '{"id": "a", "index": 0, "kind": "query", "label": 0, "round": "z", "rank": 0}\n'),

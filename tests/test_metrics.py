@@ -272,3 +272,45 @@ def test_area_of_one_label_count_is_the_last_value():
 def test_area_of_no_curve_is_an_error(labels, values):
     with pytest.raises(DataError, match="Expected"):
         area_under_curve(labels, values)
+
+
+@pytest.mark.parametrize(("c", "normal"), [(2, (1,)), (2, (0,)), (3, (0,)), (3, (1,)), (4, (1, 3)), (6, (4,))])
+def test_metrics_of_defects_agree_with_scikit_learn_on_the_probability_of_any_defect(c, normal):
+    log_probs, labels = predictions(400, c, sharpness=1.0)
+    found = evaluate(log_probs, labels, [f"class {k}" for k in range(c)], Costs(20.0, 2.0), normal)
+    defects = [k for k in range(c) if k not in normal]
+    truth, p = np.isin(labels.numpy(), defects), log_probs.double().exp().numpy()[:, defects].sum(1)
+    assert found.defects == tuple(defects)
+    assert found.metrics["auroc"] == pytest.approx(roc_auc_score(truth, p))
+    assert found.metrics["auprc"] == pytest.approx(average_precision_score(truth, p))
+    alarm = p * 20 >= (1 - p) * 2
+    assert found.metrics["cost"] == pytest.approx((20 * (truth & ~alarm).sum() + 2 * (~truth & alarm).sum()) / 400)
+    cuts = [(~truth & (p >= t)).mean() / (~truth).mean() <= 0.05 and (truth & (p >= t)).sum() / truth.sum() for t in p]
+    assert found.metrics["recall_at_fpr_5"] == pytest.approx(max(cuts))
+
+
+def test_class_1_as_the_defect_gives_the_same_numbers_bit_for_bit_as_before_it_could_be_named():
+    log_probs, labels = predictions(300, 2)
+    assert (
+        evaluate(log_probs, labels, ["a", "b"], normal=(0,)).metrics == evaluate(log_probs, labels, ["a", "b"]).metrics
+    )
+    swapped = evaluate(log_probs.flip(1), 1 - labels, ["b", "a"], normal=(1,)).metrics
+    assert {k: v for k, v in swapped.items() if "/" not in k} == pytest.approx(
+        {k: v for k, v in evaluate(log_probs, labels, ["a", "b"]).metrics.items() if "/" not in k}
+    )
+
+
+@pytest.mark.parametrize(
+    ("labels", "c", "normal", "said"),
+    [
+        ([0, 0, 0, 1], 2, None, "from 4 images, 1 of them a defect: read with care"),
+        ([0] * 40, 2, None, "from 40 images, none of them a defect: read with care"),
+        ([0] * 40 + [1] * 4, 2, (1,), ""),
+        ([0] * 40 + [1] * 4, 2, (0,), "from 44 images, 4 of them defects: read with care"),
+        ([0, 1, 2], 3, None, "from 3 images: read with care"),
+        ([0] * 20, 3, None, ""),
+    ],
+)
+def test_metrics_from_few_images_or_few_defects_carry_a_remark(labels, c, normal, said):
+    uniform = torch.zeros(len(labels), c).log_softmax(1)
+    assert evaluate(uniform, torch.tensor(labels), list("abc"[:c]), normal=normal).caution == said

@@ -3,7 +3,7 @@
 import zipfile
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from alframe.dataset.augment import Augmentation
 from alframe.dataset.cache import Allocate, cached, fingerprint
+from alframe.dataset.normal import GUESS, Normal, with_normal
 from alframe.dataset.split import Sampled
 from alframe.errors import DataError
 from alframe.images import Augment, Data, ImageSet, rows_at_once
@@ -40,6 +41,7 @@ class Arrays(Sampled):
     classes: list[str] | None = None
     test_share: float = 0.25
     augmentation: Augment | None = AUGMENTATION
+    normal: Normal = field(default=GUESS, kw_only=True)
 
     def load(self, cache: Path) -> Data:
         arrays = _Arrays(self.root)
@@ -51,7 +53,7 @@ class Arrays(Sampled):
             pool, test = self.limit(images, self._images(cache, arrays, "test_", list(images.classes)))
         else:
             pool, test = self.divide(images, images.labels, self.test_share)
-        return Data(self.name, pool, test, self.augmentation, self.normalization)
+        return with_normal(Data(self.name, pool, test, self.augmentation, self.normalization), self.normal)
 
     def _images(self, cache: Path, arrays: "_Arrays", prefix: str, classes: list[str] | None) -> ImageSet:
         def build(allocate: Allocate) -> tuple[ImageSet, tuple[str, ...]]:

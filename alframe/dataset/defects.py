@@ -1,9 +1,10 @@
 """A synthetic dataset that needs no files: surfaces, some of them scratched, dented, stained or cracked."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from alframe.dataset.augment import SURFACE
 from alframe.dataset.base import Dataset
 from alframe.dataset.cache import Allocate, cached
+from alframe.dataset.normal import Normal, with_normal
 from alframe.dataset.surfaces import DRAWING, KINDS, draw
 from alframe.errors import expect
 from alframe.images import Augment, Data, ImageSet
@@ -41,6 +43,9 @@ class Defects(Dataset):
     seed: int = 0
     normalization: Literal["pool", "image"] = "pool"
     augmentation: Augment | None = SURFACE
+    normal: Normal = None
+
+    added_options: ClassVar[Mapping[str, Any]] = {"normal": None}
 
     def __post_init__(self) -> None:
         expect(self.size >= 16, f"Expected dataset.size of at least 16 pixels, got {self.size}.")
@@ -56,7 +61,7 @@ class Defects(Dataset):
     def load(self, cache: Path) -> Data:
         pool = self._images(cache, "pool", self.pool_size)
         test = self._images(cache, "test", self.test_size)
-        return Data("defects", pool, test, self.augmentation, self.normalization)
+        return with_normal(Data("defects", pool, test, self.augmentation, self.normalization), self.normal, known=(0,))
 
     def _images(self, cache: Path, share: str, n: int) -> ImageSet:
         def build(allocate: Allocate) -> tuple[ImageSet, tuple[str, ...]]:

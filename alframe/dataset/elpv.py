@@ -10,6 +10,7 @@ import numpy as np
 
 from alframe.dataset.augment import SURFACE
 from alframe.dataset.files import Files
+from alframe.dataset.normal import with_normal
 from alframe.dataset.split import Sampled
 from alframe.errors import ConfigError, DataError, expect
 from alframe.images import Augment, Data
@@ -22,8 +23,8 @@ CELL_TYPES = ("mono", "poly")
 class Elpv(Sampled):
     """2,624 grey photos of solar cells (300x300 at the source), uint8 [n, 1, size, size], with graded defect probability.
 
-    `task`: "binary" (good; defective from probability `threshold` on) or "grades" (0, 1/3, 2/3, 1). The test set is `test_share`
-    of the cells, stratified by grade and cell type and fixed by `split_seed`. Groups: 0 mono-, 1 polycrystalline.
+    `task`: "binary" (good; defective from probability `threshold` on) or "grades" (0, 1/3, 2/3, 1; `normal` null: those below
+    it). The test set is `test_share` of the cells, stratified by grade and cell type and fixed by `split_seed`. Groups: 0 mono-, 1 polycrystalline.
     Raises ConfigError if the package is not installed. The photos are CC BY-NC-SA 4.0.
     Source: Deitsch et al. 2019, arXiv:1807.02894; Buerhop-Lutz et al. 2018. Differs: the authors split 75:25 at random, by cell type.
     """
@@ -48,7 +49,10 @@ class Elpv(Sampled):
             defective = graded.labels / 3 >= self.threshold - 1e-6
             images = replace(graded, labels=defective.astype(np.int64), classes=("good", "defective"))
         pool, test = self.divide(images, graded.labels * len(CELL_TYPES) + graded.groups, self.test_share)
-        return Data("elpv", pool, test, self.augmentation, self.normalization, files.root)
+        grades = range(len(GRADES)) if self.task == "grades" else (0,)
+        known = tuple(grade for grade in grades if grade / 3 < self.threshold - 1e-6)
+        data = Data("elpv", pool, test, self.augmentation, self.normalization, files.root)
+        return with_normal(data, self.normal, known)
 
 
 def _files() -> Files:

@@ -13,6 +13,7 @@ from typing import BinaryIO
 import numpy as np
 
 from alframe.dataset.history import ARRIVED, AT_START, BACK, GONE, LABELLED, RENAMED, Event, History, Stat
+from alframe.dataset.normal import with_normal
 from alframe.dataset.photos import Photo, PhotoFolder
 from alframe.dataset.split import stratified_split
 from alframe.errors import DataError
@@ -34,7 +35,7 @@ class Growing:
         """All photos that have arrived; pixels are mapped. Raises RunFolderError if the pixels do not match the history."""
         history, whole, n = self.history, self.history.image_set(), self.history.n_test
         pool = whole.rows(n, len(whole))
-        return Data(
+        data = Data(
             self.photos.name,
             replace(pool, labels=np.full(len(pool), UNKNOWN)),
             whole.rows(0, n),
@@ -46,6 +47,7 @@ class Growing:
             folder_labels=dict(history.folder_labels),
             files=tuple(image.file[1:] for image in history.images[n:]),
         )
+        return with_normal(data, self.photos.normal)
 
     def refresh(self, round: int, *, again: bool = False) -> bool:
         """Scan the folder before `round`, unless that round is settled already (or `again`); returns whether anything changed.

@@ -12,12 +12,13 @@ from alframe.dataset.cache import cache_folder, part
 from alframe.dataset.decode import POLICY
 from alframe.dataset.files import FOLDERS, TEST, Files, existing_folder, files_of_classes, list_classes
 from alframe.dataset.growing import Growing
+from alframe.dataset.normal import with_normal
 from alframe.dataset.photos import PhotoFolder
 from alframe.errors import DataError, RunFolderError, expect
 from alframe.images import Data
 
 WHAT = "a folder with a subfolder of images for each class (or with train/<class> and test/<class>)"
-LATER = ("root", "normalization", "augmentation", "how_to_get")
+LATER = ("root", "normalization", "augmentation", "how_to_get", "normal")
 """Options that do not affect decoded images, and the root, which is in the cache key as the source."""
 
 
@@ -69,7 +70,7 @@ class ImageFolder(PhotoFolder):
         else:
             strata = images.labels if images.groups is None else images.labels * TEST + images.groups
             pool, test = self.divide(images, strata, self.test_share)
-        return Data(self.name, pool, test, self.augmentation, self.normalization, root)
+        return with_normal(Data(self.name, pool, test, self.augmentation, self.normalization, root), self.normal)
 
     @property
     def grows(self) -> bool:

@@ -8,6 +8,7 @@ import numpy as np
 
 from alframe.dataset.augment import Augmentation
 from alframe.dataset.files import Files, existing_folder, files_of_classes, list_classes
+from alframe.dataset.normal import with_normal
 from alframe.dataset.split import Sampled
 from alframe.errors import DataError
 from alframe.images import Augment, Data
@@ -50,7 +51,8 @@ class MvtecAd(Sampled):
         if self.task == "binary":
             images = replace(typed, labels=np.minimum(typed.labels, 1), classes=(GOOD, "defective"))
         pool, test = self.divide(images, typed.labels * len(SOURCES) + typed.groups, self.test_share)
-        return Data(f"mvtec_ad/{files.root.name}", pool, test, self.augmentation, self.normalization, files.root)
+        data = Data(f"mvtec_ad/{files.root.name}", pool, test, self.augmentation, self.normalization, files.root)
+        return with_normal(data, self.normal, known=(0,))
 
     def _files(self) -> Files:
         root = existing_folder(self.root, WHAT, HOW).resolve()

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +13,7 @@ from alframe.console import progress
 from alframe.dataset.augment import Augmentation
 from alframe.dataset.decode import PROGRESS_FROM, attempts, common_shape, decode_file, read_head
 from alframe.dataset.files import FOLDERS, TEST, existing_folder, list_classes, list_files
+from alframe.dataset.normal import GUESS, Normal
 from alframe.dataset.split import Sampled
 from alframe.errors import DataError
 from alframe.images import Augment
@@ -50,6 +51,7 @@ class PhotoFolder(Sampled):
     test_share: float = 0.25
     augmentation: Augment | None = AUGMENTATION
     how_to_get: str = "put your images there, or set dataset.root=/path/to/your/images"
+    normal: Normal = field(default=GUESS, kw_only=True)
 
     @property
     def path(self) -> Path:

@@ -1,8 +1,8 @@
 """Fixed, seeded, stratified splits into pool and test images."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from jaxtyping import Int
 
 from alframe.dataset.base import Dataset
 from alframe.dataset.cache import part
+from alframe.dataset.normal import Normal
 from alframe.errors import ConfigError, expect
 from alframe.images import ImageSet
 from alframe.rng import generator
@@ -28,12 +29,16 @@ class Sampled(Dataset):
     """What the datasets read from files share. Raises `ConfigError` for an option outside `RANGES`.
 
     `pool_size` and `test_size` keep so many images, stratified and fixed by `split_seed`, as is a division into pool and test set.
+    `normal`: the classes that are no defects ("guess": by well-known words in their names; null: what the dataset knows).
     """
 
     pool_size: int | None = None
     test_size: int | None = None
     split_seed: int = 0
     normalization: Literal["pool", "image"] = "pool"
+    normal: Normal = None
+
+    added_options: ClassVar[Mapping[str, Any]] = {"normal": None}
 
     def __post_init__(self) -> None:
         for option, (fits, constraint) in RANGES.items():

@@ -10,6 +10,7 @@ import numpy as np
 
 from alframe.dataset.augment import DIGIT, PHOTO, Augmentation
 from alframe.dataset.cache import Allocate, cached
+from alframe.dataset.normal import with_normal
 from alframe.dataset.split import Sampled
 from alframe.errors import DataError
 from alframe.images import Augment, Data, ImageSet
@@ -41,8 +42,8 @@ class TorchvisionSet(Sampled):
     """A published division: torchvision's train split is the pool, its test split the test set, both at their own size.
 
     `root`: the folder that torchvision reads from and downloads to (null: `raw` in the cache). Images that are in the cache
-    already are taken from there, without torchvision. Raises DataError, which says how to get the data, where they are not found
-    and cannot be downloaded.
+    already are taken from there, without torchvision. `normal` makes it a study of defects: every other class is one. Raises
+    DataError, which says how to get the data, where they are not found and cannot be downloaded.
     """
 
     root: str | Path | None = None
@@ -71,7 +72,8 @@ class TorchvisionSet(Sampled):
         root = cache / "raw" if self.root is None else Path(self.root).expanduser()
         pool = cached_split(cache, self.name, "train", partial(self._read, root, True))
         test = cached_split(cache, self.name, "test", partial(self._read, root, False))
-        return Data(self.name, *self.limit(pool, test), self.augmentation, self.normalization)
+        data = Data(self.name, *self.limit(pool, test), self.augmentation, self.normalization)
+        return with_normal(data, self.normal)
 
     def _read(self, root: Path, train: bool) -> Split:
         try:

@@ -158,4 +158,6 @@ def readme(spec: Spec, n_draws: int, checks: dict[str, Any], *, images: bool) ->
     loader = FileSystemLoader(Path(__file__).parent)
     environment = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
     page = environment.get_template("readme.txt.j2")
-    return page.render(spec=spec, run=spec.run, onnx=checks.get("onnx"), images=images, test=test, n_draws=n_draws)
+    defects = [spec.classes[c] for c in spec.defects or ()]
+    given = {"spec": spec, "run": spec.run, "defects": defects, "onnx": checks.get("onnx"), "images": images}
+    return page.render(given, test=test, n_draws=n_draws)

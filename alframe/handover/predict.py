@@ -17,12 +17,13 @@ from alframe.dataset.decode import attempts, decode_file, read_head
 from alframe.dataset.files import list_files
 from alframe.errors import DataError, RunFolderError
 from alframe.handover.export import MANIFEST, MODEL, sha256
-from alframe.handover.predictor import BATCH, SAME, Predictor, load
+from alframe.handover.predictor import BATCH, SAME, Predictor, Spec, load
 from alframe.handover.trained import capture, retrieve
 from alframe.record.layout import Layout, runs_below
 from alframe.scores import bald, entropy
 
 Say = Callable[[str], None]
+ANY_DEFECT = "p(any defect)"
 
 
 def predictor_of(
@@ -98,7 +99,8 @@ def predict(
     """Write one line per image in and below `paths`; returns the number of unreadable ones, which `say` reports.
 
     The columns: path; class (the most likely); probability (of that class, the mean over the draws); entropy of the mean,
-    in nats; bald (disagreement of the draws, in nats) with more than one draw; with `every_class` the probability of each.
+    in nats; bald (disagreement of the draws, in nats) with more than one draw; with `every_class` the probability of each,
+    and of any defect if the model knows several classes of defects or of normal images.
     """
     files, skipped = find(paths)
     if skipped:
@@ -106,7 +108,13 @@ def predict(
     spec = predictor.spec
     writer = csv.writer(stream, lineterminator="\n")
     columns = ["path", "class", "probability", "entropy", *(["bald"] if predictor.uncertainty.n_draws > 1 else [])]
-    writer.writerow([*columns, *([f"p({name})" for name in spec.classes] if every_class else [])])
+    writer.writerow(
+        [
+            *columns,
+            *([f"p({name})" for name in spec.classes] if every_class else []),
+            *([ANY_DEFECT] if every_class and _several(spec) else []),
+        ]
+    )
     broken = 0
 
     def readable() -> Iterator[tuple[Path, np.ndarray]]:
@@ -125,6 +133,11 @@ def predict(
     if broken or not files:
         say(f"predicted {len(files) - broken} of {len(files)} images")
     return broken if files else 1
+
+
+def _several(spec: Spec) -> bool:
+    """Whether the probability of a defect is not that of one class."""
+    return spec.defects is not None and len(spec.classes) > 2
 
 
 def _decoded(file: Path, predictor: Predictor) -> np.ndarray:
@@ -152,4 +165,6 @@ def _rows(predictor: Predictor, batch: Sequence[tuple[Path, np.ndarray]], every_
     for (file, _), row, p in zip(batch, numbers, probs, strict=True):
         best = int(np.argmax(p))
         shown = [p[best], *row, *(p if every_class else [])]
+        if every_class and _several(predictor.spec):
+            shown.append(sum(p[c] for c in predictor.spec.defects or ()))
         yield [str(file), predictor.spec.classes[best], *(f"{max(value, 0.0):.6f}" for value in shown)]

@@ -44,6 +44,7 @@ class Spec:
     `normalization` is "pool" (tensors `front.mean` and `front.deviation`, per channel or per feature of the trunk),
     "image" or "none", as in `Normalizer`. `model`, `uncertainty` and `augmentation` are a class (`_target_`) with options.
     `on_features`: the networks read features of the model's frozen trunk. `run` describes the original run.
+    `normal`: the classes that are no defects, or None if unknown.
     """
 
     classes: tuple[str, ...]
@@ -56,8 +57,14 @@ class Spec:
     members: int
     augmentation: dict[str, Any] | None = None
     run: dict[str, Any] = field(default_factory=dict)
+    normal: tuple[int, ...] | None = None
     alframe: str = __version__
     format: int = FORMAT
+
+    @property
+    def defects(self) -> tuple[int, ...] | None:
+        """The classes that are not normal; None if unknown."""
+        return None if self.normal is None else tuple(c for c in range(len(self.classes)) if c not in self.normal)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -72,8 +79,10 @@ class Spec:
                     f"Expected an export of format {FORMAT} or earlier in {where}, got {values['format']}, written by alframe "
                     f"{values.get('alframe')}; install that version."
                 )
+            values = {"normal": None, **values}  # exports before it was known have none
             spec = cls(**{f.name: values[f.name] for f in fields(cls)})
-            return cls(**{**vars(spec), "classes": tuple(spec.classes), "shape": tuple(spec.shape)})
+            tuples = {"classes": tuple(spec.classes), "shape": tuple(spec.shape)}
+            return cls(**{**vars(spec), **tuples, "normal": None if spec.normal is None else tuple(spec.normal)})
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(
                 f"Expected the description of a model in {where}, got a damaged one ({type(error).__name__}: {error}); export the run again."

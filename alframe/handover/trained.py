@@ -67,7 +67,8 @@ def retrieve(folder: Path, *, device: str | None = None, progress: bool = True, 
     """
     read_config(folder)
     rounds = read_rounds(folder)
-    launch = (read_provenance(folder).get("launches") or [{"device": {}}])[-1]["device"]
+    recorded = read_provenance(folder)
+    launch = (recorded.get("launches") or [{"device": {}}])[-1]["device"]
     options = {"progress": progress, "device": device or ("auto" if launch.get("type") == "cuda" else "cpu")}
     plan = stored_plan(
         folder, **options, **{"query.target": "pool"}
@@ -79,7 +80,8 @@ def retrieve(folder: Path, *, device: str | None = None, progress: bool = True, 
     torch.set_num_threads(int(launch.get("threads", torch.get_num_threads())))
     line, ledger = rounds[-1], read_ledger(folder)
     photos = history_of(plan.dataset, folder, repair=False)
-    experiment = plan.experiment(plan.dataset.load(plan.cache) if photos is None else photos.data())
+    data = plan.dataset.load(plan.cache) if photos is None else photos.data()
+    experiment = plan.experiment(data.with_normal(recorded["normal"]) if "normal" in recorded else data)
     rules = experiment.annotator.rules(experiment.data.pool.classes)  # with the classes that people have found by now
     experiment, then = as_trained(experiment, folder, int(line["round"]))
     learner, how = restore(experiment, folder, ledger, then, int(line["round"]))
@@ -132,6 +134,7 @@ def capture(trained: Trained) -> tuple[Spec, Tensors]:
         members=len(learner.fitted.networks),
         augmentation=describe(e.data.augment) if e.uncertainty.n_augmented else None,
         run=origin,
+        normal=e.data.normal,
     )
     tensors = {key: value.detach().cpu() for key, value in flat(parts).items()}
     apart = _check(trained, Predictor(spec, tensors, learner.device))
@@ -172,7 +175,7 @@ def _difference(trained: Trained) -> tuple[float, str]:
     if not len(rows):
         return 0.0, "no metrics"
     log_probs = trained.learner.mean_log_probs(which, rows, of)
-    metrics = evaluate(log_probs, labels, e.data.pool.classes, e.costs).metrics
+    metrics = evaluate(log_probs, labels, e.data.pool.classes, e.costs, e.data.normal).metrics
     apart = {
         name: abs(value - stored[f"{of}/{name}"]) / max(1.0, abs(stored[f"{of}/{name}"]))
         for name, value in metrics.items()

@@ -20,13 +20,14 @@ class Planned:
     """The `questions` and metrics of a round: stored before anyone is asked, and never recomputed.
 
     `line` is the round's line, to which the labelling time is added; `evaluation` is `Evaluation.as_dict()` of the test
-    images, `pool_scores` a histogram (edges, counts). The initial purchase has only questions.
+    images, `pool_scores` a histogram (edges, counts), `remark` how few images the metrics rest on, if few. The initial purchase has only questions.
     """
 
     questions: list[Question] = field(default_factory=list)
     line: Line = field(default_factory=dict)
     evaluation: dict[str, Any] | None = None
     pool_scores: dict[str, list[float]] | None = None
+    remark: str = ""
 
     @property
     def round(self) -> int:
@@ -44,7 +45,7 @@ class Planned:
     def of(cls, stored: Mapping[str, Any]) -> "Planned":
         """Parse what `to_json` wrote. Format 1 has two more keys, and only the questions for the initial purchase."""
         questions = [Question(**question) for question in stored["questions"]]
-        rest = {key: stored[key] for key in ("line", "evaluation", "pool_scores") if key in stored}
+        rest = {key: stored[key] for key in ("line", "evaluation", "pool_scores", "remark") if key in stored}
         return cls(questions, **rest)
 
 

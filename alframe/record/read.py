@@ -85,6 +85,11 @@ def read_provenance(folder: Path) -> dict[str, Any]:
     launches = found.get("launches", [])
     if not all(isinstance(one, dict) and isinstance(one.get("device"), dict) for one in launches):
         raise RunFolderError(f"Expected launches with a device in {path}, got others; restore the file from a backup.")
+    normal = found.get("normal") or []
+    if not (isinstance(normal, list) and all(isinstance(name, str) for name in normal)):
+        raise RunFolderError(
+            f"Expected names of normal classes in {path}, got {normal}; restore the file from a backup."
+        )
     return found
 
 

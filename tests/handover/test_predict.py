@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import math
 import os
 import shutil
@@ -20,6 +21,7 @@ from alframe.cli import execute
 from alframe.config.overrides import load as load_plan
 from alframe.handover.cli import export_main, predict_main
 from alframe.handover.export import export
+from alframe.handover.predictor import Spec
 from alframe.handover.trained import retrieve
 from alframe.learner import TEST
 
@@ -274,3 +276,23 @@ def test_a_very_large_photo_is_predicted_with_a_warning_in_one_line(exported, tm
     assert len(told.out.splitlines()) == 2
     (line,) = [line for line in told.err.splitlines() if "1200 pixels" in line]
     assert line.startswith("warning: ")
+
+
+def test_the_probability_of_any_defect_is_the_sum_over_the_defect_classes(make_run, exported, tmp_path, capsys):
+    run = make_run("dataset.task=kind", "uncertainty=point")
+    assert export_main([str(run), "--out", str(tmp_path / "out"), "--no-onnx"]) == 0
+    assert "Defects: " in (tmp_path / "out" / "README.txt").read_text()
+    capsys.readouterr()
+    assert predict_main([str(tmp_path / "out"), str(exported[1]), "--all"]) == 0
+    found = rows(capsys.readouterr().out)
+    assert found
+    for row in found:
+        assert float(row["p(any defect)"]) == pytest.approx(1 - float(row["p(good)"]), abs=1e-5)
+
+
+def test_an_export_from_before_normal_classes_were_known_is_read():
+    spec = Spec(("a", "b"), (3, 8, 8), "stretch", "pool", {}, False, {}, 1, normal=(1,))
+    assert Spec.from_json(spec.to_json(), "here") == spec
+    assert spec.defects == (0,)
+    old = {key: value for key, value in json.loads(spec.to_json()).items() if key != "normal"}
+    assert Spec.from_json(json.dumps(old), "here").defects is None

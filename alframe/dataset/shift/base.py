@@ -21,6 +21,10 @@ class Shift(Part, ABC):
     title: ClassVar[str]
     """The suffix of the dataset's name, as in 'mnist with duplicates'."""
 
+    def on(self, data: Data) -> "Shift":
+        """This shift with the options that depend on the dataset."""
+        return self
+
     @abstractmethod
     def pool(self, pool: ImageSet, cache: Path) -> ImageSet:
         """The pool in the same shape and with the same classes."""
@@ -37,7 +41,8 @@ class Shifted(Dataset):
         """Raises ConfigError for a growing pool."""
         data = self.dataset.load(cache)
         expect(not data.grown, "Expected shift=none for unlabelled photos, got a shift; shifts are for studies.")
-        return replace(data, name=f"{data.name} with {self.shift.title}", pool=self.shift.pool(data.pool, cache))
+        shift = self.shift.on(data)
+        return replace(data, name=f"{data.name} with {shift.title}", pool=shift.pool(data.pool, cache))
 
 
 def filled_pixels(

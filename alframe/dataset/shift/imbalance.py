@@ -1,6 +1,6 @@
 """Pools with unequal classes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from alframe.dataset.cache import part
 from alframe.dataset.shift.base import Shift
 from alframe.errors import ConfigError, did_you_mean, expect
-from alframe.images import ImageSet
+from alframe.images import Data, ImageSet
 from alframe.rng import generator
 
 
@@ -53,8 +53,8 @@ class Imbalance(Shift):
 class RareClass(Shift):
     """The class `name` makes up `share` of the pool; the others keep their proportions. As many images stay as that allows.
 
-    `name` null is the last class: the defective one where there are two. Raises ConfigError for a share outside (0, 1), a class
-    that is not there, or a share so small that no image of it would be left.
+    `name` null is the last class that is a defect, or the last class if the normal ones are unknown. Raises ConfigError for a
+    share outside (0, 1), a class that is not there, or a share so small that no image of it would be left.
     """
 
     share: float = 0.02
@@ -65,6 +65,9 @@ class RareClass(Shift):
 
     def __post_init__(self) -> None:
         expect(0 < self.share < 1, f"Expected shift.share between 0 and 1, as a share of the pool, got {self.share}.")
+
+    def on(self, data: Data) -> "RareClass":
+        return replace(self, name=data.pool.classes[data.defects[-1]]) if self.name is None and data.defects else self
 
     def pool(self, pool: ImageSet, cache: Path) -> ImageSet:
         name = pool.classes[-1] if self.name is None else self.name

@@ -45,32 +45,37 @@ def _answers(bought: Bought) -> Iterator[dict[str, Any]]:
     return (line for seeds in bought.values() for lines in seeds.values() for line in lines)
 
 
-def wanted_class(section: Section, bought: Bought) -> int | None:
-    """Class 1 of two; of more the rarest among all labelled purchases; None if no answer has a label."""
-    n = len(section.runs[0].classes)
+def wanted_classes(section: Section, bought: Bought) -> tuple[int, ...]:
+    """The defects; without known normal classes the rarest among all labelled purchases; empty if no answer has a label."""
+    run = section.runs[0]
     counts = Counter(line["label"] for line in _answers(bought) if line["label"] is not None)
     if not counts:
-        return None
-    return 1 if n == 2 else min(counts, key=lambda label: (counts[label], label))
+        return ()
+    if run.normal_classes is not None:
+        n_known = len(run.classes if run.normal is None else run.answerable)
+        return tuple(c for c in range(n_known) if c not in run.normal_classes)
+    return (min(counts, key=lambda label: (counts[label], label)),)
 
 
-def discovered(bought: Bought, wanted: int) -> dict[str, Curve]:
-    """How many images of the class `wanted` are among the first x answers, for x from 1 to what all seeds of a cell have."""
+def discovered(bought: Bought, wanted: tuple[int, ...]) -> dict[str, Curve]:
+    """How many images of the classes `wanted` are among the first x answers, for x from 1 to what all seeds of a cell have."""
     curves = {}
     for name, seeds in bought.items():
         n = min(map(len, seeds.values()))
         found = np.array(
-            [np.cumsum([line["label"] == wanted for line in lines[:n]]) for lines in seeds.values()], dtype=float
+            [np.cumsum([line["label"] in wanted for line in lines[:n]]) for lines in seeds.values()], dtype=float
         )
         curves[name] = Curve(name, tuple(seeds), np.arange(1, n + 1, dtype=float), found)
     return curves
 
 
 def _discovery(section: Section, bought: Bought) -> list[Block]:
-    wanted = wanted_class(section, bought)
-    if wanted is None:
+    wanted = wanted_classes(section, bought)
+    if not wanted:
         return [Paragraph("No answer has a label.", "warning")]
-    curves, word = discovered(bought, wanted), section.class_name(wanted)
+    curves, several = discovered(bought, wanted), len(wanted) > 1
+    word = "defects" if several else section.class_name(wanted[0])
+    images = "defects" if several else f"images of class {word}"
     rows = []
     for name, seeds in bought.items():
         unusable = [sum(line["label"] is None for line in lines) for lines in seeds.values()]
@@ -79,17 +84,19 @@ def _discovery(section: Section, bought: Bought) -> list[Block]:
         count = f"{found.mean():,.1f}" + (f" ± {found.std(ddof=1):,.1f}" if len(found) > 1 else "")
         share = f"{100 * (found / len(curves[name].labels)).mean():.1f} %"
         rows.append((name, f"{n.mean():,.10g}", count, share, f"{np.mean(unusable):,.10g}"))
-    rarest = "" if len(section.runs[0].classes) == 2 else " It is the rarest class among all purchases."
+    which = "" if section.runs[0].normal_classes else " It is the rarest class among all purchases."
+    if several:
+        which = f" Defects are {', '.join(map(section.class_name, wanted))}."
     columns = ("strategy", "labels bought", f"{word} found", "share", "without a label")
-    alt = f"Number of images of class {word} found by labels bought, for {', '.join(curves)}"
+    alt = f"Number of {images} found by labels bought, for {', '.join(curves)}"
     unusable_note = "Every answer had a label."
     if any(line["label"] is None for line in _answers(bought)):
         unusable_note = "Answers without a label are paid for but cannot be trained on."
     if any("target" in line for line in _answers(bought)):
         unusable_note += " Unsure answers were still used for training, as soft labels."
-    note = f"Means over the seeds, initial images included.{rarest} {unusable_note}"
+    note = f"Means over the seeds, initial images included.{which} {unusable_note}"
     drawn = {name: thinned(curve, 60) for name, curve in curves.items()}
-    caption = f"The discovery curve: images of class {word} found, by labels bought."
+    caption = f"The discovery curve: {images} found, by labels bought."
     picture = Picture("discovery", lambda: discovery_figure(section, drawn, f"{word} found"), alt, caption)
     return [Table(columns, tuple(rows), note=note), picture]
 

@@ -80,11 +80,14 @@ def compare(runs: Sequence[Run]) -> tuple[list[Comparison], list[LeftOut]]:
     groups: dict[str, list[Run]] = {}
     for run in runs:
         budget = flat({"budget": run.config.get("budget")})  # with count_validation
-        same = json.dumps([run.dataset, run.data_hash, budget], sort_keys=True, default=str)
+        same = json.dumps([run.dataset, run.data_hash, budget, run.other_defect], sort_keys=True, default=str)
         groups.setdefault(same, []).append(run)
     first = [group[0] for group in groups.values()]
-    budgets = [flat({"budget": run.config.get("budget")}) | {"data": (run.data_hash or "unknown")[:8]} for run in first]
-    titles = _distinct([run.dataset for run in first], budgets)
+    apart = [flat({"budget": run.config.get("budget")}) | {"data": (run.data_hash or "unknown")[:8]} for run in first]
+    apart = [
+        of | ({"defect": run.classes[0]} if run.other_defect else {}) for run, of in zip(first, apart, strict=True)
+    ]
+    titles = _distinct([run.dataset for run in first], apart)
     for title, group in zip(titles, groups.values(), strict=True):
         cells: dict[str, dict[int, Run]] = {}
         for run in group:

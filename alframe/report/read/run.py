@@ -34,11 +34,24 @@ class Run:
     rounds: list[dict[str, Any]]
     finished: bool
     n_pool: int | None = None
+    normal: tuple[str, ...] | None = None
+
+    @property
+    def normal_classes(self) -> tuple[int, ...] | None:
+        """The classes that are no defects, by number: as recorded, else the first of two; None if unknown."""
+        if self.normal is None:
+            return (0,) if len(self.classes) == 2 else None
+        return tuple(c for c, name in enumerate(self.classes) if name in self.normal)
 
     @property
     def choices(self) -> dict[str, str]:
         """The leaf of each group, by its name in `choices`, else by its class."""
         return {group: choice(self.config, group) for group in ("dataset", "budget", *CELL_GROUPS)}
+
+    @property
+    def other_defect(self) -> bool:
+        """Whether the first of two classes is the defect: metrics of defects are then those of the other class."""
+        return len(self.classes) == 2 and self.normal_classes == (1,)
 
     @cached_property
     def evidence(self) -> Evidence:
@@ -47,10 +60,12 @@ class Run:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What runs of one cell share: every option by its path, without budget, seed and location of the data."""
+        """What runs of one cell share: every option by its path, without budget, seed, and location and normal classes of
+        the data.
+        """
         apart = {"budget", "seed", "choices"}
         options = flat({key: value for key, value in self.config.items() if key not in apart})
-        return {key: value for key, value in options.items() if key != "dataset.root"}
+        return {key: value for key, value in options.items() if key not in ("dataset.root", "dataset.normal")}
 
     @cached_property
     def ledger(self) -> list[dict[str, Any]]:
@@ -144,6 +159,7 @@ def read_run(folder: Path) -> tuple[Run | None, list[str]]:
         classes=tuple(map(str, classes)) if isinstance(classes := provenance.get("classes"), list) else (),
         rounds=[by_labels[labels] for labels in sorted(by_labels)],
         finished=lines[-1].get("stopped") is not None,
+        normal=tuple(map(str, normal)) if isinstance(normal := provenance.get("normal"), list) else None,
         n_pool=n_pool if _is_count(n_pool := provenance.get("n_pool")) else None,
     )
     return run, notes

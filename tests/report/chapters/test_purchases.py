@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import entropy
 
 from alframe.report.chapters.blocks import Options, Paragraph, Picture, Table
-from alframe.report.chapters.purchases import chapter, class_shares, discovered, evenness, wanted_class
+from alframe.report.chapters.purchases import chapter, class_shares, discovered, evenness, wanted_classes
 from alframe.report.read.section import sections
 from alframe.report.write.figures import render
 
@@ -60,7 +60,7 @@ def test_a_round_without_an_answer_has_no_shares():
 
 def test_the_discovery_curve_counts_in_the_order_of_asking():
     bought = {"a": {0: bought_of([[(0, 1), (1, 0)], [(2, None), (3, 1)]]), 1: bought_of([[(0, 0), (1, 0), (2, 1)]])}}
-    curve = discovered(bought, 1)["a"]
+    curve = discovered(bought, (1,))["a"]
     assert curve.labels.tolist() == [1, 2, 3]
     assert curve.values.tolist() == [[1, 1, 1], [0, 0, 1]]
 
@@ -68,10 +68,10 @@ def test_the_discovery_curve_counts_in_the_order_of_asking():
 def test_class_1_of_two_is_looked_for_and_of_more_the_rarest(write_run, write_ledger, tmp_path):
     write_ledger(write_run("random", classes="abc", labels=[4, 6, 8]), [[0, 0, 1, 2], [0, 1], [1, 1]])
     section = the_section(tmp_path)
-    assert wanted_class(section, section.bought()) == 2
+    assert wanted_classes(section, section.bought()) == (2,)
     write_ledger(write_run("random", study="two", labels=[4, 6, 8]), [[1, 1, 1, 0], [1, 1], [1, 1]])
     section = the_section(tmp_path / "two")
-    assert wanted_class(section, section.bought()) == 1
+    assert wanted_classes(section, section.bought()) == (1,)
 
 
 def test_a_chapter_says_what_was_found_and_what_could_not_be_used(write_run, write_ledger, tmp_path):

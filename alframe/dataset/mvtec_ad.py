@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 
 from alframe.dataset.augment import Augmentation
+from alframe.dataset.decode import Size
 from alframe.dataset.files import Files, existing_folder, files_of_classes, list_classes
 from alframe.dataset.normal import with_normal
 from alframe.dataset.split import Sampled
@@ -37,7 +38,7 @@ class MvtecAd(Sampled):
 
     root: str | Path | None = None
     task: Literal["binary", "defect_type"] = "binary"
-    size: int | None = 128
+    size: Size = 128
     channels: Literal[1, 3] | None = None
     test_share: float = 0.3
     normalization: Literal["pool", "image"] = field(default="image", kw_only=True)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from alframe.console import progress
 from alframe.dataset.augment import Augmentation
-from alframe.dataset.decode import PROGRESS_FROM, attempts, common_shape, decode_file, read_head
+from alframe.dataset.decode import PROGRESS_FROM, Size, attempts, common_shape, decode_file, read_head
 from alframe.dataset.files import FOLDERS, TEST, existing_folder, list_classes, list_files
 from alframe.dataset.normal import GUESS, Normal
 from alframe.dataset.split import Sampled
@@ -42,7 +42,7 @@ class PhotoFolder(Sampled):
 
     root: str | Path | None = None
     name: str = "image_folder"
-    size: int | None = 128
+    size: Size = 128
     channels: Literal[1, 3] | None = None
     pattern: str = "**/*"
     classes: list[str] | None = None

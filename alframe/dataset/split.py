@@ -16,7 +16,10 @@ from alframe.images import ImageSet
 from alframe.rng import generator
 
 RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "size": (lambda n: n >= 1, "of at least 1 pixel, or null to keep sizes"),
+    "size": (
+        lambda n: n == "auto" or (n >= 1 if isinstance(n, int) else len(n) == 2 and min(n) >= 1),
+        "of at least 1 pixel, [height, width], auto, or null to keep sizes",
+    ),
     "test_share": (lambda share: 0 < share < 1, "between 0 and 1"),
     "pool_size": (lambda n: n >= 1, "of at least 1 image, or null for all"),
     "test_size": (lambda n: n >= 1, "of at least 1 image, or null for all"),

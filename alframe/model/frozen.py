@@ -32,7 +32,7 @@ class Frozen(Model):
     """Features of a pretrained trunk as a dataset of their own (`prepare`), a head on them (call), and both as one (`unfrozen`).
 
     `trunk` is efficientnet_lite0, whose ImageNet weights a Python package carries, or a torchvision classification model
-    with `weights` as in `Torchvision`. Images are stretched to `input_size` pixels, a side or [height, width] (bilinear, antialiased),
+    with `weights` as in `Torchvision`. Images are stretched to `input_size` pixels, a side or [height, width] (bilinear, antialiased; null: left as they are),
     grey ones repeated to three channels; augmentation cannot act on features. `pooling` "layers" (lite0 only) appends
     what earlier layers see of small structures. The head is dropout and one linear layer,
     after a layer of `hidden` units where that is given. Raises ConfigError for unknown names and sizes out of range.
@@ -44,7 +44,7 @@ class Frozen(Model):
 
     trunk: str = LITE0
     weights: str = "DEFAULT"
-    input_size: int | list[int] = 160
+    input_size: int | list[int] | None = 160
     pooling: Literal["mean", "layers"] = "mean"
     hidden: int | None = None
     dropout: float = 0.5
@@ -64,10 +64,10 @@ class Frozen(Model):
         elif not self.weights.endswith(WEIGHT_FILES):
             weights_entry(self.trunk, self.weights)
         expect(
-            isinstance(self.input_size, int) or len(self.input_size) == 2,
-            f"Expected model.input_size to be a number of pixels or [height, width], got {self.input_size}.",
+            not isinstance(self.input_size, list) or len(self.input_size) == 2,
+            f"Expected model.input_size to be a number of pixels, [height, width] or null, got {self.input_size}.",
         )
-        for side in self.size:
+        for side in self.size or ():
             check_width("input_size", side)
         expect(
             self.pooling == "mean" or self.trunk == LITE0,
@@ -86,8 +86,10 @@ class Frozen(Model):
             )
 
     @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of the trunk's input."""
+    def size(self) -> tuple[int, int] | None:
+        """Height and width of the trunk's input; None: those of the images."""
+        if self.input_size is None:
+            return None
         return (self.input_size, self.input_size) if isinstance(self.input_size, int) else tuple(self.input_size)  # type: ignore[return-value]
 
     def trunk_on(self, *, fold: bool = True, trained: bool = True) -> nn.Sequential:
@@ -220,13 +222,13 @@ class FineTuned(Model):
 class Embedder(nn.Module):
     """A frozen `trunk` on images: raw pixels [b, 1 or 3, h, w] from 0 to 255 to features [b, d], resized and scaled on the way."""
 
-    def __init__(self, trunk: nn.Module, size: tuple[int, int]) -> None:
+    def __init__(self, trunk: nn.Module, size: tuple[int, int] | None) -> None:
         super().__init__()
         self.trunk, self.size = trunk, size
 
     def forward(self, pixels: Tensor) -> Tensor:
         x = pixels.float()
-        if x.shape[-2:] != self.size:
+        if self.size is not None and x.shape[-2:] != self.size:
             x = F.interpolate(x, size=self.size, mode="bilinear", antialias=True)
         return self.trunk(x.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last))
 
@@ -265,7 +267,7 @@ class Unfrozen(Network):
     def __init__(self, shape: tuple[int, ...], n_classes: int, frozen: Frozen, trained: bool = True) -> None:
         super().__init__()
         check_images(frozen.trunk, shape, least=1)
-        size = frozen.size
+        size = frozen.size or (shape[1], shape[2])
         self.size = None if shape[1:] == size else size  # settled here, so that torch.fx meets no condition
         self.trunk = frozen.trunk_on(fold=False, trained=trained)
         with torch.no_grad():

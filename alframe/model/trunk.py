@@ -34,7 +34,13 @@ class _Normalize(nn.Module):
 
 
 def load_trunk(
-    name: str, weights: str, size: tuple[int, int], *, layers: bool = False, fold: bool = True, trained: bool = True
+    name: str,
+    weights: str,
+    size: tuple[int, int] | None,
+    *,
+    layers: bool = False,
+    fold: bool = True,
+    trained: bool = True,
 ) -> nn.Sequential:
     """Pixels [b, 3, h, w] from 0 to 255 to features [b, d], in eval mode: scaling, then the model.
 
@@ -51,7 +57,8 @@ def load_trunk(
     if not trained:
         scale_as_published(model, weights)
     remove_last_layer(model, name)
-    check_size(model, name, (3, *size))
+    if size is not None:
+        check_size(model, name, (3, *size))
     mean, deviation = IMAGENET_MEAN, IMAGENET_DEVIATION
     if not weights.endswith(WEIGHT_FILES):  # published weights say how their images were scaled
         published = weights_entry(name, weights).transforms()

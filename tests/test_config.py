@@ -386,7 +386,7 @@ def test_a_part_inside_a_strategy_is_chosen_by_its_place(plan):
 
 def test_a_misspelt_part_inside_a_strategy_is_told_with_the_choices(mistakes):
     (told,) = mistakes("strategy=candidates", "strategy@strategy.strategy=bagde")
-    assert "got 'bagde'; did you mean 'badge'? The choices are alfa_mix, badge," in told
+    assert "got 'bagde'; did you mean 'badge'? The choices are alfa_mix, anomaly," in told
 
 
 def test_what_a_part_inside_needs_is_checked_before_data_is_read(mistakes):

@@ -35,7 +35,7 @@ if TYPE_CHECKING:  # tensorboard takes a second to import
     from alframe.record.tensorboard import Board
 
 PLANNED_KEYS = ("line", "evaluation", "pool_scores")
-PACKAGES = ("alframe", "torch", "torchvision", "numpy", "hydra-core", "scikit-learn", "torchmetrics")
+PACKAGES = ("alframe", "torch", "torchvision", "numpy", "hydra-core", "scikit-learn")
 
 
 class Record:

@@ -14,6 +14,7 @@ from alframe.dataset.augment import Augmentation
 from alframe.errors import ConfigError
 from alframe.experiment import check_parts
 from alframe.learner import Learner, Sets
+from alframe.model.small_cnn import SmallCNN
 from alframe.query import TargetSet, query
 from alframe.strategy.base import Schedule
 from alframe.types import Examples, Labelled
@@ -53,7 +54,7 @@ def examples(start: int, stop: int, data) -> Examples:
 def test_any_strategy_asks_any_posterior(strategy: str, posterior: str) -> None:
     schedule, uncertainty = schedule_of(strategy), uncertainty_of(posterior)
     try:
-        check_parts(schedule, uncertainty, tiny_trainer(), BUDGET)
+        check_parts(schedule, uncertainty, tiny_trainer(), BUDGET, SmallCNN)
     except ConfigError:
         assert uncertainty.n_draws < schedule.min_draws
         return

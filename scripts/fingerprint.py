@@ -65,6 +65,7 @@ def elpv_frozen(folder: Path) -> None:
             folder,
             "dataset=elpv",
             "model=frozen",
+            "model.pooling=mean",
             "trainer=sgd",
             "uncertainty=mc_dropout",
             f"strategy={strategy}",

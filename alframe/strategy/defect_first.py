@@ -21,7 +21,7 @@ class DefectFirst(Schedule):
     unusual: Schedule
     likely: Schedule
     uncertain: Schedule
-    few_each: int = 3
+    few_each: int = 1
     few: int = 20
     share: float = 0.5
 

@@ -165,7 +165,7 @@ def test_names_are_those_of_the_leaves():
 
 # -- defect_first ------------------------------------------------------------------------------------------------------
 
-FIRST = DefectFirst(Anomaly(), MostLikely(), MARGIN)
+FIRST = DefectFirst(Anomaly(), MostLikely(), MARGIN, few_each=3)
 UNUSUAL, LIKELY = Mix([Random(), Anomaly()], [0.5, 0.5]), Mix([MostLikely(), MARGIN], [0.5, 0.5])
 
 
@@ -212,7 +212,7 @@ def test_its_parts_may_be_schedules():
     ("options", "told"),
     [
         ({"few_each": 0}, "few_each of at least 1, got 0"),
-        ({"few": 2}, "few of at least 3, got 2"),
+        ({"few_each": 3, "few": 2}, "few of at least 3, got 2"),
         ({"share": 1.0}, "share between 0 and 1, got 1.0"),
     ],
 )

@@ -165,6 +165,10 @@ def check_parts(
         "which fits one linear layer on fixed features, got another model; use trainer=sgd.",
     )
     expect(
+        not (trainer.linear_only and uncertainty.fixes_prior),
+        "Expected uncertainty.prior_precision=null with trainer=bayes_linear, which finds it itself, got a number; use trainer=sgd for it.",
+    )
+    expect(
         not trainer.linear_only or not (uncertainty.needs_dropout or uncertainty.restarts),
         f"Expected uncertainty=laplace, ensemble, tta or point with trainer=bayes_linear, got {type(uncertainty).__name__}, which needs "
         "training steps; use trainer=sgd for it.",

@@ -224,9 +224,10 @@ class Learner:
         log_probs = torch.cat(batches) if batches else torch.empty(0, self.n_classes)
         if torch.isnan(log_probs).any():
             bad = int(torch.isnan(log_probs).any(dim=1).nonzero()[0])
+            steps = "lower trainer.lr, set trainer.gradient_clip=1.0, or use trainer.precision=fp32"
+            advice = "check the features" if self.trainer.linear_only else steps
             raise TrainingError(
-                f"Expected finite predictions, got NaN for row {int(rows[bad])} of the {which} images; "
-                "lower trainer.lr, set trainer.gradient_clip=1.0, or use trainer.precision=fp32."
+                f"Expected finite predictions, got NaN for row {int(rows[bad])} of the {which} images; {advice}."
             )
         return log_probs
 

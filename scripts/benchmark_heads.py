@@ -218,7 +218,9 @@ def main() -> int:
     parser.add_argument("pools", nargs="+", choices=SHARES)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--data", type=Path)
+    parser.add_argument("--heads", nargs="+", choices=HEADS, default=list(HEADS))
     arguments = parser.parse_args()
+    heads = arguments.heads
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     cells: dict[tuple[str, str, str, int], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
@@ -227,7 +229,7 @@ def main() -> int:
         for seed in range(arguments.seeds):
             data, weights = split(name, images, seed)
             for how in ("random", "margin"):
-                for title, head in HEADS.items():
+                for title, head in ((title, HEADS[title]) for title in heads):
                     for count, values in trajectory(name, head, how, data, weights, seed).items():
                         for metric, value in values.items():
                             cells[metric, name, how, count][title].append(value)
@@ -237,14 +239,16 @@ def main() -> int:
         if not mine:
             continue
         digits, sign = (1 if metric == "found" else 3), (-1 if metric == "NLL" else 1)
-        print(f"\n| {metric} | labels | " + " | ".join(HEADS) + " |\n|---|---|" + "---|" * len(HEADS))
+        print(f"\n| {metric} | labels | " + " | ".join(heads) + " |\n|---|---|" + "---|" * len(heads))
         for (_, name, how, count), values in mine.items():
             print(
-                f"| {name}, {how} | {count} | " + " | ".join(f"{np.mean(values[h]):.{digits}f}" for h in HEADS) + " |"
+                f"| {name}, {how} | {count} | " + " | ".join(f"{np.mean(values[h]):.{digits}f}" for h in heads) + " |"
             )
-        means = {h: float(np.mean([np.mean(values[h]) for values in mine.values()])) for h in HEADS}
-        print("| mean | | " + " | ".join(f"{means[h]:.{digits}f}" for h in HEADS) + " |")
-        best = max((h for h in HEADS if h != "bayes_linear"), key=lambda h: sign * means[h])
+        means = {h: float(np.mean([np.mean(values[h]) for values in mine.values()])) for h in heads}
+        print("| mean | | " + " | ".join(f"{means[h]:.{digits}f}" for h in heads) + " |")
+        if "bayes_linear" not in heads or len(heads) == 1:
+            continue
+        best = max((h for h in heads if h != "bayes_linear"), key=lambda h: sign * means[h])
         gaps = [sign * (np.array(values["bayes_linear"]) - np.array(values[best])) + 0.01 for values in mine.values()]
         worse = holm(
             [float(stats.ttest_1samp(gap, 0, alternative="less").pvalue) if gap.std() else 1.0 for gap in gaps]

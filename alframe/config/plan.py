@@ -133,8 +133,16 @@ def plan_in(folder: Path | None, cfg: DictConfig, choices: Mapping[str, Any]) ->
 def _folder(tree: Mapping[str, Any], choices: Mapping[str, Any], overrides: list[str]) -> Path:
     run = tree["run"]
     study = run["name"] or choices.get("experiment") or choices.get("dataset")
-    cell = cell_name(choices, overrides, may_change(tree))
-    return Path(run["root"]).expanduser() / str(study) / cell / f"seed={tree['seed']}"
+    root = Path(run["root"]).expanduser() / str(study)
+
+    def folder(of: Mapping[str, Any]) -> Path:
+        return root / cell_name(of, overrides, may_change(tree)) / f"seed={tree['seed']}"
+
+    now, former = folder(choices), folder({**choices, "uncertainty": "mc_dropout"})
+    # Before model=frozen chose trainer and uncertainty itself, the same command began in another folder.
+    chosen = {text.split("=", 1)[0] for text in overrides} & {"trainer", "uncertainty", "experiment"}
+    begun = choices.get("trainer") == "bayes_linear" and not chosen and not now.exists() and former.exists()
+    return former if begun else now
 
 
 def _identity(

@@ -51,8 +51,8 @@ class LinearPosterior:
         """
         d, (r, latents), pairs = self.features.shape[1], self.mode.shape, k // 2
         prior = torch.randn(pairs, d + 1, latents, generator=generator, dtype=torch.float64)
-        noise = torch.randn(pairs, latents, r, 1, generator=generator, dtype=torch.float64).to(self.mode.device)
-        spread = torch.linalg.solve_triangular(self.roots.mT, noise, upper=True)[..., 0].mT
+        noise = torch.randn(pairs, latents, r, generator=generator, dtype=torch.float64).to(self.mode.device)
+        spread = torch.linalg.solve_triangular(self.roots.mT, noise.permute(1, 2, 0), upper=True).permute(2, 1, 0)
         if self._is_dual:
             prior = prior.to(self.mode.device) * self._prior_sd(d)[:, None]
             reached = self.features @ prior[:, :d] + prior[:, d:]
@@ -80,8 +80,16 @@ class LinearPosterior:
         """Mean and variance of the latents of each labelled image by a fit to the others, to first order."""
         latents, logits = self.basis @ self.mode, to_logits(self.n_classes, self.mode)
         gradient = counts[:, None] * (targets - (latents @ logits).softmax(1)) @ logits.T
-        half = torch.linalg.solve_triangular(self.roots, self.basis.T.expand(len(self.roots), -1, -1), upper=False)
-        variance = half.square().sum(1).T
+        columns = [
+            torch.cat(
+                [
+                    torch.linalg.solve_triangular(root, some.T, upper=False).square().sum(0)
+                    for some in self.basis.split(4096)
+                ]
+            )
+            for root in self.roots
+        ]
+        variance = torch.stack(columns, dim=1)
         left = (1 - self.curvature * variance).clamp_min(1e-6)
         return latents - variance * gradient / left, variance / left
 
@@ -115,7 +123,7 @@ def fit(features: Float[Tensor, "n d"], targets: Float[Tensor, "n c"], counts: F
     `variance` and `intercept_sd` are the pair of 3 x 4 with the largest evidence (a normal hyperprior on log10 of the
     variance), found on at most 256 images. The intercepts are centred at equal classes, so `intercept_sd` says how far the
     shares among the labels are believed. `confidence` is the one with the best leave-one-out likelihood under a
-    standard normal prior on its logarithm. Memory: n (d + r) + l r^2 numbers in float64.
+    standard normal prior on its logarithm. Memory: n (d + 2 r) + 2 l r^2 numbers in float64.
     Source: MacKay 1992; Rasmussen & Williams 2006, chapter 3. Differs: for more than two classes the curvature between
     classes is left out of the covariance, and its log-determinant counts (c - 1) / c; the posterior is tempered.
     """
@@ -145,7 +153,7 @@ def fit_given(
     log_probs = (basis @ mode @ logits).log_softmax(1)
     p = log_probs.exp()
     curvature = counts[:, None] * (p @ logits.T.square() - (p @ logits.T).square())
-    precision = torch.einsum("nr,nl,ns->lrs", basis, curvature, basis)
+    precision = torch.stack([(basis * column[:, None]).T @ basis for column in curvature.T])
     precision.diagonal(dim1=1, dim2=2).add_(1.0)
     roots = torch.linalg.cholesky(precision)
     likelihood = float((counts[:, None] * targets * log_probs).sum())

@@ -21,7 +21,7 @@ def fixed_features(data: Data, cache: Path, device: torch.device) -> tuple[Float
 
     Photos that arrive later change the features of none: the components are those of the initial pool.
     """
-    if all(find_spec(package) for package in PACKAGES):
+    if data.pool.shape[0] in (1, 3) and all(find_spec(package) for package in PACKAGES):
         trunk = Frozen()
         features = by_arrival(data.pool, data.grown, lambda some: trunk.prepare(some, cache, device)).pixels
         return features, True, f"the features of a pretrained network ({trunk.trunk})"

@@ -119,6 +119,12 @@ class Uncertainty(Part, ABC):
     """Number of fixed augmentations of each image in `Posterior.predict`, beside the image itself."""
     restarts: ClassVar[bool] = False
     """Whether networks are kept during training, which excludes selection by validation and averaging."""
+
+    @property
+    def fixes_prior(self) -> bool:
+        """Whether its options fix the prior of the last layer, which a trainer that finds it itself excludes."""
+        return False
+
     needs_dropout: ClassVar[bool] = False
     """Whether its draws are dropout masks, for which a network must be trained with dropout."""
     together: ClassVar[bool] = False

@@ -44,15 +44,15 @@ class Laplace(Uncertainty):
     def n_draws(self) -> int:
         return self.draws
 
+    @property
+    def fixes_prior(self) -> bool:
+        return self.prior_precision is not None
+
     def fit(self, task: Task, generator: torch.Generator) -> "LaplacePosterior":
         network = task.train()
         known = task.weight_posterior(network)
         if known is None:
             return LaplacePosterior(network, task.training(), self.draws, self.prior_precision, generator)
-        expect(
-            self.prior_precision is None,
-            f"Expected uncertainty.prior_precision=null with a trainer that finds it itself, got {self.prior_precision}.",
-        )
         spread = known.spread() if known.n_classes == 2 else None
         precision = known.features.shape[1] / known.variance
         return LaplacePosterior.drawn(network, known.draw(self.draws, generator).float(), precision, spread)

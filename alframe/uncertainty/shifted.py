@@ -9,8 +9,8 @@ from torch import Tensor
 from alframe.types import Prediction
 from alframe.uncertainty.base import Augmented, Posterior
 
-MODEL_IMAGES = 10.0
-"""The model's own shares of the pool weigh as much as this many random images for each class but one."""
+BELIEVED = 0.90
+"""Shares that random images leave possible at this level are not corrected: few of them say little about a rare class."""
 
 
 class Shifted(Posterior):
@@ -25,19 +25,28 @@ class Shifted(Posterior):
 
     @classmethod
     def fit(cls, inner: Posterior, pool: Iterable[tuple[Tensor, Augmented]], counts: Tensor) -> Self:
-        """The shift with which the mean probabilities of `pool` images are the estimated shares of the classes.
+        """The shift with which the mean probabilities of `pool` images are shares that random images leave possible.
 
-        `counts` [c]: classes among the labelled images that were drawn at random. The shares are the mean of a Dirichlet
-        posterior whose prior is worth 10 (c - 1) images with the shares that `inner` predicts; without random images there
-        is no shift. Source: Saerens et al. 2002 (Neural Computation 14), with the shares given instead of estimated by EM.
+        `counts` [c]: classes among the labelled images that were drawn at random. The share that `inner` predicts of a class
+        is moved to the nearer bound of the central 90 % interval of its Beta posterior (Jeffreys' prior), and stays where it
+        is inside; without random images there is no shift.
+        Source: Saerens et al. 2002 (Neural Computation 14), with the shares given instead of estimated by EM.
         """
-        shift, counts = torch.zeros(len(counts)), counts.double()
+        shift = torch.zeros(len(counts), dtype=torch.float64)
         if counts.sum() == 0:
-            return cls(inner, shift)
+            return cls(inner, shift.float())
+        from scipy.stats import beta  # takes a second to import
+
         draws = torch.cat([inner.predict(x, augmented).log_probs.double().cpu() for x, augmented in pool])
-        weight = MODEL_IMAGES * (len(counts) - 1)
-        shares = (counts + weight * draws.exp().mean((0, 1))) / (counts.sum() + weight)
-        shift = shift.double()
+        predicted = draws.exp().mean((0, 1))
+        low, high = (
+            torch.from_numpy(beta.ppf(level, counts + 0.5, counts.sum() - counts + 0.5))
+            for level in ((1 - BELIEVED) / 2, (1 + BELIEVED) / 2)
+        )
+        if bool(((predicted >= low) & (predicted <= high)).all()):
+            return cls(inner, shift.float())
+        shares = predicted.clamp(low, high).clamp_min(1e-6)
+        shares /= shares.sum()
         for _ in range(200):
             step = shares.log() - (draws + shift).log_softmax(-1).exp().mean((0, 1)).clamp_min(1e-300).log()
             shift += step

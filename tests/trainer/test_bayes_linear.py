@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from scipy.stats import beta
+from torch import Tensor
 
 from alframe.budget import Budget
 from alframe.errors import ConfigError
@@ -16,8 +18,8 @@ from alframe.strategy.random import Random
 from alframe.trainer.base import Fitter
 from alframe.trainer.bayes_linear import BayesLinear
 from alframe.trainer.trainer import Trainer
-from alframe.types import Examples
-from alframe.uncertainty.base import Uncertainty
+from alframe.types import Examples, Prediction
+from alframe.uncertainty.base import Posterior, Uncertainty
 from alframe.uncertainty.ensemble import Ensemble
 from alframe.uncertainty.laplace import Laplace
 from alframe.uncertainty.mc_dropout import MCDropout
@@ -86,7 +88,9 @@ def test_shown_probabilities_have_the_shares_of_the_pool_and_queries_do_not_see_
     numbers = shifted.fit(examples, NONE, 0)
     plain.fit(examples, NONE, 0)
     before, after = (float(one.mean_log_probs(POOL, ALL).exp()[:, 1].mean()) for one in (plain, shifted))
-    assert after == pytest.approx((0 + 10 * before) / (40 + 10), abs=1e-4)
+    bound = beta.ppf(0.95, 0.5, 40.5)
+    assert before > bound, "otherwise nothing is shifted"
+    assert after == pytest.approx(bound, abs=1e-4)
     assert numbers["posterior/shift"] < 0
     for a, b in zip(shifted.predictions(POOL, ALL), plain.predictions(POOL, ALL), strict=True):
         assert torch.equal(a.log_probs, b.log_probs)
@@ -150,4 +154,22 @@ def test_another_model_fails_in_one_line(model: object) -> None:
 
 def test_a_prior_precision_of_ones_own_fails_in_one_line() -> None:
     with pytest.raises(ConfigError, match="Expected uncertainty.prior_precision=null"):
-        learner(Laplace(prior_precision=1.0)).fit(labelled(), NONE, 0)
+        check_parts(Random(), Laplace(prior_precision=1.0), BayesLinear(), Budget(), Frozen())
+
+
+@pytest.mark.parametrize("counts", [[25, 0], [40, 0], [24, 1], [45, 2]])
+def test_random_images_that_fit_what_a_sure_classifier_predicts_move_nothing(counts: list[int]) -> None:
+    """Two per cent of defects, told apart without a mistake: forty random images without one are no news."""
+    odds = torch.where(torch.arange(1000) < 20, 6.0, -6.0) + torch.randn(
+        1000, generator=torch.Generator().manual_seed(0)
+    )
+    log_probs = torch.stack([-odds / 2, odds / 2], dim=1).log_softmax(1)
+
+    class Known(Posterior):
+        def predict(self, x: Tensor, augmented: object = None) -> Prediction:
+            return Prediction(log_probs[:, None], torch.zeros(1000, 1), log_probs)
+
+    known = Known()
+    known.networks = []
+    found = Shifted.fit(known, [(torch.zeros(1000, 1), lambda j: torch.zeros(1))], torch.tensor(counts))
+    assert not found.shift.any()

@@ -19,8 +19,8 @@ class BayesLinear(Fitter):
 
     The prior's variances are found by the evidence, the confidence by leave-one-out (`alframe.engine.bayes_linear`). Soft
     labels count by their parts. An ensemble's members weigh the images by Dirichlet(1, ..., 1) draws (the Bayesian
-    bootstrap, Rubin 1981). With `match_pool`, probabilities that are shown and measured are shifted to the shares of the
-    classes in the pool (`alframe.uncertainty.shifted.Shifted`); queries see them unshifted.
+    bootstrap, Rubin 1981). With `match_pool`, probabilities that are shown and measured are shifted to class shares of
+    the pool that random images leave possible (`alframe.uncertainty.shifted.Shifted`); queries see them unshifted.
     """
 
     match_pool: bool = True

@@ -63,7 +63,7 @@ def commands() -> list[str]:
 def test_a_printed_command_is_one_that_builds(command, tmp_path):
     command = re.sub(r"query\.target=\S+", f"query.target={tmp_path}", command)  # a folder must be there
     words = [word for word in shlex.split(command, comments=True) if word != "-m"]
-    load([word for word in words if "," not in re.sub(r"\[.*\]", "", word)])  # a list in brackets is no sweep
+    assert load([word for word in words if "," not in re.sub(r"\[.*\]", "", word)])  # a list in brackets is no sweep
 
 
 def test_there_are_printed_commands():
@@ -80,7 +80,7 @@ def handovers() -> list[str]:
 def test_a_printed_hand_over_is_one_that_parses(command):
     name, *words = shlex.split(command, comments=True)
     parser = {"export": export_parser, "predict": predict_parser}[name]()
-    parser.parse_args(words)
+    assert vars(parser.parse_args(words))
 
 
 def test_both_hand_over_commands_are_printed():

@@ -225,17 +225,18 @@ def test_numbers_out_of_range_are_told(options, told):
 
 
 @pytest.mark.parametrize(
-    "words",
+    ("words", "part"),
     [
-        ["strategy=mix", "strategy@strategy.strategies.first=most_likely", "strategy.shares=[3,1]"],
-        ["strategy=mix", "+strategy@strategy.strategies.third=margin", "strategy.shares=[0.5,0.25,0.25]"],
-        ["strategy=defect_first", "strategy@strategy.uncertain=bald", "uncertainty=mc_dropout", "strategy.few=30"],
-        ["strategy=defect_first", "strategy@strategy.unusual=core_set", "strategy@strategy.likely=entropy"],
-        ["strategy=candidates", "strategy@strategy.strategy=mix"],
+        (["strategy=mix", "strategy@strategy.strategies.first=most_likely", "strategy.shares=[3,1]"], "MostLikely("),
+        (["strategy=mix", "+strategy@strategy.strategies.third=margin", "strategy.shares=[0.5,0.25,0.25]"], "margin"),
+        (["strategy=defect_first", "strategy@strategy.uncertain=bald", "uncertainty=mc_dropout"], "bald"),
+        (["strategy=defect_first", "strategy@strategy.unusual=core_set"], "CoreSet("),
+        (["strategy=candidates", "strategy@strategy.strategy=mix"], "Mix("),
     ],
 )
-def test_its_parts_are_selected_by_config_path(words):
-    load(words)
+def test_its_parts_are_selected_by_config_path(words, part):
+    assert part in repr(load(words).parts["strategy"])
+    assert part not in repr(load([words[0]]).parts["strategy"])
 
 
 def test_a_share_for_each_is_asked_for_before_any_data_are_read():

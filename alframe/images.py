@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from alframe.errors import DataError, expect
+from alframe.errors import DataError
 
 UNKNOWN, NO_CLASS = -1, -2
 """Labels of unlabelled images, and of images that show none of the classes."""
@@ -220,16 +220,6 @@ class Data:
     def named(self, classes: tuple[int, ...]) -> list[str]:
         """The names of `classes`."""
         return [self.pool.classes[c] for c in classes]
-
-    def required_defects(self, what: str) -> tuple[int, ...]:
-        """`defects`, for `what` cannot work without them. Raises ConfigError if they are unknown."""
-        names = self.pool.classes
-        expect(
-            self.defects is not None,
-            f"Expected to know which classes are normal for {what}, got no clear name among {', '.join(names)}; "
-            f"name them, as in 'dataset.normal={names[0]}'.",
-        )
-        return self.defects or ()
 
     @property
     def has_pictures(self) -> bool:

@@ -332,6 +332,8 @@ class _Task:
             network.load_state_dict(self.stored[member])
         elif learner.trainer.warm_start and learner._last_weights is not None:
             network.load_state_dict(learner._last_weights[member])
+        elif len(self.examples):
+            learner.trainer.begin(network, self.examples, learner.n_classes)
         return network.eval()
 
     def _train(

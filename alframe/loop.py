@@ -53,7 +53,8 @@ def fit_evaluate_query(session: Session, round: int) -> Planned:
     }
     line["stopped"] = experiment.budget.stop_reason([*session.record.rounds, line])
     shown = test or held_out
-    planned = Planned([], line, test.as_dict() if test else None, remark=shown.caution if shown else "")
+    remark = shown.caution if shown else ""
+    planned = Planned([], line, test.as_dict() if test else None, remark=remark, n_classes=learner.n_classes)
     candidates = session.candidates()
     if line["stopped"] or not len(candidates):
         return planned

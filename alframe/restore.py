@@ -31,10 +31,15 @@ def as_trained(experiment: Experiment, folder: Path, round: int) -> tuple[Experi
     rules = experiment.annotator.rules(experiment.data.pool.classes)
     classes = rules.classes or experiment.data.pool.classes
     planned = read_planned(folder, round) or {}
-    asked = next((q["probs"] for q in planned.get("questions", ()) if q["probs"]), classes)
-    measured = planned.get("evaluation") or {"classes": asked}  # without test images there is no evaluation
-    known = classes[: len(measured["classes"])]
+    known = classes[: planned.get("n_classes") or _outputs(planned) or len(classes)]
     return experiment.with_classes(known), replace(rules, classes=known)
+
+
+def _outputs(planned: Line) -> int:
+    """The number of classes in what an earlier version stored; 0 if nothing tells."""
+    if planned.get("evaluation"):  # there is none without test images
+        return len(planned["evaluation"]["classes"])
+    return next((len(q["probs"]) for q in planned.get("questions", ()) if q["probs"]), 0)
 
 
 def restore(

@@ -125,7 +125,8 @@ def test_a_folder_is_read_as_today_and_written_in_todays_format(workplace):
     with pytest.raises(Waiting):
         by_command("waiting", "annotator=queue")
     assert f"format: {FORMAT}\n" in (folder / "config.yaml").read_text()
-    assert read_config(folder) == {**before, "dataset": {**before["dataset"], "normal": None}}  # it came since
+    trainer = {**before["trainer"], "prior_bias": False, "balanced_batches": False}  # these options came since
+    assert read_config(folder) == {**before, "dataset": {**before["dataset"], "normal": None}, "trainer": trainer}
 
 
 def test_queue_status_reads_them(workplace, capsys):
@@ -148,7 +149,7 @@ def test_they_are_reported_and_exported(workplace, capsys):
 
 def test_old_and_new_runs_of_one_cell_are_compared(workplace, capsys):
     """Or the upgrade would show as another config."""
-    by_command("new", "seed=1")
+    by_command("new", "seed=1", "trainer.prior_bias=false")
     capsys.readouterr()
     assert report_command(["finished", "new", "--out", "together"]) == 0
     (row,) = (line.split() for line in capsys.readouterr().out.splitlines() if line.split()[1:2] == ["2"])

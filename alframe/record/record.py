@@ -154,7 +154,9 @@ class Record:
                 "restore the old data, or use another run.name."
             )
         launches = [*past.get("launches", []), _launch(device)]
-        write_atomically(path, json.dumps({**data, "launches": launches}, indent=1))
+        own = flat(yaml.safe_load(_yaml(self.config)))
+        absent = {key: value for key, value in self._declared.added.items() if key in own}
+        write_atomically(path, json.dumps({**data, "absent_options": absent, "launches": launches}, indent=1))
         if self._tensorboard:
             self._open_board()
 

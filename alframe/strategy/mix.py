@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
 
 import torch
 from jaxtyping import Int
@@ -13,21 +14,23 @@ from alframe.strategy.base import Schedule, Strategy, declare_for
 from alframe.types import PoolView, Prediction, Selection, Summary
 
 
-def split(size: int, shares: Sequence[int | float]) -> list[int]:
-    """`size` images by `shares`, whole numbers by largest remainder; of equal remainders the first gets one more."""
-    quotas = [size * share / math.fsum(shares) for share in shares]
-    counts = [math.floor(quota + 1e-9) for quota in quotas]  # 3 * (1/3) may come out below 1
-    order = sorted(range(len(shares)), key=lambda i: (counts[i] - quotas[i], i))
-    for i in order[: size - sum(counts)]:
-        counts[i] += 1
-    return counts
+def split(size: int, shares: Sequence[int | float], generator: torch.Generator) -> list[int]:
+    """`size` images by `shares`: each share rounded up or down at random, so that its mean over many queries is exact.
+
+    Nothing is drawn for shares that are whole already.
+    """
+    ends = [size * total / math.fsum(shares) for total in accumulate(shares)]
+    if any(abs(end - round(end)) > 1e-9 for end in ends):
+        start = float(torch.rand((), generator=generator, dtype=torch.float64))
+        ends = [math.floor(end + start) for end in ends[:-1]] + [size]
+    return [round(end) - round(before) for before, end in pairwise([0, *ends])]
 
 
 @dataclass(frozen=True)
 class Mix(Strategy):
     """`strategies`, a list or named, share every query by `shares`: each picks from what those before it left.
 
-    Shares are positive and are scaled to a sum of 1; whole images by largest remainder. One pool pass serves all. Each image
+    Shares are positive and are scaled to a sum of 1; what is no whole image is rounded at random. One pool pass serves all. Each image
     comes with the name of the strategy that picked it (`Selection.sources`), and with that strategy's score. The images of a share of
     `random` are a uniform sample of what the strategies before it left.
     Raises `ConfigError` for shares that are not positive or not one each, and for schedules (put the mix inside).
@@ -73,7 +76,7 @@ class Mix(Strategy):
     def select(self, view: PoolView, size: int, generator: torch.Generator) -> Selection:
         left = torch.arange(view.n)
         parts: list[Selection] = []
-        for i, (one, count) in enumerate(zip(self._inner, split(size, self.shares), strict=True)):
+        for i, (one, count) in enumerate(zip(self._inner, split(size, self.shares, generator), strict=True)):
             if count == 0:
                 continue
             some = one.subset(len(left), count, generator)

@@ -79,6 +79,9 @@ class Fitter(Part, ABC):
         """The precision of its forward passes on `device`."""
         return torch.float32
 
+    def begin(self, network: nn.Module, examples: Examples, n_classes: int) -> None:
+        """Change the initial weights of a new `network`, whose first fit is to `examples`, at least one of them."""
+
     @abstractmethod
     def fit(self, network: nn.Module, lesson: Lesson, stream: Stream, cycles: Cycles | None = None) -> FitReport:
         """Train `network` in place and leave it in eval mode. Raises `TrainingError`."""

@@ -35,9 +35,19 @@ class Trainer(Fitter):
     `ema` is the decay, a step, of an exponential moving average of the weights, which is then what is validated and kept.
     `precision` "auto" is bf16 on CUDA and fp32 elsewhere; `channels_last` null follows CUDA, and is for networks trained alone, as
     stacked weights have no such layout. Optimizers that have a fused version run it on CUDA by default.
+
+    Rare classes: with `prior_bias` a new network's last linear layer starts with the log shares of the labels as its bias
+    (each class with half a label more; zero under `class_weighting`), which few steps would not find. With `balanced_batches`
+    every batch shows the labelled classes equally often, in the loss the log shares are subtracted from the logits, and so
+    the network predicts the labels' shares all the same. Source: Menon et al. 2021, arXiv:2007.07314 (the adjusted loss).
     """
 
-    added_options: ClassVar[Mapping[str, Any]] = {"full_batches": False, "ema": None}
+    added_options: ClassVar[Mapping[str, Any]] = {
+        "full_batches": False,
+        "ema": None,
+        "prior_bias": False,
+        "balanced_batches": False,
+    }
 
     def __init__(
         self,
@@ -53,6 +63,8 @@ class Trainer(Fitter):
         warmup: float = 0.1,
         label_smoothing: float = 0.0,
         class_weighting: Literal["none", "balanced"] = "none",
+        prior_bias: bool = True,
+        balanced_batches: bool = False,
         augment: bool = True,
         early_stop: int | None = None,
         best_checkpoint: bool = False,
@@ -83,10 +95,15 @@ class Trainer(Fitter):
             ema is None or 0 < ema < 1,
             f"Expected trainer.ema between 0 and 1 or null, got {ema}; 0.99 averages over 100 steps.",
         )
+        expect(
+            not balanced_batches or class_weighting == "none",
+            f"Expected trainer.class_weighting=none with trainer.balanced_batches, got {class_weighting}; choose one of the two.",
+        )
         self.optimizer, self.lr, self.schedule, self.warmup = optimizer, lr, schedule, warmup
         self.epochs, self.min_steps, self.max_steps, self.batch_size = epochs, min_steps, max_steps, batch_size
         self.full_batches = full_batches
         self.label_smoothing, self.class_weighting, self.augment = label_smoothing, class_weighting, augment
+        self.prior_bias, self.balanced_batches = prior_bias, balanced_batches
         self.early_stop, self.best_checkpoint, self.validate_every = early_stop, best_checkpoint, validate_every
         self.warm_start, self.gradient_clip, self.ema = warm_start, gradient_clip, ema
         self.precision, self.channels_last, self.compile = precision, channels_last, compile
@@ -100,6 +117,15 @@ class Trainer(Fitter):
         """Optimizer steps for `n` labelled images."""
         steps = max(self.epochs * math.ceil(n / self.batch_size), self.min_steps)
         return min(steps, self.max_steps or steps)
+
+    @torch.no_grad()
+    def begin(self, network: nn.Module, examples: Examples, n_classes: int) -> None:
+        layers = [m for m in network.modules() if isinstance(m, nn.Linear) and m.out_features == n_classes]
+        if self.prior_bias and layers and layers[-1].bias is not None:
+            if self.class_weighting == "none":
+                layers[-1].bias.copy_(_log_shares(examples, n_classes))
+            else:
+                layers[-1].bias.zero_()
 
     def fit(self, network: nn.Module, lesson: Lesson, stream: Stream, cycles: Cycles | None = None) -> FitReport:
         """Train `network` in place and leave it in eval mode.
@@ -141,7 +167,9 @@ class Trainer(Fitter):
         weight = self._class_weight(examples, lesson.n_classes, device)
         dtype = self.dtype(device) if members == 1 else torch.float32
         scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
-        order = torch.stack([_order(len(examples), steps * batch, stream("order")) for stream in streams])
+        strata = _classes(examples).unique(return_inverse=True)[1] if self.balanced_batches else None
+        order = torch.stack([_order(len(examples), steps * batch, stream("order"), strata) for stream in streams])
+        offset = _log_shares(examples, lesson.n_classes).to(device) if self.balanced_batches else None
         order, rows = order.to(pixels.place), examples.rows.to(pixels.place)
         labels = examples.truth.to(pixels.place)
         augment = lesson.augment if self.augment else None
@@ -160,6 +188,7 @@ class Trainer(Fitter):
                 y = labels[order[:, (step - 1) * batch : step * batch]].to(device, non_blocking=True)
                 with _autocast(device, dtype):
                     logits = forward(prepare(raw)).float().unflatten(0, (members, batch))
+                logits = logits if offset is None else logits - offset
                 losses = torch.stack([self._loss(*one, weight) for one in zip(logits, y, strict=True)])
                 optimizer.zero_grad(set_to_none=True)
                 scaler.scale(losses.sum()).backward()
@@ -265,9 +294,31 @@ def _autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManage
     return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype=dtype)
 
 
-def _order(n: int, length: int, generator: torch.Generator) -> Tensor:
-    """`length` row numbers: one permutation of `n` after another, so that all rows are seen equally often."""
-    return torch.cat([torch.randperm(n, generator=generator) for _ in range(math.ceil(length / n))])[:length]
+def _classes(examples: Examples) -> Tensor:
+    """The class of each image, int64 [n]: the likeliest where it has probabilities of classes."""
+    return examples.labels if examples.soft_labels is None else examples.soft_labels.argmax(dim=1)
+
+
+def _log_shares(examples: Examples, n_classes: int) -> Tensor:
+    """Log of the share of each class in the labels, float32 [c], each class with half a label more."""
+    soft = examples.soft_labels
+    counts = torch.bincount(examples.labels, minlength=n_classes) if soft is None else soft.sum(dim=0)
+    return (counts.float() + 0.5).log() - (counts.sum() + 0.5 * n_classes).log()
+
+
+def _order(n: int, length: int, generator: torch.Generator, strata: Tensor | None = None) -> Tensor:
+    """`length` row numbers: one permutation of `n` after another, so that all rows are seen equally often.
+
+    With `strata` (int64 [n], numbered from 0) each stratum is taken equally often, and its own rows are.
+    """
+    if strata is not None:
+        order = torch.empty(length, dtype=torch.int64)
+        turns = _order(int(strata.max()) + 1, length, generator)
+        for stratum in range(int(strata.max()) + 1):
+            rows, places = (strata == stratum).nonzero()[:, 0], turns == stratum
+            order[places] = rows[_order(len(rows), int(places.sum()), generator)]
+        return order
+    return torch.cat([torch.randperm(n, generator=generator) for _ in range(max(1, math.ceil(length / n)))])[:length]
 
 
 def _clip(network: nn.Module, norm: float, members: int) -> None:

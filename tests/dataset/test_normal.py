@@ -132,14 +132,6 @@ def test_data_with_impossible_normal_classes_are_refused():
             Data("fake", images, images, normal=normal)
 
 
-def test_what_needs_the_defects_says_how_to_name_them():
-    with pytest.raises(
-        ConfigError, match=r"for strategy=x, got no clear name among cat, dog; name them, as in 'dataset.normal=cat'"
-    ):
-        data("cat/dog").required_defects("strategy=x")
-    assert with_normal(data("ok/dog"), "guess").required_defects("strategy=x") == (1,)
-
-
 def test_a_class_that_people_name_is_a_defect():
     experiment = Experiment(with_normal(data("dent/ok"), "guess"), SmallCNN)
     assert experiment.with_classes(("dent", "ok", "stain")).data.defects == (0, 2)

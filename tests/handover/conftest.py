@@ -55,7 +55,7 @@ def make_run(workplace):
         tiny = [text for text in TINY if text.split("=", 1)[0] not in named]
         if "model" in named:
             tiny.remove("model.width=4")
-            if "trainer" not in named:  # fitted without steps
+            if "model=frozen" in overrides and "trainer" not in named:  # fitted without steps
                 tiny = [text for text in tiny if not text.startswith("trainer.")]
         plan = load([*tiny, *overrides, f"run.root={workplace / 'runs'}"])
         execute(plan)

@@ -14,6 +14,7 @@ from alframe.errors import PoolError, Waiting
 from alframe.handover.export import export
 from alframe.handover.labels import folder_names, labelled, write_images, write_table
 from alframe.handover.trained import retrieve
+from alframe.record.layout import Layout
 
 ODD = ['a, "b"', "grün ✓", "x;y"]
 
@@ -101,6 +102,11 @@ def test_a_class_that_was_found_after_the_round_is_among_the_labels_but_not_in_t
     with pytest.raises(PoolError, match="scratch"):
         execute(load(options))
     launch_and_answer(lambda row: "good", named)
+    planned = Layout(plan.folder).planned(0)
+    stored = json.loads(planned.read_text())
+    for question in stored["questions"]:
+        question["probs"] = None  # as of a network that has seen one class
+    planned.write_text(json.dumps({**stored, "evaluation": None}))  # and has no test images
     export(retrieve(plan.folder, progress=False), tmp_path / "out", images=True, with_onnx=False, say=lambda _: None)
     manifest = json.loads((tmp_path / "out/manifest.json").read_text())
     assert manifest["model"]["run"]["round"] == 0

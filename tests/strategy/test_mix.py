@@ -1,5 +1,6 @@
 """mix: shares in whole images, no overlap, and each strategy sees what it would see alone. defect_first: which mix when."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -50,21 +51,34 @@ def view(strategy, rows=range(N)) -> PoolView:
 
 
 @pytest.mark.parametrize(
-    ("size", "shares", "counts"),
+    ("size", "shares"),
     [
-        (10, [0.5, 0.5], [5, 5]),
-        (7, [0.5, 0.5], [4, 3]),
-        (1, [0.5, 0.5], [1, 0]),
-        (10, [1, 1, 1], [4, 3, 3]),
-        (3, [1 / 3, 1 / 3, 1 / 3], [1, 1, 1]),
-        (10, [0.64, 0.36], [6, 4]),
-        (10, [0.66, 0.17, 0.17], [6, 2, 2]),
-        (5, [8, 1, 1], [4, 1, 0]),
-        (100, [0.7, 0.2, 0.1], [70, 20, 10]),
+        (10, [0.5, 0.5]),
+        (7, [0.5, 0.5]),
+        (1, [0.5, 0.5]),
+        (1, [0.8, 0.2]),
+        (10, [1, 1, 1]),
+        (3, [1 / 3, 1 / 3, 1 / 3]),
+        (10, [0.66, 0.17, 0.17]),
+        (5, [8, 1, 1]),
+        (100, [0.7, 0.2, 0.1]),
     ],
 )
-def test_shares_are_whole_images_by_largest_remainder(size, shares, counts):
-    assert split(size, shares) == counts
+def test_shares_are_rounded_to_whole_images_so_that_their_mean_is_exact(size, shares):
+    quotas = [size * share / sum(shares) for share in shares]
+    stream = seeded(0)
+    drawn = torch.tensor([split(size, shares, stream) for _ in range(4000)])
+    assert (drawn.sum(dim=1) == size).all()
+    for counts, quota in zip(drawn.T.tolist(), quotas, strict=True):
+        assert {*counts} <= {math.floor(quota + 1e-9), math.ceil(quota - 1e-9)}
+        assert sum(counts) / len(counts) == pytest.approx(quota, abs=0.03)
+
+
+def test_whole_shares_draw_nothing():
+    stream = seeded(0)
+    assert split(100, [0.7, 0.2, 0.1], stream) == [70, 20, 10]
+    assert split(3, [1 / 3, 1 / 3, 1 / 3], stream) == [1, 1, 1]
+    assert torch.equal(stream.get_state(), seeded(0).get_state())
 
 
 @pytest.mark.parametrize("size", [1, 9, N])
@@ -74,7 +88,7 @@ def test_each_picks_from_what_those_before_it_left_as_if_it_were_alone(size):
     found = Mix(strategies, shares).select(view(Mix(strategies, shares)), size, seeded(0))
     left, positions, given, sources = list(range(N)), [], [], []
     stream = seeded(0)
-    for strategy, count in zip(strategies, split(size, shares), strict=True):
+    for strategy, count in zip(strategies, split(size, shares, stream), strict=True):
         if count:
             alone = strategy.select(view(strategy, left), count, stream)
             chosen = [left[position] for position in alone.positions.tolist()]

@@ -136,6 +136,58 @@ def test_balanced_weights_make_every_class_weigh_the_same(make_trainer):
     assert weight[2] == 0
 
 
+@pytest.mark.parametrize("soft", [False, True])
+def test_a_new_network_begins_with_the_shares_of_its_labels(soft, make_trainer, tiny_network):
+    labels = torch.tensor([0] * 45 + [2] * 5)
+    some = Examples(torch.arange(50), labels, nn.functional.one_hot(labels, 3).float() if soft else None)
+    network = tiny_network((1, 8, 8), 3)
+    last = network.tail[-1]
+    kept = last.weight.clone()
+    make_trainer(prior_bias=True).begin(network, some, 3)
+    torch.testing.assert_close(last.bias.exp(), torch.tensor([45.5, 0.5, 5.5]) / 51.5)
+    assert torch.equal(last.weight, kept)
+    make_trainer(prior_bias=True, class_weighting="balanced").begin(network, some, 3)
+    assert not last.bias.any()
+    untouched = weights(network)
+    make_trainer(prior_bias=False).begin(network, some, 3)
+    assert torch.equal(weights(network), untouched)
+    make_trainer(prior_bias=True).begin(nn.Sequential(nn.Flatten(), nn.Linear(64, 3, bias=False)), some, 3)
+
+
+def test_balanced_batches_show_every_class_and_every_image_of_a_class_equally_often(
+    make_trainer, tiny_network, make_images
+):
+    images = make_images(40, 0)
+    images.labels[:] = [0] * 36 + [1] * 4
+    problem, seen = Problem(images, 40), []
+    trainer = make_trainer(min_steps=27, batch_size=16, balanced_batches=True, epochs=0)
+    problem.fit(trainer, tiny_network, augment=lambda x, g: seen.append(x) or x)
+    label = {
+        image.numpy().tobytes(): int(y) for image, y in zip(torch.from_numpy(images.pixels), images.labels, strict=True)
+    }
+    drawn = [image.numpy().tobytes() for image in torch.cat(seen)]
+    for start in range(0, 27 * 16, 16):
+        assert sum(label[image] for image in drawn[start : start + 16]) == 8
+    assert {drawn.count(image) for image, y in label.items() if y == 0} == {6}
+    assert {drawn.count(image) for image, y in label.items() if y == 1} == {54}
+
+
+def test_balanced_batches_leave_the_predicted_shares_to_the_labels(make_trainer, make_images):
+    images = make_images(40, 0, 3)
+    images.pixels[:] = 7  # nothing tells the classes apart
+    images.labels[:] = [0] * 32 + [1] * 8
+    trainer = make_trainer(epochs=0, min_steps=400, balanced_batches=True, lr=0.5, augment=False)
+    model, _ = Problem(images, 40).fit(trainer, lambda shape, c: nn.Sequential(nn.Flatten(), nn.Linear(64, c)))
+    probs = model(torch.zeros(1, 64)).softmax(dim=1)[0].detach()
+    assert float(probs[1]) == pytest.approx(0.2, abs=0.02)
+    assert probs[2] < 0.01
+
+
+def test_two_cures_for_rare_classes_at_once_are_refused(make_trainer):
+    with pytest.raises(ConfigError, match="choose one of the two"):
+        make_trainer(class_weighting="balanced", balanced_batches=True)
+
+
 def soft_rows(n, c):
     targets = torch.rand(n, c, generator=generator(0, 0, "targets"))
     return targets / targets.sum(dim=1, keepdim=True)

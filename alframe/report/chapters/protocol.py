@@ -49,7 +49,7 @@ def _test_used(study: Study) -> Iterator[ProtocolWarning]:
 def _decided_on_test(run: Run) -> list[str]:
     """Deciding options that name the test data, else reasons to stop that do."""
     options = flat({group: run.config.get(group) for group in DECIDING})
-    if options.get("budget.target") is None and options.get("budget.plateau") is None:
+    if all(options.get(f"budget.{rule}") is None for rule in ("stop_at", "plateau")):
         options.pop("budget.metric", None)  # no stopping rule uses it
     found = []
     for key, value in options.items():

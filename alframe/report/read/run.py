@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -35,6 +35,8 @@ class Run:
     finished: bool
     n_pool: int | None = None
     normal: tuple[str, ...] | None = None
+    absent: Mapping[str, Any] = field(default_factory=dict)
+    """What the options of its parts count as in a folder of an earlier version that lacks them, by path."""
 
     @property
     def normal_classes(self) -> tuple[int, ...] | None:
@@ -160,6 +162,7 @@ def read_run(folder: Path) -> tuple[Run | None, list[str]]:
         rounds=[by_labels[labels] for labels in sorted(by_labels)],
         finished=lines[-1].get("stopped") is not None,
         normal=tuple(map(str, normal)) if isinstance(normal := provenance.get("normal"), list) else None,
+        absent=absent if isinstance(absent := provenance.get("absent_options"), dict) else {},
         n_pool=n_pool if _is_count(n_pool := provenance.get("n_pool")) else None,
     )
     return run, notes

@@ -110,7 +110,7 @@ def full_data(section: Section, runs: Iterable[Run]) -> float | None:
         run.rounds[-1].get(section.metric)
         for run in runs
         if _fully_labelled(run)
-        and (run.dataset, run.data_hash) == (own[0].dataset, own[0].data_hash)
+        and (run.dataset, run.data_hash, run.other_defect) == (own[0].dataset, own[0].data_hash, own[0].other_defect)
         and run.choices["model"] in models
     ]
     known = [float(value) for value in values if value is not None and is_finite(value)]

@@ -206,6 +206,7 @@ def test_precision_is_reported(sound, tmp_path):
         {"trainer.best_checkpoint": "test"},
         {"trainer.best_checkpoint_on_test": True},
         {"budget.metric": "test/accuracy", "budget.plateau": 3},
+        {"budget.metric": "test/accuracy", "budget.stop_at": 0.9},
     ],
 )
 def test_deciding_on_test_data_is_serious(write, tmp_path, options):

@@ -150,7 +150,9 @@ def lost_pixels(files: Sequence[Path], shape: tuple[int, ...]) -> str | None:
 
 
 def _median_size(heads: Sequence[Head]) -> tuple[float, float]:
-    return float(statistics.median(head.height for head in heads)), float(statistics.median(head.width for head in heads))
+    return float(statistics.median(head.height for head in heads)), float(
+        statistics.median(head.width for head in heads)
+    )
 
 
 def read_head(file: Path) -> Head:

@@ -51,7 +51,9 @@ def naive(trunk, pixels: np.ndarray, boxes, size, average_over: str) -> np.ndarr
             x = image[None, :, top : top + h, left : left + w]
             x = x if size is None else F.interpolate(x, size=size, mode="bilinear", antialias=True)
             with torch.no_grad():
-                of_tiles.append(np.mean([trunk(y.repeat(1, 3, 1, 1))[0].numpy() for y in NAIVE[average_over](x)], axis=0))
+                of_tiles.append(
+                    np.mean([trunk(y.repeat(1, 3, 1, 1))[0].numpy() for y in NAIVE[average_over](x)], axis=0)
+                )
         rows.append(np.max(of_tiles, axis=0))
     return np.stack(rows)
 
@@ -67,7 +69,9 @@ def naive(trunk, pixels: np.ndarray, boxes, size, average_over: str) -> np.ndarr
         ([2, 1], None, [(0, 0, 51, 96), (37, 0, 51, 96)]),
     ],
 )
-def test_features_are_the_largest_over_tiles_of_the_mean_over_views(weights, tmp_path, tiles, size, boxes, average_over):
+def test_features_are_the_largest_over_tiles_of_the_mean_over_views(
+    weights, tmp_path, tiles, size, boxes, average_over
+):
     images = make_images(n=3, side=88)
     if average_over == "turns" and size in (None, [32, 48]):
         with pytest.raises(ConfigError, match=r"square input of the trunk for model\.average_over=turns"):
@@ -78,7 +82,9 @@ def test_features_are_the_largest_over_tiles_of_the_mean_over_views(weights, tmp
     np.testing.assert_allclose(frozen.prepare(images, tmp_path, CPU).pixels, expected, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.skipif(find_spec("efficientnet_lite_pytorch") is None, reason="the extra efficientnet-lite0 is not installed")
+@pytest.mark.skipif(
+    find_spec("efficientnet_lite_pytorch") is None, reason="the extra efficientnet-lite0 is not installed"
+)
 def test_tiles_and_turns_of_the_layers_of_lite0(tmp_path):
     images = make_images(n=2, channels=3, side=72)
     square = replace(images, pixels=np.ascontiguousarray(images.pixels[..., :72]))
@@ -106,7 +112,12 @@ def test_tiles_cover_the_image_and_neighbours_share_a_quarter(length, n):
 
 def test_boxes_are_row_by_row():
     embedder = Embedder(torch.nn.Identity(), None, (2, 3))
-    assert embedder.boxes(70, 100)[:4] == [Box(0, 0, 40, 40), Box(0, 30, 40, 40), Box(0, 60, 40, 40), Box(30, 0, 40, 40)]
+    assert embedder.boxes(70, 100)[:4] == [
+        Box(0, 0, 40, 40),
+        Box(0, 30, 40, 40),
+        Box(0, 60, 40, 40),
+        Box(30, 0, 40, 40),
+    ]
     assert embedder.n_passes == 6
 
 
@@ -179,7 +190,9 @@ def test_tiles_and_views_that_cannot_be_are_errors_before_any_image_is_read(opti
 
 
 def test_tiles_of_a_few_pixels_are_an_error(weights, tmp_path):
-    with pytest.raises(ConfigError, match=r"at least 32 x 32 pixels, got 16 x 20 from images of 40 x 48 with model\.tiles=\[3, "):
+    with pytest.raises(
+        ConfigError, match=r"at least 32 x 32 pixels, got 16 x 20 from images of 40 x 48 with model\.tiles=\[3, "
+    ):
         resnet(weights, tiles=[3, 3]).prepare(make_images(), tmp_path, CPU)
 
 

@@ -150,9 +150,8 @@ def lost_pixels(files: Sequence[Path], shape: tuple[int, ...]) -> str | None:
 
 
 def _median_size(heads: Sequence[Head]) -> tuple[float, float]:
-    return float(statistics.median(head.height for head in heads)), float(
-        statistics.median(head.width for head in heads)
-    )
+    height, width = (float(statistics.median(getattr(head, side) for head in heads)) for side in ("height", "width"))
+    return height, width
 
 
 def read_head(file: Path) -> Head:

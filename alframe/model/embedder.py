@@ -46,7 +46,8 @@ class Embedder(nn.Module):
     """A frozen `trunk` on images: raw pixels [b, 1 or 3, h, w] from 0 to 255 to features [b, d], resized and scaled on the way.
 
     Of an image cut into `tiles` (rows, columns), each resized to `size`: the largest over the tiles of each tile's feature,
-    which is the mean over the `views`. One tile of all images at a time goes through the trunk.
+    which is the mean over the `views`. One tile of all images at a time goes through the trunk; in an exported graph
+    all of them do at once, so `n_passes` times as many.
     """
 
     def __init__(

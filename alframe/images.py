@@ -133,6 +133,11 @@ class ImageSet:
         digest.update(np.ascontiguousarray(self.labels).tobytes())
         return digest.hexdigest()
 
+    @cached_property
+    def pixels_hash(self) -> str:
+        """SHA-256 over shape and pixels only, by the images' ids: what features depend on."""
+        return hashlib.sha256(f"{self.pixels.shape}{self.pixels.dtype}{self.ids}".encode()).hexdigest()
+
     def rows(self, start: int, end: int) -> "ImageSet":
         """The images in [`start`, `end`), without a copy."""
         return replace(

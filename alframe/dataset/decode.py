@@ -27,7 +27,7 @@ from alframe.errors import DataError
 POLICY = 1  # part of the cache key of decoded files: raise it with every change that affects a pixel
 PROGRESS_FROM = 500  # files
 CHUNK = 256  # files submitted to the threads at once
-ORIENTATION = 0x0112  # EXIF tag; from 5 on the image is rotated by 90 degrees
+ORIENTATION, SIDEWAYS = 0x0112, range(5, 9)  # EXIF tag, and its values for images rotated by 90 degrees
 
 # What PIL raises for files that are not images, are truncated, or declare a wrong size.
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
@@ -36,6 +36,9 @@ T = TypeVar("T")
 Size = int | list[int] | Literal["auto"] | None
 """Of decoded images: the side of a square, [height, width], "auto" by the files' own sizes, or None to keep them."""
 AUTO_PIXELS = 320 * 320
+LEAST_KEPT = 0.25  # share of the median photo's pixels; a run says so where a size keeps fewer
+LARGEST_STRETCH = 1.5  # change of the aspect ratio that is named then
+SAMPLE = 64  # files whose headers tell the usual size
 
 
 @dataclass(frozen=True)
@@ -119,18 +122,44 @@ def auto_size(heads: Sequence[Head]) -> tuple[int, int]:
 
     The aspect ratio is that of the median photo; others are stretched to it.
     """
-    height, width = (statistics.median(getattr(head, side) for head in heads) for side in ("height", "width"))
+    height, width = _median_size(heads)
     factor = min(1.0, math.sqrt(AUTO_PIXELS / (height * width)))
     return max(8, round(height * factor / 8) * 8), max(8, round(width * factor / 8) * 8)
 
 
+def lost_pixels(files: Sequence[Path], shape: tuple[int, ...]) -> str | None:
+    """What decoding to `shape` loses and what to write instead; by the headers of up to `SAMPLE` files, spread over all.
+
+    None if at least `LEAST_KEPT` of the median photo's pixels are kept, and for sizes of `AUTO_PIXELS` or more: a user chose those.
+    """
+    some = files[:: math.ceil(len(files) / SAMPLE) or 1]
+    heads = [head for head, _ in attempts(some, lambda i: read_head(some[i])) if head is not None]
+    if not heads:
+        return None
+    (height, width), (h, w) = _median_size(heads), shape[1:]
+    kept, stretch = h * w / (height * width), (w / h) / (width / height)
+    if kept >= LEAST_KEPT or h * w >= AUTO_PIXELS:
+        return None
+    aspect = f" and changes their aspect ratio by a factor of {max(stretch, 1 / stretch):.1f}"
+    auto = " x ".join(map(str, auto_size(heads)))
+    return (
+        f"dataset.size keeps {100 * kept:.2g} % of the photos' pixels{aspect if max(stretch, 1 / stretch) > LARGEST_STRETCH else ''}: most are "
+        f"{height:.0f} x {width:.0f} (height x width), reduced to {h} x {w}. Small defects may vanish: set dataset.size=auto (here {auto}) or "
+        "dataset.size=[height,width], and model.input_size=null with model=frozen; dataset.size_warning=false turns this warning off."
+    )
+
+
+def _median_size(heads: Sequence[Head]) -> tuple[float, float]:
+    height, width = (float(statistics.median(getattr(head, side) for head in heads)) for side in ("height", "width"))
+    return height, width
+
+
 def read_head(file: Path) -> Head:
-    """Channels and upright size, without decoding unless the image is rotated. Raises one of UNREADABLE."""
+    """Channels and upright size, without decoding. Raises one of UNREADABLE."""
     with Image.open(file) as image:
         # PIL decodes a whole PNG to search for a tag after the pixels; there are none in practice.
         tags = {} if image.format == "PNG" and "exif" not in image.info else image.getexif()
-        sideways = tags.get(ORIENTATION, 1) >= 5
-        width, height = ImageOps.exif_transpose(image).size if sideways else image.size
+        width, height = reversed(image.size) if tags.get(ORIENTATION) in SIDEWAYS else image.size
         return Head(1 if _is_grey(image) else 3, height, width)
 
 

@@ -29,6 +29,7 @@ class Growing:
     def __init__(self, folder: Path, photos: PhotoFolder, *, repair: bool = True) -> None:
         self.photos, self.history = photos, History(folder, repair=repair)
         self._notes: list[str] = []
+        self._size_is_checked = False
         self._reported: set[str] = set()
 
     def data(self) -> Data:
@@ -47,6 +48,9 @@ class Growing:
             folder_labels=dict(history.folder_labels),
             files=tuple(image.file[1:] for image in history.images[n:]),
         )
+        if not self._size_is_checked:
+            self._size_is_checked = True
+            self.photos.warn_of_lost_pixels(data)
         return with_normal(data, self.photos.normal)
 
     def refresh(self, round: int, *, again: bool = False) -> bool:

@@ -18,7 +18,7 @@ from alframe.errors import DataError, RunFolderError, expect
 from alframe.images import Data
 
 WHAT = "a folder with a subfolder of images for each class (or with train/<class> and test/<class>)"
-LATER = ("root", "normalization", "augmentation", "how_to_get", "normal")
+LATER = ("root", "normalization", "augmentation", "how_to_get", "normal", "size_warning")
 """Options that do not affect decoded images, and the root, which is in the cache key as the source."""
 
 
@@ -70,7 +70,8 @@ class ImageFolder(PhotoFolder):
         else:
             strata = images.labels if images.groups is None else images.labels * TEST + images.groups
             pool, test = self.divide(images, strata, self.test_share)
-        return with_normal(Data(self.name, pool, test, self.augmentation, self.normalization, root), self.normal)
+        data = Data(self.name, pool, test, self.augmentation, self.normalization, root)
+        return self.warn_of_lost_pixels(with_normal(data, self.normal))
 
     @property
     def grows(self) -> bool:

@@ -1,22 +1,23 @@
 """A folder that receives photos during a run: its current files, and the class of each photo's folder."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from PIL import Image
 
 from alframe.console import progress
 from alframe.dataset.augment import Augmentation
-from alframe.dataset.decode import PROGRESS_FROM, Size, attempts, common_shape, decode_file, read_head
+from alframe.dataset.decode import PROGRESS_FROM, Size, attempts, common_shape, decode_file, lost_pixels, read_head
 from alframe.dataset.files import FOLDERS, TEST, existing_folder, list_classes, list_files
 from alframe.dataset.normal import GUESS, Normal
 from alframe.dataset.split import Sampled
 from alframe.errors import DataError
-from alframe.images import Augment
+from alframe.images import Augment, Data
 
 AUGMENTATION = Augmentation(flip=True, vertical_flip=False, crop=8, brightness=0.1)
 WHAT = "a folder with unlabelled photos, and a subfolder for each class where some are labelled"
@@ -37,7 +38,8 @@ class Photo:
 class PhotoFolder(Sampled):
     """`root`/`unlabelled`/** beside class folders, or beside train/<class>, val/<class> and test/<class>; see `ImageFolder`.
 
-    Only files with an image extension count. Nothing is read before a method is called.
+    Only files with an image extension count. Nothing is read before a method is called. With `size_warning` a run that keeps
+    few of the photos' pixels says so (`lost_pixels`).
     """
 
     root: str | Path | None = None
@@ -52,6 +54,10 @@ class PhotoFolder(Sampled):
     augmentation: Augment | None = AUGMENTATION
     how_to_get: str = "put your images there, or set dataset.root=/path/to/your/images"
     normal: Normal = field(default=GUESS, kw_only=True)
+    size_warning: bool = field(default=True, kw_only=True)
+
+    added_options: ClassVar[Mapping[str, Any]] = {**Sampled.added_options, "size_warning": True}
+    not_in_identity: ClassVar[frozenset[str]] = frozenset({"size_warning"})
 
     @property
     def path(self) -> Path:
@@ -108,6 +114,14 @@ class PhotoFolder(Sampled):
     def shape(self, photos: Sequence[Photo]) -> tuple[int, int, int]:
         """(channels, height, width) of the arrays that all photos become. Raises DataError as `decode_files` does, but for broken files."""
         return common_shape(self._files(photos), self.size, self.channels, {}, skip_broken=True)
+
+    def warn_of_lost_pixels(self, data: Data) -> Data:
+        """The same data, after the warning, if any."""
+        if self.size_warning and self.size != "auto" and data.root is not None:
+            lost = lost_pixels([data.root / name for name in data.pool.names or ()], data.pool.shape)
+            if lost is not None:
+                logging.getLogger("alframe").warning("%s: %s", self.name, lost)
+        return data
 
     def _files(self, photos: Sequence[Photo]) -> list[Path]:
         root = self.path

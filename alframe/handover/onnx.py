@@ -65,8 +65,9 @@ def difference(path: Path, predictor: Predictor, images: np.ndarray) -> float:
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     apart = 0.0
-    for start in range(0, len(images), BATCH):
-        batch = np.array(images[start : start + BATCH])  # a copy, because torch needs a writable array
+    step = max(1, BATCH // predictor.passes_per_image)
+    for start in range(0, len(images), step):
+        batch = np.array(images[start : start + step])  # a copy, because torch needs a writable array
         (probabilities,) = session.run([OUTPUT], {INPUT: batch})
         expected = predictor.expected(torch.from_numpy(batch)).cpu().numpy()
         apart = max(apart, float(np.nan_to_num(np.abs(probabilities - expected), nan=np.inf).max()))

@@ -19,6 +19,7 @@ from alframe.errors import AlframeError, ConfigError, DataError
 from alframe.images import FixedAugment
 from alframe.learner import fixed_augmentations
 from alframe.model.base import Network
+from alframe.model.embedder import Embedder
 from alframe.model.frozen import Frozen
 from alframe.pixels import normalize
 from alframe.rng import generator, scoped
@@ -92,7 +93,7 @@ class Spec:
 class Front(nn.Module):
     """Raw images [b, c, h, w] from 0 to 255 to network input: features of the `embedder`, if any, then normalised."""
 
-    def __init__(self, embedder: nn.Module | None, mode: str, mean: Tensor | None, deviation: Tensor | None) -> None:
+    def __init__(self, embedder: Embedder | None, mode: str, mean: Tensor | None, deviation: Tensor | None) -> None:
         super().__init__()
         self.embedder, self.mode = embedder, mode
         self.register_buffer("mean", mean)
@@ -172,6 +173,11 @@ class Predictor:
     def is_exact(self) -> bool:
         """Whether the draws have exact variances, so that their mean is the posterior mean."""
         return "factor" in self.posterior.state
+
+    @property
+    def passes_per_image(self) -> int:
+        """How many inputs of the trunk an image becomes: in `graph` all of them go through it together."""
+        return 1 if self.front.embedder is None else self.front.embedder.n_passes
 
     def graph(self) -> Probabilities:
         """The mean probabilities if `averages`, else those of the first network (no dropout, the trained weights)."""

@@ -18,6 +18,7 @@ from alframe.errors import DataError, expect
 from alframe.images import ImageSet, reserve
 from alframe.model.base import Model, Network, Transform
 from alframe.model.checks import check_images, check_rate, check_width
+from alframe.model.embedder import VIEWS, Embedder, spans
 from alframe.model.torchvision_model import WEIGHT_FILES, check_name, weights_entry
 from alframe.model.trunk import LITE0, check_layer, lite0_weights, load_trunk, modules_before
 from alframe.record.files import replacing, write_atomically
@@ -25,6 +26,7 @@ from alframe.rng import scoped
 
 FEATURES = 1  # part of the cache key: raise it with every change that affects a feature
 PROBE = 64  # images whose transformation tells views apart
+LEAST_TILE = 32  # pixels: what one feature of the trunk's last layer covers at least
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,11 @@ class Frozen(Model):
     grey ones repeated to three channels; augmentation cannot act on features. `pooling` "layers" (lite0 only) appends
     what earlier layers see of small structures. The head is dropout and one linear layer,
     after a layer of `hidden` units where that is given. Raises ConfigError for unknown names and sizes out of range.
+
+    `tiles`, for small defects in large photos: n x n or [rows, columns] tiles, evenly placed so that neighbours share a quarter
+    of their side. Each is resized to `input_size` (null: left at its own size), and a feature is the largest over the tiles.
+    `average_over`: features are the mean over the image and its mirror images ("flips", four passes of the trunk), or over
+    the eight rotations and mirrorings of a square ("turns"). With tiles: the largest over the tiles of each tile's mean.
 
     `freeze_until` is null (only the head is ever trained), the first round in which trunk and head are trained together on
     the images, or the path of a layer: from round 0 on that layer and all that is defined after it are trained on the images.
@@ -50,9 +57,16 @@ class Frozen(Model):
     dropout: float = 0.5
     batch_size: int = 32
     freeze_until: int | str | None = None
+    tiles: int | list[int] | None = None
+    average_over: Literal["none", "flips", "turns"] = "none"
 
     on_features: ClassVar[bool] = True
-    added_options: ClassVar[Mapping[str, Any]] = {"freeze_until": None, "pooling": "mean"}
+    added_options: ClassVar[Mapping[str, Any]] = {
+        "freeze_until": None,
+        "pooling": "mean",
+        "tiles": None,
+        "average_over": "none",
+    }
 
     def __post_init__(self) -> None:
         check_name(self.trunk, also=(LITE0,))
@@ -73,6 +87,16 @@ class Frozen(Model):
             self.pooling == "mean" or self.trunk == LITE0,
             f"Expected model.pooling=mean for {self.trunk}, got {self.pooling}; the layers of {LITE0} only are known.",
         )
+        expect(
+            len(self.grid) == 2 and min(self.grid) >= 1,
+            f"Expected model.tiles to be a number of at least 1, [rows, columns] or null, got {self.tiles}.",
+        )
+        expect(
+            self.freeze_until is None or (self.grid == (1, 1) and self.average_over == "none"),
+            "Expected model.tiles=null and model.average_over=none with model.freeze_until, which trains the trunk on whole images, "
+            f"got {self.tiles} and {self.average_over}; set model.freeze_until=null to use them.",
+        )
+        self._check_turns(self.size)
         check_width("batch_size", self.batch_size)
         check_width("hidden", 1 if self.hidden is None else self.hidden)
         check_rate("dropout", self.dropout)
@@ -91,6 +115,13 @@ class Frozen(Model):
         if self.input_size is None:
             return None
         return (self.input_size, self.input_size) if isinstance(self.input_size, int) else tuple(self.input_size)  # type: ignore[return-value]
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the tiles."""
+        if isinstance(self.tiles, list):
+            return tuple(self.tiles)  # type: ignore[return-value]
+        return (1, 1) if self.tiles is None else (self.tiles, self.tiles)
 
     def trunk_on(self, *, fold: bool = True, trained: bool = True) -> nn.Sequential:
         """The trunk as `load_trunk` gives it."""
@@ -121,16 +152,17 @@ class Frozen(Model):
         """What `prepare` runs: the trunk on images, in eval mode. `trained` as in `unfrozen`."""
         with scoped(torch.Generator().manual_seed(0)):  # construction draws initial weights, which are then replaced
             trunk = self.trunk_on(trained=trained)
-        return Embedder(trunk.to(memory_format=torch.channels_last), self.size)
+        return Embedder(trunk.to(memory_format=torch.channels_last), self.size, self.grid, VIEWS[self.average_over])
 
     def prepare(
         self, images: ImageSet, cache: Path, device: torch.device, transform: Transform | None = None
     ) -> ImageSet:
         """`images` with float32 features [n, d] in place of pixels, computed on `device` once and mapped from `cache` afterwards.
 
-        Kept by content hash, trunk, weights, input size and what the
+        Kept by the hash of the pixels (not of labels and class names), trunk, weights, preparation and what the
         transform makes of the first images, with a digest: a damaged file is computed again. Raises
-        DataError for images that are features already, ConfigError where a package is missing, and what `Torchvision` does.
+        DataError for images that are features already, ConfigError where a package is missing or the images do not suit
+        `tiles` and `average_over`, and what `Torchvision` does.
         """
         expect(
             images.pixels.ndim == 4 and len(images) > 0,
@@ -138,14 +170,23 @@ class Frozen(Model):
             f"got an array of shape {images.pixels.shape}; choose a dataset of images.",
             DataError,
         )
+        tile = spans(images.shape[1], self.grid[0])[1], spans(images.shape[2], self.grid[1])[1]
+        expect(
+            self.grid == (1, 1) or min(tile) >= LEAST_TILE,
+            f"Expected tiles of at least {LEAST_TILE} x {LEAST_TILE} pixels, got {tile[0]} x {tile[1]} from images of {images.shape[1]} x "
+            f"{images.shape[2]} with model.tiles={self.tiles}; raise dataset.size, or use fewer tiles.",
+        )
+        self._check_turns(self.size or tile)
         manifest: dict[str, object] = {
             "features": FEATURES,
             "trunk": self.trunk,
             "weights": self._weights_identity(),
             "input_size": self.input_size,
             "resize": "stretch, bilinear, antialias",
-            "content_hash": images.content_hash,
+            "pixels_hash": images.pixels_hash,
             **({"pooling": self.pooling} if self.pooling != "mean" else {}),
+            **({"tiles": list(self.grid)} if self.grid != (1, 1) else {}),
+            **({"average_over": self.average_over} if self.average_over != "none" else {}),
         }
         if transform is not None:
             manifest["view"] = _hash(transform(_pixels(images, 0, PROBE)).numpy())
@@ -164,6 +205,12 @@ class Frozen(Model):
                 f"Expected to read back the features just written to {path}, got other bytes; check the disk."
             )
         return replace(images, pixels=features)
+
+    def _check_turns(self, size: tuple[int, int] | None) -> None:
+        expect(
+            self.average_over != "turns" or size is None or size[0] == size[1],
+            f"Expected a square input of the trunk for model.average_over=turns, got {size} pixels; use flips, or one number as model.input_size.",
+        )
 
     def _weights_identity(self) -> str:
         if self.trunk == LITE0:
@@ -217,20 +264,6 @@ class FineTuned(Model):
 
     def __call__(self, shape: tuple[int, ...], n_classes: int) -> nn.Module:
         return self.frozen.unfrozen(shape, n_classes)
-
-
-class Embedder(nn.Module):
-    """A frozen `trunk` on images: raw pixels [b, 1 or 3, h, w] from 0 to 255 to features [b, d], resized and scaled on the way."""
-
-    def __init__(self, trunk: nn.Module, size: tuple[int, int] | None) -> None:
-        super().__init__()
-        self.trunk, self.size = trunk, size
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        x = pixels.float()
-        if self.size is not None and x.shape[-2:] != self.size:
-            x = F.interpolate(x, size=self.size, mode="bilinear", antialias=True)
-        return self.trunk(x.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last))
 
 
 class FeatureHead(Network):

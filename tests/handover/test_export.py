@@ -121,8 +121,17 @@ def test_an_unfinished_run_is_exported_and_said_so(make_run, copy_of, tmp_path, 
         ),
         (["model=frozen", "model.input_size=32", "uncertainty=point"], "the network"),
         (["model=frozen", "model.input_size=32"], "the posterior mean"),
+        (["model=frozen", "model.input_size=32", "dataset.size=96", "model.tiles=[2,3]"], "the posterior mean"),
+        (
+            ["model=frozen", "model.input_size=null", "dataset.size=56", "model.average_over=flips", "model.tiles=2"],
+            "mean",
+        ),
+        (
+            ["model=frozen", "model.input_size=32", "model.average_over=turns", "model.pooling=mean"],
+            "the posterior mean",
+        ),
     ],
-    ids=["ensemble", "mc_dropout", "tempered", "frozen", "bayes_linear"],
+    ids=["ensemble", "mc_dropout", "tempered", "frozen", "bayes_linear", "tiles", "tiles and flips", "turns"],
 )
 def test_onnx_gives_pytorchs_probabilities_for_any_number_of_images(options, gives, make_run, tmp_path, capsys):
     import onnxruntime
@@ -139,7 +148,7 @@ def test_onnx_gives_pytorchs_probabilities_for_any_number_of_images(options, giv
     session = onnxruntime.InferenceSession(tmp_path / "out" / "model.onnx", providers=["CPUExecutionProvider"])
     assert json.loads(session.get_modelmeta().custom_metadata_map["classes"]) == ["good", "defective"]
     predictor = load(Path(tmp_path / "out" / "model.safetensors"), torch.device("cpu"))
-    images = np.random.default_rng(5).integers(0, 256, (9, 3, 16, 16)).astype(np.uint8)
+    images = np.random.default_rng(5).integers(0, 256, (9, *predictor.spec.shape)).astype(np.uint8)
     prediction = predictor.predict(torch.from_numpy(images))
     wanted = prediction.mean_log_probs if predictor.averages else prediction.point_log_probs
     for n in (1, 9):

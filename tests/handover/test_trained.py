@@ -31,6 +31,15 @@ CASES = {
     "frozen": ["model=frozen", "model.input_size=32", "trainer=sgd", "uncertainty=mc_dropout", "uncertainty.draws=4"],
     "frozen_bayes_linear": ["model=frozen", "model.input_size=32"],
     "frozen_tta": ["model=frozen", "model.input_size=32", "uncertainty=tta", "uncertainty.draws=2"],
+    "frozen_tiles": [
+        "model=frozen",
+        "model.input_size=32",
+        "dataset.size=64",
+        "model.tiles=[1,2]",
+        "model.average_over=flips",
+        "uncertainty=tta",
+        "uncertainty.draws=2",
+    ],
     "unfrozen": ["model=frozen", "model.input_size=32", "model.freeze_until=1", "trainer=sgd", "uncertainty=point"],
     "torchvision": ["model=torchvision", "model.name=mobilenet_v2", "uncertainty=mc_dropout", "uncertainty.draws=2"],
 }

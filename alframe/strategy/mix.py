@@ -112,6 +112,7 @@ def _view_of(view: PoolView, i: int, one: Strategy, rows: Int[Tensor, " m"]) -> 
         head=view.head if "head" in one.needs else None,
         fixed=taken(view.fixed) if "fixed" in one.needs and view.fixed is not None else None,
         fixed_labeled=view.fixed_labeled if "fixed" in one.needs else None,
+        patch_scores=taken(view.patch_scores) if "patch" in one.needs and view.patch_scores is not None else None,
         counts=view.counts,
         defects=view.defects,
         max_bytes=view.max_bytes,

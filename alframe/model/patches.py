@@ -24,7 +24,7 @@ from alframe.record.files import replacing
 from alframe.rng import generator
 
 VERSION = 1  # part of the cache key: raise it with every change that affects a score
-SIDE = 160  # pixels that images are stretched to: patches are 20 x 20 of them
+SIDE, LARGE_SIDE, LARGE = 160, 256, 192  # pixels that images are stretched to: the second from 192 pixels a side on
 SAMPLE, CANDIDATES, MEMORY = 1_000, 40_000, 2_000  # images drawn, patches drawn from these, patches kept
 CHANNELS, DIMENSIONS = 40 + 112, 64  # of the layers at 1/8 and 1/16, and of their projection
 NEIGHBOURS, TOP = (
@@ -39,11 +39,11 @@ Kept = dict[str, Tensor]
 class Patches:
     """A memory of patches of the initial pool, and the distance of any image's patches to the nearest of OTHER images.
 
-    A patch is a position of the layer of EfficientNet-lite0 at 1/8 of the input and of the one at 1/16, enlarged to it, each
-    averaged over 3 x 3 positions; channels are divided by their deviation and projected to 64 random orthogonal directions. Of 40,000
+    Images are stretched to 160 x 160 pixels, those of 192 and more to 256 x 256. A patch is a position of the layer of
+    EfficientNet-lite0 at 1/8 of that and of the one at 1/16, enlarged to it, each averaged over 3 x 3 positions; channels are divided by their deviation and projected to 64 random orthogonal directions. Of 40,000
     patches of at most 1,000 random images a greedy core-set of 2,000 is kept. The distance of a patch is the mean over its 3
     nearest in the memory; copies of an image count as that image. The score of an image is the mean over the 2 % of its
-    patches with the largest distance. One pass over the pool, kept in `cache`; about 150 MB of memory, and tiles within
+    patches with the largest distance. One pass over the pool, kept in `cache`; about 200 MB of memory, and tiles within
     `max_bytes`. Images that arrive later change the score of none. Raises ConfigError where a package is missing.
     Source: PatchCore, Roth et al. 2022, arXiv:2106.08265. Differs: the pool holds anomalies, hence other images and 3
     neighbours; lite0; 2 % of the patches instead of the largest.
@@ -51,7 +51,8 @@ class Patches:
 
     def __init__(self, first: ImageSet, cache: Path, device: torch.device, max_bytes: int = 1 << 30) -> None:
         self.cache, self.device, self.max_bytes = cache, device, max_bytes
-        self._of = [VERSION, Path(lite0_weights()).name, first.content_hash]
+        self.side = LARGE_SIDE if min(first.shape[1:]) >= LARGE else SIDE
+        self._of = [VERSION, self.side, Path(lite0_weights()).name, first.content_hash]
         kept = self._kept(self._of, lambda: self._remember(first))
         self.memory, self.owners, self.deviation, self._scores = (
             kept[name].to(device) for name in ("memory", "owners", "deviation", "scores")
@@ -72,12 +73,11 @@ class Patches:
         for start in range(0, len(pixels), BATCH):
             some = pixels[start : start + BATCH]
             parts.append(self._distances(self._patches(some, self.deviation), owners_of(some)).cpu())
-        side = SIDE // 8
-        return torch.cat(parts).unflatten(1, (side, side))
+        return torch.cat(parts).unflatten(1, (self.side // 8, self.side // 8))
 
     @cached_property
     def _embedder(self) -> Embedder:
-        return Frozen(pooling="layers", input_size=SIDE).embedder().to(self.device)
+        return Frozen(pooling="layers", input_size=self.side).embedder().to(self.device)
 
     def _layers(self, pixels: np.ndarray) -> Float[Tensor, "b p 152"]:
         """Both layers of raw images, a row for each position."""

@@ -99,5 +99,5 @@ def pooled_by(trunk: nn.Module, x: Tensor, ends: Sequence[nn.Module] = ()) -> Po
     found = Pooled(maps, ("mean", *(("mean", "max") * len(marked)))[: len(maps)])  # type: ignore[arg-type]
     if not maps or (pooled := found.pooled()).shape != features.shape:
         return None
-    scale = float(features.abs().max()) + 1e-6
-    return found if float((pooled - features).abs().max()) <= 1e-3 * scale else None
+    apart, largest = (pooled - features).detach().abs().max(), features.detach().abs().max()
+    return found if bool(apart <= 1e-3 * largest + 1e-6) else None

@@ -27,10 +27,8 @@ VERSION = 1  # part of the cache key: raise it with every change that affects a 
 SIDE, LARGE_SIDE, LARGE = 160, 256, 192  # pixels that images are stretched to: the second from 192 pixels a side on
 SAMPLE, CANDIDATES, MEMORY = 1_000, 40_000, 2_000  # images drawn, patches drawn from these, patches kept
 CHANNELS, DIMENSIONS = 40 + 112, 64  # of the layers at 1/8 and 1/16, and of their projection
-NEIGHBOURS, TOP = (
-    3,
-    0.02,
-)  # memory patches whose mean distance counts; the share of an image's patches that makes its score
+NEIGHBOURS = 3  # memory patches whose mean distance counts
+TOP = 0.02  # the share of an image's patches that makes its score
 BATCH = 32
 
 Kept = dict[str, Tensor]
@@ -40,11 +38,11 @@ class Patches:
     """A memory of patches of the initial pool, and the distance of any image's patches to the nearest of OTHER images.
 
     Images are stretched to 160 x 160 pixels, those of 192 and more to 256 x 256. A patch is a position of the layer of
-    EfficientNet-lite0 at 1/8 of that and of the one at 1/16, enlarged to it, each averaged over 3 x 3 positions; channels are divided by their deviation and projected to 64 random orthogonal directions. Of 40,000
-    patches of at most 1,000 random images a greedy core-set of 2,000 is kept. The distance of a patch is the mean over its 3
-    nearest in the memory; copies of an image count as that image. The score of an image is the mean over the 2 % of its
-    patches with the largest distance. One pass over the pool, kept in `cache`; about 200 MB of memory, and tiles within
-    `max_bytes`. Images that arrive later change the score of none. Raises ConfigError where a package is missing.
+    EfficientNet-lite0 at 1/8 of that and of the one at 1/16, enlarged to it, each averaged over 3 x 3 positions; channels are
+    divided by their deviation and projected to 64 random orthogonal directions. Of at most 40,000 patches of at most 1,000
+    random images a greedy core-set of 2,000 is kept. The distance of a patch is the mean over its 3 nearest in the memory;
+    copies of an image count as that image. The score of an image is the mean over the 2 % of its patches with the largest
+    distance. One pass over the pool, kept in `cache`; about 200 MB of memory, and tiles within `max_bytes`. Images that arrive later change the score of none. Raises ConfigError where a package is missing.
     Source: PatchCore, Roth et al. 2022, arXiv:2106.08265. Differs: the pool holds anomalies, hence other images and 3
     neighbours; lite0; 2 % of the patches instead of the largest.
     """

@@ -149,7 +149,7 @@ def predict(
                 say(NO_MAPS)
                 maps = None
             else:
-                drawn += [(file, one.half().numpy()) for (file, _), one in zip(batch, found, strict=True)]
+                drawn += [(file, one.numpy()) for (file, _), one in zip(batch, found, strict=True)]
     if maps is not None and drawn:
         _draw(maps, drawn, predictor.spec, say)
     if broken or not files:

@@ -29,7 +29,7 @@ SAMPLE, CANDIDATES, MEMORY = 1_000, 40_000, 2_000  # images drawn, patches drawn
 CHANNELS, DIMENSIONS = 40 + 112, 64  # of the layers at 1/8 and 1/16, and of their projection
 NEIGHBOURS = 3  # memory patches whose mean distance counts
 TOP = 0.02  # the share of an image's patches that makes its score
-BATCH = 32
+BATCH = 16
 
 Kept = dict[str, Tensor]
 
@@ -42,7 +42,8 @@ class Patches:
     divided by their deviation and projected to 64 random orthogonal directions. Of at most 40,000 patches of at most 1,000
     random images a greedy core-set of 2,000 is kept. The distance of a patch is the mean over its 3 nearest in the memory;
     copies of an image count as that image. The score of an image is the mean over the 2 % of its patches with the largest
-    distance. One pass over the pool, kept in `cache`; about 200 MB of memory, and tiles within `max_bytes`. Images that arrive later change the score of none. Raises ConfigError where a package is missing.
+    distance. One pass over the pool, kept in `cache`; about 200 MB of memory beside the trunk's, and tiles
+    within `max_bytes`. Images that arrive later change the score of none. Raises ConfigError where a package is missing.
     Source: PatchCore, Roth et al. 2022, arXiv:2106.08265. Differs: the pool holds anomalies, hence other images and 3
     neighbours; lite0; 2 % of the patches instead of the largest.
     """
@@ -108,8 +109,9 @@ class Patches:
         """Draw the memory, and score all images: the drawn ones by patches that are still there, the others as they pass."""
         stream = generator(0, 0, "patches")
         drawn = torch.randperm(len(images), generator=stream)[:SAMPLE].sort().values
-        few = self._layers(images.pixels[drawn[torch.randperm(len(drawn), generator=stream)[:64]].numpy()])
-        deviation = few.flatten(0, 1).std(dim=0).clamp_min(1e-6)
+        few = drawn[torch.randperm(len(drawn), generator=stream)[:64]].split(BATCH)
+        layers = torch.cat([self._layers(images.pixels[rows.numpy()]) for rows in few])
+        deviation = layers.flatten(0, 1).std(dim=0).clamp_min(1e-6)
         chunks = progress(drawn.split(BATCH), "patches of some images")
         patches = torch.cat([self._patches(images.pixels[rows.numpy()], deviation).half() for rows in chunks])
         of_drawn = owners_of(images.pixels[drawn.numpy()])
@@ -120,12 +122,8 @@ class Patches:
         self.memory, self.owners = some[kept], of_drawn.repeat_interleave(each).to(self.device)[kept]
         self.deviation = deviation
         scores = torch.empty(len(images))
-        scores[drawn] = torch.cat(
-            [
-                score(self._distances(p.float(), own))
-                for p, own in zip(patches.split(BATCH), of_drawn.split(BATCH), strict=True)
-            ]
-        ).cpu()
+        pairs = zip(patches.split(BATCH), of_drawn.split(BATCH), strict=True)
+        scores[drawn] = torch.cat([score(self._distances(of.float(), own)) for of, own in pairs]).cpu()
         rest = torch.ones(len(images), dtype=torch.bool).index_fill_(0, drawn, False).nonzero().squeeze(1)
         scores[rest] = self._pass(images, rest)
         return {"memory": self.memory, "owners": self.owners, "deviation": deviation, "scores": scores}

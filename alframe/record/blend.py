@@ -17,11 +17,11 @@ LEAST = 0.5  # the high end of a scale of evidence, at least: where nothing is f
 def scale_of(maps: Iterable[np.ndarray], *, distances: bool = False) -> tuple[float, float]:
     """The common scale of some maps: up to the 90th percentile of the images' largest values, and above only the colour of it.
 
-    From 0, for only evidence in favour is shown; for `distances`, which are never negative, from the median of all.
+    From 0, for only evidence in favour is shown; for `distances`, never negative, from the 80th percentile of all.
     """
     maps = list(maps)
     high = float(np.quantile([one.max() for one in maps], 0.9))
-    low = float(np.median(np.concatenate([one.ravel() for one in maps]))) if distances else 0.0
+    low = float(np.quantile(np.concatenate([one.ravel() for one in maps]), 0.8)) if distances else 0.0
     return low, max(high, low + (1e-6 if distances else LEAST))
 
 

@@ -92,15 +92,16 @@ def run(
     *,
     overwrite: bool = False,
     tensorboard: bool = False,
+    maps: bool = False,
     table: RoundTable | None = None,
 ) -> Run:
     """Run an experiment in `folder`, or resume an unfinished run there; a finished run is left alone.
 
     The config is `Experiment.describe()`. Options that differ from those in the folder raise `RunFolderError`, unless
-    `overwrite` starts over. Raises `Waiting` while people have not answered; call it again later. `table` prints the
-    rounds.
+    `overwrite` starts over. Raises `Waiting` while people have not answered; call it again later. `maps` draws where
+    in the queried images the evidence is. `table` prints the rounds.
     """
-    options = {"overwrite": overwrite, "tensorboard": tensorboard, "keep_checkpoint": True}
+    options = {"overwrite": overwrite, "tensorboard": tensorboard, "maps": maps, "keep_checkpoint": True}
     record = Record(Path(folder), experiment.describe(), experiment.declared, **options)
     with closing(record), cpu_threads(first_threads(record.folder)):
         if not record.finished:

@@ -181,7 +181,7 @@ def execute(plan: "Plan") -> list[dict[str, object]]:
     from alframe.record.record import Record
 
     options = plan.options
-    flags = {key: options[key] for key in ("overwrite", "tensorboard")}
+    flags = {key: options[key] for key in ("overwrite", "tensorboard", "maps")}
     record = Record(plan.folder, plan.identity, plan.declared, keep_checkpoint=options["checkpoint"], **flags)
     with closing(record), cpu_threads(options["threads"] or first_threads(plan.folder)):
         clock = Clock()

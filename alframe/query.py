@@ -70,6 +70,8 @@ def query(
         if "fixed" in strategy.needs:
             known = torch.cat([labelled.training.rows, labelled.validation.rows])
             needs |= {"fixed": fixed_features(learner, rows), "fixed_labeled": fixed_features(learner, known)}
+        if "patch" in strategy.needs:
+            needs["patch_scores"] = learner.patch_scores[rows]
         view = PoolView(
             len(rows),
             pool,

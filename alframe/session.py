@@ -16,10 +16,12 @@ from alframe.labels.consensus import Rules
 from alframe.labels.folders import record_folder_labels, record_moved_photos
 from alframe.labels.pool import Pool
 from alframe.learner import Learner
+from alframe.model.evidence import shown_classes
 from alframe.questions import initial_purchase
+from alframe.record.contact_sheet import MAX_IMAGES
 from alframe.record.planned import MAX_NEAREST, Planned, Shown
 from alframe.record.read import read_provenance
-from alframe.record.record import Record
+from alframe.record.record import DISTANCES, EVIDENCE, Record
 from alframe.strategy.anomaly import Anomaly
 from alframe.strategy.base import Strategy
 from alframe.strategy.mix import Mix
@@ -27,6 +29,9 @@ from alframe.strategy.random import Random
 from alframe.trainer.memory import keep_freed_memory
 from alframe.types import Labelled, Question
 
+NO_MAPS = (
+    "No evidence maps: this model has no exact ones, which takes one linear layer on features pooled over the image."
+)
 START = Mix([Random(), Anomaly()], [0.5, 0.5])
 """The start rule: the query while a strategy that needs a trained network has none. Unusual images alone would train a bad classifier."""
 
@@ -120,6 +125,10 @@ class Session:
             strategy = START
         if "fixed" in strategy.needs and self.learner is not None:
             self._tell(f"Unusual images are found by {self.learner.fixed_of}.")
+        if "patch" in strategy.needs:
+            self._tell(
+                "Unusual images are found by their patches, in middle layers of a pretrained network (efficientnet_lite0)."
+            )
         return strategy
 
     def keep_weights(self, learner: Learner) -> None:
@@ -177,6 +186,27 @@ class Session:
             f"Waiting for photos: every photo in {photos.photos.path} has been queried; put new ones into "
             f"{photos.photos.unlabelled}/ and re-run the same command."
         )
+
+    def show_evidence(self, planned: Planned, strategy: Strategy) -> None:
+        """Draw where in the queried images the evidence is, before anyone is asked; it changes nothing else."""
+        data, learner = self.experiment.data, self.learner
+        if not (self.record.maps and data.has_pictures and planned.questions) or learner is None:
+            return
+        shown = sorted(planned.questions, key=lambda question: question.rank)[:MAX_IMAGES]
+        rows = torch.tensor([question.index for question in shown])
+        probs = [question.probs for question in shown if question.probs is not None]
+        by_patches = "patch" in strategy.needs
+        if not (by_patches or probs):
+            return  # the network has nothing to say yet
+        with self.clock.stage("record"):
+            maps = learner.patch_maps(rows) if by_patches else None
+            if maps is None:
+                maps = learner.evidence(rows, shown_classes(torch.tensor(probs), data.defects))
+            if maps is None:
+                self._tell(NO_MAPS)
+                return
+            of = DISTANCES if by_patches else EVIDENCE
+            self.record.show_evidence(planned.round, data.pool.pixels[rows.numpy()], maps.numpy(), of)
 
     # -- after a round -------------------------------------------------------------------------------------------------
 

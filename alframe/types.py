@@ -102,7 +102,8 @@ class PoolView:
     `pool` is the summary of the `n` unlabelled images (empty if the strategy needs no pool pass). The rest is set only if
     the strategy's `needs` names it: `labeled` (summary of the labelled images, with `labels`), `target` (summary of a
     target set), `held_out` (summary of the validation images, with `held_out_labels`), `head` (features -> logits), and
-    `fixed` (features of the `n` images that no training changes, with `fixed_labeled`, those of all labelled images).
+    `fixed` (features of the `n` images that no training changes, with `fixed_labeled`, those of all labelled images), and for
+    "patch" `patch_scores` (how far patches of each of the `n` images are from those of other images).
 
     Always set in a run: `counts`, the labels so far by class, and `defects`, the numbers of the classes that are defects
     (None: nobody said).
@@ -120,6 +121,7 @@ class PoolView:
     head: Callable[[Tensor], Tensor] | None = None
     fixed: Float[Tensor, "n d"] | None = None
     fixed_labeled: Float[Tensor, "m d"] | None = None
+    patch_scores: Float[Tensor, " n"] | None = None
     counts: tuple[int, ...] = ()
     defects: tuple[int, ...] | None = None
     max_bytes: int = 1 << 30

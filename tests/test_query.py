@@ -1,4 +1,5 @@
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
@@ -123,6 +124,19 @@ def test_fixed_features_are_those_of_the_candidates_and_of_all_that_is_labelled(
     plain = Answers()
     ask(learner, plain)
     assert plain.seen[0].fixed is None
+
+
+class ByPatches(Answers):
+    needs: ClassVar[frozenset[str]] = frozenset({"patch"})
+
+
+def test_patch_scores_are_those_of_the_candidates(learner, monkeypatch):
+    monkeypatch.setattr("alframe.learner.Patches", lambda *_: SimpleNamespace(scores=lambda images: torch.arange(80.0)))
+    strategy, plain = ByPatches(), Answers()
+    ask(learner, strategy)
+    ask(learner, plain)
+    assert strategy.seen[0].patch_scores.tolist() == list(range(20, 80))
+    assert plain.seen[0].patch_scores is None
 
 
 def test_a_strategy_is_told_the_labels_by_class_and_the_defects(learner):

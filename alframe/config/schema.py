@@ -40,6 +40,7 @@ class RunOptions:
     overwrite: bool = False
     tensorboard: bool = True
     checkpoint: bool = False
+    maps: bool = True
     profile: bool = False
 
 

@@ -169,7 +169,7 @@ def decode_file(file: Path, shape: tuple[int, int, int]) -> np.ndarray:
     with Image.open(file) as opened:
         # JPEG can be decoded at 1/2, 1/4 or 1/8: several times faster, and still four times the target size.
         opened.draft(opened.mode, (4 * width, 4 * height))
-        image = _upright_8_bit(opened)
+        image = upright_8_bit(opened)
         image = image.convert("L" if channels == 1 else "RGB")
         if image.size != (width, height):
             image = image.resize((width, height), Image.Resampling.BILINEAR)
@@ -177,7 +177,7 @@ def decode_file(file: Path, shape: tuple[int, int, int]) -> np.ndarray:
     return array[None] if channels == 1 else array.transpose(2, 0, 1)
 
 
-def _upright_8_bit(image: Image.Image) -> Image.Image:
+def upright_8_bit(image: Image.Image) -> Image.Image:
     """Oriented, without palette or transparency, 8 bits deep: mode L, RGB, or another colour mode that converts to them."""
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):

@@ -50,10 +50,14 @@ def predict_main(argv: Sequence[str] | None = None, *, prog: str = "alframe-pred
             raise RunFolderError(
                 f"Expected a new file for the predictions, got {options.out}, which exists; add --overwrite to replace it."
             )
+        if options.maps is not None and options.maps.exists() and not options.overwrite:
+            raise RunFolderError(
+                f"Expected a new folder for the maps, got {options.maps}, which exists; add --overwrite to write into it."
+            )
         predictor = predictor_of(options.source, device=options.device, accept=options.accept_difference, say=say)
 
         def write(stream: TextIO) -> int:
-            return predict(predictor, options.paths, stream, every_class=options.all, say=say)
+            return predict(predictor, options.paths, stream, every_class=options.all, maps=options.maps, say=say)
 
         if options.out is not None:
             return int(bool(_to_file(options.out, write)))
@@ -90,7 +94,8 @@ def predict_parser(prog: str = "alframe-predict") -> argparse.ArgumentParser:
     add("paths", metavar="PATH", nargs="+", type=Path, help="image files, or folders of them")
     add("--out", metavar="FILE", type=Path, help="where to write (default: standard output)")
     add("--all", action="store_true", help="the probability of every class, one column per class")
-    add("--overwrite", action="store_true", help="replace FILE")
+    add("--maps", metavar="FOLDER", type=Path, help="draw on a copy of each photo where the evidence for a defect is")
+    add("--overwrite", action="store_true", help="replace FILE, and maps in FOLDER")
     add("--device", help=DEVICE)
     add("--accept-difference", action="store_true", help="continue even if the run's test metrics are not reproduced")
     return parser

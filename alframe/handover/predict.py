@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -10,20 +11,26 @@ from typing import Any, TextIO
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from alframe.config.parts import pick_device
 from alframe.console import progress as bar
-from alframe.dataset.decode import attempts, decode_file, read_head
+from alframe.dataset.decode import attempts, decode_file, read_head, upright_8_bit
 from alframe.dataset.files import list_files
 from alframe.errors import DataError, RunFolderError
 from alframe.handover.export import MANIFEST, MODEL, sha256
 from alframe.handover.predictor import BATCH, SAME, Predictor, Spec, load
 from alframe.handover.trained import capture, retrieve
+from alframe.model.evidence import shown_classes
+from alframe.record.blend import blend, scale_of
 from alframe.record.layout import Layout, runs_below
 from alframe.scores import bald, entropy
 
 Say = Callable[[str], None]
 ANY_DEFECT = "p(any defect)"
+Batch = Sequence[tuple[Path, np.ndarray]]
+LONGEST = 1024  # pixels of the longer side of a photo with its map, at most
+NO_MAPS = "no maps: the model has no exact ones, which takes one linear layer on features pooled over the image"
 
 
 def predictor_of(
@@ -93,10 +100,14 @@ def predict(
     stream: TextIO,
     *,
     every_class: bool = False,
+    maps: Path | None = None,
     progress: bool = True,
     say: Say = print,
 ) -> int:
     """Write one line per image in and below `paths`; returns the number of unreadable ones, which `say` reports.
+
+    `maps`: a folder for a copy of each photo with the evidence for its most likely defect over it (for its class, if nobody
+    said what defects are).
 
     The columns: path; class (the most likely); probability (of that class, the mean over the draws); entropy of the mean,
     in nats; bald (disagreement of the draws, in nats) with more than one draw; with `every_class` the probability of each,
@@ -116,6 +127,7 @@ def predict(
         ]
     )
     broken = 0
+    drawn: list[tuple[Path, np.ndarray]] = []
 
     def readable() -> Iterator[tuple[Path, np.ndarray]]:
         nonlocal broken
@@ -129,7 +141,17 @@ def predict(
 
     images = readable()
     while batch := list(islice(images, BATCH)):
-        writer.writerows(_rows(predictor, batch, every_class))
+        rows, classes = _rows(predictor, batch, every_class)
+        writer.writerows(rows)
+        if maps is not None:
+            found = predictor.evidence(_stacked(batch), classes)
+            if found is None:
+                say(NO_MAPS)
+                maps = None
+            else:
+                drawn += [(file, one.numpy()) for (file, _), one in zip(batch, found, strict=True)]
+    if maps is not None and drawn:
+        _draw(maps, drawn, predictor.spec, say)
     if broken or not files:
         say(f"predicted {len(files) - broken} of {len(files)} images")
     return broken if files else 1
@@ -150,9 +172,13 @@ def _decoded(file: Path, predictor: Predictor) -> np.ndarray:
     return decode_file(file, shape)
 
 
-def _rows(predictor: Predictor, batch: Sequence[tuple[Path, np.ndarray]], every_class: bool) -> Iterator[list[Any]]:
-    images = torch.from_numpy(np.stack([pixels for _, pixels in batch]))
-    prediction = predictor.predict(images)
+def _stacked(batch: Batch) -> Tensor:
+    return torch.from_numpy(np.stack([pixels for _, pixels in batch]))
+
+
+def _rows(predictor: Predictor, batch: Batch, every_class: bool) -> tuple[list[list[Any]], Tensor]:
+    """The lines of a batch, and the classes whose evidence is shown."""
+    prediction = predictor.predict(_stacked(batch))
     if torch.isnan(prediction.log_probs).any():
         raise DataError(
             f"Expected finite predictions, got NaN for {batch[0][0]} or one of the next {len(batch) - 1} images; the weights are damaged, export the run again."
@@ -161,10 +187,30 @@ def _rows(predictor: Predictor, batch: Sequence[tuple[Path, np.ndarray]], every_
         entropy(prediction.log_probs),
         *([bald(prediction.log_probs)] if predictor.uncertainty.n_draws > 1 else []),
     ]
+    lines = []
     numbers, probs = torch.stack(scores, dim=1).tolist(), prediction.mean_log_probs.exp().tolist()
     for (file, _), row, p in zip(batch, numbers, probs, strict=True):
         best = int(np.argmax(p))
         shown = [p[best], *row, *(p if every_class else [])]
         if every_class and _several(predictor.spec):
             shown.append(sum(p[c] for c in predictor.spec.defects or ()))
-        yield [str(file), predictor.spec.classes[best], *(f"{max(value, 0.0):.6f}" for value in shown)]
+        lines.append([str(file), predictor.spec.classes[best], *(f"{max(value, 0.0):.6f}" for value in shown)])
+    return lines, shown_classes(prediction.mean_log_probs, predictor.spec.defects)
+
+
+def _draw(folder: Path, drawn: Sequence[tuple[Path, np.ndarray]], spec: Spec, say: Say) -> None:
+    """The photos below `folder` as below what is common to all paths, at their own aspect, with their maps on one scale."""
+    scale = scale_of(values for _, values in drawn)
+    common = Path(os.path.commonpath([file.resolve().parent for file, _ in drawn]))
+    for file, values in drawn:
+        with Image.open(file) as opened:
+            opened.draft(opened.mode, (LONGEST, LONGEST))
+            photo = upright_8_bit(opened)
+            photo.thumbnail((LONGEST, LONGEST))
+            path = folder / file.resolve().relative_to(common)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            blend(photo, values, scale).save(path.with_name(f"{path.name}.jpg"), quality=90)
+    of = "its class" if spec.defects is None else "its most likely defect"
+    say(
+        f"{folder}: {len(drawn)} maps of the evidence in a photo for {of}, in logits from 0 (grey) to {scale[1]:.3g} (bright)"
+    )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from alframe.images import FixedAugment
 from alframe.learner import fixed_augmentations
 from alframe.model.base import Network
 from alframe.model.embedder import Embedder
+from alframe.model.evidence import evidence_maps
 from alframe.model.frozen import Frozen
 from alframe.pixels import normalize
 from alframe.rng import generator, scoped
@@ -101,6 +102,9 @@ class Front(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         x = images if self.embedder is None else self.embedder(images)
+        return self.normalized(x)
+
+    def normalized(self, x: Tensor) -> Tensor:
         return normalize(x, self.mean, self.deviation, self.mode)  # type: ignore[arg-type]
 
 
@@ -148,6 +152,7 @@ class Predictor:
                 Front(embedder, spec.normalization, first.get("mean"), first.get("deviation")).to(device).eval()
             )
             self.front.load_state_dict(first)
+            self._pools = frozen.pools_of(embedder) if frozen is not None and embedder is not None else None
             networks = [
                 self._network(make, _below(tensors, f"network.{member}")).to(device).eval()
                 for member in range(spec.members)
@@ -188,6 +193,13 @@ class Predictor:
         """The run's posterior on raw images of `spec.shape`."""
         raw = images.to(self.device)
         return self.posterior.predict(self.front(raw), lambda j: self.front(self.views[j](raw)))
+
+    def evidence(self, images: UInt8[Tensor, "b c h w"], classes: Int[Tensor, " b"]) -> Float[Tensor, "b h w"] | None:
+        """Where in raw images the evidence for their `classes` is, as `Learner.evidence` gives it; None if it has no place."""
+        if self.spec.on_features and self._pools is None:
+            return None
+        networks, raw = self.posterior.networks, images.to(self.device)
+        return evidence_maps(networks, raw, self.front.normalized, self._pools, classes)
 
     def expected(self, images: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b c"]:
         """The probabilities that `graph` must give."""

@@ -10,12 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from alframe.images import ImageSet
+from alframe.model.pooled import Averaged, Pooled
 from alframe.part import Part
 
 Transform = Callable[[Tensor], Tensor]
 """A transformation of uint8 images [b, c, h, w]."""
 Build = Callable[[tuple[int, ...], int], nn.Module]
 """`build(shape, n_classes)`: an untrained network."""
+Pools = Callable[[Tensor], Averaged | None]
+"""Raw images [b, c, h, w] to features before they are pooled over the image; None if they are not pooled."""
 
 
 class Network(nn.Module, ABC):
@@ -34,6 +37,10 @@ class Network(nn.Module, ABC):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.embed(x))
+
+    def pooled(self, x: Tensor) -> Pooled | None:
+        """What `embed` pools over the image, if `head` is affine in eval mode, so that evidence has a place; else None."""
+        return None
 
     @classmethod
     def untrained(cls, shape: tuple[int, ...], n_classes: int, **options: Any) -> Self:
@@ -65,6 +72,10 @@ class Model(Part, ABC):
     ) -> ImageSet:
         """The images as `on_features` networks see them, after a `transform` of the pixels if one is given."""
         return images
+
+    def pools(self, device: torch.device) -> Pools | None:
+        """What `prepare` pools over the image, if the networks are affine in its output; else None."""
+        return None
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ class Embedder(nn.Module):
         return x.expand(-1, 3, -1, -1)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        inputs = self._inputs(pixels)
+        inputs = self.inputs(pixels)
         if self.n_passes == 1:
             return self.trunk(next(inputs))
         if torch.compiler.is_exporting():  # or the graph would hold the trunk as often as it is run
@@ -87,7 +87,7 @@ class Embedder(nn.Module):
             features = torch.cat([self.trunk(x) for x in inputs])
         return features.unflatten(0, (math.prod(self.tiles), len(self.views), -1)).mean(dim=1).amax(dim=0)
 
-    def _inputs(self, pixels: Tensor) -> Iterator[Tensor]:
+    def inputs(self, pixels: Tensor) -> Iterator[Tensor]:
         """What goes through the trunk: every view of the first tile, then of the next."""
         for box in self.boxes(*pixels.shape[-2:]):
             x = self.crop(pixels, box)

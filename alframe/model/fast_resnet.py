@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from alframe.errors import expect
 from alframe.model.base import Network
 from alframe.model.checks import check_images, check_rate, check_width
+from alframe.model.pooled import Pooled
 
 
 class FastResNet(Network):
@@ -53,6 +54,9 @@ class FastResNet(Network):
 
     def embed(self, x: Tensor) -> Tensor:
         return self.feature_scale * self.trunk(x).amax(dim=(2, 3))
+
+    def pooled(self, x: Tensor) -> Pooled:
+        return Pooled((self.trunk(x),), ("max",), lambda features: self.feature_scale * features)
 
     def head(self, h: Tensor) -> Tensor:
         return self.classifier(self.dropout(h))

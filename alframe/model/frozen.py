@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -16,11 +17,12 @@ from torch import Tensor, nn
 from alframe.console import progress
 from alframe.errors import DataError, expect
 from alframe.images import ImageSet, reserve
-from alframe.model.base import Model, Network, Transform
+from alframe.model.base import Model, Network, Pools, Transform
 from alframe.model.checks import check_images, check_rate, check_width
 from alframe.model.embedder import VIEWS, Embedder, spans
+from alframe.model.pooled import Pooled, averaged_by, pooled_by
 from alframe.model.torchvision_model import WEIGHT_FILES, check_name, weights_entry
-from alframe.model.trunk import LITE0, check_layer, lite0_weights, load_trunk, modules_before
+from alframe.model.trunk import LITE0, check_layer, lite0_weights, load_trunk, modules_before, stage_ends
 from alframe.record.files import replacing, write_atomically
 from alframe.rng import scoped
 
@@ -153,6 +155,17 @@ class Frozen(Model):
         with scoped(torch.Generator().manual_seed(0)):  # construction draws initial weights, which are then replaced
             trunk = self.trunk_on(trained=trained)
         return Embedder(trunk.to(memory_format=torch.channels_last), self.size, self.grid, VIEWS[self.average_over])
+
+    def pools(self, device: torch.device) -> Pools | None:
+        return self.pools_of(self.embedder().to(device))
+
+    def pools_of(self, embedder: "Embedder") -> Pools | None:
+        """What `embedder` pools over the image, for a head without a hidden layer; not of tiles."""
+        return None if self.hidden is not None else partial(averaged_by, embedder, ends=self.ends(embedder.trunk))
+
+    def ends(self, trunk: nn.Module) -> list[nn.Module]:
+        """The modules that give the maps of earlier layers, where `pooling` asks for them."""
+        return stage_ends(trunk) if self.pooling == "layers" else []
 
     def prepare(
         self, images: ImageSet, cache: Path, device: torch.device, transform: Transform | None = None
@@ -307,15 +320,22 @@ class Unfrozen(Network):
             n_features = self.trunk(torch.zeros(1, 3, *size)).shape[1]
         self.top = frozen((n_features,), n_classes)
         kept = frozen.freeze_until if isinstance(frozen.freeze_until, str) else None
+        self._is_linear, self._ends = frozen.hidden is None, frozen.ends(self.trunk)
         self._kept = [] if kept is None else modules_before(self.trunk[1], kept, frozen.trunk)
         for module in self._kept:
             for parameter in module.parameters(recurse=False):
                 parameter.requires_grad_(False)
 
     def embed(self, x: Tensor) -> Tensor:
+        return self.top.embed(self.trunk(self._resized(x)))
+
+    def pooled(self, x: Tensor) -> Pooled | None:
+        return pooled_by(self.trunk, self._resized(x), self._ends) if self._is_linear else None
+
+    def _resized(self, x: Tensor) -> Tensor:
         if self.size is not None:
             x = F.interpolate(x, size=self.size, mode="bilinear", antialias=True)
-        return self.top.embed(self.trunk(x.expand(-1, 3, -1, -1)))
+        return x.expand(-1, 3, -1, -1)
 
     def head(self, h: Tensor) -> Tensor:
         return self.top.head(h)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from alframe.errors import expect
 from alframe.model.base import Network
 from alframe.model.checks import check_images, check_rate, check_width
+from alframe.model.pooled import Pooled
 
 
 class SmallCNN(Network):
@@ -58,6 +59,12 @@ class SmallCNN(Network):
 
     def embed(self, x: Tensor) -> Tensor:
         return self.pool(self.trunk(x))
+
+    def pooled(self, x: Tensor) -> Pooled:
+        maps = self.trunk(x)
+        if isinstance(self.pool, Mean):
+            return Pooled((maps,), ("mean",))
+        return Pooled((maps, maps), ("mean", "max"), self.pool[1])
 
     def head(self, h: Tensor) -> Tensor:
         return self.classifier(self.dropout(h))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from alframe.errors import ConfigError, DataError, did_you_mean
 from alframe.model.base import Network
 from alframe.model.checks import check_images, check_rate
+from alframe.model.pooled import Pooled, pooled_by
 
 WEIGHT_FILES = (".pth", ".pt", ".safetensors")
 
@@ -45,6 +46,9 @@ class Torchvision(Network):
 
     def embed(self, x: Tensor) -> Tensor:
         return self.trunk(x.expand(-1, 3, -1, -1))
+
+    def pooled(self, x: Tensor) -> Pooled | None:
+        return pooled_by(self.trunk, x.expand(-1, 3, -1, -1))
 
     def head(self, h: Tensor) -> Tensor:
         return self.classifier(self.dropout(h))

@@ -81,10 +81,12 @@ def _load_lite0(trained: bool = True, layers: bool = False) -> nn.Module:
 
     class Layers(EfficientNet):
         def forward(self, inputs: Tensor) -> Tensor:
-            x, pooled = self._swish(self._bn0(self._conv_stem(inputs))), []
+            x = self._swish(self._bn0(self._conv_stem(inputs)))
+            pooled: list[Tensor] = []
             for number, block in enumerate(self._blocks):
                 x = block(x)
                 if number in STAGE_ENDS:
+                    x = self._ends[len(pooled) // 2](x)
                     pooled += [x.mean((2, 3)), x.amax((2, 3))]
             return torch.cat([self._swish(self._bn1(self._conv_head(x))).mean((2, 3)), *pooled], dim=1)
 
@@ -92,10 +94,16 @@ def _load_lite0(trained: bool = True, layers: bool = False) -> nn.Module:
     if trained:
         model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
     model._dropout, model._fc = nn.Identity(), nn.Identity()
+    model._ends = nn.ModuleList(nn.Identity() for _ in STAGE_ENDS if layers)  # where hooks find the layers' maps
     for path, module in list(model.named_modules()):
         if isinstance(module, Conv2dStaticSamePadding):
             model.set_submodule(path, _plain_convolution(module))
     return model
+
+
+def stage_ends(trunk: nn.Module) -> list[nn.Module]:
+    """The modules whose outputs are the maps [b, 40 | 112 | 320, h, w] of a `trunk` that `load_trunk` made with `layers`."""
+    return [trunk.get_submodule(f"1._ends.{number}") for number in range(len(STAGE_ENDS))]
 
 
 def modules_before(model: nn.Module, layer: str, name: str) -> list[nn.Module]:

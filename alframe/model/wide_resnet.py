@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from alframe.model.base import Network
 from alframe.model.checks import check_images, check_rate, check_width
+from alframe.model.pooled import Pooled, pooled_by
 
 
 class WideResNet28(Network):
@@ -46,6 +47,9 @@ class WideResNet28(Network):
 
     def embed(self, x: Tensor) -> Tensor:
         return self.trunk(x)
+
+    def pooled(self, x: Tensor) -> Pooled | None:
+        return pooled_by(self.trunk, x)
 
     def head(self, h: Tensor) -> Tensor:
         return self.classifier(self.dropout(h))

@@ -15,15 +15,17 @@ COLUMNS = 8
 SIDE = 64  # pixels of the longer side, at most
 
 
-def write_contact_sheet(path: Path, images: UInt8[np.ndarray, "q ch h w"]) -> None:
-    """Write the first 64 of `images` in order, at most 64 pixels a side, in rows of eight equal tiles, atomically.
+def write_contact_sheet(
+    path: Path, images: UInt8[np.ndarray, "q ch h w"], side: int = SIDE, comment: str | None = None
+) -> None:
+    """Write the first 64 of `images` in order, at most `side` pixels a side, in rows of eight equal tiles, atomically.
 
     The sheet is always eight tiles wide, so that the number of images is enough to locate each of them. The same images
-    give the same bytes.
+    give the same bytes. `comment`: a text in the file's header.
     """
     shown = images[:MAX_IMAGES]
     height, width = shown.shape[2:]
-    scale = min(1.0, SIDE / max(height, width))
+    scale = min(1.0, side / max(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
     # JPEG works on blocks of 8 pixels: tiles of whole blocks do not bleed into each other
     tile = tuple(8 * math.ceil(length / 8) for length in size)
@@ -35,4 +37,4 @@ def write_contact_sheet(path: Path, images: UInt8[np.ndarray, "q ch h w"]) -> No
         planes = [resize(Image.fromarray(channel)) for channel in image[:3]]
         sheet.paste(Image.merge("RGB", planes if len(planes) == 3 else planes[:1] * 3), corner)
     with replacing(path) as temporary:
-        sheet.save(temporary, "JPEG", quality=80, subsampling=0)
+        sheet.save(temporary, "JPEG", quality=80, subsampling=0, **({"comment": comment} if comment else {}))

@@ -4,7 +4,7 @@ config.yaml        everything that can change a result, and the format of the fo
 provenance.json    the data, and for each launch: versions, command, device
 ledger.jsonl       one line per answer
 rounds.jsonl       one line per committed round
-queries/           what was asked and measured, stored before anyone answers; contact sheets
+queries/           what was asked and measured, stored before anyone answers; contact sheets, and those of the evidence
 checkpoint/        weights of the last two rounds, if they are kept
 tensorboard/       events
 profile/           where the time went, with run.profile=true
@@ -45,6 +45,9 @@ class Layout:
 
     def contact_sheet(self, round: int) -> Path:
         return self.queries / f"{round_name(round)}.jpg"
+
+    def evidence_sheet(self, round: int) -> Path:
+        return self.queries / f"{round_name(round)}_evidence.jpg"
 
     def checkpoint(self, round: int) -> Path:
         return self.root / "checkpoint" / f"{round_name(round)}.safetensors"

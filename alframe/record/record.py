@@ -18,14 +18,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 import yaml
 from filelock import FileLock, Timeout
+from jaxtyping import Float, UInt8
 
 from alframe.errors import RunFolderError, expect
 from alframe.labels.ledger import Ledger
 from alframe.part import Declared
-from alframe.record.contact_sheet import write_contact_sheet
+from alframe.record.blend import blended, scale_of
+from alframe.record.contact_sheet import MAX_IMAGES, write_contact_sheet
 from alframe.record.files import read_jsonl, write_atomically
 from alframe.record.layout import FORMAT, Layout
 from alframe.record.planned import Line, Planned, Shown
@@ -35,6 +38,8 @@ if TYPE_CHECKING:  # tensorboard takes a second to import
     from alframe.record.tensorboard import Board
 
 PLANNED_KEYS = ("line", "evaluation", "pool_scores")
+EVIDENCE_SIDE = 128  # pixels of the longer side of an image on the sheet of evidence
+EVIDENCE, DISTANCES = "evidence for a class, in logits", "distance to the nearest patch of other images"
 PACKAGES = ("alframe", "torch", "torchvision", "numpy", "hydra-core", "scikit-learn")
 
 
@@ -50,8 +55,9 @@ class Record:
         overwrite: bool = False,
         tensorboard: bool = True,
         keep_checkpoint: bool = False,
+        maps: bool = False,
     ) -> None:
-        self.folder, self.config, self.keep_checkpoint = folder, config, keep_checkpoint
+        self.folder, self.config, self.keep_checkpoint, self.maps = folder, config, keep_checkpoint, maps
         self.layout, self._declared = Layout(folder), declared or Declared()
         self._lock = FileLock(self.layout.lock)
         try:
@@ -142,6 +148,18 @@ class Record:
         """Store the plan of a round, atomically."""
         write_atomically(self.layout.planned(round), planned.to_json())
 
+    def show_evidence(
+        self, round: int, images: UInt8[np.ndarray, "q ch h w"], maps: Float[np.ndarray, "q h2 w2"], of: str
+    ) -> None:
+        """Write the sheet of the evidence in the queried images, in rank order; `of` says what the maps are.
+
+        Called before the round is stored, so that a stored round has its sheet, whoever answers whenever.
+        """
+        scale = scale_of(maps, distances=of == DISTANCES)
+        text = f"{of} from {scale[0]:.3g} (grey) to {scale[1]:.3g} (bright)"
+        tiles = blended(images[:MAX_IMAGES], maps[:MAX_IMAGES], scale, EVIDENCE_SIDE)
+        write_contact_sheet(self.layout.evidence_sheet(round), tiles, EVIDENCE_SIDE, text)
+
     def at_start(self, data: Mapping[str, Any], device: torch.device) -> None:
         """Record the data and environment of this launch, and open TensorBoard at the first uncommitted round.
 
@@ -172,7 +190,9 @@ class Record:
         if self.board:
             self.board.round(line, planned.evaluation)
             if questions:
-                self.board.query(line["labels"], [vars(question) for question in questions], planned.pool_scores, shown)
+                sheet = self.layout.evidence_sheet(planned.round) if self.maps else None
+                asked = [vars(question) for question in questions]
+                self.board.query(line["labels"], asked, planned.pool_scores, shown, sheet)
             if line.get("stopped"):
                 from alframe.record.tensorboard import final_numbers
 

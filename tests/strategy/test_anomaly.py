@@ -1,6 +1,7 @@
 """The mean distance to the nearest distinct neighbours against a naive version in float64."""
 
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -10,6 +11,9 @@ from tests_support import LargestTensor
 from alframe.engine.neighbours import distinct_neighbour_distances
 from alframe.errors import ConfigError, StrategyError
 from alframe.strategy.anomaly import Anomaly
+from alframe.strategy.defect_first import DefectFirst
+from alframe.strategy.mix import Mix
+from alframe.strategy.random import Random
 from alframe.types import PoolView
 
 
@@ -106,3 +110,26 @@ def test_a_large_pool_is_taken_in_pieces():
 def test_fewer_than_one_neighbour_is_refused():
     with pytest.raises(ConfigError, match="k of at least 1, got 0"):
         Anomaly(k=0)
+
+
+def test_patches_decide_where_they_are_asked_for():
+    strategy = Anomaly(level="patch")
+    assert (strategy.needs, Anomaly().needs) == ({"patch"}, {"fixed"})
+    given = torch.rand(30, generator=seeded(0))
+    found = strategy.select(PoolView(30, {}, 2, patch_scores=given), 4, seeded(0))
+    assert found.positions.tolist() == given.argsort(descending=True)[:4].tolist()
+    assert torch.equal(found.pool_scores, given)
+    assert pickle.loads(pickle.dumps(strategy)).needs == {"patch"}
+
+
+def test_wrappers_pass_on_that_patches_are_needed():
+    patches = Anomaly(level="patch")
+    mix = Mix([Random(), patches, Anomaly()], [1, 1, 1])
+    assert mix.needs == {"patch", "fixed"}
+    assert DefectFirst(patches, Random(), Random()).needs == {"patch"}
+    given, fixed = torch.rand(30, generator=seeded(0)), torch.randn(30, 4, generator=seeded(1))
+    view = PoolView(30, {}, 2, fixed=fixed, fixed_labeled=fixed[:0], patch_scores=given)
+    found = mix.select(view, 9, seeded(0))
+    left = given.clone()
+    left[found.positions[:3]] = 0
+    assert found.positions[3:6].tolist() == left.argsort(descending=True)[:3].tolist()

@@ -86,6 +86,8 @@ def view(
         extra |= {"head": POSTERIOR.head}
     if "fixed" in strategy.needs:
         extra |= {"fixed": pool, "fixed_labeled": LABELED[:n_labeled]}
+    if "patch" in strategy.needs:
+        extra |= {"patch_scores": pool.norm(dim=1)}
     summary = summarize(strategy, pool, batch) if strategy.needs_pool_pass else {}
     return PoolView(n=len(pool), pool=summary, n_classes=C, max_bytes=max_bytes, **extra)
 
@@ -133,7 +135,7 @@ def test_it_is_a_frozen_dataclass_whose_fields_are_its_keys(node) -> None:
 
 def test_it_declares_needs_and_draws(node, strategy: Strategy) -> None:
     leaf = instantiate(node)
-    assert strategy.needs <= leaf.needs <= {"labeled", "target", "held_out", "head", "fixed"}
+    assert strategy.needs <= leaf.needs <= {"labeled", "target", "held_out", "head", "fixed", "patch"}
     assert 1 <= strategy.min_draws <= leaf.min_draws <= K
 
 

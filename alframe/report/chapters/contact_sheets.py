@@ -11,8 +11,8 @@ from alframe.report.chapters.blocks import Chapter, Options, Paragraph, Strip
 from alframe.report.read.run import Run
 from alframe.report.read.section import Section
 
-COLUMNS, MAX_ON_SHEET = 8, 64
-"""How `queries/round_###.jpg` is laid out: rows of eight equal tiles, in rank order."""
+COLUMNS, MAX_ON_SHEET, MAX_SIDE = 8, 64, 128
+"""How `queries/round_###.jpg` and `round_###_evidence.jpg` are laid out: rows of eight equal tiles, in rank order."""
 MAX_SHOWN, MAX_IN_CHAPTER = 24, 600
 
 
@@ -25,9 +25,14 @@ def chapter(section: Section, options: Options) -> Chapter | None:
     }
     n_strips = sum(len(paths) for _, paths in sheets.values())
     shown = max(8, min(MAX_SHOWN, MAX_IN_CHAPTER // max(1, n_strips)))
-    all_strips = (_strip(section, name, run, *at, shown) for name, (run, paths) in sheets.items() for at in paths)
+    all_strips = (
+        _strip(section, name, run, round, sheet, shown)
+        for name, (run, paths) in sheets.items()
+        for round, path in paths
+        for sheet in (path, Layout(run.folder).evidence_sheet(round))
+    )
     strips = tuple(filter(None, all_strips))
-    intro = "The first images of each query in order of preference, with the answers. A cross marks images that the network had assigned to another class."
+    intro = "The first images of each query in order of preference, with the answers. A cross marks images that the network had assigned to another class. Where a run drew maps, the same images follow with what speaks for a defect in colour."
     return Chapter("Contact sheets", (Paragraph(intro), *strips), folded=True) if strips else None
 
 
@@ -42,27 +47,34 @@ def _sheets(runs: list[Run], high: int) -> tuple[Run, list[tuple[int, Path]]] | 
 
 
 def _strip(section: Section, name: str, run: Run, round: int, path: Path, shown: int) -> Strip | None:
-    """None if sheet and questions do not match or cannot be read."""
+    """None if there is no sheet, or sheet and questions do not match or cannot be read."""
     try:
         asked = run.stage(round).get("questions") or []
         questions = sorted(asked, key=lambda question: question["rank"])[:MAX_ON_SHEET]
-        tiles = cut(path.read_bytes(), len(questions), shown)
+        tiles, of = cut(path.read_bytes(), len(questions), shown)
         captions = [_caption(section, run, question) for question in questions[:shown]]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     labels = next(line["labels"] for line in run.rounds if line.get("round") == round)
-    return Strip(f"{name}, seed {run.seed}, asked at {labels:,} labels", tuple(zip(tiles, captions, strict=True)))
+    return Strip(
+        f"{name}, seed {run.seed}, asked at {labels:,} labels{of and f': {of}'}",
+        tuple(zip(tiles, captions, strict=True)),
+    )
 
 
-def cut(sheet: bytes, n_images: int, shown: int) -> list[bytes]:
-    """The first `shown` of the `n_images` tiles of a contact sheet, each as a JPEG. Raises ValueError if the sheet has another number."""
+def cut(sheet: bytes, n_images: int, shown: int) -> tuple[list[bytes], str]:
+    """The first `shown` of the `n_images` tiles of a contact sheet, each as a JPEG, and what the sheet says of them.
+
+    Raises ValueError if the sheet has another number.
+    """
     with Image.open(io.BytesIO(sheet)) as picture:
         rows = -(-n_images // COLUMNS)
         width, height = picture.width // COLUMNS, picture.height // max(rows, 1)
-        if n_images == 0 or picture.width % COLUMNS or picture.height % rows or not 8 <= height <= 64:
+        if n_images == 0 or picture.width % COLUMNS or picture.height % rows or not 8 <= height <= MAX_SIDE:
             raise ValueError(
                 f"Expected a contact sheet of {n_images} images, got {picture.width} x {picture.height} pixels."
             )
+        of = picture.info.get("comment", b"").decode("utf-8", errors="replace")
         pixels = picture.convert("RGB")
     red, *others = pixels.split()
     grey = all(ImageChops.difference(red, other).getbbox() is None for other in others)
@@ -73,7 +85,7 @@ def cut(sheet: bytes, n_images: int, shown: int) -> list[bytes]:
         tile = pixels.crop((x, y, x + width, y + height))
         (tile.convert("L") if grey else tile).save(file, "JPEG", quality=80)
         tiles.append(file.getvalue())
-    return tiles
+    return tiles, of
 
 
 def _caption(section: Section, run: Run, question: dict[str, Any]) -> str:

@@ -30,7 +30,7 @@ def strips(section):
 @pytest.mark.parametrize(("n", "size"), [(1, 64), (8, 28), (9, 64), (64, 8)])
 def test_what_a_run_writes_the_report_cuts_in_rank_order(tmp_path, n, size):
     levels = [(37 * k) % 250 for k in range(n)]
-    tiles = cut(sheet(tmp_path / "a.jpg", levels, size=size), n, n)
+    tiles, _ = cut(sheet(tmp_path / "a.jpg", levels, size=size), n, n)
     assert len(tiles) == n
     for tile, level in zip(tiles, levels, strict=True):
         with Image.open(io.BytesIO(tile)) as image:
@@ -42,7 +42,7 @@ def test_coloured_tiles_stay_coloured(tmp_path):
     image = np.zeros((1, 3, 64, 64), dtype=np.uint8)
     image[:, 0] = 200
     write_contact_sheet(tmp_path / "a.jpg", image)
-    with Image.open(io.BytesIO(cut((tmp_path / "a.jpg").read_bytes(), 1, 1)[0])) as tile:
+    with Image.open(io.BytesIO(cut((tmp_path / "a.jpg").read_bytes(), 1, 1)[0][0])) as tile:
         assert tile.mode == "RGB"
         assert tile.getpixel((32, 32))[0] > 150 + tile.getpixel((32, 32))[1]
 
@@ -64,6 +64,18 @@ def test_first_middle_and_last_query_of_the_lowest_seed_with_answers(write_run, 
         "bald, seed 1, asked at 4 labels", "bald, seed 1, asked at 8 labels", "bald, seed 1, asked at 12 labels"
     ]  # fmt: skip
     assert [caption for _, caption in found[0].thumbnails] == ["good ✗", "defective"]
+
+
+def test_the_sheet_of_evidence_follows_and_says_its_scale(write_run, write_ledger, tmp_path):
+    folder = write_ledger(write_run("bald", values=(0.5, 0.6), labels=[2, 4]))
+    for name, side, text in (("round_000", 64, None), ("round_000_evidence", 128, "evidence from 0 to 4")):
+        pictures = np.zeros((2, 3, side, side), dtype=np.uint8)
+        write_contact_sheet(folder / "queries" / f"{name}.jpg", pictures, side, text)
+    plain, evidence = strips(the_section(tmp_path))
+    assert evidence.title == f"{plain.title}: evidence from 0 to 4"
+    assert [caption for _, caption in evidence.thumbnails] == [caption for _, caption in plain.thumbnails]
+    with Image.open(io.BytesIO(evidence.thumbnails[0][0])) as tile:
+        assert tile.size == (128, 128)
 
 
 def test_unanswered_images_are_called_so(write_run, write_ledger, tmp_path):

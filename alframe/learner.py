@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -24,9 +23,8 @@ from alframe.errors import ConfigError, RunFolderError, TrainingError
 from alframe.images import Data, FixedAugment, FixedAugmentation, ImageSet
 from alframe.model.base import Build, Model, Pools, model_of
 from alframe.model.evidence import AT_ONCE, evidence_maps
-from alframe.model.fixed import fixed_features
-from alframe.model.patches import Patches
-from alframe.pixels import Normalizer, Pixels, Prepare
+from alframe.model.fixed import Unchanging
+from alframe.pixels import Normalizer, Pixels
 from alframe.record.files import replacing
 from alframe.rng import generator, scoped
 from alframe.trainer.base import Cycles, FitReport, Fitter, Lesson, Stream
@@ -117,50 +115,11 @@ class Learner:
         self._data, self._images = data, sets.images or data.pool
 
     @cached_property
-    def _fixed(self) -> tuple[Pixels, Prepare, str]:
-        if len(self.shape) == 1:
-            return self.pixels[POOL], self.normalizer, "the features that the model is trained on"
-        features, scaled, of = fixed_features(self._data, self.resources.cache, self.device)
-        at_start = features[: len(self._data.at_start.pool)]
-        prepare: Prepare = Normalizer(at_start, self.device) if scaled else lambda samples: samples
-        return Pixels(features, self.device, 0, self.resources.clock), prepare, of
-
-    @property
-    def fixed(self) -> Pixels:
-        """Features of the pool that no training changes, float32 [d] an image, computed when they are first wanted.
-
-        Those that the model works on; for a model on images, those of a pretrained trunk or of small grey copies
-        (`alframe.model.fixed`).
-        """
-        return self._fixed[0]
-
-    @property
-    def prepare_fixed(self) -> Prepare:
-        """What `fixed` is compared by: each feature of a trunk less its mean over the pool, divided by its deviation."""
-        return self._fixed[1]
-
-    @property
-    def fixed_of(self) -> str:
-        """What the fixed features are features of, in words."""
-        return self._fixed[2]
-
-    @cached_property
-    def _patches(self) -> Patches:
-        first = self._images.rows(0, len(self._data.at_start.pool))
-        return Patches(first, self.resources.cache, self.device, self.resources.max_bytes)
-
-    @cached_property
-    def patch_scores(self) -> Float[Tensor, " n"]:
-        """How far patches of each pool image are from those of other images of the initial pool, on the CPU.
-
-        Computed when first wanted (`alframe.model.patches`).
-        """
-        ends = self._data.grown or (len(self._images),)
-        return torch.cat([self._patches.scores(self._images.rows(*some)) for some in pairwise((0, *ends))])
-
-    def patch_maps(self, rows: Int[Tensor, " q"]) -> Float[Tensor, "q h w"]:
-        """The distances behind `patch_scores`, where they are in pool images."""
-        return self._patches.maps(self._images.pixels[rows.numpy()])
+    def unchanging(self) -> Unchanging:
+        """What images are compared by beside the networks; of a model on features those that it works on."""
+        own = (self.pixels[POOL], self.normalizer) if len(self.shape) == 1 else None
+        resources = self.resources
+        return Unchanging(self._data, self._images, own, resources.cache, self.device, resources.max_bytes)
 
     def fit(self, training: Examples, validation: Examples, round: int) -> dict[str, float]:
         """Fit every network of the posterior; returns `train/loss`, the mean over the networks, and the posterior's numbers.

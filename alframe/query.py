@@ -1,11 +1,9 @@
 """The only loop over the pool: summarise every batch, select, check, and map positions to dataset indices."""
 
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from alframe.errors import StrategyError
@@ -69,9 +67,10 @@ def query(
         needs = _needs(strategy, learner, candidates, generator, labelled, target_set or TargetSet(), device)
         if "fixed" in strategy.needs:
             known = torch.cat([labelled.training.rows, labelled.validation.rows])
-            needs |= {"fixed": fixed_features(learner, rows), "fixed_labeled": fixed_features(learner, known)}
+            fixed, batch = learner.unchanging, learner.resources.batch_size
+            needs |= {"fixed": fixed.features(rows, batch), "fixed_labeled": fixed.features(known, batch)}
         if "patch" in strategy.needs:
-            needs["patch_scores"] = learner.patch_scores[rows]
+            needs["patch_scores"] = learner.unchanging.patch_scores[rows]
         view = PoolView(
             len(rows),
             pool,
@@ -126,19 +125,6 @@ def _needs(
         # Features may be in host memory: the last layer runs on the device, and its output returns to where they are.
         needs["head"] = lambda features: head(features.to(learner.device)).to(features.device)
     return needs
-
-
-def fixed_features(learner: Learner, rows: Tensor) -> Float[Tensor, "n d"]:
-    """Features of pool images that no training changes: on the device if those of all would fit `max_bytes`, else in host memory."""
-    fixed, resources = learner.fixed, learner.resources
-    width = math.prod(fixed.shape)
-    place = learner.device if 4 * width * len(fixed) <= resources.max_bytes else torch.device("cpu")
-    features = torch.empty(len(rows), width, device=place)
-    filled = 0
-    for part in fixed.stream(rows.split(resources.batch_size) if len(rows) else ()):
-        features[filled : filled + len(part)] = learner.prepare_fixed(part)
-        filled += len(part)
-    return features
 
 
 def summarize(strategy: Strategy, learner: Learner, which: str, rows: Tensor, description: str = "") -> Summary:

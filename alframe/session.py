@@ -124,7 +124,7 @@ class Session:
         if strategy.needs_network and self.labelled.n_seen < 2:
             strategy = START
         if "fixed" in strategy.needs and self.learner is not None:
-            self._tell(f"Unusual images are found by {self.learner.fixed_of}.")
+            self._tell(f"Unusual images are found by {self.learner.unchanging.what}.")
         if "patch" in strategy.needs:
             self._tell(
                 "Unusual images are found by their patches, in middle layers of a pretrained network (efficientnet_lite0)."
@@ -199,7 +199,7 @@ class Session:
         if not (by_patches or probs):
             return  # the network has nothing to say yet
         with self.clock.stage("record"):
-            maps = learner.patch_maps(rows) if by_patches else None
+            maps = learner.unchanging.patch_maps(rows) if by_patches else None
             if maps is None:
                 maps = learner.evidence(rows, shown_classes(torch.tensor(probs), data.defects))
             if maps is None:

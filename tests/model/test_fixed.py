@@ -74,5 +74,6 @@ def test_a_model_on_features_brings_them_as_they_came(data, make_trainer):
     sets = Sets(replace(data, pool=replace(data.pool, pixels=features), test=replace(data.test, pixels=features[:40])))
     learner = Learner(sets, Frozen(), make_trainer(), Point(), resources=Resources())
     rows = torch.tensor([3, 70, 5])
-    assert np.array_equal(learner.fixed.take(rows).numpy(), features[rows])
-    assert learner.fixed_of == "the features that the model is trained on"
+    expected = (features - features.mean(axis=0)) / features.std(axis=0)
+    assert learner.unchanging.features(rows).numpy() == pytest.approx(expected[rows], abs=1e-4)
+    assert learner.unchanging.what == "the features that the model is trained on"

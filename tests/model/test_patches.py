@@ -134,9 +134,9 @@ def test_photos_that_arrive_change_the_score_of_none(lite0, tmp_path):
         return Learner(Sets(data, images=some), None, None, _Nothing(), resources=resources)  # type: ignore[arg-type]
 
     before, after = learner(12, ()), learner(20, (12, 20))
-    assert after.patch_scores[:12].tolist() == before.patch_scores.tolist()
-    assert after.patch_scores[12:].shape == (8,)
-    assert after.patch_maps(torch.tensor([15])).shape == (1, 8, 8)
+    assert after.unchanging.patch_scores[:12].tolist() == before.unchanging.patch_scores.tolist()
+    assert after.unchanging.patch_scores[12:].shape == (8,)
+    assert after.unchanging.patch_maps(torch.tensor([15])).shape == (1, 8, 8)
 
 
 class _Nothing:

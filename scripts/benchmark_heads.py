@@ -11,10 +11,12 @@ cells; and how many cells are worse than the best competitor by more than 0.01 (
 """
 
 import argparse
+import json
 import sys
 import warnings
 from collections import defaultdict
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -91,11 +93,11 @@ HEADS: dict[str, Head] = {
 
 def features(name: str, folder: Path | None) -> ImageSet:
     """Features of all images of a pool's source, and their labels."""
-    cache, known = default_cache(), ("good", "defect")
+    store, known = default_cache(), ("good", "defect")
     if name.startswith("elpv"):
         from alframe.dataset.elpv import Elpv
 
-        data = Elpv(size=160).load(cache)
+        data = Elpv(size=160).load(store)
         images = ImageSet(
             np.concatenate([data.pool.pixels, data.test.pixels]),
             np.concatenate([data.pool.labels, data.test.labels]),
@@ -104,11 +106,11 @@ def features(name: str, folder: Path | None) -> ImageSet:
     elif name == "drawn2":
         from alframe.dataset.defects import Defects
 
-        images = Defects(pool_size=6000, test_size=10, defect_rate=0.02).load(cache).pool
+        images = Defects(pool_size=6000, test_size=10, defect_rate=0.02).load(store).pool
     elif name == "cifar10":
         from alframe.config.overrides import load
 
-        data = load(["dataset=cifar10"]).parts["dataset"].load(cache)
+        data = load(["dataset=cifar10"]).parts["dataset"].load(store)
         rng = np.random.default_rng(0)
         some, test = np.sort(rng.permutation(len(data.pool))[:8000]), np.sort(rng.permutation(len(data.test))[:4000])
         images = data.pool.take(some)
@@ -136,7 +138,7 @@ def features(name: str, folder: Path | None) -> ImageSet:
             )
         labels = np.array([classes.index(c) if name == "tile6" else int(c != normal) for _, c in files])
         images = ImageSet(pixels, labels, tuple(classes) if name == "tile6" else known)
-    return Frozen().prepare(images, cache, torch.device("cpu"))
+    return Frozen().prepare(images, store, torch.device("cpu"))
 
 
 def split(name: str, images: ImageSet, seed: int) -> tuple[Data, np.ndarray]:
@@ -218,6 +220,9 @@ def main() -> int:
     parser.add_argument("pools", nargs="+", choices=SHARES)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--data", type=Path)
+    parser.add_argument(
+        "--keep", type=Path, help="a folder: what is measured is stored there, and what it has is not measured again"
+    )
     parser.add_argument("--heads", nargs="+", choices=HEADS, default=list(HEADS))
     arguments = parser.parse_args()
     heads = arguments.heads
@@ -225,14 +230,21 @@ def main() -> int:
     torch.set_num_threads(1)
     cells: dict[tuple[str, str, str, int], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for name in arguments.pools:
-        images = features(name, arguments.data)
+        images = cache(lambda name=name: features(name, arguments.data))
         for seed in range(arguments.seeds):
-            data, weights = split(name, images, seed)
             for how in ("random", "margin"):
-                for title, head in ((title, HEADS[title]) for title in heads):
-                    for count, values in trajectory(name, head, how, data, weights, seed).items():
+                for title in heads:
+                    kept = arguments.keep and arguments.keep / f"{name}-{seed}-{how}-{title}.json"
+                    if kept and kept.is_file():
+                        found = json.loads(kept.read_text())
+                    else:
+                        found = trajectory(name, HEADS[title], how, *split(name, images(), seed), seed)
+                    if kept:
+                        kept.parent.mkdir(parents=True, exist_ok=True)
+                        kept.write_text(json.dumps(found))
+                    for count, values in found.items():
                         for metric, value in values.items():
-                            cells[metric, name, how, count][title].append(value)
+                            cells[metric, name, how, int(count)][title].append(value)
             print(f"{name}: seed {seed}", file=sys.stderr, flush=True)
     for metric in ("AUROC", "AUPRC", "accuracy", "NLL", "found"):
         mine = {key: values for key, values in cells.items() if key[0] == metric}

@@ -149,7 +149,7 @@ def test_they_are_reported_and_exported(workplace, capsys):
 
 def test_old_and_new_runs_of_one_cell_are_compared(workplace, capsys):
     """Or the upgrade would show as another config."""
-    by_command("new", "seed=1", "trainer.prior_bias=false")
+    by_command("new", "seed=1")
     capsys.readouterr()
     assert report_command(["finished", "new", "--out", "together"]) == 0
     (row,) = (line.split() for line in capsys.readouterr().out.splitlines() if line.split()[1:2] == ["2"])

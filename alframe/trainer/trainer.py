@@ -63,7 +63,7 @@ class Trainer(Fitter):
         warmup: float = 0.1,
         label_smoothing: float = 0.0,
         class_weighting: Literal["none", "balanced"] = "none",
-        prior_bias: bool = True,
+        prior_bias: bool = False,
         balanced_batches: bool = False,
         augment: bool = True,
         early_stop: int | None = None,

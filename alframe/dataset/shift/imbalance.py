@@ -51,14 +51,14 @@ class Imbalance(Shift):
 
 @dataclass(frozen=True)
 class RareClass(Shift):
-    """The class `name` makes up `share` of the pool; the others keep their proportions. As many images stay as that allows.
+    """The class or classes `name` make up `share` of the pool; they, and the others, keep their proportions. As many images stay as that allows.
 
-    `name` null is the last class that is a defect, or the last class if the normal ones are unknown. Raises ConfigError for a
-    share outside (0, 1), a class that is not there, or a share so small that no image of it would be left.
+    `name` null is every class that is a defect, or the last class if the normal ones are unknown. Raises ConfigError for a
+    share outside (0, 1), a class that is not there, or a share so small that no image of one would be left.
     """
 
     share: float = 0.02
-    name: str | None = None
+    name: str | list[str] | None = None
     seed: int = 0
 
     title: ClassVar[str] = "a rare class"
@@ -67,21 +67,22 @@ class RareClass(Shift):
         expect(0 < self.share < 1, f"Expected shift.share between 0 and 1, as a share of the pool, got {self.share}.")
 
     def on(self, data: Data) -> "RareClass":
-        return replace(self, name=data.pool.classes[data.defects[-1]]) if self.name is None and data.defects else self
+        return replace(self, name=data.named(data.defects)) if self.name is None and data.defects else self
 
     def pool(self, pool: ImageSet, cache: Path) -> ImageSet:
-        name = pool.classes[-1] if self.name is None else self.name
-        if name not in pool.classes:
-            hint = did_you_mean(name, pool.classes, otherwise=f"; the classes are {', '.join(pool.classes)}.")
-            raise ConfigError(f"Expected a class of the dataset in shift.name, got {name!r}{hint}")
+        names = self.name if isinstance(self.name, list) else [self.name or pool.classes[-1]]
+        for name in names:
+            if name not in pool.classes:
+                hint = did_you_mean(name, pool.classes, otherwise=f"; the classes are {', '.join(pool.classes)}.")
+                raise ConfigError(f"Expected a class of the dataset in shift.name, got {name!r}{hint}")
         factors = np.array([np.sum(pool.labels == c) for c in range(pool.n_classes)], dtype=float)
-        rare = pool.classes.index(name)
-        factors[rare] = 0
-        expect(
-            factors.sum() > 0, f"Expected other classes than {name} in the pool, got none; choose another shift.name."
-        )
-        factors *= (1 - self.share) / factors.sum()
-        factors[rare] = self.share
+        rare = np.isin(pool.classes, names)
+        for some, share in ((rare, self.share), (~rare, 1 - self.share)):
+            expect(
+                factors[some].sum() > 0,
+                f"Expected images of {', '.join(names)} and of other classes in the pool, got none of one; choose another shift.name.",
+            )
+            factors[some] *= share / factors[some].sum()
         return _in_shares(pool, factors, self.seed, f"shift.share={self.share}")
 
 

@@ -50,6 +50,8 @@ def test_a_rare_class_has_its_share_and_the_others_keep_their_proportions(tmp_pa
     assert counts(RareClass(share=0.02).pool(pool([980, 200]), tmp_path)) == [980, 20]
     assert counts(RareClass(share=0.2, name="class 0").pool(pool([500, 400, 200]), tmp_path)) == [150, 400, 200]
     assert counts(RareClass(share=0.5).pool(pool([900, 30, 90]), tmp_path)) == [87, 2, 90]
+    both = RareClass(share=0.25, name=["class 1", "class 2"])
+    assert counts(both.pool(pool([300, 300, 100]), tmp_path)) == [300, 75, 25]
 
 
 def test_sizes_are_the_largest_that_keep_the_proportions():
@@ -72,7 +74,7 @@ def test_sizes_are_the_largest_that_keep_the_proportions():
         (lambda: RareClass(name="zebra").pool(pool([9, 9]), HERE), "the classes are class 0, class 1"),
         (lambda: RareClass(share=0.01).pool(pool([9, 9]), HERE), "none of class 1 with shift.share=0.01"),
         (lambda: Imbalance(ratio=100.0).pool(pool([9, 9]), HERE), "none of class 1 with shift.ratio=100.0"),
-        (lambda: RareClass().pool(pool([9]), HERE), "other classes than class 0"),
+        (lambda: RareClass().pool(pool([9]), HERE), "images of class 0 and of other classes"),
     ],
 )
 def test_a_mistake_is_one_line(make, told):

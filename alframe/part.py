@@ -96,6 +96,32 @@ def before_added(makers: Mapping[str, object]) -> dict[str, Any]:
     }
 
 
+def with_added(tree: Any) -> Any:
+    """A config as plain values, every part of ours inside it with the options that were added since, as they were before."""
+    if isinstance(tree, list):
+        return [with_added(item) for item in tree]
+    if not isinstance(tree, Mapping):
+        return tree
+    return {**_added(tree), **{key: with_added(value) for key, value in tree.items()}}
+
+
+def added_in(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """The same options by path, of the parts inside the mappings of `tree`."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items() if isinstance(tree, Mapping) else ():
+        path = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            found |= {f"{path}.{option}": before for option, before in _added(value).items()} | added_in(
+                value, f"{path}."
+            )
+    return found
+
+
+def _added(node: Mapping[str, Any]) -> Mapping[str, Any]:
+    target = str(node.get("_target_"))
+    return part_class(locate(target)).added_options if target.startswith("alframe.") else {}
+
+
 def declared(parts: Mapping[str, object], added: Mapping[str, Any] | None = None, **options: Any) -> Declared:
     """The declarations of `parts`, by config group. `added` and `options` are the other fields of `Declared`."""
     changeable = {

@@ -30,7 +30,8 @@ from alframe.trainer.memory import keep_freed_memory
 from alframe.types import Labelled, Question
 
 NO_MAPS = (
-    "No evidence maps: this model has no exact ones, which takes one linear layer on features pooled over the image."
+    "No evidence maps: there are exact ones only of one linear layer on features that are pooled over a whole image, not of "
+    "tiles, and with model=frozen of 64 pixels or more."
 )
 START = Mix([Random(), Anomaly()], [0.5, 0.5])
 """The start rule: the query while a strategy that needs a trained network has none. Unusual images alone would train a bad classifier."""
@@ -190,6 +191,7 @@ class Session:
     def show_evidence(self, planned: Planned, strategy: Strategy) -> None:
         """Draw where in the queried images the evidence is, before anyone is asked; it changes nothing else."""
         data, learner = self.experiment.data, self.learner
+        self.record.drop_evidence(planned.round)  # of a launch that was killed before it stored the round
         if not (self.record.maps and data.has_pictures and planned.questions) or learner is None:
             return
         shown = sorted(planned.questions, key=lambda question: question.rank)[:MAX_IMAGES]

@@ -8,17 +8,22 @@ import pytest
 import torch
 import yaml
 
+import alframe
 from alframe import config
 from alframe.annotator.cli import main as queue_command
 from alframe.annotator.people import people_answered
+from alframe.budget import Budget
 from alframe.cli import execute, main
 from alframe.config import kept
 from alframe.config.overrides import load
 from alframe.config.schema import GROUPS, RESERVED
 from alframe.errors import ConfigError, RunFolderError
-from alframe.part import Part, part_class
+from alframe.part import Part, added_in, part_class, with_added
 from alframe.record.layout import CONFIG
 from alframe.record.read import read_config, read_provenance, read_rounds
+from alframe.strategy.anomaly import Anomaly
+from alframe.strategy.mix import Mix
+from alframe.strategy.random import Random
 from alframe.trainer.trainer import Trainer
 
 TINY = [
@@ -277,3 +282,28 @@ def test_a_run_that_began_before_frozen_chose_its_trainer_goes_on_where_it_is(tm
     execute(again)
     assert len((former / "rounds.jsonl").read_text().splitlines()) == 3
     assert load([*common, "budget.rounds=2", "uncertainty=laplace"]).folder != former
+
+
+def test_options_that_came_since_are_found_in_parts_within_parts():
+    """As in `strategy=defect_first`, and as the Python API describes a list of strategies; of parts of ours only."""
+    anomaly = {"_target_": "alframe.strategy.anomaly.Anomaly", "k": 5}
+    foreign = {"_target_": "somewhere.else.Part", "k": 5}
+    tree = {"strategy": {"unusual": anomaly, "others": [anomaly, foreign], "share": 0.5}}
+    assert added_in(tree) == {"strategy.unusual.level": "image"}
+    whole = {**anomaly, "level": "image"}
+    assert with_added(tree) == {"strategy": {"unusual": whole, "others": [whole, foreign], "share": 0.5}}
+    assert with_added({"unusual": {**anomaly, "level": "patch"}}) == {"unusual": {**anomaly, "level": "patch"}}
+
+
+def test_a_python_run_with_a_part_of_before_inside_goes_on(make_experiment, tmp_path):
+    def run(rounds):
+        strategy = Mix([Anomaly(k=3), Random()], [0.5, 0.5])
+        budget = Budget(initial=20, query_size=4, rounds=rounds)
+        return alframe.run(make_experiment(strategy=strategy, budget=budget), tmp_path / "run")
+
+    run(1)
+    config = tmp_path / "run" / "config.yaml"
+    stored = config.read_text()
+    assert "level: image" in stored
+    config.write_text("".join(line for line in stored.splitlines(keepends=True) if "level: image" not in line))
+    assert len(run(2).rounds) == 3

@@ -54,6 +54,13 @@ def predict_main(argv: Sequence[str] | None = None, *, prog: str = "alframe-pred
             raise RunFolderError(
                 f"Expected a new folder for the maps, got {options.maps}, which exists; add --overwrite to write into it."
             )
+        if options.maps is not None:
+            try:
+                options.maps.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise RunFolderError(
+                    f"Expected a folder for the maps, got {options.maps} ({error.strerror}); choose another with --maps."
+                ) from error
         predictor = predictor_of(options.source, device=options.device, accept=options.accept_difference, say=say)
 
         def write(stream: TextIO) -> int:

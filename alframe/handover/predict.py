@@ -30,7 +30,7 @@ Say = Callable[[str], None]
 ANY_DEFECT = "p(any defect)"
 Batch = Sequence[tuple[Path, np.ndarray]]
 LONGEST = 1024  # pixels of the longer side of a photo with its map, at most
-NO_MAPS = "no maps: the model has no exact ones, which takes one linear layer on features pooled over the image"
+NO_MAPS = "no maps: there are exact ones only of one linear layer on features that are pooled over a whole image of 64 pixels or more"
 
 
 def predictor_of(
@@ -77,8 +77,11 @@ def _check_digest(folder: Path) -> None:
         )
 
 
-def find(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """The image files, each once, in the order of `paths`, with folders searched recursively; and the skipped other files."""
+def find(paths: Sequence[Path], apart: Path | None = None) -> tuple[list[Path], list[Path]]:
+    """The image files, each once, in the order of `paths`, with folders searched recursively; and the skipped other files.
+
+    What lies in the folder `apart` is neither.
+    """
     endings = Image.registered_extensions()
     files: dict[Path, None] = {}
     skipped: list[Path] = []
@@ -87,6 +90,8 @@ def find(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
             files[path] = None
             continue
         for file in list_files(path):
+            if apart is not None and Path(os.path.abspath(file)).is_relative_to(os.path.abspath(apart)):
+                continue
             if file.suffix.lower() in endings:
                 files[file] = None
             else:
@@ -107,13 +112,14 @@ def predict(
     """Write one line per image in and below `paths`; returns the number of unreadable ones, which `say` reports.
 
     `maps`: a folder for a copy of each photo with the evidence for its most likely defect over it (for its class, if nobody
-    said what defects are).
+    said what defects are), drawn after the last line; what lies in it is not predicted. Until then a map of a few kilobytes
+    is kept of each photo.
 
     The columns: path; class (the most likely); probability (of that class, the mean over the draws); entropy of the mean,
     in nats; bald (disagreement of the draws, in nats) with more than one draw; with `every_class` the probability of each,
     and of any defect if the model knows several classes of defects or of normal images.
     """
-    files, skipped = find(paths)
+    files, skipped = find(paths, maps)
     if skipped:
         say(f"skipped {len(skipped)} files without an image extension, the first: {skipped[0]}")
     spec = predictor.spec
@@ -151,7 +157,14 @@ def predict(
             else:
                 drawn += [(file, one.numpy()) for (file, _), one in zip(batch, found, strict=True)]
     if maps is not None and drawn:
-        _draw(maps, drawn, predictor.spec, say)
+        stream.flush()
+        try:
+            _draw(maps, drawn, predictor.spec, say)
+        except OSError as error:
+            say(
+                f"no maps: {maps} cannot be written, or a photo cannot be read again ({error}); the predictions are complete"
+            )
+            broken += 1
     if broken or not files:
         say(f"predicted {len(files) - broken} of {len(files)} images")
     return broken if files else 1
@@ -201,16 +214,17 @@ def _rows(predictor: Predictor, batch: Batch, every_class: bool) -> tuple[list[l
 def _draw(folder: Path, drawn: Sequence[tuple[Path, np.ndarray]], spec: Spec, say: Say) -> None:
     """The photos below `folder` as below what is common to all paths, at their own aspect, with their maps on one scale."""
     scale = scale_of(values for _, values in drawn)
-    common = Path(os.path.commonpath([file.resolve().parent for file, _ in drawn]))
-    for file, values in drawn:
+    places = {os.path.abspath(file): (file, values) for file, values in drawn}
+    common = os.path.commonpath([os.path.dirname(place) for place in places])
+    for place, (file, values) in places.items():
         with Image.open(file) as opened:
             opened.draft(opened.mode, (LONGEST, LONGEST))
             photo = upright_8_bit(opened)
             photo.thumbnail((LONGEST, LONGEST))
-            path = folder / file.resolve().relative_to(common)
+            path = folder / os.path.relpath(place, common)
             path.parent.mkdir(parents=True, exist_ok=True)
             blend(photo, values, scale).save(path.with_name(f"{path.name}.jpg"), quality=90)
     of = "its class" if spec.defects is None else "its most likely defect"
     say(
-        f"{folder}: {len(drawn)} maps of the evidence in a photo for {of}, in logits from 0 (grey) to {scale[1]:.3g} (bright)"
+        f"{folder}: {len(places)} maps of the evidence in a photo for {of}, in logits from 0 (grey) to {scale[1]:.3g} (bright)"
     )

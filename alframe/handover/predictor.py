@@ -20,7 +20,7 @@ from alframe.images import FixedAugment
 from alframe.learner import fixed_augmentations
 from alframe.model.base import Network
 from alframe.model.embedder import Embedder
-from alframe.model.evidence import evidence_maps
+from alframe.model.evidence import AT_ONCE, evidence_maps
 from alframe.model.frozen import Frozen
 from alframe.pixels import normalize
 from alframe.rng import generator, scoped
@@ -199,7 +199,13 @@ class Predictor:
         if self.spec.on_features and self._pools is None:
             return None
         networks, raw = self.posterior.networks, images.to(self.device)
-        return evidence_maps(networks, raw, self.front.normalized, self._pools, classes)
+        parts = []
+        for some, of in zip(raw.split(AT_ONCE), classes.split(AT_ONCE), strict=True):
+            maps = evidence_maps(networks, some, self.front.normalized, self._pools, of)
+            if maps is None:
+                return None
+            parts.append(maps)
+        return torch.cat(parts)
 
     def expected(self, images: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b c"]:
         """The probabilities that `graph` must give."""

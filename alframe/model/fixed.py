@@ -22,7 +22,9 @@ SIDE, COMPONENTS = 16, 64
 
 
 class Unchanging:
-    """Of the pool of `data`, computed when first wanted. `images` are those of the pool itself, where `data` are `own` features.
+    """What no training changes of the pool of `data`, computed when it is first wanted.
+
+    `images` are those of the pool itself, where `data` are `own` features.
 
     Photos that arrive later change nothing of earlier ones: all rests on the initial pool.
     """
@@ -84,8 +86,9 @@ class Unchanging:
 
 
 def fixed_features(data: Data, cache: Path, device: torch.device) -> tuple[Float[np.ndarray, "n d"], bool, str]:
-    """Features of all pool images, float32, whether they should be scaled to equal deviations, and in words what they are. Those of a trunk are kept in `cache`.
+    """Features of all pool images, float32, whether they should be scaled to equal deviations, and in words what they are.
 
+    Those of a trunk are kept in `cache`.
     Photos that arrive later change the features of none: the components are those of the initial pool.
     """
     if data.pool.shape[0] in (1, 3) and all(find_spec(package) for package in PACKAGES):

@@ -42,7 +42,7 @@ class Patches:
     divided by their deviation and projected to 64 random orthogonal directions. Of at most 40,000 patches of at most 1,000
     random images a greedy core-set of 2,000 is kept. The distance of a patch is the mean over its 3 nearest in the memory;
     copies of an image count as that image. The score of an image is the mean over the 2 % of its patches with the largest
-    distance. One pass over the pool, kept in `cache`; about 200 MB of memory beside the trunk's, and tiles
+    distance. One pass over the pool, kept in `cache`; about 300 MB of memory beside the trunk's, and tiles
     within `max_bytes`. Images that arrive later change the score of none. Raises ConfigError where a package is missing.
     Source: PatchCore, Roth et al. 2022, arXiv:2106.08265. Differs: the pool holds anomalies, hence other images and 3
     neighbours; lite0; 2 % of the patches instead of the largest.
@@ -51,7 +51,7 @@ class Patches:
     def __init__(self, first: ImageSet, cache: Path, device: torch.device, max_bytes: int = 1 << 30) -> None:
         self.cache, self.device, self.max_bytes = cache, device, max_bytes
         self.side = LARGE_SIDE if min(first.shape[1:]) >= LARGE else SIDE
-        self._of = [VERSION, self.side, Path(lite0_weights()).name, first.content_hash]
+        self._of = [VERSION, self.side, Path(lite0_weights()).name, first.pixels_hash]
         kept = self._kept(self._of, lambda: self._remember(first))
         self.memory, self.owners, self.deviation, self._scores = (
             kept[name].to(device) for name in ("memory", "owners", "deviation", "scores")
@@ -60,9 +60,9 @@ class Patches:
 
     def scores(self, images: ImageSet) -> Float[Tensor, " n"]:
         """The score of each of `images`, on the CPU: of the initial pool, or of photos that arrived later."""
-        if images.content_hash == self._first.content_hash:
+        if images.pixels_hash == self._first.pixels_hash:
             return self._scores.cpu()
-        kept = self._kept([*self._of, images.content_hash], lambda: {"scores": self._pass(images)})
+        kept = self._kept([*self._of, images.pixels_hash], lambda: {"scores": self._pass(images)})
         return kept["scores"]
 
     @torch.no_grad()
@@ -113,7 +113,10 @@ class Patches:
         layers = torch.cat([self._layers(images.pixels[rows.numpy()]) for rows in few])
         deviation = layers.flatten(0, 1).std(dim=0).clamp_min(1e-6)
         chunks = progress(drawn.split(BATCH), "patches of some images")
-        patches = torch.cat([self._patches(images.pixels[rows.numpy()], deviation).half() for rows in chunks])
+        patches = torch.empty(len(drawn), layers.shape[1], DIMENSIONS, dtype=torch.float16, device=self.device)
+        del layers
+        for start, rows in zip(range(0, len(drawn), BATCH), chunks, strict=True):
+            patches[start : start + len(rows)] = self._patches(images.pixels[rows.numpy()], deviation)
         of_drawn = owners_of(images.pixels[drawn.numpy()])
         each = max(1, min(patches.shape[1], CANDIDATES // len(drawn)))
         places = torch.stack([torch.randperm(patches.shape[1], generator=stream)[:each] for _ in drawn])
@@ -167,7 +170,8 @@ def distances_to_others(
 ) -> Float[Tensor, "b p"]:
     """The mean Euclidean distance of each patch to the k nearest of `memory` that other images own; 0 if there are none."""
     with full_precision():
-        quick = quick_squared_distances(patches.flatten(0, 1), memory).unflatten(0, patches.shape[:2])
+        centre = memory.mean(dim=0)
+        quick = quick_squared_distances(patches.flatten(0, 1) - centre, memory - centre).unflatten(0, patches.shape[:2])
     quick.masked_fill_((owners == own[:, None])[:, None], torch.inf)
     nearest = quick.topk(min(k, len(memory)), largest=False).values.sqrt()
     found = nearest.isfinite()

@@ -26,7 +26,7 @@ from jaxtyping import Float, UInt8
 
 from alframe.errors import RunFolderError, expect
 from alframe.labels.ledger import Ledger
-from alframe.part import Declared
+from alframe.part import Declared, added_in, with_added
 from alframe.record.blend import blended, scale_of
 from alframe.record.contact_sheet import MAX_IMAGES, write_contact_sheet
 from alframe.record.files import read_jsonl, write_atomically
@@ -39,7 +39,8 @@ if TYPE_CHECKING:  # tensorboard takes a second to import
 
 PLANNED_KEYS = ("line", "evaluation", "pool_scores")
 EVIDENCE_SIDE = 128  # pixels of the longer side of an image on the sheet of evidence
-EVIDENCE, DISTANCES = "evidence for a class, in logits", "distance to the nearest patch of other images"
+EVIDENCE = "evidence for the most likely defect, else class, in logits"
+DISTANCES = "mean distance to the three nearest patches of other images"
 PACKAGES = ("alframe", "torch", "torchvision", "numpy", "hydra-core", "scikit-learn")
 
 
@@ -148,6 +149,10 @@ class Record:
         """Store the plan of a round, atomically."""
         write_atomically(self.layout.planned(round), planned.to_json())
 
+    def drop_evidence(self, round: int) -> None:
+        """Remove the sheet of the evidence of a round, if there is one."""
+        self.layout.evidence_sheet(round).unlink(missing_ok=True)
+
     def show_evidence(
         self, round: int, images: UInt8[np.ndarray, "q ch h w"], maps: Float[np.ndarray, "q h2 w2"], of: str
     ) -> None:
@@ -172,9 +177,8 @@ class Record:
                 "restore the old data, or use another run.name."
             )
         launches = [*past.get("launches", []), _launch(device)]
-        own = flat(yaml.safe_load(_yaml(self.config)))
-        absent = {key: value for key, value in self._declared.added.items() if key in own}
-        write_atomically(path, json.dumps({**data, "absent_options": absent, "launches": launches}, indent=1))
+        absent = added_in(yaml.safe_load(_yaml(self.config)))
+        write_atomically(path, json.dumps({**data, "options_if_absent": absent, "launches": launches}, indent=1))
         if self._tensorboard:
             self._open_board()
 
@@ -216,7 +220,10 @@ class Record:
         if not self.layout.config.exists():
             return False
         stored = read_config(self.folder)
-        old, new = ({**self._declared.added, **flat(config)} for config in (stored, yaml.safe_load(_yaml(self.config))))
+        old, new = (
+            {**self._declared.added, **flat(with_added(config))}
+            for config in (stored, yaml.safe_load(_yaml(self.config)))
+        )
         differing = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
         if all(self._declared.may_become(key, old.get(key), new.get(key)) for key in differing):
             return "budget.rounds" in differing

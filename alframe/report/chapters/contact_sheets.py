@@ -23,16 +23,16 @@ def chapter(section: Section, options: Options) -> Chapter | None:
         for name, seeds in section.cells.items()
         if (found := _sheets(list(seeds.values()), section.range[1]))
     }
-    n_strips = sum(len(paths) for _, paths in sheets.values())
-    shown = max(8, min(MAX_SHOWN, MAX_IN_CHAPTER // max(1, n_strips)))
-    all_strips = (
-        _strip(section, name, run, round, sheet, shown)
+    files = [
+        (name, run, round, sheet)
         for name, (run, paths) in sheets.items()
         for round, path in paths
         for sheet in (path, Layout(run.folder).evidence_sheet(round))
-    )
-    strips = tuple(filter(None, all_strips))
-    intro = "The first images of each query in order of preference, with the answers. A cross marks images that the network had assigned to another class. Where a run drew maps, the same images follow with what speaks for a defect in colour."
+        if sheet.is_file()
+    ]
+    shown = max(8, min(MAX_SHOWN, MAX_IN_CHAPTER // max(1, len(files))))
+    strips = tuple(filter(None, (_strip(section, *file, shown) for file in files)))
+    intro = "The first images of each query in order of preference, with the answers. A cross marks images that the network had assigned to another class. Where a run drew maps, the same images follow with what made them be asked for in colour: the evidence for a defect or class, or the distance to other images."
     return Chapter("Contact sheets", (Paragraph(intro), *strips), folded=True) if strips else None
 
 

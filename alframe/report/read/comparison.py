@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,9 +90,8 @@ def compare(runs: Sequence[Run]) -> tuple[list[Comparison], list[LeftOut]]:
     titles = _distinct([run.dataset for run in first], apart)
     for title, group in zip(titles, groups.values(), strict=True):
         cells: dict[str, dict[int, Run]] = {}
-        options = _completed(group)
-        for run in group:
-            seeds = cells.setdefault(json.dumps(options[run.folder], sort_keys=True, default=str), {})
+        for run in _filled(group):
+            seeds = cells.setdefault(json.dumps(run.options, sort_keys=True, default=str), {})
             if run.seed in seeds:
                 loser, run = sorted((seeds[run.seed], run), key=lambda r: (r.finished, len(r.rounds)))
                 left.append(LeftOut(loser.folder, f"the same cell and seed as {run.folder}"))
@@ -100,26 +99,25 @@ def compare(runs: Sequence[Run]) -> tuple[list[Comparison], list[LeftOut]]:
         first = [next(iter(seeds.values())) for seeds in cells.values()]
         varying = [group for group in CELL_GROUPS[1:] if len({run.choices[group] for run in first}) > 1]
         names = [" · ".join(run.choices[group] for group in ("strategy", *varying)) for run in first]
-        named = zip(_distinct(names, [options[run.folder] for run in first]), cells.values(), strict=True)
+        named = zip(_distinct(names, [run.options for run in first]), cells.values(), strict=True)
         # random first, as the baseline; the others by name
         order = sorted(named, key=lambda one: (next(iter(one[1].values())).choices["strategy"] != "random", one[0]))
         comparisons.append(Comparison(title, {name: dict(sorted(seeds.items())) for name, seeds in order}))
     return comparisons, left
 
 
-def _completed(runs: Sequence[Run]) -> dict[Path, dict[str, Any]]:
-    """The options of each run, with those that its version did not have yet at the value that equals what it did then."""
+def _filled(runs: Sequence[Run]) -> list[Run]:
+    """The runs with the options that their version did not have yet, at the value that equals what it did then."""
     known = {
         (group, run.choices[group], key): value
         for run in runs
         for key, value in run.absent.items()
         if (group := key.split(".", 1)[0]) in run.choices
     }
-    return {
-        run.folder: {key: value for (group, leaf, key), value in known.items() if run.choices[group] == leaf}
-        | run.options
+    return [
+        replace(run, filled={key: value for (group, leaf, key), value in known.items() if run.choices[group] == leaf})
         for run in runs
-    }
+    ]
 
 
 def _distinct(names: Sequence[str], options: Sequence[dict[str, Any]], most: int = 3) -> list[str]:

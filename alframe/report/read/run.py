@@ -36,7 +36,9 @@ class Run:
     n_pool: int | None = None
     normal: tuple[str, ...] | None = None
     absent: Mapping[str, Any] = field(default_factory=dict)
-    """What the options of its parts count as in a folder of an earlier version that lacks them, by path."""
+    """What options that were added to its parts count as in a folder of an earlier version, by path."""
+    filled: Mapping[str, Any] = field(default_factory=dict)
+    """Options that its version did not have yet, with what they count as, where another run of the comparison tells."""
 
     @property
     def normal_classes(self) -> tuple[int, ...] | None:
@@ -66,7 +68,7 @@ class Run:
         the data.
         """
         apart = {"budget", "seed", "choices"}
-        options = flat({key: value for key, value in self.config.items() if key not in apart})
+        options = {**self.filled, **flat({key: value for key, value in self.config.items() if key not in apart})}
         return {key: value for key, value in options.items() if key not in ("dataset.root", "dataset.normal")}
 
     @cached_property
@@ -162,7 +164,7 @@ def read_run(folder: Path) -> tuple[Run | None, list[str]]:
         rounds=[by_labels[labels] for labels in sorted(by_labels)],
         finished=lines[-1].get("stopped") is not None,
         normal=tuple(map(str, normal)) if isinstance(normal := provenance.get("normal"), list) else None,
-        absent=absent if isinstance(absent := provenance.get("absent_options"), dict) else {},
+        absent=absent if isinstance(absent := provenance.get("options_if_absent"), dict) else {},
         n_pool=n_pool if _is_count(n_pool := provenance.get("n_pool")) else None,
     )
     return run, notes

@@ -68,6 +68,19 @@ def test_runs_with_another_defect_of_two_classes_are_not_compared(write_run, tmp
     assert sorted(one.title for one in compare(read_runs([tmp_path])[0])[0]) == titles
 
 
+def test_options_that_an_earlier_version_lacked_count_as_what_it_did(write_run, tmp_path):
+    write_run("bald", 0)
+    for seed, value in ((1, False), (2, True)):
+        provenance = write_run("bald", seed, options={"trainer.prior_bias": value}) / "provenance.json"
+        came = {"options_if_absent": {"trainer.prior_bias": False}}
+        provenance.write_text(json.dumps(json.loads(provenance.read_text()) | came))
+    (comparison,) = compare(read_runs([tmp_path])[0])[0]
+    assert {name: sorted(seeds) for name, seeds in comparison.cells.items()} == {
+        "bald (trainer.prior_bias=False)": [0, 1],
+        "bald (trainer.prior_bias=True)": [2],
+    }
+
+
 def test_cells_are_named_by_what_varies(write_run, tmp_path):
     for strategy in ("random", "bald"):
         for model in ("small_cnn", "resnet18"):

@@ -164,7 +164,9 @@ def test_evidence_is_drawn_beside_the_contact_sheets_and_changes_nothing_else(ma
     }
     with Image.open(tmp_path / "with" / "queries" / "round_000_evidence.jpg") as sheet:
         assert sheet.width == 8 * 128
-        assert sheet.info["comment"].startswith(b"evidence for a class, in logits from 0 (grey) to ")
+        assert sheet.info["comment"].startswith(
+            b"evidence for the most likely defect, else class, in logits from 0 (grey) to "
+        )
 
 
 def test_evidence_is_there_before_anyone_is_asked(make_experiment, tmp_path):
@@ -207,7 +209,7 @@ def test_features_of_images_have_evidence_in_the_images(make_experiment, tmp_pat
     go(e, tmp_path, maps=True)
     with Image.open(tmp_path / "queries" / "round_000_evidence.jpg") as sheet:
         assert sheet.info["comment"].startswith(
-            b"evidence for" if level == "image" else b"distance to the nearest patch"
+            b"evidence for" if level == "image" else b"mean distance to the three nearest patches"
         )
 
 

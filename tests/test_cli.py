@@ -302,15 +302,14 @@ ConfigStore.instance().store(group="hydra/launcher", name="parallel", node=Optio
 """
 
 
-@pytest.mark.parametrize(("given", "threads"), [([], 1), (["threads=2"], 2)])
-def test_cells_beside_each_other_take_one_thread_each_unless_told_otherwise(tmp_path, given, threads):
+def test_cells_beside_each_other_take_one_thread_each(tmp_path):
     (tmp_path / "hydra_plugins").mkdir()
     (tmp_path / "hydra_plugins/parallel.py").write_text(LAUNCHER)
-    sweep = ["-m", "hydra/launcher=parallel", "seed=0", *given, *TINY, *BUDGET[:2], "budget.rounds=0"]
+    sweep = ["-m", "hydra/launcher=parallel", "seed=0", *TINY, *BUDGET[:2], "budget.rounds=0"]
     installed(*sweep, cwd=tmp_path, OMP_NUM_THREADS="2", PYTHONPATH=f"{os.environ.get('PYTHONPATH', '')}:{tmp_path}")
     (run,) = cells(tmp_path / "runs")
     (launch,) = json.loads((run / "provenance.json").read_text())["launches"]
-    assert launch["device"]["threads"] == threads
+    assert launch["device"]["threads"] == 1
 
 
 def test_threads_of_a_preset_or_the_command_stand_beside_other_cells():

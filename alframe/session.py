@@ -16,7 +16,7 @@ from alframe.labels.consensus import Rules
 from alframe.labels.folders import record_folder_labels, record_moved_photos
 from alframe.labels.pool import Pool
 from alframe.learner import Learner
-from alframe.model.evidence import shown_classes
+from alframe.model.evidence import NO_MAPS, shown_classes
 from alframe.questions import initial_purchase
 from alframe.record.contact_sheet import MAX_IMAGES
 from alframe.record.planned import MAX_NEAREST, Planned, Shown
@@ -29,10 +29,6 @@ from alframe.strategy.random import Random
 from alframe.trainer.memory import keep_freed_memory
 from alframe.types import Labelled, Question
 
-NO_MAPS = (
-    "No evidence maps: there are exact ones only of one linear layer on features that are pooled over a whole image, not of "
-    "tiles, and with model=frozen of 64 pixels or more."
-)
 START = Mix([Random(), Anomaly()], [0.5, 0.5])
 """The start rule: the query while a strategy that needs a trained network has none. Unusual images alone would train a bad classifier."""
 

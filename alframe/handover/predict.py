@@ -21,7 +21,7 @@ from alframe.errors import DataError, RunFolderError
 from alframe.handover.export import MANIFEST, MODEL, sha256
 from alframe.handover.predictor import BATCH, SAME, Predictor, Spec, load
 from alframe.handover.trained import capture, retrieve
-from alframe.model.evidence import shown_classes
+from alframe.model.evidence import NO_MAPS, shown_classes
 from alframe.record.blend import blend, scale_of
 from alframe.record.layout import Layout, runs_below
 from alframe.scores import bald, entropy
@@ -30,7 +30,6 @@ Say = Callable[[str], None]
 ANY_DEFECT = "p(any defect)"
 Batch = Sequence[tuple[Path, np.ndarray]]
 LONGEST = 1024  # pixels of the longer side of a photo with its map, at most
-NO_MAPS = "no maps: there are exact ones only of one linear layer on features that are pooled over a whole image of 64 pixels or more"
 
 
 def predictor_of(

@@ -9,6 +9,10 @@ from torch import Tensor, nn
 from alframe.model.base import Network, Pools
 from alframe.pixels import Prepare
 
+NO_MAPS = (
+    "No evidence maps: they need a single linear layer on features pooled over the whole image; model.tiles and, with "
+    "model=frozen, inputs below 64 pixels have none."
+)
 AT_ONCE = 16  # images of a pass: the maps of a trunk take a few megabytes each
 
 

@@ -37,7 +37,7 @@ class Trainer(Fitter):
     stacked weights have no such layout. Optimizers that have a fused version run it on CUDA by default.
 
     Rare classes: with `prior_bias` a new network's last linear layer starts with the log shares of the labels as its bias
-    (each class with half a label more; zero under `class_weighting`), which few steps would not find. With `balanced_batches`
+    (each class with half a label more; zero under `class_weighting`). With `balanced_batches`
     every batch shows the labelled classes equally often, in the loss the log shares are subtracted from the logits, and so
     the network predicts the labels' shares all the same. Source: Menon et al. 2021, arXiv:2007.07314 (the adjusted loss).
     """

@@ -357,5 +357,5 @@ def test_an_export_without_exact_evidence_says_so_and_predicts(make_run, tmp_pat
         say=said.append,
     )
     assert found == 0
-    assert sum(line.startswith("no maps:") for line in said) == 1
+    assert sum(line.startswith("No evidence maps:") for line in said) == 1
     assert not (tmp_path / "maps").exists()

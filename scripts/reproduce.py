@@ -11,7 +11,6 @@ The published numbers are in published.yaml beside this file. Exit code: 0, or 1
 import argparse
 import math
 import statistics
-import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ import numpy as np
 import yaml
 
 from alframe.area import area_under_curve
+from alframe.cli import main as alframe
 from alframe.config.overrides import load
 from alframe.config.schema import CONFIGS
 from alframe.errors import AlframeError, ConfigError, RunFolderError, did_you_mean
@@ -171,8 +171,8 @@ def run(preset: str, overrides: Sequence[str], about: dict[str, Any]) -> bool:
     asked = any(text.startswith("strategy=") for text in overrides)
     failed = False
     for more in [[], *([] if asked else about.get("also", []))]:
-        command = [sys.executable, "-m", "alframe", f"experiment={preset}", *more, *overrides]
-        failed |= subprocess.run(command, check=False).returncode != 0
+        sys.argv = ["alframe", f"experiment={preset}", *more, *overrides]
+        failed |= alframe() != 0
     return failed
 
 

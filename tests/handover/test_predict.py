@@ -243,14 +243,12 @@ def test_the_commands_in_processes_of_their_own(folder_run, tmp_path):
     """What a person types: exit codes, a pipe that closes, nothing on standard output but CSV."""
     run = folder_run[0]
 
-    def command(name: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-        code = f"import sys; from alframe.handover.cli import {name} as main; sys.exit(main())"
-        return subprocess.run([sys.executable, "-c", code, *arguments], cwd=tmp_path, capture_output=True, timeout=300)
-
-    done = command("export_main", str(run), "--out", "out", "--no-onnx", "--images")
+    arguments = [str(run), "--out", "out", "--no-onnx", "--images"]
+    done = forked(export_main, ["alframe-export", *arguments], tmp_path, {})
     assert done.returncode == 0, done.stderr
     assert {p.name for p in (Path(tmp_path) / "out" / "images").iterdir()} == {"a, %22b%22", "=grün ✓"}
-    done = command("predict_main", "out", "out/images", "--all")
+    installed = str(Path(sys.executable).with_name("alframe-predict"))
+    done = subprocess.run([installed, "out", "out/images", "--all"], cwd=tmp_path, capture_output=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stderr == b""
     found = rows(done.stdout.decode())

@@ -3,7 +3,6 @@
 import json
 import math
 import re
-import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))  # where a script
 import purchases
 import reproduce
 from reproduce import Row, Target, measured, read_published, rows_of
+from tests_support import forked
 
 from alframe.config.overrides import load
 from alframe.config.schema import GROUPS
@@ -218,10 +218,8 @@ def test_the_list_names_every_preset(capsys):
     assert all(re.search(rf"\b{preset}\b", out) for preset in reproduce.presets())
 
 
-def test_a_preset_is_run_gone_on_with_and_written(tmp_path, capfd):
+def test_a_preset_is_run_gone_on_with_and_written(tmp_path):
     command = [
-        sys.executable,
-        reproduce.__file__,
         "imbalance",
         "debug=fast",
         "dataset=defects",
@@ -243,16 +241,15 @@ def test_a_preset_is_run_gone_on_with_and_written(tmp_path, capfd):
         "--write",
         str(tmp_path / "t.md"),
     ]
-    first = subprocess.run(command, capture_output=True, text=True, check=False)
+    first = forked(reproduce.main, ["reproduce.py", *command], tmp_path, {})
     assert first.returncode == 0, first.stderr
     table = (tmp_path / "t.md").read_text()
     assert re.search(r"^\| accuracy at 25 labels +\| badge +\| 0\.\d{3} ", table, re.MULTILINE)
     assert "No published number is known" in table
-    assert reproduce.main(command[2:]) == 0  # from here on only the commands that it starts are processes of their own
-    again = capfd.readouterr().out
-    assert again.count("finished already") == 2
-    assert again.endswith(table)
-    assert reproduce.main([*command[2:], "trainer.lr=nan"]) == 1
+    again = forked(reproduce.main, ["reproduce.py", *command], tmp_path, {})
+    assert again.stdout.count("finished already") == 2
+    assert again.stdout.endswith(table)
+    assert forked(reproduce.main, ["reproduce.py", *command, "trainer.lr=nan"], tmp_path, {}).returncode == 1
 
 
 def ledger(*rows):

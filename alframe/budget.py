@@ -10,7 +10,8 @@ import torch
 
 from alframe.errors import PoolError, expect
 from alframe.images import UNKNOWN
-from alframe.part import Change, Part, greater
+from alframe.part import Change, Part, anything
+from alframe.types import SPENT
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Budget(Part):
     min_improvement: float = 0.0
     max_hours: float | None = None
 
-    changeable_on_resume: ClassVar[Mapping[str, Change]] = {"rounds": greater}
+    changeable_on_resume: ClassVar[Mapping[str, Change]] = {"rounds": anything}
 
     def __post_init__(self) -> None:
         expect(self.initial == "all" or self.initial >= 0, f"Expected budget.initial >= 0, got {self.initial}.")
@@ -121,7 +122,7 @@ class Budget(Part):
     def stop_reason(self, lines: Sequence[dict[str, Any]]) -> str | None:
         """Why the run stops after the last of `lines` (the round lines so far), or None."""
         if len(lines) > self.rounds:
-            return "budget spent"
+            return SPENT
         values = [line[self.metric] for line in lines if self.metric in line]
         if self.stop_at is not None and values and values[-1] >= self.stop_at:
             return f"{self.metric} reached {self.stop_at}"

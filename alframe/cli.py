@@ -218,6 +218,8 @@ def _data(plan: "Plan", record: "Record") -> "tuple[Data, Growing | None]":
         "Expected people to label unlabelled photos, got an annotator that answers with the dataset's own labels; "
         "use annotator=queue or annotator=label_studio, or take the folder of unlabelled photos away.",
     )
+    if place := (record.began.get("dataset") or {}).get("root"):
+        photos.check_place(place)
     photos.refresh(record.done, again=record.reopened)
     _say_all(photos.notes())
     return photos.data(), photos

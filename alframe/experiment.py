@@ -21,7 +21,7 @@ from alframe.learner import POOL, TARGET, TEST, Learner, Resources, Sets, fixed_
 from alframe.metrics import Costs
 from alframe.model.base import Build, Model, model_of
 from alframe.model.fixed import PACKAGES
-from alframe.part import PLAIN, Declared, before_added, declared
+from alframe.part import PLAIN, Declared, before_added, declared, moved_file
 from alframe.query import TargetSet
 from alframe.record.read import flat
 from alframe.strategy.base import Schedule
@@ -201,7 +201,8 @@ def declared_by(parts: Mapping[str, Any], makers: Mapping[str, object]) -> Decla
     """What the parts, made by `makers`, declare. An option of the loop that a folder lacks counts as its default."""
     loop = flat({"costs": vars(Costs()), "query": {"target": POOL, "target_size": TargetSet().size}})
     added, counts = {**before_added(makers), **loop}, parts["budget"].count_validation
-    return declared(parts, added, count_validation=counts, has_answers=people_answered)
+    places = {"model.weights": moved_file, "query.target": lambda old, new: not {old, new} & {POOL, TEST}}
+    return declared(parts, added, places, count_validation=counts, has_answers=people_answered)
 
 
 def _described(value: Any) -> Any:

@@ -19,14 +19,24 @@ def anything(old: Any, new: Any) -> bool:
     return True
 
 
-def greater(old: Any, new: Any) -> bool:
-    """A larger number."""
-    return old is not None and new is not None and bool(new > old)
-
-
 def extended(old: Any, new: Any) -> bool:
     """A list that starts with the old one."""
     return isinstance(old, list) and isinstance(new, list) and new[: len(old)] == old
+
+
+def moved(old: Any, new: Any) -> bool:
+    """Any other place of files whose content a run compares: where they lie is no part of what the run is."""
+    return True
+
+
+def is_place(value: Any) -> bool:
+    """Whether an option that may also be a name, such as DEFAULT, or null, is a path."""
+    return isinstance(value, str) and ("." in value or "/" in value)
+
+
+def moved_file(old: Any, new: Any) -> bool:
+    """Another place of a file, for such an option."""
+    return is_place(old) and is_place(new)
 
 
 class Part:
@@ -122,11 +132,16 @@ def _added(node: Mapping[str, Any]) -> Mapping[str, Any]:
     return part_class(locate(target)).added_options if target.startswith("alframe.") else {}
 
 
-def declared(parts: Mapping[str, object], added: Mapping[str, Any] | None = None, **options: Any) -> Declared:
-    """The declarations of `parts`, by config group. `added` and `options` are the other fields of `Declared`."""
-    changeable = {
+def declared(
+    parts: Mapping[str, object],
+    added: Mapping[str, Any] | None = None,
+    changes: Mapping[str, Change] | None = None,
+    **options: Any,
+) -> Declared:
+    """The declarations of `parts`, by config group, with more `changes`. `added` and `options` are the other fields of `Declared`."""
+    own = {
         f"{group}.{key}": change
         for group, part in parts.items()
         for key, change in part_class(part).changeable_on_resume.items()
     }
-    return Declared(changeable, added or {}, **options)
+    return Declared({**(changes or {}), **own}, added or {}, **options)

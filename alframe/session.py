@@ -62,6 +62,8 @@ class Session:
         provenance, warnings_found = inspect_data(experiment)
         if "normal" not in past:  # once a run
             warnings_found += which_is_the_defect(data)
+        if not past:
+            warnings_found += experiment.annotator.answered_elsewhere(record.folder, data.pool.ids)
         for warning in warnings_found:
             table.warn(warning)
         if data.normal_guessed:

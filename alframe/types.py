@@ -15,6 +15,8 @@ from torch import Tensor
 
 RANDOM = "random"
 """The source of a question about an image that was drawn at random."""
+SPENT = "budget spent"
+"""Why a run stops that has done all its rounds."""
 Summary = dict[str, Tensor]
 """What a strategy keeps of each image: named tensors with axis 0 = sample."""
 

@@ -1,7 +1,7 @@
 """Common part of all annotators that ask people: who is asked what, their answers, and when a round is complete."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -12,8 +12,8 @@ from alframe.annotator.base import Annotate, Annotator, Job, any_answer
 from alframe.errors import ConfigError, RunFolderError, expect
 from alframe.labels.consensus import CHECKS, FROM_FOLDER, UNANSWERED, Line, Rules, majority, normalized_name, vote
 from alframe.part import Change, anything, extended, locate
-from alframe.record.layout import CONFIG, Layout
-from alframe.record.read import read_config, read_planned
+from alframe.record.layout import CONFIG, Layout, runs_below
+from alframe.record.read import read_config, read_ledger, read_planned
 from alframe.rng import generator
 from alframe.types import Answer, Question
 
@@ -89,6 +89,25 @@ class AsksPeople(Annotator):
         )
         found = tuple(self.new_classes)
         return Rules(True, self.per_image, self.ask_again, self.aggregate, every, found, self.unsure, self.lean)
+
+    def answered_elsewhere(self, folder: Path, ids: Iterable[str]) -> list[str]:
+        if not folder.name.startswith("seed="):
+            return []  # begun from Python, in a folder of its own
+        wanted, lines = set(ids), []
+        studies = [path for path in sorted(folder.resolve().parents[2].iterdir()) if path.is_dir()]
+        for other in (run for study in studies for run in runs_below(study)):
+            try:
+                if other == folder.resolve() or not isinstance(stored_annotator(read_config(other)), AsksPeople):
+                    continue
+                answered = {line["id"] for line in read_ledger(other) if line["kind"] != FROM_FOLDER} & wanted
+            except RunFolderError:
+                continue  # damaged, or begun by an older version: no run to go on with
+            if answered:
+                lines.append(
+                    f"{other} has answers of people about {len(answered)} of these images; to go on with that run instead: "
+                    f"alframe resume '{other}' dataset.root=FOLDER"
+                )
+        return lines
 
     def has_answers(self, folder: Path) -> bool:
         return any_answer(folder)

@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from alframe.config.schema import CONFIGS, GROUPS, NOT_IN_IDENTITY, OPTIONAL_GROUPS, groups_of
-from alframe.part import Part, constructor_defaults, locate, part_class
+from alframe.learner import POOL, TEST
+from alframe.part import Part, constructor_defaults, is_place, locate, moved, part_class
 
 INJECTED = {
     "model": {"shape", "n_classes"},
@@ -41,7 +42,20 @@ def may_change(tree: Mapping[str, Any]) -> tuple[str, ...]:
         for group, kind in classes.items()
         for key in (*kind.changeable_on_resume, *kind.not_in_identity)
     ]
-    return (*NOT_IN_IDENTITY, *declared)
+    return (*NOT_IN_IDENTITY, *declared, *places(tree))
+
+
+def places(tree: Mapping[str, Any]) -> tuple[str, ...]:
+    """The paths of the options of a composed config that say where files lie."""
+    declared = [
+        f"{group}.{key}"
+        for group, kind in part_classes(tree).items()
+        for key, change in kind.changeable_on_resume.items()
+        if change is moved
+    ]
+    weights = ["model.weights"] if is_place(tree["model"].get("weights")) else []
+    target = ["query.target"] if tree["query"]["target"] not in (POOL, TEST) else []
+    return (*declared, *weights, *target)
 
 
 def given(overrides: Iterable[str]) -> set[str]:

@@ -10,7 +10,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from alframe.clock import Clock
-from alframe.config.kept import continued, defaults, given, located, may_change, part_classes
+from alframe.config.kept import continued, defaults, given, located, may_change, part_classes, places
 from alframe.config.parts import assemble, pick_device
 from alframe.config.schema import NOT_IN_IDENTITY, OPTIONAL_GROUPS, groups_of, plain
 from alframe.dataset.base import Dataset
@@ -131,18 +131,42 @@ def plan_in(folder: Path | None, cfg: DictConfig, choices: Mapping[str, Any]) ->
 
 
 def _folder(tree: Mapping[str, Any], choices: Mapping[str, Any], overrides: list[str]) -> Path:
-    run = tree["run"]
-    study = run["name"] or choices.get("experiment") or choices.get("dataset")
-    root = Path(run["root"]).expanduser() / str(study)
-
-    def folder(of: Mapping[str, Any]) -> Path:
-        return root / cell_name(of, overrides, may_change(tree)) / f"seed={tree['seed']}"
-
-    now, former = folder(choices), folder({**choices, "uncertainty": "mc_dropout"})
+    """Where a run lies: its study, its cell, its seed. A run that began where an earlier version put it stays there."""
+    root, seed = Path(tree["run"]["root"]).expanduser(), f"seed={tree['seed']}"
+    study = str(tree["run"]["name"] or choices.get("experiment") or choices.get("dataset"))
+    kind = part_classes(tree)["dataset"]
+    named = kind.study(tree["dataset"]) if issubclass(kind, Dataset) and not tree["run"]["name"] else None
+    shown = {key: _shown(tree, key) for key in places(tree)}
+    changeable = set(may_change(tree))
+    now = root / (named or study) / cell_name(choices, overrides, changeable, shown) / seed
+    if now.exists():
+        return now
     # Before model=frozen chose trainer and uncertainty itself, the same command began in another folder.
     chosen = {text.split("=", 1)[0] for text in overrides} & {"trainer", "uncertainty", "experiment"}
-    begun = choices.get("trainer") == "bayes_linear" and not chosen and not now.exists() and former.exists()
-    return former if begun else now
+    frozen = choices.get("trainer") == "bayes_linear" and not chosen
+    former = [choices, *([{**choices, "uncertainty": "mc_dropout"}] if frozen else [])]
+    begun = [root / (named or study) / cell_name(of, overrides, changeable, shown) / seed for of in former]
+    begun += [root / study / cell_name(of, overrides, changeable - {*shown}) / seed for of in former]
+    return next((folder for folder in begun if folder.exists()), now)
+
+
+def _shown(tree: Mapping[str, Any], key: str) -> str:
+    """What stands in a cell's name for the place of files: eight digits of a file's hash, a folder's last name, any other value itself.
+
+    Nothing for the dataset's, which gives the study its name or is decided by the dataset.
+    """
+    value: Any = tree
+    for name in key.split("."):
+        value = value.get(name) if isinstance(value, Mapping) else None
+    path = Path(str(value)).expanduser()
+    if key == "dataset.root":
+        return ""
+    return _digest(path)[:8] if path.is_file() else path.name or str(value)
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _identity(
@@ -165,24 +189,30 @@ def _identity(
         "channels_last": channels_last,
         "fast_paths": f"{device.type}, {FAST_PATHS}",
     }
-    weights = str(identity["model"].get("weights"))
-    if Path(weights).is_file():  # a file's content counts, not its name
-        with open(weights, "rb") as file:
-            identity["resolved"]["weights"] = hashlib.file_digest(file, "sha256").hexdigest()
+    weights = Path(str(identity["model"].get("weights")))
+    if weights.is_file():  # a file's content counts, not its name
+        identity["resolved"]["weights"] = _digest(weights)
     return identity
 
 
-def cell_name(choices: Mapping[str, Any], overrides: Iterable[str], changeable: Iterable[str] = NOT_IN_IDENTITY) -> str:
+def cell_name(
+    choices: Mapping[str, Any],
+    overrides: Iterable[str],
+    changeable: Iterable[str] = NOT_IN_IDENTITY,
+    places: Mapping[str, str] | None = None,
+) -> str:
     """A folder name for one cell of a study: the choices of the main groups, then every other override that can change a result.
 
-    Options that are `changeable` (`kept.may_change`) are left out: the run resumes in the same folder.
+    Options that are `changeable` (`kept.may_change`) are left out: the run resumes in the same folder. `places`: what stands for
+    the place of files, by option.
     """
     name = "-".join(str(choices[group]) for group in IN_EVERY_CELL)
-    quiet = (*changeable, "seed", "experiment", "hydra")
-    others = []
+    quiet, others = (*changeable, "seed", "experiment", "hydra"), []
     for text in sorted(overrides):
         key = text.lstrip("+~").split("=", 1)[0]
-        if key not in IN_EVERY_CELL and not any(
+        if shown := (places or {}).get(key):
+            others.append(f"{key}={shown}")
+        elif key not in IN_EVERY_CELL and not any(
             key == option or key.startswith((f"{option}.", f"{option}/")) for option in quiet
         ):
             others.append(text)

@@ -2,10 +2,10 @@
 
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from alframe.dataset.normal import GUESS, Normal, with_normal
 from alframe.dataset.split import Sampled
 from alframe.errors import DataError
 from alframe.images import Augment, Data, ImageSet, rows_at_once
+from alframe.part import Change, moved
 
 Layout = Literal["auto", "nhw", "nhwc", "nchw"]
 T = TypeVar("T")
@@ -42,6 +43,8 @@ class Arrays(Sampled):
     test_share: float = 0.25
     augmentation: Augment | None = AUGMENTATION
     normal: Normal = field(default=GUESS, kw_only=True)
+
+    changeable_on_resume: ClassVar[Mapping[str, Change]] = {"root": moved}
 
     def load(self, cache: Path) -> Data:
         arrays = _Arrays(self.root)

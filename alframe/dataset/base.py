@@ -1,8 +1,9 @@
 """The dataset interface: one method. A new dataset is a file with such a class, and a YAML of the same name."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from alframe.errors import ConfigError
 from alframe.images import Data
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
 
 class Dataset(Part, ABC):
     """A source of images. Its constructor checks its arguments and reads nothing; `load` reads."""
+
+    @classmethod
+    def study(cls, options: Mapping[str, Any]) -> str | None:
+        """The name of a study of the images that `options` lead to; None where the dataset's own name tells them from others."""
+        return None
 
     @abstractmethod
     def load(self, cache: Path) -> Data:

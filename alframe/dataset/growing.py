@@ -70,6 +70,18 @@ class Growing:
         self._note(events)
         return bool(events)
 
+    def check_place(self, before: str | Path) -> None:
+        """Raise DataError if the photos are to be found elsewhere than `before`, and most of them are not there."""
+        if Path(before).expanduser().resolve() == self.photos.path:
+            return
+        left = {row for row, image in enumerate(self.history.images) if not image.gone}
+        found = left & set(self._recognise(self.photos.listing())[0])
+        if 2 * len(found) < len(left):
+            raise DataError(
+                f"Expected the photos of the run that began with {before}, got {len(found)} of these {len(left)} in {self.photos.path}; "
+                "give the folder that they are in now, or start a run of other photos under a run.name of its own."
+            )
+
     def notes(self) -> list[str]:
         """The new messages since the last call, one line each."""
         notes, self._notes = self._notes, []

@@ -1,8 +1,9 @@
 """MVTec AD, turned from anomaly detection into classification: one category folder in the original layout."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from alframe.dataset.normal import with_normal
 from alframe.dataset.split import Sampled
 from alframe.errors import DataError
 from alframe.images import Augment, Data
+from alframe.part import Change, moved
 
 GOOD = "good"
 SOURCES = ("train", "test")
@@ -43,6 +45,8 @@ class MvtecAd(Sampled):
     test_share: float = 0.3
     normalization: Literal["pool", "image"] = field(default="image", kw_only=True)
     augmentation: Augment | None = AUGMENTATION
+
+    changeable_on_resume: ClassVar[Mapping[str, Change]] = {"root": moved}
 
     def load(self, cache: Path) -> Data:
         files = self._files()

@@ -18,6 +18,7 @@ from alframe.dataset.normal import GUESS, Normal
 from alframe.dataset.split import Sampled
 from alframe.errors import DataError
 from alframe.images import Augment, Data
+from alframe.part import Change, moved
 
 AUGMENTATION = Augmentation(flip=True, vertical_flip=False, crop=8, brightness=0.1)
 WHAT = "a folder with unlabelled photos, and a subfolder for each class where some are labelled"
@@ -58,6 +59,7 @@ class PhotoFolder(Sampled):
 
     added_options: ClassVar[Mapping[str, Any]] = {**Sampled.added_options, "size_warning": True}
     not_in_identity: ClassVar[frozenset[str]] = frozenset({"size_warning"})
+    changeable_on_resume: ClassVar[Mapping[str, Change]] = {"root": moved}
 
     @property
     def path(self) -> Path:

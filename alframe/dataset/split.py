@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -13,6 +14,7 @@ from alframe.dataset.cache import part
 from alframe.dataset.normal import Normal
 from alframe.errors import ConfigError, expect
 from alframe.images import ImageSet
+from alframe.part import constructor_defaults
 from alframe.rng import generator
 
 RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
@@ -42,6 +44,14 @@ class Sampled(Dataset):
     normal: Normal = None
 
     added_options: ClassVar[Mapping[str, Any]] = {"normal": None}
+
+    @classmethod
+    def study(cls, options: Mapping[str, Any]) -> str | None:
+        """The last name of where the images lie, unless the options are those of one published dataset, with its own name."""
+        if not options.get("root") or options.get("name") != constructor_defaults(cls).get("name"):
+            return None
+        path = Path(options["root"]).expanduser().resolve()
+        return (path.stem if path.is_file() else path.name) or None
 
     def __post_init__(self) -> None:
         for option, (fits, constraint) in RANGES.items():

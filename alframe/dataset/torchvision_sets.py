@@ -1,10 +1,10 @@
 """Standard benchmark datasets, read by torchvision once and from the cache afterwards."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from alframe.dataset.normal import with_normal
 from alframe.dataset.split import Sampled
 from alframe.errors import DataError
 from alframe.images import Augment, Data, ImageSet
+from alframe.part import Change, moved
 
 FILES = "1"  # stands for the published files in the key of the cache: they do not change
 PREPARED = ("cifar10", "fashion_mnist", "mnist")  # scripts/prepare_data.py has another way to these
@@ -50,11 +51,18 @@ class TorchvisionSet(Sampled):
     download: bool = True
     augmentation: Augment | None = PHOTO
 
+    changeable_on_resume: ClassVar[Mapping[str, Change]] = {"root": moved}
+
     name: ClassVar[str]
     published: ClassVar[str]
     """The name of torchvision's class."""
     classes: ClassVar[tuple[str, ...]] = ()
     """Empty: torchvision's."""
+
+    @classmethod
+    def study(cls, options: Mapping[str, Any]) -> str | None:
+        """None: the images are the same wherever torchvision keeps them."""
+        return None
 
     def read(self, root: Path, train: bool) -> Split:
         """One split through torchvision."""

@@ -11,6 +11,7 @@ from typing import TextIO
 from alframe.errors import RunFolderError, expect
 from alframe.verbs import guarded, say
 
+ROOT = "where the run's images are now, if they have been moved"
 DEVICE = "cpu, cuda or auto (default: the device of the run, if available)"
 
 
@@ -26,7 +27,7 @@ def export_main(argv: Sequence[str] | None = None, *, prog: str = "alframe-expor
         out = options.out or Layout(options.run).export
         check_out(out, options.overwrite)  # before anything is retrained
         export(
-            retrieve(options.run, device=options.device, accept=options.accept_difference),
+            retrieve(options.run, options.root, device=options.device, accept=options.accept_difference),
             out,
             images=options.images,
             with_onnx=not options.no_onnx,
@@ -61,7 +62,9 @@ def predict_main(argv: Sequence[str] | None = None, *, prog: str = "alframe-pred
                 raise RunFolderError(
                     f"Expected a folder for the maps, got {options.maps} ({error.strerror}); choose another with --maps."
                 ) from error
-        predictor = predictor_of(options.source, device=options.device, accept=options.accept_difference, say=say)
+        predictor = predictor_of(
+            options.source, options.root, device=options.device, accept=options.accept_difference, say=say
+        )
 
         def write(stream: TextIO) -> int:
             return predict(predictor, options.paths, stream, every_class=options.all, maps=options.maps, say=say)
@@ -87,6 +90,7 @@ def export_parser(prog: str = "alframe-export") -> argparse.ArgumentParser:
     add("--no-onnx", action="store_true", help="do not write model.onnx")
     add("--overwrite", action="store_true", help="replace an older export in DIR")
     add("--device", help=DEVICE)
+    add("--root", metavar="PATH", type=Path, help=ROOT)
     add("--accept-difference", action="store_true", help="continue even if the run's test metrics are not reproduced")
     return parser
 
@@ -104,6 +108,7 @@ def predict_parser(prog: str = "alframe-predict") -> argparse.ArgumentParser:
     add("--maps", metavar="FOLDER", type=Path, help="draw on a copy of each photo where the evidence for a defect is")
     add("--overwrite", action="store_true", help="replace FILE, and maps in FOLDER")
     add("--device", help=DEVICE)
+    add("--root", metavar="PATH", type=Path, help=ROOT)
     add("--accept-difference", action="store_true", help="continue even if the run's test metrics are not reproduced")
     return parser
 

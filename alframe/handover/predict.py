@@ -33,9 +33,15 @@ LONGEST = 1024  # pixels of the longer side of a photo with its map, at most
 
 
 def predictor_of(
-    source: Path, *, device: str | None = None, progress: bool = True, accept: bool = False, say: Say = print
+    source: Path,
+    root: Path | None = None,
+    *,
+    device: str | None = None,
+    progress: bool = True,
+    accept: bool = False,
+    say: Say = print,
 ) -> Predictor:
-    """The model of an export, or of a run (from its checkpoint, or retrained).
+    """The model of an export, or of a run (from its checkpoint, or retrained; `root`: where its images are now).
 
     Raises `DataError` for a damaged export, `RunFolderError` for any other folder, and what `retrieve` and `capture` raise.
     """
@@ -43,7 +49,7 @@ def predictor_of(
         _check_digest(source)
         return load(source / MODEL, pick_device(device or "auto"))
     if Layout(source).config.is_file():
-        trained = retrieve(source, device=device, progress=progress, accept=accept)
+        trained = retrieve(source, root, device=device, progress=progress, accept=accept)
         say(f"{source}: round {trained.round}, {trained.how}; use alframe export to keep the model")
         spec, tensors = capture(trained)
         return Predictor(spec, tensors, trained.learner.device)

@@ -59,10 +59,17 @@ class Trained:
         return self.rules.classes or self.experiment.data.pool.classes
 
 
-def retrieve(folder: Path, *, device: str | None = None, progress: bool = True, accept: bool = False) -> Trained:
+def retrieve(
+    folder: Path,
+    root: Path | None = None,
+    *,
+    device: str | None = None,
+    progress: bool = True,
+    accept: bool = False,
+) -> Trained:
     """The posterior of the last committed round of the run in `folder`, checked against that round's test metrics.
 
-    `device` null: that of the run's last launch, if available. Raises `RunFolderError` for a folder without a committed
+    `root`: where its images are now. `device` null: that of the run's last launch, if available. Raises `RunFolderError` for a folder without a committed
     round, and if the metrics differ by more than `TOLERANCE`, unless `accept` is set.
     """
     read_config(folder)
@@ -70,6 +77,7 @@ def retrieve(folder: Path, *, device: str | None = None, progress: bool = True, 
     recorded = read_provenance(folder)
     launch = (recorded.get("launches") or [{"device": {}}])[-1]["device"]
     options = {"progress": progress, "device": device or ("auto" if launch.get("type") == "cuda" else "cpu")}
+    options |= {} if root is None else {"dataset.root": str(root)}
     plan = stored_plan(
         folder, **options, **{"query.target": "pool"}
     )  # its folder may be gone, and it decides queries alone

@@ -33,6 +33,7 @@ from alframe.record.files import read_jsonl, write_atomically
 from alframe.record.layout import FORMAT, Layout
 from alframe.record.planned import Line, Planned, Shown
 from alframe.record.read import ROUND_KEYS, flat, read_config, read_planned, read_provenance
+from alframe.types import SPENT
 
 if TYPE_CHECKING:  # tensorboard takes a second to import
     from alframe.record.tensorboard import Board
@@ -71,14 +72,16 @@ class Record:
                 RunFolderError,
             )
             self._discard(start=overwrite)
-            extends = self._compare_config()
+            self.began = read_config(folder) if self.layout.config.exists() else {}
+            self._compare_config()
             self.reopened = False
             self.rounds: list[Line] = read_jsonl(self.layout.rounds, ROUND_KEYS)
-            if extends:
+            if self._more_rounds > 0:
                 self._reopen_last_round()
-            text = _yaml({"format": FORMAT, **config})
-            if not self.layout.config.exists() or self.layout.config.read_text(encoding="utf-8") != text:
-                write_atomically(self.layout.config, text)  # last, so that after a kill the next launch extends again
+            elif self._more_rounds < 0:
+                self._close_at_last_round()
+            if not self.began:
+                self._store_config()
             self.ledger = Ledger(self.layout.ledger, self._declared.count_validation)
             self._rounds_file = self.layout.rounds.open("a", encoding="utf-8")
         except Timeout as error:
@@ -143,6 +146,9 @@ class Record:
         if planned is None:
             planned = compute()
             self.store(round, planned)
+        elif round is not None and self._rounds is not None and round >= self._rounds:
+            planned.questions = []  # of a run that was to go on; answers that are there already stay in the ledger
+            planned.line["stopped"] = planned.line.get("stopped") or SPENT
         return planned
 
     def store(self, round: int | None, planned: Planned) -> None:
@@ -168,7 +174,7 @@ class Record:
     def at_start(self, data: Mapping[str, Any], device: torch.device) -> None:
         """Record the data and environment of this launch, and open TensorBoard at the first uncommitted round.
 
-        Raises `RunFolderError` if the data differ from those of earlier launches.
+        Raises `RunFolderError` if the data differ from those of earlier launches; then nothing has been written.
         """
         path, past = self.layout.provenance, read_provenance(self.folder)
         if past and past["data_hash"] != data["data_hash"]:
@@ -176,6 +182,7 @@ class Record:
                 f"Expected the data that this run started with (hash {past['data_hash'][:12]}), got other data ({data['data_hash'][:12]}); "
                 "restore the old data, or use another run.name."
             )
+        self._store_config()  # not before: what it says of the data's place is true now
         launches = [*past.get("launches", []), _launch(device)]
         absent = added_in(yaml.safe_load(_yaml(self.config)))
         write_atomically(path, json.dumps({**data, "options_if_absent": absent, "launches": launches}, indent=1))
@@ -215,18 +222,35 @@ class Record:
         self._rounds_file.close()
         self._lock.release()
 
-    def _compare_config(self) -> bool:
-        """Whether budget.rounds has grown since the config was stored. Raises `RunFolderError` for any forbidden change."""
-        if not self.layout.config.exists():
-            return False
-        stored = read_config(self.folder)
+    @property
+    def _rounds(self) -> int | None:
+        """budget.rounds, if the config has it."""
+        rounds = (self.config.get("budget") or {}).get("rounds")
+        return rounds if isinstance(rounds, int) else None
+
+    @property
+    def _more_rounds(self) -> int:
+        """By how much budget.rounds has grown since the config was stored."""
+        before = (self.began.get("budget") or {}).get("rounds")
+        return self._rounds - before if self._rounds is not None and isinstance(before, int) else 0
+
+    def _store_config(self) -> None:
+        """Last of all, so that after a kill the next launch extends again."""
+        text, path = _yaml({"format": FORMAT, **self.config}), self.layout.config
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            write_atomically(path, text)
+
+    def _compare_config(self) -> None:
+        """Raise `RunFolderError` for options that differ from the stored config and may not."""
+        if not self.began:
+            return
         old, new = (
             {**self._declared.added, **flat(with_added(config))}
-            for config in (stored, yaml.safe_load(_yaml(self.config)))
+            for config in (self.began, yaml.safe_load(_yaml(self.config)))
         )
         differing = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
         if all(self._declared.may_become(key, old.get(key), new.get(key)) for key in differing):
-            return "budget.rounds" in differing
+            return
         changes = ", ".join(f"{key} ({old.get(key)} -> {new.get(key)})" for key in differing)
         raise RunFolderError(
             f"Expected the config that {self.folder} started with, got other values of {changes}; "
@@ -243,7 +267,16 @@ class Record:
         if self.stopped:
             self.reopened = True
             self.rounds.pop()
-            write_atomically(self.layout.rounds, "".join(json.dumps(line) + "\n" for line in self.rounds))
+            self._rewrite_rounds()
+
+    def _close_at_last_round(self) -> None:
+        """Fewer rounds than there are already: the last one is the end. What was asked since can be gone on with later."""
+        if self.rounds and not self.stopped and self._rounds is not None and self.done > self._rounds:
+            self.rounds[-1]["stopped"] = SPENT
+            self._rewrite_rounds()
+
+    def _rewrite_rounds(self) -> None:
+        write_atomically(self.layout.rounds, "".join(json.dumps(line) + "\n" for line in self.rounds))
 
     def _open_board(self) -> None:
         from alframe.record.tensorboard import Board

@@ -1,5 +1,6 @@
 """Pools in which some images show none of the classes."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -14,6 +15,7 @@ from alframe.dataset.base import Dataset
 from alframe.dataset.shift.base import Shift, filled_pixels
 from alframe.errors import ConfigError, expect
 from alframe.images import NO_CLASS, ImageSet, rows_at_once
+from alframe.part import Change, moved
 from alframe.rng import generator
 
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue, ITU-R BT.601, as Pillow makes grey of colours
@@ -36,6 +38,7 @@ class OutOfDistribution(Shift):
     seed: int = 0
 
     title: ClassVar[str] = "out-of-distribution images"
+    changeable_on_resume: ClassVar[Mapping[str, Change]] = {"source.root": moved}
 
     def __post_init__(self) -> None:
         expect(

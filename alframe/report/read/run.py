@@ -64,12 +64,14 @@ class Run:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What runs of one cell share: every option by its path, without budget, seed, and location and normal classes of
-        the data.
+        """What runs of one cell share: every option by its path, without budget, seed, normal classes, and where files lie,
+        whose content is compared.
         """
         apart = {"budget", "seed", "choices"}
         options = {**self.filled, **flat({key: value for key, value in self.config.items() if key not in apart})}
-        return {key: value for key, value in options.items() if key not in ("dataset.root", "dataset.normal")}
+        places = {"model.weights"} if "resolved.weights" in options else set()
+        places |= {"dataset.root", "dataset.normal", "shift.source.root"}
+        return {key: value for key, value in options.items() if key not in places}
 
     @cached_property
     def ledger(self) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from alframe.experiment import Experiment
-from alframe.labels.consensus import Rules
+from alframe.labels.consensus import COUNTS_FROM, Rules
 from alframe.labels.ledger import Answers
 from alframe.labels.pool import Pool
 from alframe.learner import Learner
@@ -17,8 +17,8 @@ from alframe.types import Labelled
 
 
 def labelled_at(experiment: Experiment, ledger: Sequence[Line], rules: Rules, round: int) -> Labelled:
-    """Training and validation images of a round, derived from the answers up to it."""
-    answers = Answers([line for line in ledger if line["round"] <= round])
+    """Training and validation images of a round, derived from the answers up to it and the corrections that counted by then."""
+    answers = Answers([line for line in ledger if max(line["round"], line.get(COUNTS_FROM, 0)) <= round])
     n_classes = len(rules.classes) or experiment.data.pool.n_classes
     pool = Pool(experiment.data.pool.ids, answers, n_classes, rules)
     return Labelled(pool.training(), pool.validation())

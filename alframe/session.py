@@ -108,6 +108,7 @@ class Session:
 
     def prepare(self, round: int) -> Learner:
         """The learner of the next round, with newly arrived photos, newly named classes and warm start."""
+        self.pool.round = round
         self._refresh(round)
         self._tell_few_classes()
         learner = self.experiment.learner(round, self.learner)

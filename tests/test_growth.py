@@ -89,6 +89,10 @@ class Factory:
             return False
         return True
 
+    def finish(self) -> None:
+        while not self.launch():
+            self.answer()
+
     def sheet(self) -> Path:
         return sorted((self.run / "queue").glob("round_*.csv"))[-1]
 
@@ -280,7 +284,7 @@ def test_photos_moved_by_hand_are_labels_of_the_next_round(factory, capsys):
     assert f"{factory.root}: 1 labelled by their folder, 1 renamed" in capsys.readouterr().out
 
 
-def test_a_folder_that_contradicts_people_is_told_and_does_not_count(factory, capsys):
+def test_a_photo_that_is_moved_to_another_class_corrects_its_label(factory, capsys):
     factory.launch()
     row = factory.rows()[0]
     path = (factory.run / "queue" / row["image"]).resolve()
@@ -291,8 +295,39 @@ def test_a_folder_that_contradicts_people_is_told_and_does_not_count(factory, ca
     factory.answer()
     factory.launch()
     told = " ".join(capsys.readouterr().out.split())
-    assert "1 photo is in the folder of another class than in the ledger" in told
-    assert [line["label"] for line in factory.lines("ledger.jsonl") if line["id"] == row["id"]] == [CLASSES.index(said)]
+    assert "has been moved to the folder of another class: their labels are corrected from now on" in told
+    lines = [line for line in factory.lines("ledger.jsonl") if line["id"] == row["id"]]
+    first, other = CLASSES.index(said), 1 - CLASSES.index(said)
+    assert [(line["label"], line["annotator"], line.get("counts_from")) for line in lines] == [
+        (first, "person", None),
+        (other, "folder", 2),
+    ]
+    labels = [line["labels"] for line in factory.lines("rounds.jsonl")]
+    factory.finish()
+    assert len([line for line in factory.lines("ledger.jsonl") if line["id"] == row["id"]]) == 2, "once is enough"
+    assert [line["labels"] for line in factory.lines("rounds.jsonl")][: len(labels)] == labels
+    assert export_main([str(factory.run), "--no-onnx"]) == 0  # reproduces the last round's metrics
+    (exported,) = (
+        line
+        for line in csv.DictReader((factory.run / "export" / "labels.csv").read_text().splitlines())
+        if line["id"] == row["id"]
+    )
+    assert (exported["label"], exported["annotator"]) == (CLASSES[other], "folder")
+
+
+def test_a_photo_that_a_person_corrected_is_not_corrected_back_by_the_folder_it_lies_in(factory, capsys, tmp_path):
+    factory.photos(3, "light")
+    factory.launch()
+    given = next(line for line in factory.lines("ledger.jsonl") if line["label"] == 1)
+    (tmp_path / "boss.csv").write_text(f"id,answer\n{given['id']},dark\n")
+    assert (
+        queue_command(["import", str(factory.run), str(tmp_path / "boss.csv"), "--correct", "--annotator", "boss"]) == 0
+    )
+    assert "1 correction recorded" in capsys.readouterr().out
+    factory.finish()
+    lines = [line for line in factory.lines("ledger.jsonl") if line["id"] == given["id"]]
+    assert [(line["label"], line["annotator"]) for line in lines] == [(1, "folder"), (0, "boss")]
+    assert "1 photo (light/" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_photo_that_is_gone_while_it_is_asked_about_is_shown_from_the_run(factory):

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 from collections import Counter
 from contextlib import closing
@@ -25,10 +26,12 @@ from alframe.budget import Budget
 from alframe.config.overrides import load
 from alframe.errors import ConfigError, DataError, PoolError, RunFolderError, Waiting
 from alframe.images import Data
-from alframe.labels.ledger import Ledger
+from alframe.labels.ledger import Answers, Ledger
+from alframe.labels.pool import Pool
 from alframe.labels.tally import accuracy
 from alframe.loop import run
 from alframe.record.record import Record
+from alframe.restore import labelled_at, restore
 from alframe.scores import entropy
 from alframe.strategy.top_score import TopScore
 from alframe.uncertainty.laplace import Laplace
@@ -762,3 +765,151 @@ def test_files_of_the_dataset_are_shown_themselves(make, tmp_path):
     names = dict(zip(experiment.data.pool.ids, experiment.data.pool.names, strict=True))
     assert all((tmp_path / "run/queue" / Path(row["image"])).resolve() == tmp_path / names[row["id"]] for row in rows)
     assert not (tmp_path / "run/queue/images").exists()
+
+
+# -- corrections ----------------------------------------------------------------------------------------------------------
+
+
+def corrected(folder, path, *options):
+    return queue_command(["import", str(folder), str(path), "--correct", *options])
+
+
+def answered(make, folder, n_rounds, annotator=None):
+    """A run that waits in the round after `n_rounds`, every sheet filled with the truth."""
+    experiment = make(annotator)
+    for _ in range(n_rounds + 1):
+        assert not go(experiment, folder)
+        if len(sheets(folder)) <= n_rounds:
+            fill(sheets(folder)[-1], experiment.data)
+    return experiment
+
+
+def test_a_sheet_that_was_changed_after_its_round_is_told_and_counts_when_it_is_imported(
+    make, tmp_path, caplog, capsys
+):
+    experiment = answered(make, tmp_path, 2)
+    first = sheets(tmp_path)[0]
+    before, bought = ledger(tmp_path), rounds_of(tmp_path)[-1]["labels"]
+    wrong = {0: "class 1", 1: "class 1", 2: "skip"}
+    truth = read_csv(first)
+    rows = [{**row, "answer": wrong.get(place, row["answer"])} for place, row in enumerate(truth)]
+    changed = [row["id"] for row, old in zip(rows, truth, strict=True) if row["answer"] != old["answer"]]
+    save(first, rows)
+    assert not go(experiment, tmp_path)
+    assert "round_000.csv was changed after its round was over" in caplog.text
+    assert len(ledger(tmp_path)) == len(before), "only told"
+    assert queue_command(["status", str(tmp_path)]) == 0
+    assert f"round_000.csv: {len(changed)} answers differ from the ledger" in capsys.readouterr().out
+
+    assert corrected(tmp_path, first) == 0
+    assert f"{len(changed)} corrections recorded" in capsys.readouterr().out
+    new = ledger(tmp_path)[len(before) :]
+    assert [line["id"] for line in new] == changed
+    assert all(line["counts_from"] == 2 and line["round"] == 0 and line["annotator"] == "person" for line in new)
+    assert ledger(tmp_path)[: len(before)] == before
+    assert corrected(tmp_path, first) == 0
+    assert "No correction" in capsys.readouterr().out
+    save(first, truth)  # and back: the person's last word counts
+    assert corrected(tmp_path, first) == 0
+    assert len(ledger(tmp_path)) == len(before) + 2 * len(changed)
+    save(first, rows)
+    assert corrected(tmp_path, first) == 0
+
+    caplog.clear()
+    drive(experiment, tmp_path)
+    assert "was changed" not in caplog.text
+    assert rounds_of(tmp_path)[0]["labels"] == bought
+    assert rounds_of(tmp_path)[2]["usable"] == rounds_of(tmp_path)[2]["labels"] - 1, "one is skipped by now"
+
+
+def test_a_correction_counts_from_the_next_round_on_and_not_before(make, tmp_path):
+    experiment = answered(make, tmp_path, 2)
+    first = sheets(tmp_path)[0]
+    rows = read_csv(first)
+    index = {id: i for i, id in enumerate(experiment.data.pool.ids)}[rows[0]["id"]]
+    other = 1 - int(experiment.data.pool.labels[index])
+    rules = experiment.annotator.rules(experiment.data.pool.classes)
+
+    def label(round):
+        known = labelled_at(experiment, ledger(tmp_path), rules, round).training
+        return int(known.labels[known.rows == index])
+
+    assert label(1) == 1 - other
+    save(first, [{**rows[0], "answer": f"class {other}"}, *rows[1:]])
+    assert corrected(tmp_path, first) == 0
+    assert [label(round) for round in range(4)] == [1 - other, 1 - other, other, other]
+    again = tmp_path.with_name("again")  # the same, undisturbed
+    shutil.copytree(tmp_path, again)
+    drive(experiment, tmp_path)
+    drive(experiment, again)
+    assert read(again) == read(tmp_path)
+    learner, _ = restore(experiment, tmp_path, ledger(tmp_path), rules, 1)
+    assert learner.fitted is not None
+    accuracy = (
+        learner.mean_log_probs("test", torch.arange(40)).argmax(1).numpy() == experiment.data.test.labels
+    ).mean()
+    assert accuracy == pytest.approx(rounds_of(tmp_path)[1]["test/accuracy"]), "the round before is what it was"
+
+
+def test_a_correction_settles_what_several_people_said_and_leaves_their_answers(make, tmp_path, capsys):
+    annotator = Queue(people=["anna", "bob", "cora"], per_image=3)
+    experiment = make(annotator)
+    assert not go(experiment, tmp_path)
+    for path in sheets(tmp_path):  # bob errs in the first row
+        fill(path, experiment.data)
+        rows = read_csv(path)
+        if "bob" in path.name:
+            bobs = rows[0]["id"]
+            flipped = {"class 0": "class 1", "class 1": "class 0"}[rows[0]["answer"]]
+            save(path, [{**rows[0], "answer": flipped}, *rows[1:]])
+    assert not go(experiment, tmp_path)
+    bob = next(path for path in sheets(tmp_path) if "round_000.bob" in path.name)
+    assert corrected(tmp_path, bob) == 0
+    assert "No correction" in capsys.readouterr().out, "who was outvoted has changed nothing"
+    index = {id: i for i, id in enumerate(experiment.data.pool.ids)}[bobs]
+    (tmp_path / "boss.csv").write_text(f"id,answer\n{bobs},{flipped}\n")
+    assert corrected(tmp_path, tmp_path / "boss.csv") == 1
+    assert "add --annotator NAME" in capsys.readouterr().err
+    assert corrected(tmp_path, tmp_path / "boss.csv", "--annotator", "boss") == 0
+    pool = Pool(experiment.data.pool.ids, Answers(ledger(tmp_path)), 2, annotator.rules(("class 0", "class 1")))
+    assert pool.last_settled(index)["label"] == int(flipped[-1])
+    assert pool.last_settled(index)["annotator"] == "boss"
+    assert pool.agreement(0)["agreement/pairs"] < 1, "the votes stay"
+    assert pool.people(0)["people/bob/agreement"] < pool.people(0)["people/anna/agreement"]
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ("nobody-0,class 0", "Expected the id of an image that has been answered, got 'nobody-0'"),
+        ("{open},class 0", "Expected the id of an image that has been answered"),
+        ("{known},clas 5", "Expected class 0, class 1"),
+        ("{known},new: dent", "name it first: annotator.new_classes=['dent']"),
+    ],
+)
+def test_a_mistake_in_corrections_is_one_line_and_none_is_recorded(make, tmp_path, capsys, row, told):
+    answered(make, tmp_path, 1)
+    known, asked = (read_csv(path)[0]["id"] for path in sheets(tmp_path))
+    (tmp_path / "c.csv").write_text("id,answer\n" + row.format(open=asked, known=known) + f"\n{known},skip\n")
+    n = len(ledger(tmp_path))
+    capsys.readouterr()
+    assert corrected(tmp_path, tmp_path / "c.csv") == 1
+    mistake, none = capsys.readouterr().err.splitlines()
+    assert told in mistake
+    assert "No correction of this file was accepted" in none
+    assert len(ledger(tmp_path)) == n
+
+
+def test_a_finished_run_is_corrected_too(make, tmp_path, capsys):
+    experiment = make()
+    drive(experiment, tmp_path)
+    done = read(tmp_path)[1]
+    first = sheets(tmp_path)[0]
+    rows = read_csv(first)
+    save(first, [{**rows[0], "answer": "bad image"}, *rows[1:]])
+    assert corrected(tmp_path, first) == 0
+    assert "the run is finished: raise budget.rounds" in capsys.readouterr().out
+    more = make(budget=replace(BUDGET, rounds=4))
+    drive(more, tmp_path)
+    assert read(tmp_path)[1][:3] == done[:3]
+    assert rounds_of(tmp_path)[-1]["usable"] == rounds_of(tmp_path)[-1]["labels"] - 1

@@ -2,17 +2,18 @@
 
 import argparse
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from alframe.annotator.base import Job
+from alframe.annotator.corrections import corrections_in
 from alframe.annotator.people import AsksPeople, stored_annotator
 from alframe.annotator.queue import Sheets
-from alframe.annotator.sheet import write_sheet
-from alframe.errors import ConfigError, RunFolderError, expect
-from alframe.labels.consensus import UNANSWERED, by_question
+from alframe.annotator.sheet import read_sheet, write_sheet
+from alframe.errors import ConfigError, DataError, RunFolderError, expect
+from alframe.labels.consensus import UNANSWERED, by_question, corrections, normalized_name
 from alframe.labels.pool import Pool
 from alframe.labels.tally import accuracy
 from alframe.record.read import read_config, read_ledger, read_planned, read_provenance, read_rounds
@@ -51,8 +52,14 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         command.set_defaults(run_command=function)
     export.add_argument("file", type=Path, metavar="FILE")
     export.add_argument("--annotator", metavar="NAME", help="only the questions of this person")
+    export.add_argument("--root", metavar="PATH", type=Path, help="where the photos are now, if they have been moved")
     import_.add_argument("file", type=Path, metavar="FILE")
     import_.add_argument("--annotator", metavar="NAME", help="the annotator of rows without a name")
+    import_.add_argument(
+        "--correct",
+        action="store_true",
+        help="rows that differ from answers of closed rounds correct them, from the next round on",
+    )
     return parser
 
 
@@ -76,7 +83,13 @@ def _status(options: argparse.Namespace) -> list[str]:
         parts = [f"{n} answers"] + ([f"{sum(seconds) / len(seconds):.1f} s each"] if seconds else [])
         parts += [f"{right} of {of} {kind} correct" for kind, (right, of) in checked.get(person, {}).items()]
         lines.append(f"{person}: {', '.join(parts)}")
+    if n := len(corrections(run.ledger)):
+        lines.append(f"corrected: {n} label{'s' * (n > 1)}")
     lines += [f"open: {n} images, {where}" for n, where in run.desk.to_do(run.open)]
+    for path, changed in run.desk.changed(run.n_rounds) if isinstance(run.desk, Sheets) else ():
+        lines.append(
+            f"{path.name}: {len(changed)} answers differ from the ledger; alframe queue import {run.folder} {path} --correct"
+        )
     return lines or ["No questions yet."]
 
 
@@ -92,7 +105,7 @@ def _export(options: argparse.Namespace) -> list[str]:
     for person in people:
         share = run.sheets.missing(run.open, person)
         name = person if len(run.sheets.people) > 1 else ""
-        rows += [{**row, "annotator": name} for row in run.sheets.rows(share, person, path.parent)]
+        rows += [{**row, "annotator": name} for row in run.sheets.rows(share, person, path.parent, options.root)]
     write_sheet(path, rows, run.sheets.separator)
     return [
         f"{len(rows)} open questions written to {path}; import the answers with: alframe queue import {options.run} {path}"
@@ -100,6 +113,8 @@ def _export(options: argparse.Namespace) -> list[str]:
 
 
 def _import(options: argparse.Namespace) -> list[str]:
+    if options.correct:
+        return _correct(options)
     known = _Run(options.run)  # errors in the folder are reported before it is locked
     record = Record(known.folder, known.config, tensorboard=False)
     with closing(record):
@@ -121,6 +136,28 @@ def _import(options: argparse.Namespace) -> list[str]:
     return [f"{n_answers} answers imported from {options.file}; {rest}."]
 
 
+def _correct(options: argparse.Namespace) -> list[str]:
+    """Record each row that says otherwise than the ledger as a correction. All of them, or none if there is a mistake."""
+    known = _Run(options.run)
+    record = Record(known.folder, known.config, tensorboard=False)
+    with closing(record):
+        run = _Run(options.run, record.ledger.lines)
+        rows, mistakes = read_sheet(options.file)
+        found, wrong = corrections_in(rows, record.ledger.lines, run.desk.rules, run.corrector(options))
+        if mistakes := [*mistakes, *wrong]:
+            mistakes.append("No correction of this file was accepted; mend it, and import it again.")
+            raise DataError("\n".join(f"{options.file.name}: {mistake}" for mistake in mistakes))
+        first = record.done + (record.planned(record.done) is not None)  # a round that is planned was trained already
+        pool = Pool(run.ids(), record.ledger, len(run.desk.classes), run.desk.rules)
+        for answer in found:
+            pool.correct(answer.index, answer, first)
+        counts = f"they count from round {first} on"
+        goes_on = "the run is finished: raise budget.rounds to train on them" if record.stopped else counts
+    if not found:
+        return [f"No correction in {options.file}: every row says what the ledger says."]
+    return [f"{len(found)} correction{'s' * (len(found) > 1)} recorded from {options.file}; {goes_on}."]
+
+
 class _Run:
     """The questions of a run folder, which of them are open, and the desk that manages them, without the data."""
 
@@ -139,6 +176,7 @@ class _Run:
         self.desk = annotator.desk(Job(tuple(provenance["classes"]), self.config.get("seed", 0), folder, self.ledger))
         done = len(read_rounds(folder))
         self.questions = self._questions(done) or ([] if done else self._questions(None))
+        self.n_rounds = self.questions[0].round if self.questions else done + 1
         self.open = self.desk.left(self.questions)
 
     def _questions(self, round: int | None) -> list[Question]:
@@ -160,6 +198,21 @@ class _Run:
         if name is not None and len(people) > 1 and name not in people:
             raise ConfigError(f"Expected --annotator to be one of {', '.join(people)}, got '{name}'.")
         return name or people[0]
+
+    def corrector(self, options: argparse.Namespace) -> Callable[[str], str]:
+        """Who corrects, by the name in a row: a person of the run, or anyone else, such as who checks their work."""
+        people = {normalized_name(person): person for person in self.desk.people}
+        rounds = range(len(read_rounds(self.folder)) + 1) if isinstance(self.desk, Sheets) else ()
+        own = [person for round in rounds for person, path in self.sheets.files(round).items() if path == options.file]
+        names = own or self.desk.people
+        person = options.annotator or (names[0] if len(names) == 1 else "")
+
+        def who(name: str) -> str:
+            if not (name or person):
+                raise DataError("Expected the name of who corrects, got none; add --annotator NAME.")
+            return people.get(normalized_name(name or person), name or person)
+
+        return who
 
     def ids(self) -> list[str]:
         """The ids of the pool, as far as the ledger and the questions contain them."""

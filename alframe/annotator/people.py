@@ -10,7 +10,18 @@ import torch
 
 from alframe.annotator.base import Annotate, Annotator, Job, any_answer
 from alframe.errors import ConfigError, RunFolderError, expect
-from alframe.labels.consensus import CHECKS, FROM_FOLDER, UNANSWERED, Line, Rules, majority, normalized_name, vote
+from alframe.labels.consensus import (
+    CHECKS,
+    COUNTS_FROM,
+    FROM_FOLDER,
+    UNANSWERED,
+    Line,
+    Rules,
+    corrections,
+    majority,
+    normalized_name,
+    vote,
+)
 from alframe.part import Change, anything, extended, locate
 from alframe.record.layout import CONFIG, Layout, runs_below
 from alframe.record.read import read_config, read_ledger, read_planned
@@ -162,7 +173,7 @@ class People(ABC):
         """The last answer of each person to a question of `round`, by (whether it is a check, index)."""
         found: dict[tuple[bool, int], dict[str, Line]] = {}
         for line in self.ledger:
-            if line["round"] == round and line["kind"] != FROM_FOLDER:
+            if line["round"] == round and line["kind"] != FROM_FOLDER and COUNTS_FROM not in line:
                 found.setdefault((line["kind"] in CHECKS, line["index"]), {})[line["annotator"]] = line
         return found
 
@@ -206,6 +217,10 @@ class People(ABC):
         round, earlier = questions[0].round, self._earlier(questions[0])
         revealed = {q.nearest["index"] for q in questions if q.nearest and self.show_prediction}
         drawn: list[tuple[Question, int]] = []
+        corrected = corrections(self.ledger)
+        earlier = [
+            (q, lines) for q, lines in earlier if (q.round, q.index) not in corrected
+        ]  # nobody's answer is the truth
         for kind in CHECKS:
             known = []
             taken = {q.index for q in (*questions, *(q for q, _ in drawn))}  # a file has one row per image

@@ -1,6 +1,7 @@
 """People label in a spreadsheet: a round writes a CSV file and ends; re-running the command reads the answers and resumes."""
 
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from typing import Any, ClassVar, Literal
 import torch
 
 from alframe.annotator.base import Job
+from alframe.annotator.corrections import corrections_in
 from alframe.annotator.people import AsksPeople, People, is_new, predicted
 from alframe.annotator.sheet import SEPARATORS, Row, is_open, read_sheet, seconds_of, unknown_id, workbooks, write_sheet
 from alframe.annotator.words import LEAN, NEW, parse_answer
@@ -98,11 +100,13 @@ class Sheets(People):
     def __init__(self, options: Queue, job: Job) -> None:
         super().__init__(options, job)
         self.format, self.separator = options.format, options.separator
+        self._told_of_changes = False
 
     def annotate(self, questions: Sequence[Question]) -> Iterator[Answer]:
         """The answers in people's files. Raises `DataError` with every mistake in them, `Waiting` for open questions."""
         if not questions:
             return
+        self._tell_of_changes(questions[0].round)
         self._write(questions)
         self._replace_pictures(questions)
         mistakes, files = [], self.files(questions[0].round)
@@ -116,6 +120,41 @@ class Sheets(People):
         yield from self.close(questions)
         if left := self.left(questions):
             raise Waiting(self._what_to_do(questions, len(left)))
+
+    def _tell_of_changes(self, round: int) -> None:
+        """Once per launch: whether files of rounds before `round` were changed after they had been read."""
+        if self._told_of_changes:
+            return
+        self._told_of_changes = True
+        for path, changed in self.changed(round):
+            first = next(line["id"] for line in self.ledger if line["index"] == changed[0].index)
+            logging.getLogger("alframe").warning(
+                "%s was changed after its round was over: %s other than in the ledger (the first: %s); to make that count: "
+                "alframe queue import '%s' '%s' --correct",
+                *(
+                    path.name,
+                    f"{len(changed)} answer{'s are' if len(changed) > 1 else ' is'}",
+                    first,
+                    self.folder,
+                    path,
+                ),
+            )
+
+    def changed(self, round: int) -> Iterator[tuple[Path, list[Answer]]]:
+        """The files of rounds before `round` with answers other than in the ledger, and those answers."""
+        for earlier in range(round):
+            for person, path in self.files(earlier).items():
+                try:
+                    rows, _ = read_sheet(path)
+                except DataError:
+                    continue  # gone, or no table any more: it has been read
+                found, _ = corrections_in(rows, self.ledger, self.rules, self.named(person))
+                if found:
+                    yield path, found
+
+    def named(self, person: str) -> Callable[[str], str]:
+        """Who answered, by the name in a row: `person` where there is none."""
+        return lambda name: self._who(name or person)
 
     def files(self, round: int) -> dict[str, Path]:
         """The file of each person; without names there is a single file."""
@@ -233,8 +272,13 @@ class Sheets(People):
         for person, share in shares.items():
             write_sheet(files[person], self.rows(share, person, files[person].parent), self.separator)
 
-    def rows(self, share: Sequence[Question], person: str, relative_to: Path) -> list[Mapping[str, Any]]:
-        """The rows of a file for `person` in `relative_to`: the questions of `share` in order, with hidden checks in between."""
+    def rows(
+        self, share: Sequence[Question], person: str, relative_to: Path, root: Path | None = None
+    ) -> list[Mapping[str, Any]]:
+        """The rows of a file for `person` in `relative_to`: the questions of `share` in order, with hidden checks in between.
+
+        `root`: where the photos are now, if they have been moved since their places were stored.
+        """
         shown = list(share)
         if share:
             round = share[0].round
@@ -243,6 +287,7 @@ class Sheets(People):
                 shown.insert(int(torch.randint(len(shown) + 1, (1,), generator=stream)), check)
         nearest = [q.nearest for q in shown if q.nearest and self.show_prediction]
         pictures = self._pictures({q.id: q.index for q in shown} | {n["id"]: n["index"] for n in nearest})
+        pictures = {id: path if root is None else _below(root, path) for id, path in pictures.items()}
         paths = {id: os.path.relpath(path.resolve(), relative_to.resolve()) for id, path in pictures.items()}
         rows: list[Mapping[str, Any]] = []
         for rank, question in enumerate(shown, 1):
@@ -321,3 +366,11 @@ class Sheets(People):
             if n
             else ""
         )
+
+
+def _below(root: Path, path: Path) -> Path:
+    """The file below `root` that was at `path`: the one with most of its last names; `path` itself if it is there, or none is."""
+    if path.is_file():
+        return path
+    places = (root.joinpath(*path.parts[first:]) for first in range(1, len(path.parts)))
+    return next((place for place in places if place.is_file()), path)

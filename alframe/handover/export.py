@@ -45,6 +45,11 @@ def export(
     checked = f"its {of} metrics {match}" if of else "no metrics were measured, so nothing is checked"
     n = trained.line["labels"]
     say(f"{trained.folder}: round {trained.round}{state}, {n} labels; {trained.how}; {checked}")
+    if n := trained.n_corrected_since:
+        say(
+            f"{n} label{'s were' if n > 1 else ' was'} corrected since that round: corrected in {LABELS}, but not in what the model was "
+            "trained on; one more round trains on it (a higher budget.rounds)"
+        )
     spec, tensors = capture(trained)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

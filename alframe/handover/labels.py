@@ -13,7 +13,7 @@ from PIL import Image
 from alframe.console import progress
 from alframe.handover.trained import Line, Trained
 from alframe.images import ImageSet
-from alframe.labels.consensus import CHECKS
+from alframe.labels.consensus import CHECKS, COUNTS_FROM, corrections
 from alframe.restore import labelled_at
 
 COLUMNS = ("id", "name", "label", "annotator", "round", "kind")
@@ -40,20 +40,21 @@ class Labelled:
 
 
 def labelled(trained: Trained) -> list[Labelled]:
-    """Every labelled image of the ledger by round and rank, including validation images and later rounds."""
+    """Every labelled image of the ledger by round and rank, including validation images, later rounds and corrections."""
     pool = trained.experiment.data.pool
     answers: dict[int, list[Line]] = {}
     for line in trained.ledger:
         if line.get("label") is not None and line.get("kind") not in CHECKS:
             answers.setdefault(line["index"], []).append(line)
-    last = max((line.get("round", 0) for line in trained.ledger), default=0)
+    last = max((max(line.get("round", 0), line.get(COUNTS_FROM, 0)) for line in trained.ledger), default=0)
+    corrected = {index: line for (_, index), line in corrections(trained.ledger).items()}
     known = labelled_at(trained.experiment, trained.ledger, trained.rules, last)
     found = []
     for part in (known.training, known.validation):
         every_soft = [()] * len(part) if part.soft_labels is None else part.soft_labels.tolist()
         for index, label, probs in zip(part.rows.tolist(), part.labels.tolist(), every_soft, strict=True):
             soft = tuple(probs) if max(probs, default=1) < 1 else ()
-            lines = [] if soft else answers.get(index, [])
+            lines = [corrected[index]] if index in corrected else [] if soft else answers.get(index, [])
             lines = lines or [line for line in trained.ledger if line["index"] == index and line["kind"] not in CHECKS]
             who = dict.fromkeys(str(line.get("annotator", "")) for line in lines)
             first = lines[0]

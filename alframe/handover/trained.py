@@ -14,7 +14,7 @@ from alframe.dataset.base import history_of
 from alframe.errors import DataError, RunFolderError
 from alframe.experiment import Experiment
 from alframe.handover.predictor import BATCH, SAME, STRETCH, Predictor, Spec, Tensors, describe
-from alframe.labels.consensus import Rules
+from alframe.labels.consensus import COUNTS_FROM, Rules, corrections
 from alframe.learner import POOL, TEST, Learner
 from alframe.metrics import evaluate
 from alframe.model.frozen import Frozen
@@ -53,6 +53,11 @@ class Trained:
     @property
     def round(self) -> int:
         return int(self.line["round"])
+
+    @property
+    def n_corrected_since(self) -> int:
+        """Number of labels whose last correction came after the round was trained."""
+        return sum(line[COUNTS_FROM] > self.round for line in corrections(self.ledger).values())
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -26,6 +26,13 @@ FROM_FOLDER = "given"
 """The kind of ledger lines with labels from class folders, which answer no question. They count as bought."""
 
 
+COUNTS_FROM = "counts_from"
+"""The key of a correction: a later line about a question that is closed, with the first round that it counts in.
+
+It takes the place of what was settled, whoever had answered; the answers themselves stay as they were.
+"""
+
+
 @dataclass(frozen=True)
 class Rules:
     """How answers become labels; declared by the annotator.
@@ -213,18 +220,35 @@ Question = tuple[int, int]
 
 
 def by_question(lines: Iterable[Line]) -> dict[Question, dict[str, Line]]:
-    """Each person's last answer to each question, without checks."""
+    """Each person's last answer to each question, without checks and corrections."""
     found: dict[Question, dict[str, Line]] = {}
     for line in lines:
-        if line["kind"] not in CHECKS:
+        if line["kind"] not in CHECKS and COUNTS_FROM not in line:
             found.setdefault((line["round"], line["index"]), {})[str(line.get("annotator"))] = line
     return found
 
 
-def settle_all(answers: Mapping[Question, Mapping[str, Line]], rules: Rules) -> list[dict[str, Any]]:
-    """`settle` for each question, in the order of `answers`."""
+def corrections(lines: Iterable[Line], round: int | None = None) -> dict[Question, Line]:
+    """The last correction of each question, of those that count in `round` (None: of all)."""
+    return {
+        (line["round"], line["index"]): line
+        for line in lines
+        if COUNTS_FROM in line and (round is None or line[COUNTS_FROM] <= round)
+    }
+
+
+def settle_all(
+    answers: Mapping[Question, Mapping[str, Line]], rules: Rules, corrected: Mapping[Question, Line] | None = None
+) -> list[dict[str, Any]]:
+    """`settle` for each question, in the order of `answers`; a question that is `corrected` is settled by that line alone."""
     posteriors = _posteriors(answers, rules) if rules.aggregate == "dawid_skene" else {}
-    return [settle(list(lines.values()), rules, posteriors.get(question)) for question, lines in answers.items()]
+    corrected = corrected or {}
+    return [
+        settle([corrected[question]], rules)
+        if question in corrected
+        else settle(list(lines.values()), rules, posteriors.get(question))
+        for question, lines in answers.items()
+    ]
 
 
 def _posteriors(answers: Mapping[Question, Mapping[str, Line]], rules: Rules) -> dict[Question, Posterior]:

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from torch.nn.functional import one_hot
 
-from alframe.errors import RunFolderError
+from alframe.errors import PoolError, RunFolderError
 from alframe.images import UNKNOWN
 from alframe.labels.consensus import (
     CHECKS,
+    COUNTS_FROM,
     NEW_CLASS,
     UNANSWERED,
     UNSURE,
@@ -36,7 +37,10 @@ class Pool:
     def __init__(self, ids: list[str], ledger: Answers, n_classes: int, rules: Rules | None = None) -> None:
         self.ids, self.ledger, self.n_classes = ids, ledger, n_classes
         self.rules = rules or Rules()
+        self.round: int | None = None
+        """The round whose state this is, as far as corrections go; None: the latest."""
         self._answers: dict[tuple[int, int], dict[str, dict[str, Any]]] = {}
+        self._corrections: dict[tuple[int, int], list[dict[str, Any]]] = {}
         self._asked = np.zeros(len(ids), dtype=bool)
         for line in ledger.lines:
             self._check(line)
@@ -62,6 +66,31 @@ class Pool:
             **({"text": answer.text} if answer.text else {}),
             **answer.extra,
         }
+        self._append(line)
+
+    def correct(self, index: int, answer: Answer, counts_from: int) -> None:
+        """Record that what was settled about an image is wrong: a line about the last question that was answered of it.
+
+        It counts from the round `counts_from` on. Raises `PoolError` for an image that has not been answered.
+        """
+        settled = self.last_settled(index)
+        if settled is None:
+            raise PoolError(
+                f"Expected an image that has been answered, got {self.ids[index]}, which has not; answer its question instead."
+            )
+        asked = {
+            key: settled[key] for key in ("id", "index", "kind", "round", "rank", "score", "source") if key in settled
+        }
+        given = {"label": answer.label, "annotator": answer.annotator, "time_s": round(answer.time_s, 3)}
+        words = {key: value for key, value in (("answer", answer.answer), ("text", answer.text)) if value}
+        self._append({**asked, **given, **words, COUNTS_FROM: counts_from})
+
+    def last_settled(self, index: int) -> dict[str, Any] | None:
+        """The settled line of the last question about an image that somebody answered."""
+        lines = [line for line in self.settled() if line["index"] == index and line.get("answer") != UNANSWERED]
+        return lines[-1] if lines else None
+
+    def _append(self, line: dict[str, Any]) -> None:
         self._check(line)
         self.ledger.append(line)
         self._note(line)
@@ -105,7 +134,13 @@ class Pool:
 
     def settled(self, round: int | None = None) -> list[dict[str, Any]]:
         """One line per answered question (of `round`, or of all) with the settled answer; in (round, rank) order."""
-        lines = [line for line in settle_all(self._answers, self.rules) if round in (None, line["round"])]
+        counted = {
+            question: line
+            for question, lines in self._corrections.items()
+            for line in lines
+            if self.round is None or line[COUNTS_FROM] <= self.round
+        }
+        lines = [line for line in settle_all(self._answers, self.rules, counted) if round in (None, line["round"])]
         return sorted(lines, key=lambda line: (line["round"], line["rank"]))
 
     def agreement(self, round: int) -> dict[str, float]:
@@ -175,7 +210,9 @@ class Pool:
     def _note(self, line: dict[str, Any]) -> None:
         """Store an answer; a person's last answer to a question counts."""
         self._asked[line["index"]] = True
-        if line["kind"] not in CHECKS:
+        if COUNTS_FROM in line:
+            self._corrections.setdefault((line["round"], line["index"]), []).append(line)
+        elif line["kind"] not in CHECKS:
             self._answers.setdefault((line["round"], line["index"]), {})[line["annotator"]] = line
 
     def _is_complete(self, lines: dict[str, dict[str, Any]]) -> bool:
@@ -196,7 +233,7 @@ class Pool:
                 f"Expected integer labels from 0 to {self.n_classes - 1} in {self.ledger.where}, got {label!r} for image {index}; "
                 "fix the annotator that gave this answer."
             )
-        if self._asked[index] and not self.rules.people:
+        if self._asked[index] and not self.rules.people and COUNTS_FROM not in line:
             raise RunFolderError(
                 f"Expected one answer per image in {self.ledger.where}, got a second one for image {index}; fix the annotator."
             )

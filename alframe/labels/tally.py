@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
 
-from alframe.labels.consensus import CHECKS, UNANSWERED, Line, Vote, vote
+from alframe.labels.consensus import CHECKS, COUNTS_FROM, UNANSWERED, Line, Vote, vote
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def tally(lines: Iterable[Line], classes: Sequence[str] = ()) -> dict[str, Work]
     """The work of each person in `lines` of one ledger, in order of their first answers."""
     last: dict[tuple[str, bool, int, int], Line] = {}
     for line in lines:
-        if line.get("answer") != UNANSWERED:
+        if line.get("answer") != UNANSWERED and COUNTS_FROM not in line:
             check = line["kind"] in CHECKS
             last[str(line.get("annotator")), check, line["round"], line["index"]] = line
     found: dict[str, Work] = {}

@@ -30,7 +30,7 @@ from alframe.annotator.words import ParsedAnswer
 from alframe.console import LiveCount
 from alframe.errors import DataError, Waiting, expect
 from alframe.images import rgb
-from alframe.labels.consensus import CHECKS, vote
+from alframe.labels.consensus import CHECKS, COUNTS_FROM, vote
 from alframe.record.files import read_json, write_atomically
 from alframe.record.layout import Layout
 from alframe.rng import generator
@@ -175,7 +175,7 @@ class ProjectDesk(People):
         if late:
             self._report_once(
                 f"{len(late)} answers came or changed after their round was complete and are ignored: {', '.join(late[:3])}"
-                f"{' and others' if len(late) > 3 else ''}"
+                f"{' and others' if len(late) > 3 else ''}; correct labels with alframe queue import {self.folder} FILE --correct"
             )
 
     def _synchronize(self, questions: Sequence[Question]) -> list[Task]:
@@ -303,7 +303,7 @@ class ProjectDesk(People):
     def _known(self) -> dict[tuple[int, str, str], ParsedAnswer]:
         """The last recorded answer by round, image and person. A new class that the config names now is that class."""
         known = {}
-        for line in self.ledger:
+        for line in (line for line in self.ledger if COUNTS_FROM not in line):
             number = vote(line, self.classes)
             last = ParsedAnswer(line["label"], line.get("answer", ""), line.get("text", ""))
             known[line["round"], line["id"], line["annotator"]] = (

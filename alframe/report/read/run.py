@@ -10,7 +10,7 @@ from typing import Any, Literal
 import yaml
 
 from alframe.errors import RunFolderError
-from alframe.labels.consensus import UNANSWERED, Rules, by_question, settle_all
+from alframe.labels.consensus import UNANSWERED, Rules, by_question, corrections, settle_all
 from alframe.record.layout import CONFIG, PROVENANCE, ROUNDS, Layout
 from alframe.record.read import flat, parse_config
 from alframe.report.read.evidence import Evidence, mapping, parsed, read_evidence
@@ -80,7 +80,9 @@ class Run:
         aggregate, unsure = options.get("annotator.aggregate", "majority"), options.get("annotator.unsure", "again")
         soft: Literal["again", "soft"] = "soft" if unsure == "soft" and len(self.answerable) > 1 else "again"
         rules = Rules(people=True, aggregate=aggregate, classes=self.answerable, unsure=soft)
-        settled = [line for line in settle_all(by_question(self.answers()), rules) if line.get("answer") != UNANSWERED]
+        answers = self.answers()
+        settled = settle_all(by_question(answers), rules, corrections(answers))
+        settled = [line for line in settled if line.get("answer") != UNANSWERED]
         return sorted(settled, key=lambda line: (line["round"], line["rank"]))
 
     def answers(self) -> list[dict[str, Any]]:

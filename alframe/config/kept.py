@@ -53,7 +53,7 @@ def places(tree: Mapping[str, Any]) -> tuple[str, ...]:
         for key, change in kind.changeable_on_resume.items()
         if change is moved
     ]
-    weights = ["model.weights"] if is_place(tree["model"].get("weights")) else []
+    weights = ["model.weights"] if is_place((tree.get("model") or {}).get("weights")) else []
     target = ["query.target"] if tree["query"]["target"] not in (POOL, TEST) else []
     return (*declared, *weights, *target)
 

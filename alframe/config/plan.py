@@ -135,7 +135,8 @@ def _folder(tree: Mapping[str, Any], choices: Mapping[str, Any], overrides: list
     root, seed = Path(tree["run"]["root"]).expanduser(), f"seed={tree['seed']}"
     study = str(tree["run"]["name"] or choices.get("experiment") or choices.get("dataset"))
     kind = part_classes(tree)["dataset"]
-    named = kind.study(tree["dataset"]) if issubclass(kind, Dataset) and not tree["run"]["name"] else None
+    by_preset = tree["run"]["name"] or (choices.get("experiment") and "dataset.root" not in given(overrides))
+    named = kind.study(tree["dataset"]) if issubclass(kind, Dataset) and not by_preset else None
     shown = {key: _shown(tree, key) for key in places(tree)}
     changeable = set(may_change(tree))
     now = root / (named or study) / cell_name(choices, overrides, changeable, shown) / seed

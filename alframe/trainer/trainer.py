@@ -29,7 +29,7 @@ class Trainer(Fitter):
     """Mini-batch training with a step budget that does not collapse when there are 100 labels.
 
     Steps = max(epochs x batches, min_steps), at most max_steps. A batch is `batch_size` images, or all of them when there are
-    fewer; the order is a stream of permutations, so every batch is full. With `full_batches` it is always `batch_size`, for which
+    fewer (a single one twice: batch-norm needs two); the order is a stream of permutations, so every batch is full. With `full_batches` it is always `batch_size`, for which
     few images are repeated, each time with another augmentation. `early_stop` is a patience in validations (one every
     `validate_every` steps); `best_checkpoint` keeps the weights with the best validation accuracy (ties: lowest loss).
     `ema` is the decay, a step, of an exponential moving average of the weights, which is then what is validated and kept.
@@ -158,7 +158,7 @@ class Trainer(Fitter):
             network.to(memory_format=torch.channels_last)
         forward = torch.compile(network) if self.compile else network
         steps = max(self.n_steps(len(examples)), cycles.count)
-        batch = self.batch_size if self.full_batches else min(self.batch_size, len(examples))
+        batch = self.batch_size if self.full_batches else min(self.batch_size, max(len(examples), 2))
         optimizer = self._optimizer(network, device)
         scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: self._lr_factor(step, steps, cycles.count)

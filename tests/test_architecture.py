@@ -12,7 +12,7 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.
 TIERS = [
     {"types", "errors", "rng", "part", "images", "pixels", "console", "clock", "area", "verbs"},
     {"record.layout", "record.files", "record.read", "labels.consensus", "labels.tally"},
-    {"scores", "metrics", "engine", "labels.ledger"},
+    {"scores", "metrics", "engine", "labels.ledger", "dataset.cache", "dataset.decode"},
     {"dataset", "model", "trainer", "uncertainty", "strategy", "budget", "labels", "annotator"},
     {"learner", "record"},
     {"query"},

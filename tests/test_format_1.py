@@ -125,8 +125,12 @@ def test_a_folder_is_read_as_today_and_written_in_todays_format(workplace):
     with pytest.raises(Waiting):
         by_command("waiting", "annotator=queue")
     assert f"format: {FORMAT}\n" in (folder / "config.yaml").read_text()
-    trainer = {**before["trainer"], "prior_bias": False, "balanced_batches": False}  # these options came since
-    assert read_config(folder) == {**before, "dataset": {**before["dataset"], "normal": None}, "trainer": trainer}
+    since = {  # these options came since
+        "dataset": {"normal": None},
+        "trainer": {"prior_bias": False, "balanced_batches": False},
+        "annotator": {"links": "path"},
+    }
+    assert read_config(folder) == {**before, **{part: {**before[part], **options} for part, options in since.items()}}
 
 
 def test_queue_status_reads_them(workplace, capsys):

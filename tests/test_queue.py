@@ -1,5 +1,6 @@
 """People who label in a spreadsheet, played by a script: a whole run, what goes wrong in files, and kills at any instant."""
 
+import base64
 import csv
 import io
 import json
@@ -11,7 +12,9 @@ from collections import Counter
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
+from html import unescape
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pytest
@@ -19,8 +22,10 @@ import torch
 from PIL import Image
 from tests_support import die, die_after_half_a_line, in_a_process, on_call
 
+import alframe.annotator.photo_page
 import alframe.annotator.queue
 from alframe.annotator.cli import main as queue_command
+from alframe.annotator.photo_page import write_photo_page
 from alframe.annotator.queue import Queue, Sheets
 from alframe.budget import Budget
 from alframe.config.overrides import load
@@ -85,7 +90,7 @@ def fill(path, data, say=None, only=slice(None), **saved):
 
 
 def sheets(folder):
-    return sorted((folder / "queue").glob("round_*"))
+    return sorted((folder / "queue").glob("round_*.[cj]s*"))
 
 
 def drive(experiment, folder, say=None, **saved):
@@ -584,7 +589,8 @@ def test_a_workbook_beside_the_file_and_an_open_file_are_told(make, tmp_path):
     experiment = make()
     with pytest.raises(Waiting) as told:
         launch_here(experiment, tmp_path)
-    assert str(told.value).endswith("re-run the same command.")
+    page = tmp_path / "queue/round_000.html"
+    assert str(told.value).endswith(f"re-run the same command. The photos, numbered by rank: {page.as_uri()}")
     path = sheets(tmp_path)[-1]
     path.with_suffix(".xlsx").write_bytes(b"PK")
     os.utime(path, (1, 1))
@@ -592,7 +598,7 @@ def test_a_workbook_beside_the_file_and_an_open_file_are_told(make, tmp_path):
     with pytest.raises(Waiting) as told:
         launch_here(experiment, tmp_path)
     assert "round_000.csv is open in LibreOffice: save it there first." in str(told.value)
-    assert str(told.value).endswith("round_000.xlsx is ignored: save it as round_000.csv.")
+    assert "round_000.xlsx is ignored: save it as round_000.csv. The photos" in str(told.value)
 
 
 def test_the_images_are_found_where_the_run_folder_is_a_link(make, tmp_path):
@@ -602,6 +608,85 @@ def test_the_images_are_found_where_the_run_folder_is_a_link(make, tmp_path):
     go(with_files(experiment, tmp_path), tmp_path / "run")
     path = sheets(tmp_path / "run")[0]
     assert all((path.parent / row["image"]).is_file() for row in read_csv(path))
+
+
+# -- the page of photos ------------------------------------------------------------------------------------------------
+
+
+def tiles(page):
+    """(number, file a click opens, size of the picture, guess, text) of each photo on a page."""
+    text = page.read_text(encoding="utf-8")
+    found = []
+    for figure in re.findall(r"<figure>(.*?)</figure>", text, re.DOTALL):
+        data = re.search(r'src="data:image/\w+;base64,([^"]+)"', figure)
+        picture = Image.open(io.BytesIO(base64.b64decode(data[1]))) if data else None
+        found.append(
+            (
+                int(re.search(r'"number">(\d+)<', figure)[1]),
+                Path(unquote(urlsplit(link[1]).path)) if (link := re.search(r'<a href="([^"]+)"', figure)) else None,
+                picture.size if picture else None,
+                re.search(r'"guess">(.*?)<', figure)[1],
+                unescape(re.sub(r"<[^>]*>", " ", figure)),
+            )
+        )
+    return found
+
+
+def test_the_photos_of_a_sheet_stand_on_a_page_in_its_order_before_anyone_answers(make, tmp_path):
+    experiment = with_files(make(), tmp_path, side=700)
+    go(experiment, tmp_path / "run")
+    fill(sheets(tmp_path / "run")[-1], experiment.data)
+    assert {guess for *_, guess, _ in tiles(tmp_path / "run/queue/round_000.html")} == {""}  # nothing is trained yet
+    go(experiment, tmp_path / "run")
+    sheet = sheets(tmp_path / "run")[-1]
+    shown = tiles(sheet.with_suffix(".html"))
+    rows = read_csv(sheet)
+    assert [(number, str(file)) for number, file, *_ in shown] == [(int(row["rank"]), row["image"]) for row in rows]
+    assert {size for *_, size, _, _ in shown} == {(480, 480)}
+    for (*_, guess, text), row in zip(shown, rows, strict=True):
+        assert guess == f"{row['prediction']} {float(row['probability']):.2f}"
+        assert Path(row["image"]).name in text
+        assert row["reason"] in text
+        assert "the most similar labelled photo" in text
+
+
+def test_the_page_of_each_person_has_their_photos_and_guesses_can_be_hidden(make, tmp_path):
+    experiment = make(Queue(people=["anna", "bob"], show_prediction=False))
+    go(experiment, tmp_path)
+    for sheet in sheets(tmp_path):
+        fill(sheet, experiment.data)
+    go(experiment, tmp_path)
+    for sheet in sheets(tmp_path)[-2:]:
+        shown = tiles(sheet.with_suffix(".html"))
+        assert [file.stem for _, file, *_ in shown] == [row["id"] for row in read_csv(sheet)]
+        assert {guess for *_, guess, _ in shown} == {""}
+        assert not any("similar" in text for *_, text in shown)
+
+
+def test_the_page_names_a_photo_that_it_cannot_show_and_escapes_names(tmp_path):
+    (tmp_path / "a <b>&.png").write_bytes(b"no picture")
+    rows = [
+        {"rank": 1, "id": "ab-0", "image": tmp_path / "a <b>&.png", "prediction": "<i>x", "probability": "0.5"},
+        {"rank": 2, "id": "cd-0", "image": ""},
+    ]
+    write_photo_page(tmp_path / "page.html", rows, "<round>")
+    (_, link, _, guess, text), (*_, other) = tiles(tmp_path / "page.html")
+    assert (link, guess) == (None, "&lt;i&gt;x 0.50")
+    assert "a <b>&.png" in text
+    assert "cannot be shown: not an image" in text
+    assert "no file: cd-0" in other
+    assert "<b>" not in (tmp_path / "page.html").read_text()
+
+
+def test_a_sheet_can_name_photos_by_uri_and_an_exported_one_has_its_page(make, tmp_path):
+    experiment = with_files(make(Queue(links="uri")), tmp_path)
+    go(experiment, tmp_path / "run")
+    names = {row["image"] for row in read_csv(sheets(tmp_path / "run")[0])}
+    assert names <= {(tmp_path / name).as_uri() for name in experiment.data.pool.names}
+    out = tmp_path / "for anna/open.csv"
+    assert queue_command(["export", str(tmp_path / "run"), str(out)]) == 0
+    assert {row["image"] for row in read_csv(out)} == names
+    assert len(tiles(out.with_suffix(".html"))) == len(names)
 
 
 # -- the command -------------------------------------------------------------------------------------------------------
@@ -708,6 +793,7 @@ def test_import_waits_for_the_lock_and_knows_its_runs(make, tmp_path, capsys):
 KILLS = {  # in which launch, and where
     "before the first file": (0, (alframe.annotator.queue, "write_sheet", on_call(1, die))),
     "between the pictures": (0, (Sheets, "_picture", on_call(9, die))),
+    "on the page of photos": (0, (alframe.annotator.photo_page, "_img", on_call(3, die))),
     "before the first answer": (1, (Ledger, "append", on_call(1, die))),
     "between two answers": (1, (Ledger, "append", on_call(8, die))),
     "in the middle of a ledger line": (1, (Ledger, "append", on_call(9, die_after_half_a_line))),
@@ -727,9 +813,14 @@ def files_undisturbed(tmp_path_factory):
     experiment = tiny_experiment(strategy=TopScore(score=entropy), annotator=Queue(), budget=BUDGET)
     files = {}
     while not go(experiment, folder):
-        files[sheets(folder)[-1].name] = sheets(folder)[-1].read_bytes()
+        files[sheets(folder)[-1].name] = contents(sheets(folder)[-1])
         fill(sheets(folder)[-1], experiment.data)
     return files
+
+
+def contents(sheet):
+    """A file of questions, wherever its folder is."""
+    return sheet.read_bytes().replace(bytes(sheet.parent), b"")
 
 
 @pytest.mark.parametrize("moment", KILLS)
@@ -741,7 +832,8 @@ def test_killed_no_answer_is_lost_and_none_counts_twice(moment, make, tmp_path, 
         code = in_a_process(partial(go, experiment, tmp_path), patch if launches == number else None)
         assert (code == -signal.SIGKILL) == (launches == number), "the kill did not come, or came again"
         if sheets(tmp_path) and code == 75:
-            files[sheets(tmp_path)[-1].name] = sheets(tmp_path)[-1].read_bytes()
+            files[sheets(tmp_path)[-1].name] = contents(sheets(tmp_path)[-1])
+            assert sheets(tmp_path)[-1].with_suffix(".html").is_file()
             fill(sheets(tmp_path)[-1], experiment.data)
         launches += 1
         assert launches < 10
@@ -749,12 +841,13 @@ def test_killed_no_answer_is_lost_and_none_counts_twice(moment, make, tmp_path, 
     assert files == files_undisturbed
 
 
-def with_files(experiment, root):
-    """The experiment on images that are files in `root`."""
+def with_files(experiment, root, side=None):
+    """The experiment on images that are files in `root`, in the network's size or with that side."""
     pool = experiment.data.pool
     names = tuple(f"part {i:02d}.png" for i in range(len(pool)))
     for name, pixels in zip(names, pool.pixels, strict=True):
-        Image.fromarray(pixels[0]).save(root / name)
+        image = Image.fromarray(pixels[0])
+        (image.resize((side, side)) if side else image).save(root / name)
     return replace(experiment, data=Data("tiny", replace(pool, names=names), experiment.data.test, root=root))
 
 

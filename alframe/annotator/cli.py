@@ -10,8 +10,9 @@ from typing import Any
 from alframe.annotator.base import Job
 from alframe.annotator.corrections import corrections_in
 from alframe.annotator.people import AsksPeople, stored_annotator
+from alframe.annotator.photo_page import photo_page
 from alframe.annotator.queue import Sheets
-from alframe.annotator.sheet import read_sheet, write_sheet
+from alframe.annotator.sheet import read_sheet
 from alframe.errors import ConfigError, DataError, RunFolderError, expect
 from alframe.labels.consensus import UNANSWERED, by_question, corrections, normalized_name
 from alframe.labels.pool import Pool
@@ -96,17 +97,23 @@ def _status(options: argparse.Namespace) -> list[str]:
 def _export(options: argparse.Namespace) -> list[str]:
     run, path = _Run(options.run), options.file
     expect(
-        not path.exists(),
-        f"Expected a new file to write to, got {path}, which exists; choose another name.",
+        path.suffix in (".csv", ".jsonl"),
+        f"Expected a file that ends in .csv or .jsonl, got {path}; choose one.",
         ConfigError,
     )
+    for file in (path, photo_page(path)):
+        expect(
+            not file.exists(),
+            f"Expected a new file to write to, got {file}, which exists; choose another name.",
+            ConfigError,
+        )
     people = [run.person(options.annotator)] if options.annotator else list(run.sheets.people)
     rows: list[dict[str, Any]] = []
     for person in people:
         share = run.sheets.missing(run.open, person)
         name = person if len(run.sheets.people) > 1 else ""
-        rows += [{**row, "annotator": name} for row in run.sheets.rows(share, person, path.parent, options.root)]
-    write_sheet(path, rows, run.sheets.separator)
+        rows += [{**row, "annotator": name} for row in run.sheets.rows(share, person, options.root)]
+    run.sheets.write(path, [{**row, "rank": rank} for rank, row in enumerate(rows, 1)])
     return [
         f"{len(rows)} open questions written to {path}; import the answers with: alframe queue import {options.run} {path}"
     ]

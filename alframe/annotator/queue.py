@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from alframe.annotator.base import Job
 from alframe.annotator.corrections import corrections_in
 from alframe.annotator.people import AsksPeople, People, is_new, predicted
+from alframe.annotator.photo_page import photo_page, write_photo_page
 from alframe.annotator.sheet import SEPARATORS, Row, is_open, read_sheet, seconds_of, unknown_id, workbooks, write_sheet
 from alframe.annotator.words import LEAN, NEW, parse_answer
 from alframe.errors import DataError, Waiting, expect
@@ -29,6 +29,9 @@ from alframe.types import Answer, Question
 class Queue(AsksPeople):
     """`RUN/queue/round_003.csv`, or one file per person (`round_003.anna.csv`): one row per image, with an empty column `answer`.
 
+    Beside it lies a page with the photos, for the browser: `round_003.html`. `links` says how the file names a photo: by its
+    absolute path, or as a file:// URI, which some spreadsheets open by a click.
+
     `people` are the names of the annotators; without names there is one file. `gold_rate` and `repeat_rate` in [0, 1] are
     the numbers of hidden check images per image of a person: images that others answered (their majority is correct), and
     the person's own. `lean` in [1 / classes, 1) is the probability of the class in `unsure: NAME`. `format` is csv or
@@ -41,10 +44,15 @@ class Queue(AsksPeople):
     repeat_rate: float = 0.0
     format: Literal["csv", "jsonl"] = "csv"
     separator: str = ","
+    links: Literal["path", "uri"] = "path"
 
     place: ClassVar[str] = "queue"
-    changeable_on_resume: ClassVar[Mapping[str, Change]] = {**AsksPeople.changeable_on_resume, "separator": anything}
-    added_options: ClassVar[Mapping[str, Any]] = {**AsksPeople.added_options, "lean": 0.7}
+    changeable_on_resume: ClassVar[Mapping[str, Change]] = {
+        **AsksPeople.changeable_on_resume,
+        "separator": anything,
+        "links": anything,
+    }
+    added_options: ClassVar[Mapping[str, Any]] = {**AsksPeople.added_options, "lean": 0.7, "links": "path"}
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -77,6 +85,8 @@ class Queue(AsksPeople):
         if place.is_dir() and super().has_answers(folder):
             return True
         for path in place.glob("round_*"):
+            if path == photo_page(path):
+                continue
             try:
                 rows, mistakes = read_sheet(path)
             except DataError:
@@ -99,7 +109,7 @@ class Sheets(People):
 
     def __init__(self, options: Queue, job: Job) -> None:
         super().__init__(options, job)
-        self.format, self.separator = options.format, options.separator
+        self.format, self.separator, self.links = options.format, options.separator, options.links
         self._told_of_changes = False
 
     def annotate(self, questions: Sequence[Question]) -> Iterator[Answer]:
@@ -270,12 +280,22 @@ class Sheets(People):
                 hidden[person] = [[vars(q), expected] for q, expected in drawn]
         write_atomically(self._hidden(round), json.dumps(hidden))
         for person, share in shares.items():
-            write_sheet(files[person], self.rows(share, person, files[person].parent), self.separator)
+            self.write(files[person], self.rows(share, person))
 
-    def rows(
-        self, share: Sequence[Question], person: str, relative_to: Path, root: Path | None = None
-    ) -> list[Mapping[str, Any]]:
-        """The rows of a file for `person` in `relative_to`: the questions of `share` in order, with hidden checks in between.
+    def write(self, path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write the file of these rows, and before it the page with their photos (none for images without pictures)."""
+        if any(row["image"] for row in rows):
+            write_photo_page(photo_page(path), rows, f"{path.stem.replace('_', ' ')}: {', '.join(self.classes)}?")
+        linked = (
+            {key: self._link(cell) if isinstance(cell, Path) else cell for key, cell in row.items()} for row in rows
+        )
+        write_sheet(path, linked, self.separator)
+
+    def _link(self, path: Path) -> str:
+        return path.as_uri() if self.links == "uri" else str(path)
+
+    def rows(self, share: Sequence[Question], person: str, root: Path | None = None) -> list[dict[str, Any]]:
+        """The rows of a file for `person`: the questions of `share` in order, with hidden checks in between; paths are absolute.
 
         `root`: where the photos are now, if they have been moved since their places were stored.
         """
@@ -288,10 +308,10 @@ class Sheets(People):
         nearest = [q.nearest for q in shown if q.nearest and self.show_prediction]
         pictures = self._pictures({q.id: q.index for q in shown} | {n["id"]: n["index"] for n in nearest})
         pictures = {id: path if root is None else _below(root, path) for id, path in pictures.items()}
-        paths = {id: os.path.relpath(path.resolve(), relative_to.resolve()) for id, path in pictures.items()}
-        rows: list[Mapping[str, Any]] = []
+        paths = {id: path.resolve() for id, path in pictures.items()}
+        rows: list[dict[str, Any]] = []
         for rank, question in enumerate(shown, 1):
-            row = {"rank": rank, "id": question.id, "image": paths.get(question.id, "")}
+            row: dict[str, Any] = {"rank": rank, "id": question.id, "image": paths.get(question.id, "")}
             if self.show_prediction:
                 like = paths.get(question.nearest["id"], "") if question.nearest else ""
                 row |= {**predicted(question, self.classes), "nearest": like}
@@ -348,12 +368,14 @@ class Sheets(People):
         files = [path for person, path in self.files(questions[0].round).items() if self.missing(questions, person)]
         lean = f", {LEAN} NAME" if self.rules.unsure == "soft" else ""
         where = str(files[0]) if len(files) == 1 else f"{', '.join(path.name for path in files)} in {self.place}"
+        seen = [page for path in files if (page := photo_page(path)).is_file()]
+        pages = "".join(f" The photos, numbered by rank: {page.resolve().as_uri()}" for page in seen)
         notes = [f" {path.name} is open in LibreOffice: save it there first." for path in files if is_open(path)]
         notes += [f" {book.name} is ignored: save it as {path.name}." for path in files for book in workbooks(path)]
         return (
             f"Waiting for {n_left} of {self.n_asked(questions)} answers of round {questions[0].round}: fill the column answer in "
             f"{where} ({', '.join(self.classes)}, unsure{lean}, skip, bad image, or {NEW} NAME), "
-            f"save, and re-run the same command.{''.join(notes)}{self._where_gone(questions)}"
+            f"save, and re-run the same command.{''.join(notes)}{self._where_gone(questions)}{pages}"
         )
 
     def _where_gone(self, questions: Sequence[Question]) -> str:

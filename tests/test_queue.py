@@ -25,8 +25,10 @@ from tests_support import die, die_after_half_a_line, in_a_process, on_call
 import alframe.annotator.photo_page
 import alframe.annotator.queue
 from alframe.annotator.cli import main as queue_command
+from alframe.annotator.corrections import corrections_in
 from alframe.annotator.photo_page import write_photo_page
 from alframe.annotator.queue import Queue, Sheets
+from alframe.annotator.sheet import Row
 from alframe.budget import Budget
 from alframe.config.overrides import load
 from alframe.errors import ConfigError, DataError, PoolError, RunFolderError, Waiting
@@ -942,6 +944,27 @@ def test_a_correction_counts_from_the_next_round_on_and_not_before(make, tmp_pat
         learner.mean_log_probs("test", torch.arange(40)).argmax(1).numpy() == experiment.data.test.labels
     ).mean()
     assert accuracy == pytest.approx(rounds_of(tmp_path)[1]["test/accuracy"]), "the round before is what it was"
+
+
+def test_what_was_said_before_an_image_was_asked_about_again_is_no_correction():
+    line = {"index": 0, "id": "ab-0", "annotator": "anna", "kind": "query", "text": "", "time_s": 0.0}
+    said = [
+        {**line, "round": 0, "label": None, "answer": "unsure", "text": "b"},
+        {**line, "round": 2, "label": 0, "answer": ""},
+    ]
+
+    def found(answer, lines=said):
+        rules = Queue().rules(("a", "b"))
+        answers, mistakes = corrections_in([Row(2, "ab-0", answer)], lines, rules, lambda name: "anna")
+        assert not mistakes
+        return [found.label for found in answers]
+
+    assert found("unsure: b") == found("a") == []
+    assert found("b") == [1]
+    assert found("skip") == [None]
+    now = [*said, {**line, "round": 2, "label": 1, "answer": "", "counts_from": 3}]
+    assert found("unsure: b", now) == found("b", now) == []
+    assert found("a", now) == [0]
 
 
 def test_a_correction_settles_what_several_people_said_and_leaves_their_answers(make, tmp_path, capsys):

@@ -68,10 +68,13 @@ def _answer(row: Row, index: int, rules: Rules, who: Callable[[str], str]) -> An
 
 
 def _is_known(answer: Answer, settled: Line | None, ledger: Sequence[Line]) -> bool:
-    """Whether the ledger says the same already: as settled, as this person's last word, or as their answer to a check."""
+    """Whether the ledger says the same already: as settled, as this person's last word, or as their answer to a check.
+
+    Of an image that was asked about again, what they had answered before is in older sheets, and no correction.
+    """
     own = [line for line in ledger if line["index"] == answer.index and line["annotator"] == answer.annotator]
     last = [line for line in own if line["kind"] not in CHECKS][-1:]
-    checks = [line for line in own if line["kind"] in CHECKS]
+    older = [line for line in own if line["kind"] in CHECKS or (settled and line["round"] < settled["round"])]
     given = ParsedAnswer(answer.label, answer.answer, answer.text)
-    said = [line for line in (settled, *last, *checks) if line is not None]
+    said = [line for line in (settled, *last, *older) if line is not None]
     return any(given == ParsedAnswer(line["label"], line.get("answer", ""), line.get("text", "")) for line in said)

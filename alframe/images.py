@@ -123,6 +123,10 @@ class ImageSet:
             ids.append(f"{digest}-{ordinal}")
         return ids
 
+    def name(self, row: int) -> str:
+        """What an image is called: its file, else its id."""
+        return self.ids[row] if self.names is None else self.names[row]
+
     @cached_property
     def content_hash(self) -> str:
         """SHA-256 over shape, pixels and labels, in hexadecimal."""

@@ -54,7 +54,10 @@ def fit_evaluate_query(session: Session, round: int) -> Planned:
     line["stopped"] = experiment.budget.stop_reason([*session.record.rounds, line])
     shown = test or held_out
     remark = shown.caution if shown else ""
-    planned = Planned([], line, test.as_dict() if test else None, remark=remark, n_classes=learner.n_classes)
+    planned = Planned([], line, remark=remark, n_classes=learner.n_classes)
+    images, rows = experiment.data, labelled.validation.rows.tolist()
+    planned.evaluation = test.as_dict(images.test.name) if test else None
+    planned.held_out = held_out.as_dict(lambda row: images.pool.name(rows[row])) if held_out else None
     candidates = session.candidates()
     if line["stopped"] or not len(candidates):
         return planned

@@ -1,9 +1,9 @@
 """Metrics on labelled images: accuracy, calibration, ranking. None of them affects what is queried."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -19,6 +19,7 @@ N_BINS = 15
 FALSE_ALARM_PERCENTS = (1, 5)
 FEW_IMAGES, FEW_DEFECTS = 20, 5
 """A metric from fewer is printed with a remark."""
+MAX_MISTAKES = 64
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,21 @@ class Reliability:
     count: list[int]
 
 
+class Mistake(NamedTuple):
+    """An image with another class than the predicted one: its row, both classes, and the prediction's probability."""
+
+    row: int
+    label: int
+    predicted: int
+    probability: float
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """The result of `evaluate`: numbers by name, the confusion matrix (rows = truth, columns = prediction), the bins.
 
-    `defects`: the classes that count as defects, or None if there are no metrics of defects.
+    `defects`: the classes that count as defects, or None if there are no metrics of defects. `mistakes`: the wrongly predicted
+    images, the surest predictions first, at most `MAX_MISTAKES`.
     """
 
     metrics: dict[str, float]
@@ -59,6 +70,7 @@ class Evaluation:
     reliability: Reliability
     classes: tuple[str, ...]
     defects: tuple[int, ...] | None = None
+    mistakes: tuple[Mistake, ...] = ()
 
     @property
     def caution(self) -> str:
@@ -71,10 +83,18 @@ class Evaluation:
         shown = f"{n_defects or 'none'} of them {'a defect' if n_defects <= 1 else 'defects'}"
         return f"from {images}{'' if self.defects is None else f', {shown}'}: read with care"
 
-    def as_dict(self) -> dict[str, Any]:
-        """Everything but `metrics` as JSON values: confusion, reliability, classes."""
+    def as_dict(self, name: Callable[[int], str] = str) -> dict[str, Any]:
+        """Everything but `metrics` as JSON values: confusion, reliability, classes, mistakes. `name` gives that of an image by its row."""
         bins = {name: list(getattr(self.reliability, name)) for name in ("confidence", "accuracy", "count")}
-        return {"confusion": self.confusion.tolist(), "reliability": bins, "classes": list(self.classes)}
+        return {
+            "confusion": self.confusion.tolist(),
+            "reliability": bins,
+            "classes": list(self.classes),
+            "mistakes": [
+                {"image": name(row), "label": label, "predicted": predicted, "probability": round(p, 4)}
+                for row, label, predicted, p in self.mistakes
+            ],
+        }
 
 
 def evaluate(
@@ -132,7 +152,11 @@ def evaluate(
             for percent in FALSE_ALARM_PERCENTS:
                 metrics[f"recall_at_fpr_{percent}"] = recall_at_false_alarms(log_odds, is_defect, percent)
     metrics |= {f"recall/{classes[c]}": recall for c, recall in recalls.items()}
-    return Evaluation(metrics, confusion, reliability, tuple(classes), defects)
+    wrong = (predicted != labels).nonzero()[:, 0]
+    worst = wrong[log_confidence[wrong].argsort(descending=True, stable=True)][:MAX_MISTAKES]
+    columns = (worst, labels[worst], predicted[worst], log_confidence[worst].exp())
+    mistakes = tuple(map(Mistake, *(column.tolist() for column in columns)))
+    return Evaluation(metrics, confusion, reliability, tuple(classes), defects, mistakes)
 
 
 def _log_sum(log_probs: Float[Tensor, "n c"], some: tuple[int, ...]) -> Float[Tensor, " n"]:

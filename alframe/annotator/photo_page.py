@@ -86,7 +86,7 @@ def _img(file: Path, side: int) -> str:
     image.thumbnail((side, side), reducing_gap=2.0)
     small = max(image.size) < SMALL
     with io.BytesIO() as buffer:
-        image.save(buffer, *(("PNG",) if small else ("JPEG",)), **({} if small else {"quality": 88}))
+        image.save(buffer, "PNG" if small else "JPEG", quality=88)
         data = base64.b64encode(buffer.getvalue()).decode("ascii")
     kind, how = ("png", 'class="small" ') if small else ("jpeg", "")
     return f'<img {how}alt="" loading="lazy" src="data:image/{kind};base64,{data}">'

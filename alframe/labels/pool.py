@@ -78,7 +78,7 @@ class Pool:
             raise PoolError(
                 f"Expected an image that has been answered, got {self.ids[index]}, which has not; answer its question instead."
             )
-        asked = {
+        asked: dict[str, Any] = {
             key: settled[key] for key in ("id", "index", "kind", "round", "rank", "score", "source") if key in settled
         }
         given = {"label": answer.label, "annotator": answer.annotator, "time_s": round(answer.time_s, 3)}

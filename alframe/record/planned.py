@@ -20,7 +20,7 @@ class Planned:
     """The `questions` and metrics of a round: stored before anyone is asked, and never recomputed.
 
     `line` is the round's line, to which the labelling time is added; `evaluation` is `Evaluation.as_dict()` of the test
-    images, `pool_scores` a histogram (edges, counts), `remark` how few images the metrics rest on, if few, `n_classes` the number
+    images, `held_out` that of the validation images, `pool_scores` a histogram (edges, counts), `remark` how few images the metrics rest on, if few, `n_classes` the number
     of outputs of the networks. The initial purchase has only questions.
     """
 
@@ -30,6 +30,7 @@ class Planned:
     pool_scores: dict[str, list[float]] | None = None
     remark: str = ""
     n_classes: int | None = None
+    held_out: dict[str, Any] | None = None
 
     @property
     def round(self) -> int:
@@ -47,9 +48,8 @@ class Planned:
     def of(cls, stored: Mapping[str, Any]) -> "Planned":
         """Parse what `to_json` wrote. Format 1 has two more keys, and only the questions for the initial purchase."""
         questions = [Question(**question) for question in stored["questions"]]
-        rest = {
-            key: stored[key] for key in ("line", "evaluation", "pool_scores", "remark", "n_classes") if key in stored
-        }
+        keys = ("line", "evaluation", "pool_scores", "remark", "n_classes", "held_out")
+        rest = {key: stored[key] for key in keys if key in stored}
         return cls(questions, **rest)
 
 

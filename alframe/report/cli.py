@@ -61,7 +61,8 @@ def summarize(
     print_left_out(left, console)
     warned = protocol.warnings(compared, left)
     print_warnings(warned, console)
-    page = assemble(compared, left, chosen, protocol.chapter(warned), notes=outside)
+    alone = all(section.is_one_by_people for section in compared)  # then there is nothing to check without a warning
+    page = assemble(compared, left, chosen, None if alone and not warned else protocol.chapter(warned), notes=outside)
     board = None
     try:
         out.mkdir(parents=True, exist_ok=True)

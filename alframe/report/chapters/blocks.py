@@ -61,10 +61,11 @@ class Picture:
 
 @dataclass(frozen=True)
 class Strip:
-    """A row of thumbnails, each with JPEG bytes and a caption. Formats without room for them show `title` alone."""
+    """A row of thumbnails `side` pixels wide, each with JPEG bytes and a caption. Formats without room for them show `title` alone."""
 
     title: str
     thumbnails: tuple[tuple[bytes, str], ...]
+    side: int = 64
 
 
 Block = Paragraph | Table | Picture | Strip

@@ -56,8 +56,9 @@ def _strip(section: Section, name: str, run: Run, round: int, path: Path, shown:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     labels = next(line["labels"] for line in run.rounds if line.get("round") == round)
+    which = "" if section.is_one_by_people else f"{name}, seed {run.seed}, "
     return Strip(
-        f"{name}, seed {run.seed}, asked at {labels:,} labels{of and f': {of}'}",
+        f"{which}asked at {labels:,} labels{of and f': {of}'}",
         tuple(zip(tiles, captions, strict=True)),
     )
 

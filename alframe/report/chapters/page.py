@@ -10,6 +10,7 @@ from alframe.errors import expect
 from alframe.report.chapters import (
     calibration,
     contact_sheets,
+    one_run,
     pairwise,
     people,
     purchases,
@@ -75,8 +76,9 @@ def assemble(
 ) -> Page:
     """The report on `sections`. `protocol` holds the protocol warnings, `notes` those about the options."""
     several = len(sections) > 1
-    first = () if several else _in_short(sections[0], options, results.curves(sections[0]))
+    first = () if several else _in_short(sections[0], options, (results.curves(sections[0]),))
     by_comparison = tuple(Chapter(one.title, _in_short(one, options)) for one in sections) if several else ()
+    compared = [section for section in sections if not section.is_one_by_people]
     serious = [b for b in (protocol.blocks if protocol else ()) if isinstance(b, Paragraph) and b.tone == "bad"]
     pointer = f"{counted(len(serious), 'serious warning')} under Protocol: read {'it' if len(serious) == 1 else 'them'} before relying on any verdict here."
     warned = (*([Paragraph(pointer, "bad")] if serious else []), *(Paragraph(note, "warning") for note in notes))
@@ -84,6 +86,9 @@ def assemble(
     if protocol is not None:
         parts.append(Part(protocol.title, protocol.blocks))
     for section in sections:
+        if section.is_one_by_people:
+            parts.append(Part(section.title if several else "In detail", (), one_run.chapters(section, options)))
+            continue
         chapters = tuple(chapter for topic in TOPICS if (chapter := topic(section, options)) is not None)
         shown = (results.curves(section),) if several else ()  # a single comparison shows them under In short
         parts.append(Part(section.title, (Paragraph(f"{results.heading(section)}."), *shown), chapters))
@@ -91,10 +96,12 @@ def assemble(
     if together is not None:
         parts.append(Part(together.title, together.blocks))
     parts.append(Part("What was used", (), _used(sections, left, options.out)))
-    reading = (results.HOW_TO_READ, *([KEPT_APART] if several else []))
+    alone = (one_run.HOW_TO_READ,) if len(compared) < len(sections) else ()
+    reading = (*((results.HOW_TO_READ,) if compared else ()), *alone, *((KEPT_APART,) if several else ()))
     parts.append(Part("How to read this", tuple(map(Paragraph, reading))))
     runs = counted(sum(len(section.runs) for section in sections), "run")
-    title = f"{len(sections)} comparisons, {runs}" if several else f"{sections[0].title}: {runs} compared"
+    one = f"{sections[0].title}: {runs} compared" if compared else one_run.title(sections[0])
+    title = f"{len(sections)} comparisons, {runs}" if several else one
     return Page(title, _named(parts, several))
 
 
@@ -116,21 +123,26 @@ def out_of_range(sections: Sequence[Section], options: Options) -> list[str]:
     ]
 
 
-def _in_short(section: Section, options: Options, *between: Block) -> tuple[Block, ...]:
-    """Whether it paid off, and the verdict on each strategy."""
+def _in_short(section: Section, options: Options, between: Sequence[Block] = ()) -> tuple[Block, ...]:
+    """Whether it paid off, and the verdict on each strategy; of one run that people labelled, how good its model is."""
+    if section.is_one_by_people:
+        return one_run.in_short(section)
     headline = filter(None, (verdicts.headline(section, options),))
     return (*headline, *between, *verdicts.verdict_sentences(section, options))
 
 
 def _used(sections: Sequence[Section], left: Sequence[LeftOut], out: Path) -> tuple[Chapter, ...]:
-    used = tuple(
+    used: tuple[tuple[str, ...], ...] = tuple(
         (section.title, name, str(seed), relative(run.folder, out))
         for section in sections
         for name, seeds in section.cells.items()
         for seed, run in seeds.items()
     )
     rows = tuple((relative(item.folder, out), item.reason) for item in left)
-    runs = Chapter(f"Used: {len(used)}", (Table(("comparison", "strategy", "seed", "folder"), used),), folded=True)
+    columns: tuple[str, ...] = ("comparison", "strategy", "seed", "folder")
+    if all(section.is_one_by_people for section in sections):
+        columns, used = ("data", "folder"), tuple((row[0], row[-1]) for row in used)
+    runs = Chapter(f"Used: {len(used)}", (Table(columns, used),), folded=True)
     others = Chapter(f"Not used, or only in part: {len(left)}", (Table(("folder", "reason"), rows),))
     return (runs, others) if left else (runs,)
 

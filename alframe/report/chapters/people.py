@@ -21,10 +21,7 @@ NOTE = (
 
 def chapter(section: Section, options: Options) -> Chapter | None:
     """None if no people were asked."""
-    asked = {
-        run.folder for run in section.runs if any(key.startswith("people/") for line in run.rounds for key in line)
-    }
-    cells = {name: [run for run in seeds.values() if run.folder in asked] for name, seeds in section.cells.items()}
+    cells = {name: [run for run in seeds.values() if run.by_people] for name, seeds in section.cells.items()}
     cells = {name: runs for name, runs in cells.items() if runs}
     if not cells:
         return None

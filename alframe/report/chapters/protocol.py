@@ -17,13 +17,24 @@ ENOUGH_SEEDS = 5
 """With fewer, a test shows only large differences."""
 MIN_DUPLICATE_SHARE = 0.001
 """Of the test images. Fewer near-duplicates than this change a test metric by less than its third decimal."""
+BY_ITSELF = ("test-used-for-selection", "near-duplicates")
+"""The checks that say something of a run that nothing is compared with."""
 DECIDING = ("trainer", "budget", "uncertainty")
 """The config groups with options that stop training or a run, or choose a model."""
 
 
 def warnings(sections: Sequence[Section], left: Sequence[LeftOut]) -> list[ProtocolWarning]:
-    """The warnings about `sections`, in the order of `CHECKS`; reads ledger and provenance of every run used."""
-    return [warning for check in CHECKS.values() for warning in check(Study(sections, left))]
+    """The warnings about `sections`, in the order of `CHECKS`; reads ledger and provenance of every run used.
+
+    A single run that people labelled is compared with nothing: only what concerns each run by itself is checked.
+    """
+    compared = [section for section in sections if not section.is_one_by_people]
+    studies = {name: Study(sections if name in BY_ITSELF else compared, left) for name in CHECKS}
+    return [
+        warning
+        for name, check in CHECKS.items()
+        for warning in (check(studies[name]) if studies[name].sections else ())
+    ]
 
 
 def chapter(found: Sequence[ProtocolWarning]) -> Chapter:

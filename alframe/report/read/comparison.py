@@ -34,9 +34,10 @@ class Comparison:
 def read_runs(folders: Sequence[Path], unfinished: bool = False) -> tuple[list[Run], list[LeftOut]]:
     """All usable runs in and below `folders`, and what was left out. `unfinished` uses those that have not stopped yet.
 
+    A single run that people are labelling is used while it goes on.
     Raises `RunFolderError` where a folder does not exist or holds no run folder.
     """
-    runs, left, seen = [], [], set()
+    runs, left, seen, going_on = [], [], set(), []
     for folder in folders:
         near = folder.parent if folder.parent.is_dir() else Path()
         expect(
@@ -50,6 +51,7 @@ def read_runs(folders: Sequence[Path], unfinished: bool = False) -> tuple[list[R
         for path in found:
             run, reasons = read_run(path)
             left += [LeftOut(path, reason) for reason in reasons]
+            going_on += [run] if run is not None and not run.finished and run.by_people else []
             if run is not None and not (run.finished or unfinished):
                 have = f"{len(run.rounds)} rounds, {run.rounds[-1]['labels']} labels"
                 advice = "re-run its command to finish it, or include it with --unfinished"
@@ -62,6 +64,8 @@ def read_runs(folders: Sequence[Path], unfinished: bool = False) -> tuple[list[R
         f"a run folder holds {CONFIG} and {ROUNDS}, and `alframe` writes them under run.root.",
         RunFolderError,
     )
+    if not runs and len(going_on) == 1:
+        return going_on, [item for item in left if item.folder != going_on[0].folder]
     return runs, left
 
 

@@ -53,6 +53,11 @@ class Run:
         return {group: choice(self.config, group) for group in ("dataset", "budget", *CELL_GROUPS)}
 
     @property
+    def by_people(self) -> bool:
+        """Whether people were asked, not a machine."""
+        return any(key.startswith("people/") for line in self.rounds for key in line)
+
+    @property
     def other_defect(self) -> bool:
         """Whether the first of two classes is the defect: metrics of defects are then those of the other class."""
         return len(self.classes) == 2 and self.normal_classes == (1,)
@@ -151,6 +156,9 @@ def read_run(folder: Path) -> tuple[Run | None, list[str]]:
     lines, notes, broken = _lines(text)
     if broken:
         return None, [broken]
+    has_stopped = bool(lines) and lines[-1].get("stopped") is not None
+    if not has_stopped:
+        lines += _measured(layout, len(lines))
     if not lines:
         return None, [*notes, "no round is finished"]
     provenance = mapping(layout.provenance)
@@ -166,12 +174,18 @@ def read_run(folder: Path) -> tuple[Run | None, list[str]]:
         data_hash=str(provenance.get("data_hash") or ""),
         classes=tuple(map(str, classes)) if isinstance(classes := provenance.get("classes"), list) else (),
         rounds=[by_labels[labels] for labels in sorted(by_labels)],
-        finished=lines[-1].get("stopped") is not None,
+        finished=has_stopped,
         normal=tuple(map(str, normal)) if isinstance(normal := provenance.get("normal"), list) else None,
         absent=absent if isinstance(absent := provenance.get("options_if_absent"), dict) else {},
         n_pool=n_pool if _is_count(n_pool := provenance.get("n_pool")) else None,
     )
     return run, notes
+
+
+def _measured(layout: Layout, round: int) -> list[dict[str, Any]]:
+    """The line of a round that is measured and waits for answers, if there is one."""
+    line = (mapping(layout.planned(round)) or {}).get("line")
+    return [line] if isinstance(line, dict) and _is_count(line.get("labels")) and line.get("round") == round else []
 
 
 def _is_answer(line: Any, n_classes: int) -> bool:

@@ -36,6 +36,11 @@ class Section:
         return [run for seeds in self.cells.values() for run in seeds.values()]
 
     @property
+    def is_one_by_people(self) -> bool:
+        """Whether this is a single run that people labelled, of which nobody wants a comparison."""
+        return len(self.runs) == 1 and self.runs[0].by_people
+
+    @property
     def lower_is_better(self) -> bool:
         return lower_is_better(self.metric)
 

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
+from alframe.report.chapters import one_run
+from alframe.report.chapters.blocks import Paragraph
 from alframe.report.chapters.comparable import ProtocolWarning
 from alframe.report.chapters.phrases import tone_of
 from alframe.report.chapters.results import heading, table_of
@@ -15,8 +17,13 @@ MAX_SHOWN = 8
 
 
 def print_section(section: Section, console: Console) -> None:
-    """One line per cell, then the section's notes. Lines are never cut or wrapped: a log has no width."""
+    """One line per cell, then the section's notes; of one run that people labelled, how good its model is. Lines are never cut or wrapped: a log has no width."""
     console.print()
+    if section.is_one_by_people:
+        for block in one_run.in_short(section):
+            if isinstance(block, Paragraph):
+                _line(console, Text(block.text, style="bold" if block.big else ""))
+        return
     _line(console, Text.assemble((section.title, "bold"), f" · {heading(section)}"))
     columns, rows = table_of(section)
     widths = [max(len(row[i]) for row in (columns, *rows)) for i in range(len(columns) - 1)]

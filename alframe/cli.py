@@ -77,9 +77,10 @@ def resume(argv: Sequence[str] | None = None, *, prog: str = "alframe resume") -
 
 def _run() -> int:
     from alframe.config.command import parse, plan_of, with_hydra
+    from alframe.config.own_code import with_own
     from alframe.config.schema import NO_PRESET
 
-    sys.argv = [text for text in sys.argv if text not in NO_PRESET]
+    sys.argv[1:] = with_own([text for text in sys.argv[1:] if text not in NO_PRESET])
     arguments = parse(sys.argv[1:])
 
     def work(outcome: Outcome) -> None:
@@ -120,13 +121,16 @@ class Outcome:
             self.n_waiting += 1
             say(str(waiting), sys.stdout)
         except Exception as error:
-            bug = not isinstance(error, (AlframeError, OSError))
+            from alframe.config.own_code import blame
+
+            bug = not isinstance(error, (AlframeError, OSError)) and not blame(error)
             if elsewhere or (bug and not others):
                 raise
             self.failed(error)
 
     def failed(self, error: Exception) -> None:
         """Record an error and report it."""
+        from alframe.config.own_code import blame
         from alframe.config.schema import COMPOSING, first_line
 
         self.errors.append(error)
@@ -134,6 +138,8 @@ class Outcome:
             text = str(error)
         elif isinstance(error, COMPOSING):
             text = f"Expected a config that Hydra can compose, got: {first_line(error)}; see alframe --help."
+        elif where := blame(error):
+            text = f"Expected your code to work, got {type(error).__name__}: {first_line(error)} ({where}); fix it, or see more with traceback=true."
         elif isinstance(error, OSError):
             text = f"Expected the disk and files to work, got: {error}; fix it and re-run the same command to resume."
         else:
@@ -161,14 +167,15 @@ def _exit_code(work: "Callable[[Outcome], None]") -> int:
     return guarded(whole, "Re-run the same command to resume.")
 
 
-def launch(*overrides: str) -> list[dict[str, object]]:
+def launch(*overrides: str, config_dir: str | None = None) -> list[dict[str, object]]:
     """What the command does with these overrides, from Python: run, resume, or leave alone; returns the round lines.
 
+    `config_dir`: a folder of YAML files of your own, in groups like ours (`strategy/mine.yaml`), as in `--config-dir`.
     Raises the errors that the command prints, and `Waiting` where people have not answered yet.
     """
     from alframe.config.overrides import load
 
-    return execute(load(overrides))
+    return execute(load(overrides, config_dir))
 
 
 def execute(plan: "Plan") -> list[dict[str, object]]:

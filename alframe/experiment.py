@@ -19,7 +19,8 @@ from alframe.errors import expect
 from alframe.images import Data, FixedAugmentation, ImageSet, by_arrival
 from alframe.learner import POOL, TARGET, TEST, Learner, Resources, Sets, fixed_augmentations
 from alframe.metrics import Costs
-from alframe.model.base import Build, Model, model_of
+from alframe.model.base import Build, Model
+from alframe.model.build import model_of
 from alframe.model.fixed import PACKAGES
 from alframe.part import PLAIN, Declared, before_added, declared, moved_file
 from alframe.query import TargetSet
@@ -75,6 +76,7 @@ class Experiment:
     def check(self) -> None:
         """Raise `ConfigError` for every error that can be detected before any image is read."""
         check_parts(self.strategy, self.uncertainty, self.trainer, self.budget, self.model)
+        model_of(self.model).check(self.data.pool.shape, self.data.pool.n_classes)
         expect(
             self.data.has_pictures or "patch" not in self.strategy.needs,
             f"Expected images for strategy.level=patch, got samples of shape {self.data.pool.shape}; use strategy.level=image.",

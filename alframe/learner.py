@@ -21,7 +21,8 @@ from alframe.dataset.cache import default_cache
 from alframe.engine.bayes_linear import LinearPosterior
 from alframe.errors import ConfigError, RunFolderError, TrainingError
 from alframe.images import Data, FixedAugment, FixedAugmentation, ImageSet
-from alframe.model.base import Build, Model, Pools, model_of
+from alframe.model.base import Build, Model, Pools
+from alframe.model.build import model_of
 from alframe.model.evidence import AT_ONCE, evidence_maps
 from alframe.model.fixed import Unchanging
 from alframe.pixels import Normalizer, Pixels

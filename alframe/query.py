@@ -81,7 +81,10 @@ def query(
             **needs,
         )
     with clock.stage("select") as selecting:
-        selection = strategy.select(view, size, generator)
+        selection: object = strategy.select(view, size, generator)
+        if not isinstance(selection, Selection):
+            name = type(strategy).__name__
+            raise StrategyError(f"Expected a Selection from {name}.select, got {type(selection).__name__}; return one.")
         _check(strategy, selection, size, view.n)
     positions = selection.positions.cpu()
     return Picked(
@@ -136,7 +139,12 @@ def summarize(strategy: Strategy, learner: Learner, which: str, rows: Tensor, de
     whole: Summary = {}
     filled = 0
     for prediction in learner.predictions(which, rows, description):
-        part = strategy.summarize(prediction)
+        part: object = strategy.summarize(prediction)
+        if not (isinstance(part, dict) and all(isinstance(tensor, Tensor) and tensor.ndim for tensor in part.values())):
+            name = type(strategy).__name__
+            raise StrategyError(
+                f"Expected tensors by name from {name}.summarize, got {type(part).__name__}; return a dict of them."
+            )
         size = len(prediction.features)
         if not whole:
             needed = sum(tensor[0].numel() * tensor.element_size() for tensor in part.values()) * len(rows)

@@ -37,9 +37,6 @@ class Session:
     """One launch of a run. `experiment` includes the classes that people found and the photos that arrived so far."""
 
     def __init__(self, experiment: Experiment, record: Record, table: RoundTable) -> None:
-        experiment.check()
-        if not experiment.data.grown:
-            experiment.budget.check(len(experiment.data.pool))
         self.record, self.table, self.clock = record, table, experiment.resources.clock
         self._told: set[str] = set()
         self._original = experiment  # with the dataset's own classes
@@ -57,7 +54,10 @@ class Session:
         past = read_provenance(record.folder)
         if past:
             experiment = replace(experiment, data=as_begun(experiment.data, past))
+        experiment.check()
         data = experiment.data
+        if not data.grown:
+            experiment.budget.check(len(data.pool))
         table = table or RoundTable.of_data(data)
         provenance, warnings_found = inspect_data(experiment)
         if "normal" not in past:  # once a run

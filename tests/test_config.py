@@ -21,7 +21,7 @@ class Remembered:
     """`compose`, which does not do the same work twice: what it gave for the same overrides, or the error that it raised."""
 
     def __init__(self, compose):
-        self.compose, self.options, self.known = compose, compose.options, {}
+        self.compose, self.options, self.has_group, self.known = compose, compose.options, compose.has_group, {}
 
     def __call__(self, overrides):
         key = tuple(overrides)

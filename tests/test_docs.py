@@ -11,7 +11,7 @@ from alframe.handover.cli import export_parser, predict_parser
 from alframe.verbs import VERBS
 
 CARDS = leaves("strategy")[0].parents[2] / "docs" / "strategies"
-NAMES = [leaf.stem for leaf in leaves("strategy") if leaf.stem != "custom"]
+NAMES = [leaf.stem for leaf in leaves("strategy")]
 HEADINGS = ["Formula", "Cost", "When it wins, when it loses", "Parameters", "Source"]
 
 

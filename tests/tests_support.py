@@ -28,8 +28,8 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 
 
 def leaves(group: str) -> list[Path]:
-    """The YAML leaves of a config group."""
-    return sorted((CONFIGS / group).glob("*.yaml"))
+    """The YAML leaves of a config group, without the one for a class of the user's."""
+    return sorted(path for path in (CONFIGS / group).glob("*.yaml") if path.stem != "custom")
 
 
 @cache

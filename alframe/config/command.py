@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from alframe.config.overrides import check_overrides
+from alframe.config.overrides import check_overrides, search_path
 from alframe.config.schema import CONFIGS, composer
 from alframe.record.read import first_threads
 
@@ -35,11 +35,13 @@ def plan_of(arguments: Namespace) -> "Plan | None":
     """
     if any(getattr(arguments, name) for name in SHOWING):
         return None
-    with composer(arguments.config_dir) as compose:
+    with composer(search_path(arguments.overrides, arguments.config_dir)) as compose:
         plan = check_overrides(arguments.overrides, compose, multirun=arguments.multirun or None)
     flags = {name for name, value in vars(arguments).items() if value} - {"overrides", "config_dir", "run"}
     keys = [text.lstrip("+~").split("=", 1)[0] for text in arguments.overrides]
-    own = [key for key in keys if key.startswith("hydra") and key != "hydra.mode"]  # Hydra alone knows what they do
+    own = [
+        key for key in keys if key.startswith("hydra") and key not in ("hydra.mode", "hydra.searchpath")
+    ]  # Hydra alone knows what they do
     return None if flags or own else plan
 
 

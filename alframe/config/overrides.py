@@ -10,7 +10,8 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from alframe.config.schema import COMPOSING, CONFIGS, NO_PRESET, RESERVED, Compose, composer, first_line, without_hydra
+from alframe.config.own_code import with_own
+from alframe.config.schema import COMPOSING, NO_PRESET, RESERVED, Compose, composer, first_line, without_hydra
 from alframe.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
@@ -19,10 +20,19 @@ if TYPE_CHECKING:
 
 def load(overrides: Iterable[str] = (), config_dir: str | None = None) -> "Plan":
     """The plan for a list of overrides, as on the command line. Raises `ConfigError` with every mistake."""
-    with composer(config_dir) as compose:
-        plan = check_overrides([text for text in overrides if text not in NO_PRESET], compose, multirun=False)
+    texts = with_own([text for text in overrides if text not in NO_PRESET])
+    with composer(search_path(texts, config_dir)) as compose:
+        plan = check_overrides(texts, compose, multirun=False)
     assert plan is not None
     return plan
+
+
+def search_path(overrides: Iterable[str], config_dir: str | None = None) -> list[str]:
+    """The folders with a user's own YAML files: that of `--config-dir`, and those in an override of `hydra.searchpath`."""
+    given = [text for text in overrides if text.lstrip("+").startswith("hydra.searchpath=")]
+    found = [override.value() for override in parse(given, [])]
+    inside = [str(one) for value in found for one in (value if isinstance(value, list) else [value])]
+    return [*([config_dir] if config_dir else []), *inside]
 
 
 def check_overrides(overrides: list[str], compose: Compose, *, multirun: bool | None = None) -> "Plan | None":
@@ -98,7 +108,7 @@ def _values(override: Override, compose: Compose, problems: list[str]) -> list[s
         problem = f"Expected a list of values, got '{override.input_line}'; write them out, as in seed=0,1,2."
     elif override.is_sweep_override() and override.key_or_group == "budget.rounds":
         problem = f"Expected one number of rounds, got '{override.input_line}'; a shorter run is the start of a longer one, so ask for the most."
-    elif _is_group(str(override.key_or_group)):
+    elif _is_group(str(override.key_or_group), compose):
         problem = _group_problem(override, compose)
     if problem:
         problems.append(problem)
@@ -120,11 +130,11 @@ def _composed(compose: Compose, overrides: list[str], problems: list[str]) -> tu
     try:
         return compose(overrides), overrides
     except COMPOSING:
-        groups = [text for text in overrides if _is_group(text)]
+        groups = [text for text in overrides if _is_group(text, compose)]
         values = [text for text in overrides if text not in groups]  # which may belong to a chosen part
     cfg, accepted = _composed(compose, groups, problems) if values else (compose([]), [])
     for text in values or groups:
-        problem = _key_problem(text, cfg)
+        problem = None if _is_group(text, compose) else _key_problem(text, cfg)
         if problem is None:
             try:
                 cfg, accepted = compose([*accepted, text]), [*accepted, text]
@@ -135,9 +145,9 @@ def _composed(compose: Compose, overrides: list[str], problems: list[str]) -> tu
     return cfg, accepted
 
 
-def _is_group(text: str) -> bool:
+def _is_group(text: str, compose: Compose) -> bool:
     name = text.split("=", 1)[0].split("@", 1)[0]  # strategy@strategy.first=badge: a choice for a place inside
-    return not name.startswith("hydra") and (CONFIGS / name).is_dir()
+    return not name.startswith("hydra") and compose.has_group(name)
 
 
 def _choices(override: Override) -> list[str]:
@@ -161,7 +171,7 @@ def _group_problem(override: Override, compose: Compose) -> str | None:
 def _key_problem(text: str, cfg: DictConfig) -> str | None:
     """An option that does not exist. Parts know whether they take what `+key=value` adds."""
     key = text.removeprefix("~").split("=", 1)[0]
-    if key.startswith(("+", "hydra")) or _is_group(key):
+    if key.startswith(("+", "hydra")):
         return None
     known = dict.fromkeys(_keys(OmegaConf.to_container(without_hydra(cfg), resolve=False)))
     if key in known:

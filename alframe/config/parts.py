@@ -26,6 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 from alframe.annotator.base import Annotator
 from alframe.budget import Budget
 from alframe.config.kept import INJECTED
+from alframe.config.own_code import nearest_name
 from alframe.config.schema import GROUPS, OPTIONAL_GROUPS, RESERVED, Schema, first_line, groups_of, plain
 from alframe.dataset.base import Dataset
 from alframe.dataset.shift.base import Shift
@@ -169,7 +170,8 @@ def _node_problems(path: str, node: Any) -> Iterator[str]:
         try:
             thing = _locate(target)  # `hydra.utils.get_object` also logs
         except Exception as error:
-            yield f"Expected an importable class in {path}._target_, got '{target}' ({first_line(error)}); run from the folder that contains it, or install it."
+            hint = nearest_name(target) or "; run from the folder that contains it, or install it."
+            yield f"Expected an importable class in {path}._target_, got '{target}' ({first_line(error)}){hint}"
             return
         if not callable(thing):
             yield f"Expected a class or function in {path}._target_, got '{target}', which is a {type(thing).__name__}."

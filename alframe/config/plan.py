@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from alframe.clock import Clock
 from alframe.config.kept import continued, defaults, given, located, may_change, part_classes, places
+from alframe.config.own_code import OWN, named_by_class
 from alframe.config.parts import assemble, pick_device
 from alframe.config.schema import NOT_IN_IDENTITY, OPTIONAL_GROUPS, groups_of, plain
 from alframe.dataset.base import Dataset
@@ -30,6 +31,7 @@ from alframe.record.read import flat, read_config
 from alframe.trainer.base import Fitter
 
 IN_EVERY_CELL = ("dataset", "model", "uncertainty", "strategy")
+DEFAULTS = {"dataset": "defects", "model": "small_cnn", "uncertainty": "mc_dropout", "strategy": "least_confidence"}
 CELL_LENGTH = 80
 FAST_PATHS = 1
 """Version of the rules that choose how draws and ensembles are computed (`method: auto`); raise it when one changes."""
@@ -133,19 +135,24 @@ def plan_in(folder: Path | None, cfg: DictConfig, choices: Mapping[str, Any]) ->
 def _folder(tree: Mapping[str, Any], choices: Mapping[str, Any], overrides: list[str]) -> Path:
     """Where a run lies: its study, its cell, its seed. A run that began where an earlier version put it stays there."""
     root, seed = Path(tree["run"]["root"]).expanduser(), f"seed={tree['seed']}"
-    study = str(tree["run"]["name"] or choices.get("experiment") or choices.get("dataset"))
+    named_so = named_by_class(choices, tree)
+    study = str(tree["run"]["name"] or choices.get("experiment") or named_so.get("dataset"))
     kind = part_classes(tree)["dataset"]
     by_preset = tree["run"]["name"] or (choices.get("experiment") and "dataset.root" not in given(overrides))
     named = kind.study(tree["dataset"]) if issubclass(kind, Dataset) and not by_preset else None
     shown = {key: _shown(tree, key) for key in places(tree)}
     changeable = set(may_change(tree))
-    now = root / (named or study) / cell_name(choices, overrides, changeable, shown) / seed
+    own = {f"{group}._target_" for group in IN_EVERY_CELL if choices.get(group) == OWN}  # in the cell's name already
+    now = root / (named or study) / cell_name(named_so, overrides, {*changeable, *own}, shown) / seed
     if now.exists():
         return now
     # Before model=frozen chose trainer and uncertainty itself, the same command began in another folder.
     chosen = {text.split("=", 1)[0] for text in overrides} & {"trainer", "uncertainty", "experiment"}
     frozen = choices.get("trainer") == "bayes_linear" and not chosen
     former = [choices, *([{**choices, "uncertainty": "mc_dropout"}] if frozen else [])]
+    # Before a class of the user's was a choice of its own, a command that named it was called by the default choice.
+    former += [{**choices, **{group: of for group, of in DEFAULTS.items() if choices.get(group) == OWN}}] if own else []
+    study = str(tree["run"]["name"] or choices.get("experiment") or choices.get("dataset"))
     begun = [root / (named or study) / cell_name(of, overrides, changeable, shown) / seed for of in former]
     begun += [root / study / cell_name(of, overrides, changeable - {*shown}) / seed for of in former]
     return next((folder for folder in begun if folder.exists()), now)

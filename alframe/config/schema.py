@@ -1,19 +1,22 @@
 """What the loop reads beside the parts, and how configs are composed. Constants that the other files of this room share."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra import version
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from alframe.errors import ConfigError
+from alframe.errors import ConfigError, expect
 from alframe.verbs import listed
 
 _PACKAGE = Path(__file__).parent.parent
@@ -88,31 +91,46 @@ OmegaConf.register_new_resolver("alframe.verbs", listed, replace=True)  # for al
 
 @dataclass
 class Compose:
-    """`compose(overrides)`: the whole config. `extra` are overrides of every composition, such as another folder of YAML files."""
-
-    extra: list[str]
+    """`compose(overrides)`: the whole config."""
 
     def __call__(self, overrides: list[str]) -> DictConfig:
-        return hydra.compose("config", [*self.extra, *overrides], return_hydra_config=True)
+        return hydra.compose("config", overrides, return_hydra_config=True)
 
     def options(self, group: str) -> list[str]:
         """The choices of a group."""
-        return (
-            GlobalHydra.instance().config_loader().get_group_options(group, config_name="config", overrides=self.extra)
-        )
+        return GlobalHydra.instance().config_loader().get_group_options(group)
+
+    def has_group(self, name: str) -> bool:
+        """Whether a name is that of a group, ours or a user's."""
+        return (CONFIGS / name).is_dir() or bool(self.options(name))
 
 
 @contextmanager
-def composer(config_dir: str | None = None) -> Iterator[Compose]:
-    """`with composer() as compose: cfg = compose(overrides)`, as often as needed; leaves Hydra's global state as it found it."""
-    if config_dir and not Path(config_dir).is_dir():
-        raise ConfigError(f"Expected a folder of YAML files in --config-dir, got '{config_dir}', which does not exist.")
+def composer(folders: Iterable[str] = ()) -> Iterator[Compose]:
+    """`with composer() as compose: cfg = compose(overrides)`, as often as needed; leaves Hydra's global state as it found it.
+
+    `folders` have YAML files of the user's own, in the same groups: paths, or `file://` and `pkg://` as in `hydra.searchpath`.
+    Raises `ConfigError` for a folder that does not exist.
+    """
+    search = create_config_search_path(str(CONFIGS))
+    for folder in folders:
+        path = folder.removeprefix("file://")
+        if not folder.startswith("pkg://"):
+            expect(
+                Path(path).expanduser().is_dir(),
+                f"Expected a folder of YAML files in --config-dir or hydra.searchpath, got '{path}', which does not exist.",
+                ConfigError,
+            )
+            folder = f"file://{Path(path).expanduser().resolve()}"
+        search.prepend("alframe", folder, anchor="schema")
+    version.setbase("1.3")
     before = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
-        with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            yield Compose([f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else [])
+        Hydra.create_main_hydra2(task_name="alframe", config_search_path=search)
+        yield Compose()
     finally:
+        GlobalHydra.instance().clear()
         GlobalHydra.instance().hydra = before
 
 

@@ -18,6 +18,7 @@ from alframe import __version__
 from alframe.errors import AlframeError, ConfigError, DataError
 from alframe.images import FixedAugment
 from alframe.learner import fixed_augmentations
+from alframe.model.any_module import network_of
 from alframe.model.base import Network
 from alframe.model.embedder import Embedder
 from alframe.model.evidence import AT_ONCE, evidence_maps
@@ -218,7 +219,7 @@ class Predictor:
             assert isinstance(self.front.mean, Tensor), "features are normalised by their mean"
             shape = (self.front.mean.numel(),)
         with scoped(generator(0, 0, "init")):  # the initial weights are replaced
-            network = make(shape, len(self.spec.classes))
+            network = network_of(make, shape, len(self.spec.classes))
         network.load_state_dict(tensors)
         return network
 

@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -63,6 +62,10 @@ class Model(Part, ABC):
     def __call__(self, shape: tuple[int, ...], n_classes: int) -> nn.Module:
         """An untrained network for samples of `shape`."""
 
+    def check(self, shape: tuple[int, ...], n_classes: int) -> None:
+        """Raise ConfigError if it is known already that no network can be built for samples of `shape`."""
+        return None
+
     def at(self, round: int) -> "Model":
         """The model that `round` trains."""
         return self
@@ -76,18 +79,3 @@ class Model(Part, ABC):
     def pools(self, device: torch.device) -> Pools | None:
         """What `prepare` pools over the image, if the networks are affine in its output; else None."""
         return None
-
-
-@dataclass(frozen=True)
-class Plain(Model):
-    """Networks of one class or function, in every round, on images."""
-
-    build: Build
-
-    def __call__(self, shape: tuple[int, ...], n_classes: int) -> nn.Module:
-        return self.build(shape, n_classes)
-
-
-def model_of(build: "Model | Build") -> Model:
-    """The model for whatever a config or a user passes."""
-    return build if isinstance(build, Model) else Plain(build)

@@ -134,9 +134,4 @@ def test_files_of_the_queue_are_not_for_it(start, capsys):
 
 def test_from_python_it_needs_no_yaml(start):
     with pytest.raises(Waiting):
-        launch(
-            *TINY[:-1],
-            "annotator=queue",
-            "annotator._target_=mylab.Notes",
-            *[f"~annotator.{key}" for key in ("people", "lean", "gold_rate", "repeat_rate", "format", "separator")],
-        )
+        launch(*TINY[:-1], "annotator._target_=mylab.Notes")

@@ -13,13 +13,14 @@ import torch
 import yaml
 from beartype.door import is_bearable
 from PIL import Image
+from tests_support import leaves
 
 from alframe.dataset.cache import cache_folder, default_cache
 from alframe.dataset.torchvision_sets import FILES, TorchvisionSet
 from alframe.images import Data
 
 REPOSITORY = Path(__file__).parents[2]
-LEAVES = sorted((REPOSITORY / "configs" / "dataset").glob("*.yaml"))
+LEAVES = leaves("dataset")
 SHARED = REPOSITORY.parent / "shared" / "data"
 ROOTS = {"mvtec_ad": SHARED / "mvtec_ad_256" / "screw", "magnetic_tile": SHARED / "magnetic_tile"}
 REPEATED_AT_SOURCE = {"fashion_mnist", "magnetic_tile"}  # the same pixels more than once

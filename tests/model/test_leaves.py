@@ -3,18 +3,18 @@
 import inspect
 from functools import partial
 from importlib import import_module
-from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from tests_support import leaves
 from torch import nn
 
 from alframe.errors import ConfigError
 from alframe.model.base import Network
 from alframe.rng import generator, scoped
 
-LEAVES = sorted((Path(__file__).parents[2] / "configs" / "model").glob("*.yaml"))
+LEAVES = leaves("model")
 SMALLER = {
     "wide_resnet28": {"width": 1},
     "fast_resnet": {"width": 8},

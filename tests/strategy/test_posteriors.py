@@ -20,7 +20,7 @@ from alframe.strategy.base import Schedule
 from alframe.types import Examples, Labelled
 from alframe.uncertainty.base import Uncertainty
 
-STRATEGIES = [leaf.stem for leaf in leaves("strategy") if leaf.stem != "custom"]
+STRATEGIES = [leaf.stem for leaf in leaves("strategy")]
 POSTERIORS = [leaf.stem for leaf in leaves("uncertainty")]
 N_LABELED, N_VALIDATION, SIZE = 24, 16, 6
 BUDGET = Budget(initial=40, validation=0.4)

@@ -233,7 +233,7 @@ def _lines(text: str) -> tuple[list[dict[str, Any]], list[str], str]:
 def choice(config: dict[str, Any], group: str) -> str:
     """The name of a group's leaf: from `choices`, else the last part of its `_target_`."""
     named = config.get("choices")
-    if isinstance(named, dict) and named.get(group) is not None:
+    if isinstance(named, dict) and named.get(group) not in (None, "custom"):
         return str(named[group])
     node = config.get(group)
     target = node.get("_target_") if isinstance(node, dict) else None

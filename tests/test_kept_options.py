@@ -41,7 +41,7 @@ def configs(tmp_path, monkeypatch):
     monkeypatch.setenv("ALFRAME_CACHE", str(tmp_path / "cache"))
     np.savez("few.npz", images=pixels, labels=labels)
     folder = Path(shutil.copytree(config.schema.CONFIGS, tmp_path / "configs"))
-    for module in ("schema", "kept", "overrides"):
+    for module in ("schema", "kept", "own_code"):
         monkeypatch.setattr(f"alframe.config.{module}.CONFIGS", folder)
 
     def change(leaf, **options):

@@ -56,7 +56,9 @@ def commands() -> list[str]:
     )
     found += re.findall(r"`((?:strategy|experiment)=[^`\n]+ [^`\n]*)`", text)
     found = [command for command in found if command.split()[0] not in VERBS]
-    return [command for command in found if "<" not in command and "mylab" not in command and "--config-dir" not in command]
+    return [
+        command for command in found if "<" not in command and "mylab" not in command and "--config-dir" not in command
+    ]
 
 
 @pytest.mark.parametrize("command", commands())

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torchvision
 from PIL import Image
 
 from alframe.annotator.cli import main as queue_command
@@ -183,8 +184,9 @@ def test_arrays_are_named_by_their_file(here):
 
 def test_a_file_of_weights_is_named_by_its_content_and_compared_by_it(here):
     model = ["model=torchvision", "model.name=squeezenet1_0"]
-    torch.save({"a": torch.zeros(1)}, "one.pth")
-    torch.save({"a": torch.ones(1)}, "two.pth")
+    weights = torchvision.models.squeezenet1_0().state_dict()
+    torch.save(weights, "one.pth")
+    torch.save({**weights, "features.0.bias": torch.ones(96)}, "two.pth")
     shutil.copy("one.pth", "copy.pth")
     folders = {name: load([*model, f"model.weights={name}.pth"]).folder for name in ("one", "copy", "two")}
     assert folders["one"] == folders["copy"] != folders["two"]

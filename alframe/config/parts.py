@@ -288,6 +288,13 @@ def _probe(parts: Mapping[str, Any], tree: Mapping[str, Any]) -> Iterator[str]:
         except Exception as error:
             yield _not_built("budget", error)
     model: Any = parts.get("model")
+    options = {key: value for key, value in tree["model"].items() if key not in RESERVED}
+    check_files = getattr(getattr(model, "func", model), "check_files", None)
+    if check_files is not None and options.get("weights"):
+        try:
+            check_files(**options)
+        except AlframeError as error:
+            yield str(error)
     ours = isinstance(model, functools.partial) and model.func.__module__.startswith("alframe.")  # no side effects
     if ours and "weights" not in tree["model"]:  # weights may need a download
         try:

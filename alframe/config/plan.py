@@ -197,7 +197,7 @@ def _identity(
         "channels_last": channels_last,
         "fast_paths": f"{device.type}, {FAST_PATHS}",
     }
-    weights = Path(str(identity["model"].get("weights")))
+    weights = Path(str(identity["model"].get("weights"))).expanduser()
     if weights.is_file():  # a file's content counts, not its name
         identity["resolved"]["weights"] = _digest(weights)
     return identity

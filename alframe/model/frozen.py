@@ -21,8 +21,9 @@ from alframe.model.base import Model, Network, Pools, Transform
 from alframe.model.checks import check_images, check_rate, check_width
 from alframe.model.embedder import VIEWS, Embedder, spans
 from alframe.model.pooled import Pooled, averaged_by, pooled_by
-from alframe.model.torchvision_model import WEIGHT_FILES, check_name, weights_entry
+from alframe.model.torchvision_model import check_name, load_model, weights_entry
 from alframe.model.trunk import LITE0, check_layer, lite0_weights, load_trunk, modules_before, stage_ends
+from alframe.model.weights import WEIGHT_FILES
 from alframe.record.files import replacing, write_atomically
 from alframe.rng import scoped
 
@@ -225,16 +226,17 @@ class Frozen(Model):
             f"Expected a square input of the trunk for model.average_over=turns, got {size} pixels; use flips, or one number as model.input_size.",
         )
 
+    def check_files(self, **options: Any) -> None:
+        """Raise what a file of weights would, before a run begins."""
+        if self.weights.endswith(WEIGHT_FILES):
+            load_model(self.trunk, self.weights)
+
     def _weights_identity(self) -> str:
         if self.trunk == LITE0:
             return Path(lite0_weights()).name
         if not self.weights.endswith(WEIGHT_FILES):
             return str(weights_entry(self.trunk, self.weights).url)
-        expect(
-            Path(self.weights).is_file(),
-            f"Expected model.weights to be the path of an existing file, got {self.weights}; correct the path.",
-        )
-        with open(self.weights, "rb") as file:
+        with Path(self.weights).expanduser().open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     @torch.no_grad()

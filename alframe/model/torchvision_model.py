@@ -6,22 +6,20 @@ from typing import Any, Self
 
 import torch
 import torchvision
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from alframe.errors import ConfigError, DataError, did_you_mean
 from alframe.model.base import Network
 from alframe.model.checks import check_images, check_rate
 from alframe.model.pooled import Pooled, pooled_by
-
-WEIGHT_FILES = (".pth", ".pt", ".safetensors")
+from alframe.model.weights import WEIGHT_FILES, load_weights
 
 
 class Torchvision(Network):
     """`torchvision.models.<name>` cut before its last linear layer; `dropout` before that layer replaces the model's own.
 
     `weights` is null (untrained), a name such as DEFAULT or IMAGENET1K_V1 (downloaded once by torchvision), or the path of
-    a state dict (.pth, .pt, .safetensors). Grey images are repeated to three channels. Dropout elsewhere in the model keeps
+    a state dict (`alframe.model.weights`). Grey images are repeated to three channels. Dropout elsewhere in the model keeps
     torchvision's rates. Raises ConfigError for an unknown name or weights, a model that does not end in a linear layer, and
     images of a size that it does not admit; DataError when weights cannot be had.
     """
@@ -37,6 +35,12 @@ class Torchvision(Network):
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(n_features, n_classes)
         check_size(self, name, shape)
+
+    @classmethod
+    def check_files(cls, *, name: str, weights: str | None = None, **others: Any) -> None:
+        """Raise what a file of weights would, before a run begins."""
+        if weights is not None and weights.endswith(WEIGHT_FILES):
+            load_model(name, weights)
 
     @classmethod
     def untrained(cls, shape: tuple[int, ...], n_classes: int, **options: Any) -> Self:
@@ -66,7 +70,7 @@ def load_model(name: str, weights: str | None) -> nn.Module:
             setattr(model, auxiliary, None)
             model.aux_logits = False
     if weights is not None and not named:
-        _load_file(model, name, Path(weights))
+        load_weights(model, f"torchvision's {name}", Path(weights).expanduser())
     return model
 
 
@@ -135,22 +139,4 @@ def _download(name: str, weights: str) -> nn.Module:
         raise DataError(
             f"Expected to download the weights {entry} ({entry.url}), got {type(error).__name__}: {error}; check the connection, put "
             f"that file into {Path(torch.hub.get_dir()) / 'checkpoints'}, or give model.weights the path of a state dict."
-        ) from error
-
-
-def _load_file(model: nn.Module, name: str, path: Path) -> None:
-    if not path.is_file():
-        raise ConfigError(f"Expected model.weights to be the path of an existing file, got {path}; correct the path.")
-    try:
-        state = (
-            load_file(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, map_location="cpu", weights_only=True)
-        )
-        state = {key: value for key, value in state.items() if not key.lower().startswith("aux")}
-        model.load_state_dict(state)
-    except Exception as error:  # unpickling, safetensors and load_state_dict raise unrelated types
-        raise DataError(
-            f"Expected {path} to hold the state dict of torchvision's {name}, got {type(error).__name__}: "
-            f"{str(error).splitlines()[0]}; give the file that belongs to the model."
         ) from error

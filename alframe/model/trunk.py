@@ -8,13 +8,13 @@ from torch.fx.experimental.optimization import fuse
 
 from alframe.errors import ConfigError, did_you_mean
 from alframe.model.torchvision_model import (
-    WEIGHT_FILES,
     check_size,
     load_model,
     remove_last_layer,
     scale_as_published,
     weights_entry,
 )
+from alframe.model.weights import WEIGHT_FILES
 
 LITE0 = "efficientnet_lite0"
 STAGE_ENDS = (4, 10, 15)  # the last blocks of lite0 at 1/8, 1/16 and 1/32 of the input size: 40, 112 and 320 channels

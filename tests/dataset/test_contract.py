@@ -41,15 +41,28 @@ def read(leaf: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache, and small data for the leaves that take any: `photos/` with class folders and `data.npz`."""
+    """A cache, and small data for the leaves that take any: `photos/` with class folders, `photos.csv`, `parts` and `data.npz`."""
     folder, rng = tmp_path_factory.mktemp("contract"), np.random.default_rng(0)
     for name in ("bad", "good", "odd"):
         (folder / "photos" / name).mkdir(parents=True)
         for i in range(12):
             pixels = rng.integers(0, 256, (20, 30, 3)).astype(np.uint8)
             Image.fromarray(pixels).save(folder / "photos" / name / f"{i}.jpg")
+    lines = [f"{file.relative_to(folder)},{file.parent.name}" for file in sorted(folder.rglob("*.jpg"))]
+    (folder / "photos.csv").write_text("\n".join(["path,label", *lines]))
+    if find_spec("datasets"):
+        _as_hugging_face(folder)
     np.savez(folder / "data.npz", images=rng.integers(0, 256, (40, 20, 20)).astype(np.uint8), labels=np.arange(40) % 4)
     return folder
+
+
+def _as_hugging_face(folder: Path) -> None:
+    import datasets
+
+    files = sorted(map(str, folder.rglob("*.jpg")))
+    columns = {"image": files, "label": [Path(file).parent.name for file in files]}
+    whole = datasets.Dataset.from_dict(columns).cast_column("image", datasets.Image())
+    whole.class_encode_column("label").save_to_disk(folder / "parts")
 
 
 @pytest.fixture(scope="module", params=LEAVES, ids=lambda leaf: leaf.stem)
@@ -57,7 +70,8 @@ def dataset(request: pytest.FixtureRequest, workplace: Path) -> tuple[str, Any, 
     """The leaf's name, the dataset at a size that loads fast, and its cache; skipped where the data is not at hand."""
     leaf: Path = request.param
     name, node, cache = leaf.stem, read(leaf), workplace / "cache"
-    roots = {"image_folder": workplace / "photos", "arrays": workplace / "data.npz"} | ROOTS
+    any_data = {"image_folder": "photos", "arrays": "data.npz", "table": "photos.csv", "hugging_face": "parts"}
+    roots = {leaf: workplace / where for leaf, where in any_data.items()} | ROOTS
     made = build(node, **({"root": roots[name]} if name in roots else {}))
     if isinstance(made, TorchvisionSet):
         cache = default_cache()

@@ -112,5 +112,5 @@ def test_a_file_of_other_weights_is_an_error(tmp_path, damage):
         path.write_bytes(b"junk")
     else:
         torch.save({"layer.weight": torch.zeros(3)}, path)
-    with pytest.raises(DataError, match=r"to hold the state dict of torchvision's resnet18"):
+    with pytest.raises(DataError, match="state dict"):
         Torchvision((3, 32, 32), 7, name="resnet18", weights=str(path))

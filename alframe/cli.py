@@ -93,19 +93,23 @@ def _run() -> int:
         if len(outcome.cells) > 1:  # the table and the figure that a sweep was run for
             from alframe.report.cli import summarize
 
+            every = dict.fromkeys(
+                [*outcome.cells, *(folder for folder, _ in outcome.failures if folder and folder.is_dir())]
+            )
             for study in sorted({cell.parent.parent for cell in outcome.cells}):
-                summarize([cell for cell in dict.fromkeys(outcome.cells) if cell.parent.parent == study], study)
+                summarize([cell for cell in every if cell.parent.parent == study], study)
+        outcome.say_failures()
 
     return _exit_code(work)
 
 
 @dataclass
 class Outcome:
-    """How the cells of a command ended: the folders of those that went through, the errors of the others."""
+    """How the cells of a command ended: the folders of those that went through, folder (if known) and error of the others."""
 
     wants_traceback: bool = False
     cells: list[Path] = field(default_factory=list)
-    errors: list[Exception] = field(default_factory=list)
+    failures: "list[tuple[Path | None, str]]" = field(default_factory=list)
     n_waiting: int = 0
 
     def run(self, make: "Callable[[], Plan]", *, others: bool = False, elsewhere: bool = False) -> None:
@@ -113,40 +117,55 @@ class Outcome:
 
         `elsewhere`: this is another process, whose launcher passes errors on.
         """
+        from alframe.config.own_code import blame
+
+        folder = None
         try:
             plan = make()
+            folder = plan.folder
             execute(plan)
-            self.cells.append(plan.folder)
+            self.cells.append(folder)
         except Waiting as waiting:
             self.n_waiting += 1
             say(str(waiting), sys.stdout)
         except Exception as error:
-            from alframe.config.own_code import blame
-
             bug = not isinstance(error, (AlframeError, OSError)) and not blame(error)
             if elsewhere or (bug and not others):
                 raise
-            self.failed(error)
+            self.failed(error, folder)
 
-    def failed(self, error: Exception) -> None:
+    def failed(self, error: Exception, folder: Path | None = None) -> None:
         """Record an error and report it."""
-        from alframe.config.own_code import blame
-        from alframe.config.schema import COMPOSING, first_line
-
-        self.errors.append(error)
-        if isinstance(error, AlframeError):
-            text = str(error)
-        elif isinstance(error, COMPOSING):
-            text = f"Expected a config that Hydra can compose, got: {first_line(error)}; see alframe --help."
-        elif where := blame(error):
-            text = f"Expected your code to work, got {type(error).__name__}: {first_line(error)} ({where}); fix it, or see more with traceback=true."
-        elif isinstance(error, OSError):
-            text = f"Expected the disk and files to work, got: {error}; fix it and re-run the same command to resume."
-        else:
-            text = f"unexpected {type(error).__name__}: {first_line(error)}; run this cell alone with traceback=true."
+        text = _in_words(error)
+        self.failures.append((folder, text))
         say_error(text)
         if self.wants_traceback:
             traceback.print_exception(error)
+
+    def say_failures(self) -> None:
+        """At the end of a sweep: how many cells failed, which and why."""
+        n = len(self.failures) + len(self.cells) + self.n_waiting
+        if not self.failures or n < 2:
+            return
+        say_error(f"{len(self.failures)} of {n} cells failed; re-run the same command to try them again:")
+        for folder, text in self.failures:
+            say_error(f"  {folder or 'a cell that could not be built'}: {text.splitlines()[0]}")
+
+
+def _in_words(error: Exception) -> str:
+    """What an error says to a user, in one line for each mistake."""
+    from alframe.config.own_code import blame
+    from alframe.config.schema import COMPOSING, first_line
+
+    if isinstance(error, AlframeError):
+        return str(error)
+    if isinstance(error, COMPOSING):
+        return f"Expected a config that Hydra can compose, got: {first_line(error)}; see alframe --help."
+    if where := blame(error):
+        return f"Expected your code to work, got {type(error).__name__}: {first_line(error)} ({where}); fix it, or see more with traceback=true."
+    if isinstance(error, OSError):
+        return f"Expected the disk and files to work, got: {error}; fix it and re-run the same command to resume."
+    return f"unexpected {type(error).__name__}: {first_line(error)}; run this cell alone with traceback=true."
 
 
 def _exit_code(work: "Callable[[Outcome], None]") -> int:
@@ -162,7 +181,7 @@ def _exit_code(work: "Callable[[Outcome], None]") -> int:
             if isinstance(error, BrokenPipeError):
                 raise
             outcome.failed(error)
-        return 1 if outcome.errors else WAITING if outcome.n_waiting else 0
+        return 1 if outcome.failures else WAITING if outcome.n_waiting else 0
 
     return guarded(whole, "Re-run the same command to resume.")
 
@@ -184,13 +203,14 @@ def execute(plan: "Plan") -> list[dict[str, object]]:
     from alframe.console import RoundTable
     from alframe.learner import cpu_threads
     from alframe.loop import run
+    from alframe.record.failure import noting_failure
     from alframe.record.read import first_threads
     from alframe.record.record import Record
 
     options = plan.options
     flags = {key: options[key] for key in ("overwrite", "tensorboard", "maps")}
     record = Record(plan.folder, plan.identity, plan.declared, keep_checkpoint=options["checkpoint"], **flags)
-    with closing(record), cpu_threads(options["threads"] or first_threads(plan.folder)):
+    with closing(record), noting_failure(plan.folder), cpu_threads(options["threads"] or first_threads(plan.folder)):
         clock = Clock()
         if options["profile"]:
             from alframe.record.profile import Profile

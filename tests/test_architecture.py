@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "alframe"
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
 TIERS = [
     {"types", "errors", "rng", "part", "images", "pixels", "console", "clock", "area", "verbs"},
-    {"record.layout", "record.files", "record.read", "labels.consensus", "labels.tally"},
+    {"record.layout", "record.files", "record.failure", "record.read", "labels.consensus", "labels.tally"},
     {"scores", "metrics", "engine", "labels.ledger", "dataset.cache", "dataset.decode"},
     {"dataset", "model", "trainer", "uncertainty", "strategy", "budget", "labels", "annotator"},
     {"learner", "record"},
@@ -71,6 +71,7 @@ def test_imports_point_down(path):
             "verbs",
             "labels.consensus",
             "labels.tally",
+            "record.failure",
             "record.layout",
             "record.files",
             "record.read",

@@ -150,15 +150,17 @@ def test_a_failing_cell_does_not_stop_the_others(tmp_path):
         check=False,
     )
     assert done.returncode == 1
-    (told,) = done.stderr.splitlines()
+    told, summary, which = done.stderr.splitlines()
     assert "within the pool of 60 images, got 65" in told
+    assert summary.startswith("error: 1 of 2 cells failed")
+    assert "seed=0: Expected a budget within" in which
     assert len([path for path in cells(tmp_path / "runs") if read(path)[1]]) == 1
 
 
 def test_every_failing_cell_is_told_and_nothing_else(tmp_path):
     done = alframe("-m", "budget.initial=60,70", *TINY, "budget.query_size=5", cwd=tmp_path, check=False)
     assert done.returncode == 1
-    assert len(done.stderr.splitlines()) == 2
+    assert len(done.stderr.splitlines()) == 5
     for size in (85, 95):
         assert f"within the pool of 60 images, got {size}" in done.stderr
 
@@ -200,8 +202,10 @@ def test_a_bug_in_one_cell_of_a_sweep_is_one_line_and_a_class_of_ones_own_shadow
     own = ["strategy=custom", "strategy._target_=mylab.Mine"]
     done = installed("-m", *own, "+strategy.fails=true,false", *TINY, *BUDGET, cwd=tmp_path, check=False)
     assert done.returncode == 1
-    (told,) = done.stderr.splitlines()
+    told, summary, which = done.stderr.splitlines()
     assert told.startswith("error: Expected your code to work, got ValueError: mine (mylab.py, line ")
+    assert summary == "error: 1 of 2 cells failed; re-run the same command to try them again:"
+    assert which.endswith(told.removeprefix("error: "))
     assert sum(bool(read(path)[1]) for path in cells(tmp_path / "runs")) == 1
     alone = installed(*own, "+strategy.fails=true", *TINY, *BUDGET, cwd=tmp_path, check=False)
     assert alone.returncode == 1

@@ -11,8 +11,9 @@ import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from alframe.config.choices import choices
 from alframe.config.overrides import check_overrides, search_path
 from alframe.config.schema import CONFIGS, composer
 from alframe.record.read import first_threads
@@ -63,6 +64,7 @@ def with_hydra(run: Callable[..., None], arguments: Namespace) -> None:
 
         run(make, others=sweep, elsewhere=elsewhere)
 
+    OmegaConf.register_new_resolver("alframe.choices", choices, replace=True)
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come to us, not to Hydra's own printing
     with tempfile.TemporaryDirectory() as folder:
         if not any(text.startswith("hydra/launcher=") for text in arguments.overrides):

@@ -26,7 +26,7 @@ def with_own(words: Sequence[str]) -> list[str]:
         named = [word.lstrip("+").removeprefix(key) for word in words if word.lstrip("+").startswith(key)]
         has_own = (CONFIGS / group / f"{OWN}.yaml").is_file()
         if has_own and group not in chosen and any(name and not name.startswith("alframe.") for name in named):
-            found.insert(0, f"{group}={OWN}")
+            found.insert(next(i for i, word in enumerate(found) if word.lstrip("+").startswith(key)), f"{group}={OWN}")
         if f"{group}={OWN}" in found:
             known = (f"{group}._target_=", f"{group}._partial_=")
             inside = [word.startswith(f"{group}.") and not word.startswith(known) for word in found]

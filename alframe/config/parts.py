@@ -321,6 +321,10 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise unknown from error
+    if device.type == "mps":
+        raise ConfigError(
+            "Expected device=auto, cpu or cuda, got mps: Apple's GPU has no float64, in which heads, posteriors and metrics are computed; use device=cpu."
+        )
     if device.type not in ("cpu", "cuda"):
         raise unknown
     if device.type == "cuda" and not (torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()):

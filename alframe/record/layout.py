@@ -8,6 +8,7 @@ queries/           what was asked and measured, stored before anyone answers; co
 checkpoint/        weights of the last two rounds, if they are kept
 tensorboard/       events
 profile/           where the time went, with run.profile=true
+failed.json        why the run failed, until it goes on
 pool.jsonl, pool.bin   for a growing pool: the arrivals, and the pixels
 <annotator>/       an annotator's own files, such as queue/
 """
@@ -36,6 +37,7 @@ class Layout:
         self.history, self.pixels = root / HISTORY, root / PIXELS
         self.queries, self.tensorboard, self.profile = root / "queries", root / "tensorboard", root / "profile"
         self.export = root / "export"  # the default folder of an export
+        self.failed = root / "failed.json"
         self.lock = root / ".lock"
         self.discarding = root / ".discarding"  # exists while run.overwrite deletes the folder's content
 

@@ -170,9 +170,20 @@ def _no_test_images(study: Study) -> Iterator[ProtocolWarning]:
             )
 
 
+def _failed_cells(study: Study) -> Iterator[ProtocolWarning]:
+    failed = [f"{item.folder}: {item.reason.removeprefix('failed: ')}" for item in study.left if item.failed]
+    if failed:
+        yield ProtocolWarning(
+            "failed-cells",
+            f"{counted(len(failed), 'cell')} failed: {first_few(failed, '; ')}.",
+            "Mend the cause and run the same command again: those that survived are a biased choice, such as the seeds that drew a defect.",
+            serious=True,
+        )
+
+
 def _left_out(study: Study) -> Iterator[ProtocolWarning]:
     used = {run.folder for section in study.sections for run in section.runs}
-    left = [item for item in study.left if item.folder not in used]
+    left = [item for item in study.left if item.folder not in used and not item.failed]
     if left:
         listed = first_few([f"{item.folder}: {item.reason}" for item in left], "; ")
         yield ProtocolWarning(
@@ -217,6 +228,7 @@ CHECKS: dict[str, Callable[[Study], Iterable[ProtocolWarning]]] = {
     "unequal-label-grids": _label_grids,
     "growing-pools": _growing_pools,
     "no-test-images": _no_test_images,
+    "failed-cells": _failed_cells,
     "runs-left-out": _left_out,
     "missing-evidence": _missing_evidence,
 }

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from alframe.errors import RunFolderError, did_you_mean, expect
+from alframe.record.failure import failure_of
 from alframe.record.layout import CONFIG, ROUNDS
 from alframe.record.read import flat
 from alframe.report.read.run import CELL_GROUPS, Run, read_run
@@ -21,6 +22,7 @@ class LeftOut:
 
     folder: Path
     reason: str
+    failed: bool = False
 
 
 @dataclass
@@ -50,6 +52,10 @@ def read_runs(folders: Sequence[Path], unfinished: bool = False) -> tuple[list[R
         seen |= {path.resolve() for path in found}
         for path in found:
             run, reasons = read_run(path)
+            failed = failure_of(path)
+            if failed is not None and (run is None or not run.finished):
+                left.append(LeftOut(path, f"failed: {failed}", failed=True))
+                continue
             left += [LeftOut(path, reason) for reason in reasons]
             going_on += [run] if run is not None and not run.finished and run.by_people else []
             if run is not None and not (run.finished or unfinished):

@@ -333,3 +333,26 @@ def test_strict_is_content_with_a_sound_study(sound, tmp_path, capsys):
     sound()
     assert main([str(tmp_path), "--strict"]) == 0
     assert capsys.readouterr().err == ""
+
+
+def test_cells_that_failed_are_named_and_the_others_are_a_biased_choice(write_run, write_ledger, tmp_path):
+    for seed in (0, 1, 2):
+        write_ledger(write_run(seed=seed))
+    gone = write_run(seed=3, stopped=None)
+    (gone / "failed.json").write_text(json.dumps({"reason": "Expected a defect, got none.\nMore."}))
+    never = tmp_path / "study/never/seed=4"
+    never.mkdir(parents=True)
+    (never / "rounds.jsonl").touch()
+    (never / "failed.json").write_text(json.dumps({"reason": "ValueError: odd"}))
+    done = write_run(seed=5)
+    (done / "failed.json").write_text(json.dumps({"reason": "later, of no concern"}))
+    found, left = sections([tmp_path])
+    assert {item.folder: item.reason for item in left if item.failed} == {
+        gone: "failed: Expected a defect, got none.",
+        never: "failed: ValueError: odd",
+    }
+    (told,) = [warning for warning in warnings(found, left) if warning.name == "failed-cells"]
+    assert told.serious
+    assert told.found.startswith("2 cells failed: ")
+    assert f"{gone}: Expected a defect, got none." in told.found
+    assert "biased choice" in told.advice

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -114,9 +114,13 @@ class Budget(Part):
     def check(self, n_pool: int) -> None:
         """Raise `PoolError` if the pool is smaller than the budget."""
         if self.n_images(n_pool) > n_pool:
+            fitting = [
+                rounds for rounds in range(self.rounds) if replace(self, rounds=rounds).n_images(n_pool) <= n_pool
+            ]
+            fit = f"budget.rounds={fitting[-1]} fits" if fitting else "lower budget.initial"
             raise PoolError(
                 f"Expected a budget within the pool of {n_pool} images, got {self.n_images(n_pool)} "
-                f"(budget.initial={self.initial}, then {self.rounds} rounds of {self.query_size}); lower one of them."
+                f"(budget.initial={self.initial}, then {self.rounds} rounds of {self.query_size}); lower one of them: {fit}."
             )
 
     def stop_reason(self, lines: Sequence[dict[str, Any]]) -> str | None:

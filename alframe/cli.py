@@ -200,7 +200,7 @@ def launch(*overrides: str, config_dir: str | None = None) -> list[dict[str, obj
 def execute(plan: "Plan") -> list[dict[str, object]]:
     """Run a plan in its folder, or resume it there; a finished run is left alone. Returns its round lines."""
     from alframe.clock import Clock
-    from alframe.console import RoundTable
+    from alframe.console import RoundTable, what_was_found
     from alframe.learner import cpu_threads
     from alframe.loop import run
     from alframe.record.failure import noting_failure
@@ -226,6 +226,7 @@ def execute(plan: "Plan") -> list[dict[str, object]]:
         how = f"resuming after {record.done} rounds" if record.done else "starting"
         _say_all([f"{plan.folder}: {how} on {plan.device}", *([plan.kept] if plan.kept else [])])
         data, photos = _data(plan, record)
+        say(what_was_found(data), sys.stdout)
         table = RoundTable.of_data(data)
         lines = run(plan.experiment(data, photos, clock), record, table)
         table.summary(lines, plan.folder)

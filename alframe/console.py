@@ -3,6 +3,7 @@
 import math
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from operator import length_hint
@@ -38,6 +39,23 @@ ALWAYS = {
     "ECE": "test/ece",
 }
 BINARY_ONLY = "AUROC"
+
+
+def what_was_found(data: "Data", most: int = 8) -> str:
+    """In a line: the images by class (the first `most` classes), pool and test images, and what was passed over."""
+    known = Counter(label for images in (data.pool, data.test) for label in images.labels.tolist())
+    if data.grown:
+        known = Counter([*(label for label, _ in data.folder_labels.values()), *data.test.labels.tolist()])
+    n = len(data.pool) + len(data.test)
+    classes = data.pool.classes
+    counts = [f"{known[c]:,} {name}" for c, name in enumerate(classes[:most])]
+    more = [f"{len(classes) - most:,} more classes"] if len(classes) > most else []
+    rest = n - sum(known[c] for c in range(len(classes)))
+    unlabelled = [f"{rest:,} without a label"] if rest else []
+    test = f"{len(data.test):,} to test{f' ({data.test_from})' if data.test_from and len(data.test) else ''}"
+    passed = f"; passed over: {', '.join(data.passed_over)}" if data.passed_over else ""
+    where = f" in {data.root}" if data.root else ""
+    return f"found{where}: {n:,} images: {', '.join([*counts, *more, *unlabelled])}; {len(data.pool):,} in the pool, {test}{passed}"
 
 
 class RoundTable:

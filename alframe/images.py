@@ -185,6 +185,8 @@ class Data:
     and the first round that knew it. `files` has the size and modification time (ns) of each file when it was read. The
     labels of such a pool are unknown; the mean and deviation are those of its initial images.
 
+    `test_from` says in words where the test images come from, `passed_over` what lies beside the images and is not used.
+
     `normal`: the class numbers that are no defects, ascending, or None if unknown; `normal_guessed`: from the class names.
     """
 
@@ -200,6 +202,8 @@ class Data:
     files: tuple[tuple[int, int], ...] = ()
     normal: tuple[int, ...] | None = None
     normal_guessed: bool = False
+    test_from: str = ""
+    passed_over: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.pool.shape != self.test.shape or self.pool.classes != self.test.classes:

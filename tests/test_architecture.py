@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "alframe"
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
 TIERS = [
-    {"types", "errors", "rng", "part", "images", "pixels", "console", "clock", "area", "verbs"},
+    {"types", "errors", "rng", "part", "images", "names", "pixels", "console", "clock", "area", "verbs"},
     {"record.layout", "record.files", "record.failure", "record.read", "labels.consensus", "labels.tally"},
     {"scores", "metrics", "engine", "labels.ledger", "dataset.cache", "dataset.decode"},
     {"dataset", "model", "trainer", "uncertainty", "strategy", "budget", "labels", "annotator"},

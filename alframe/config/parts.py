@@ -203,7 +203,7 @@ def _signature_problems(
             if value == "???":
                 yield f"Expected a value for {path}.{name}, got none; set {path}.{name}=..."
             elif name in hints and not _contains_target(value) and not _fits(value, hints[name]):
-                yield f"Expected {path}.{name} to be {_spell(hints[name])}, got {value!r}."
+                yield f"Expected {path}.{name} to be {_spell(hints[name])}, got {value!r}{_quoted(f'{path}.{name}', value, hints[name])}."
         elif parameter.default is parameter.empty and not partial_node and name not in injected:
             yield f"Expected a value for {path}.{name}, got none; set +{path}.{name}=..."
 
@@ -226,6 +226,15 @@ def _fits(value: Any, hint: Any) -> bool:
     if isinstance(value, str) and is_bearable(Path(value), hint):
         return True
     return all(is_bearable(alone, hint, conf=NUMBERS) for alone in _alone(value))
+
+
+def _quoted(key: str, value: Any, hint: Any) -> str:
+    """How to write a list of names that YAML takes for numbers, if it is that."""
+    texts = [str(item) for item in value] if isinstance(value, list) else []
+    if not texts or all(isinstance(item, str) for item in value) or not _fits(texts, hint):
+        return ""
+    names = ",".join(f'"{text}"' for text in texts)
+    return f"; quote names that look like numbers, as in '{key}=[{names}]'"
 
 
 def _alone(value: Any) -> Iterator[Any]:

@@ -1,5 +1,6 @@
 """Images stored as arrays: an .npz file, or a folder of .npy files."""
 
+import logging
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
@@ -56,6 +57,13 @@ class Arrays(Sampled):
             pool, test = self.limit(images, self._images(cache, arrays, "test_", list(images.classes)))
         else:
             pool, test = self.divide(images, images.labels, self.test_share)
+        every = np.concatenate([pool.labels, test.labels])
+        if classes is None and len(every) and every.min() == 1:
+            logging.getLogger("alframe").warning(
+                "%s: no image has label 0: the classes seem to be numbered from 1, so class 0 is empty, and with two classes in use there is no "
+                "AUROC; subtract 1 from the labels (labels - 1), or name the classes.",
+                self.name,
+            )
         return with_normal(Data(self.name, pool, test, self.augmentation, self.normalization), self.normal)
 
     def _images(self, cache: Path, arrays: "_Arrays", prefix: str, classes: list[str] | None) -> ImageSet:
@@ -119,9 +127,12 @@ def check_labels(array: np.ndarray, name: str, classes: list[str] | None) -> np.
     wrong = np.flatnonzero((array < 0) | (array >= end if end is not None else False))
     if len(wrong):
         upper = f"to {end - 1} ({end} classes)" if end is not None else "on"
+        from_1 = (
+            "; they seem to be numbered from 1: subtract 1" if end and array.min() == 1 and array.max() == end else ""
+        )
         raise DataError(
             f"Expected {name} from 0 {upper}, got {int(array[wrong[0]])} for image {wrong[0]}"
-            f"{f' and {len(wrong) - 1} more' if len(wrong) > 1 else ''}; correct the labels or add the missing class names."
+            f"{f' and {len(wrong) - 1} more' if len(wrong) > 1 else ''}{from_1}; correct the labels or add the missing class names."
         )
     return array.astype(np.int64)
 

@@ -45,13 +45,13 @@ def fingerprint(root: Path, files: Iterable[Path]) -> str:
     digest = hashlib.sha256()
     for file in sorted(files):
         stat = file.stat()
-        digest.update(f"{file.relative_to(root).as_posix()}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+        digest.update(os.fsencode(f"{file.relative_to(root).as_posix()}\0{stat.st_size}\0{stat.st_mtime_ns}\n"))
     return digest.hexdigest()
 
 
 def cache_folder(cache: Path, name: str, parameters: dict[str, Any], source: str) -> Path:
     """`<cache>/<name>-<16 hex digits>`, the digits a hash of the decode `parameters` and of the `source`'s fingerprint."""
-    key = json.dumps([FORMAT, name, parameters, source], sort_keys=True)
+    key = json.dumps([FORMAT, name, parameters, source], sort_keys=True)  # ASCII, whatever the names
     return cache / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
 
 

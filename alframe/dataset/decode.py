@@ -1,8 +1,8 @@
 """Decode image files to one uint8 array, by a fixed policy.
 
 Orientation: the EXIF tag is applied. Size: stretched to `size`, a side or [height, width] (PIL's bilinear filter,
-antialiased when reducing); "auto" is `auto_size`; None keeps the size, which all files must share. Depth: 16-bit grey is scaled by 255 / 65535 and
-rounded (never stretched to its own range); of 16-bit colour PIL keeps the high byte. Palettes are resolved; transparent pixels
+antialiased when reducing); "auto" is `auto_size`; None keeps the size, which all files must share. Depth: 16-bit grey is scaled by 255 / 65535 (or
+255 / white) and rounded (never stretched to its own range); of 16-bit colour PIL keeps the high byte. Palettes are resolved; transparent pixels
 are blended with white. Colour becomes grey by ITU-R 601-2 luma, grey becomes colour by repetition. Only the first frame is used.
 """
 
@@ -10,10 +10,14 @@ import math
 import os
 import statistics
 import struct
+import tempfile
+import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, TypeVar, cast
 
@@ -26,6 +30,10 @@ from alframe.errors import DataError
 
 POLICY = 1  # part of the cache key of decoded files: raise it with every change that affects a pixel
 PROGRESS_FROM = 500  # files
+MAX_NAMED = 20
+WHITE = 65535  # of 16-bit grey, unless dataset.white says otherwise
+SHALLOW = 0.25  # of the range of 16 bits: files that stay below it lose most of their grey levels
+DEPTHS = (1023, 4095, 16383)  # the largest values of 10, 12 and 14 bits
 CHUNK = 256  # files submitted to the threads at once
 ORIENTATION, SIDEWAYS = 0x0112, range(5, 9)  # EXIF tag, and its values for images rotated by 90 degrees
 
@@ -33,12 +41,26 @@ ORIENTATION, SIDEWAYS = 0x0112, range(5, 9)  # EXIF tag, and its values for imag
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 
 T = TypeVar("T")
+LIMIT = Image.MAX_IMAGE_PIXELS
+warnings.filterwarnings(
+    "ignore", category=Image.DecompressionBombWarning
+)  # large photos are usual; beyond the limit is an error
 Size = int | list[int] | Literal["auto"] | None
 """Of decoded images: the side of a square, [height, width], "auto" by the files' own sizes, or None to keep them."""
 AUTO_PIXELS = 320 * 320
 LEAST_KEPT = 0.25  # share of the median photo's pixels; a run says so where a size keeps fewer
 LARGEST_STRETCH = 1.5  # change of the aspect ratio that is named then
 SAMPLE = 64  # files whose headers tell the usual size
+
+
+@cache
+def endings() -> frozenset[str]:
+    """The endings of files that can be decoded, in lower case; with the extra `heic` its own too."""
+    if find_spec("pillow_heif"):
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()
+    return frozenset(Image.registered_extensions())
 
 
 @dataclass(frozen=True)
@@ -66,6 +88,7 @@ def decode_files(
     channels: Literal[1, 3] | None = None,
     skip_broken: bool = False,
     allocate: Allocate | None = None,
+    white: int = WHITE,
 ) -> Decoded:
     """Decode `files` in order, on all cores; `channels` None uses the channel count that all of them share.
 
@@ -79,7 +102,7 @@ def decode_files(
     pixels = allocate(whole) if allocate else np.empty(whole, np.uint8)
 
     def decode(row: int) -> None:
-        pixels[row] = decode_file(files[readable[row]], shape)
+        pixels[row] = decode_file(files[readable[row]], shape, white)
 
     late: dict[int, str] = {}
     rows = list(_each([files[i] for i in readable], decode, "decoding images", late, skip_broken))
@@ -149,6 +172,40 @@ def lost_pixels(files: Sequence[Path], shape: tuple[int, ...]) -> str | None:
     )
 
 
+def deepest(files: Sequence[Path]) -> int | None:
+    """The largest value in the 16-bit grey ones of these files; None if there are none that can be read."""
+    values = [value for value, _ in attempts(files, lambda i: _largest(files[i])) if value is not None]
+    return max(values) if values and max(values) >= 0 else None
+
+
+def _largest(file: Path) -> int:
+    with Image.open(file) as image:
+        return int(np.asarray(image).max()) if image.mode.startswith("I") else -1
+
+
+def shallow(files: Sequence[Path]) -> str | None:
+    """What is lost of 16-bit grey files that use few of their values, and what to write instead; by up to 16 of them."""
+    some = files[:: math.ceil(len(files) / 16) or 1]
+    found = deepest(some)
+    if found is None or found > SHALLOW * WHITE:
+        return None
+    depth = next((depth for depth in DEPTHS if found <= depth), WHITE // 4)
+    return (
+        f"the values of 16-bit photos end at {found:,} of {WHITE:,} ({len(some)} looked at), which leaves {found * 255 // WHITE + 1} of 256 grey "
+        f"levels: set dataset.white={depth} (or auto), which becomes white."
+    )
+
+
+def accept_pixels(most: int | None) -> None:
+    """Let files have up to `most` pixels, as this process reads them from now on; None: PIL's limit, about 179 million."""
+    Image.MAX_IMAGE_PIXELS = LIMIT if most is None else math.ceil(most / 2)  # PIL refuses twice as many
+
+
+def most_pixels() -> int:
+    """How many pixels a file may have."""
+    return 2 * (Image.MAX_IMAGE_PIXELS or 0)
+
+
 def _median_size(heads: Sequence[Head]) -> tuple[float, float]:
     height, width = (float(statistics.median(getattr(head, side) for head in heads)) for side in ("height", "width"))
     return height, width
@@ -163,13 +220,13 @@ def read_head(file: Path) -> Head:
         return Head(1 if _is_grey(image) else 3, height, width)
 
 
-def decode_file(file: Path, shape: tuple[int, int, int]) -> np.ndarray:
-    """uint8 [c, h, w] of one file under the policy above. Raises one of UNREADABLE."""
+def decode_file(file: Path, shape: tuple[int, int, int], white: int = WHITE) -> np.ndarray:
+    """uint8 [c, h, w] of one file under the policy above; 16-bit grey from `white` on is white. Raises one of UNREADABLE."""
     channels, height, width = shape
     with Image.open(file) as opened:
         # JPEG can be decoded at 1/2, 1/4 or 1/8: several times faster, and still four times the target size.
         opened.draft(opened.mode, (4 * width, 4 * height))
-        image = upright_8_bit(opened)
+        image = upright_8_bit(opened, white)
         image = image.convert("L" if channels == 1 else "RGB")
         if image.size != (width, height):
             image = image.resize((width, height), Image.Resampling.BILINEAR)
@@ -177,14 +234,15 @@ def decode_file(file: Path, shape: tuple[int, int, int]) -> np.ndarray:
     return array[None] if channels == 1 else array.transpose(2, 0, 1)
 
 
-def upright_8_bit(image: Image.Image) -> Image.Image:
+def upright_8_bit(image: Image.Image, white: int = WHITE) -> Image.Image:
     """Oriented, without palette or transparency, 8 bits deep: mode L, RGB, or another colour mode that converts to them."""
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
         values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
             raise ValueError(f"grey values from {values.min()} to {values.max()} do not fit 16 bits")
-        return Image.fromarray(((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8))
+        values = np.minimum(values, white).astype(np.uint32)
+        return Image.fromarray(((values * 255 + white // 2) // white).astype(np.uint8))
     if image.mode == "F":
         raise ValueError("floating-point pixels have no stated range; convert the file, or use dataset=arrays")
     if image.has_transparency_data:
@@ -225,10 +283,9 @@ def _each(
         else:
             results[i] = cast(T, result)
     if broken and not skip_broken:
-        first = min(broken)
-        more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
+        named = [f"{files[i]} ({broken[i]})" for i in sorted(broken)]
         raise DataError(
-            f"Expected readable images, got {files[first]}{more} ({broken[first]}); "
+            f"Expected readable images, got {listed(named)}; "
             "fix or remove them (or set dataset.skip_broken=true where the dataset has that option)."
         )
     if not results:
@@ -238,8 +295,21 @@ def _each(
     return results
 
 
+def listed(broken: Sequence[str]) -> str:
+    """The first twenty of files that cannot be read, each with its reason; of more, all of them in a file that is named."""
+    if len(broken) <= MAX_NAMED:
+        return ", ".join(broken)
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="broken_images-", suffix=".txt", delete=False, errors="backslashreplace"
+    ) as file:
+        file.write("".join(f"{one}\n" for one in broken))
+    return f"{', '.join(broken[:MAX_NAMED])} and {len(broken) - MAX_NAMED} more (all {len(broken)}: {file.name})"
+
+
 def attempts(files: Sequence[Path], work: Callable[[int], T]) -> Iterator[tuple[T | None, str]]:
     """`work(i)` of every file in order, in threads with bounded prefetch: (result, "") or (None, why it is unreadable)."""
+
+    endings()  # all formats are known from now on
 
     def attempt(i: int) -> tuple[T | None, str]:
         try:
@@ -247,7 +317,11 @@ def attempts(files: Sequence[Path], work: Callable[[int], T]) -> Iterator[tuple[
                 return None, "the file is empty"
             return work(i), ""
         except UnidentifiedImageError:
-            return None, "not an image"
+            how = ": convert it to .jpg or .png, or pip install 'alframe[heic]'"
+            return None, f"not an image{how if files[i].suffix.lower() in ('.heic', '.heif') else ''}"
+        except Image.DecompressionBombError:
+            option = "dataset.max_pixels (alframe predict: --max-pixels)"
+            return None, f"more than {most_pixels():,} pixels: if that is right, set {option}"
         except UNREADABLE as error:
             return None, str(error) or type(error).__name__
 

@@ -1,21 +1,16 @@
 """Lists of labelled image files, and how they become a cached set."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from PIL import Image
 
 from alframe.dataset.cache import Allocate, cached, fingerprint
-from alframe.dataset.decode import POLICY, Size, decode_files
+from alframe.dataset.decode import POLICY, WHITE, Size, decode_files, endings
+from alframe.dataset.walk import list_files
 from alframe.errors import DataError
 from alframe.images import ImageSet
-
-FOLDERS = {"train": 0, "val": 1, "valid": 1, "validation": 1, "test": 2}  # name: group
-TEST = 2
-NOT_IMAGES = {"thumbs.db", "desktop.ini"}  # created by file browsers; hidden files are skipped too
 
 
 @dataclass(frozen=True)
@@ -37,11 +32,13 @@ class Files:
         channels: Literal[1, 3] | None,
         skip_broken: bool = False,
         source: str | None = None,
+        white: int = WHITE,
     ) -> ImageSet:
         """Decode (once) and map; `source` replaces the files' fingerprint if a version identifies them."""
 
         def build(allocate: Allocate) -> tuple[ImageSet, tuple[str, ...]]:
-            decoded = decode_files(self.files, size=size, channels=channels, skip_broken=skip_broken, allocate=allocate)
+            options: dict[str, Any] = {"size": size, "channels": channels, "skip_broken": skip_broken, "white": white}
+            decoded = decode_files(self.files, allocate=allocate, **options)
             kept = decoded.kept
             names = tuple(self._name(self.files[i]) for i in kept)
             groups = None if self.groups is None else self.groups[kept]
@@ -49,6 +46,7 @@ class Files:
             return images, tuple(self._name(file) for file in decoded.skipped)
 
         parameters = {"policy": POLICY, "size": size, "channels": channels, "skip_broken": skip_broken}
+        parameters |= {} if white == WHITE else {"white": white}
         return cached(cache, name, parameters, source or fingerprint(self.root, self.files), build)
 
     def _name(self, file: Path) -> str:
@@ -61,8 +59,7 @@ def load_unlabelled(folder: Path, like: ImageSet, cache: Path) -> ImageSet:
     Raises DataError for a folder without images, for unreadable files, and for other sizes if those of `like` are not
     square.
     """
-    endings = Image.registered_extensions()
-    files = [file for file in list_files(folder) if file.suffix.lower() in endings]
+    files = [file for file in list_files(folder) if file.suffix.lower() in endings()]
     if not files:
         raise DataError(f"Expected unlabelled images in {folder}, got none; put them there, or set query.target=pool.")
     channels, height, width = like.shape
@@ -77,34 +74,15 @@ def load_unlabelled(folder: Path, like: ImageSet, cache: Path) -> ImageSet:
     return images
 
 
-def list_files(folder: Path, pattern: str = "**/*") -> list[Path]:
-    """Files under `folder` that match `pattern`, sorted by path; hidden files and those of file browsers are skipped."""
-    return sorted(
-        file
-        for file in folder.glob(pattern)
-        if file.is_file()
-        and file.name.lower() not in NOT_IMAGES
-        and not any(part.startswith(".") for part in file.relative_to(folder).parts)
-    )
-
-
-def list_classes(folder: Path) -> list[str]:
-    """Names of the folders in `folder`, sorted; hidden ones are skipped."""
-    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
-def files_of_classes(folder: Path, classes: Sequence[str], pattern: str = "**/*") -> list[tuple[Path, str]]:
-    """(file, class) for every image in the class folders. Raises DataError for a class folder without any."""
-    found = []
-    for name in classes:
-        files = list_files(folder / name, pattern)
-        if not files:
-            matching = "" if pattern == "**/*" else f" matching {pattern}"
-            raise DataError(
-                f"Expected at least one image{matching} in the class folder {folder / name}, got none; add some or remove the folder."
-            )
-        found += [(file, name) for file in files]
-    return found
+def images_in(folder: Path, pattern: str = "**/*") -> list[Path]:
+    """The files of a class folder. Raises DataError if there is none."""
+    files = list_files(folder, pattern)
+    if not files:
+        matching = "" if pattern == "**/*" else f" matching {pattern}"
+        raise DataError(
+            f"Expected at least one image{matching} in the class folder {folder}, got none; add some or remove the folder."
+        )
+    return files
 
 
 def existing_folder(root: str | Path | None, what: str, how: str) -> Path:

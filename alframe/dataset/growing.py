@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from alframe.dataset.decode import listed
 from alframe.dataset.history import ARRIVED, AT_START, BACK, GONE, LABELLED, RENAMED, Event, History, Stat
 from alframe.dataset.normal import with_normal
 from alframe.dataset.photos import Photo, PhotoFolder
@@ -30,6 +31,7 @@ class Growing:
         self.photos, self.history = photos, History(folder, repair=repair)
         self._notes: list[str] = []
         self._size_is_checked = False
+        self._passed_over: tuple[str, ...] = ()  # told where the folder was scanned
         self._reported: set[str] = set()
 
     def data(self) -> Data:
@@ -47,10 +49,11 @@ class Growing:
             gone=frozenset(row - n for row, image in enumerate(history.images) if image.gone),
             folder_labels=dict(history.folder_labels),
             files=tuple(image.file[1:] for image in history.images[n:]),
+            passed_over=self._passed_over,
         )
         if not self._size_is_checked:
             self._size_is_checked = True
-            self.photos.warn_of_lost_pixels(data)
+            self.photos.warn_of_losses(data)
         return with_normal(data, self.photos.normal)
 
     def refresh(self, round: int, *, again: bool = False) -> bool:
@@ -61,6 +64,7 @@ class Growing:
         history = self.history
         if round <= history.last and not again:
             return False
+        self._passed_over = self.photos.passed_over()
         with history.open_pixels() as file:
             events = self._changes(round, file) if history.images else self._start(round, file)
             file.flush()
@@ -234,9 +238,8 @@ class Growing:
             if first is photo:
                 pixels.append(result[0])
         if broken and not self.photos.skip_broken:
-            more = f" and {len(broken) - 5} more" if len(broken) > 5 else ""
             raise DataError(
-                f"Expected readable labelled photos in {self.photos.path}, got {', '.join(broken[:5])}{more}; fix or remove them, "
+                f"Expected readable labelled photos in {self.photos.path}, got {listed(broken)}; fix or remove them, "
                 "or set dataset.skip_broken=true."
             )
         if broken:

@@ -9,9 +9,10 @@ import numpy as np
 
 from alframe.dataset.augment import Augmentation
 from alframe.dataset.decode import Size
-from alframe.dataset.files import Files, existing_folder, files_of_classes, list_classes
+from alframe.dataset.files import Files, existing_folder, images_in
 from alframe.dataset.normal import with_normal
 from alframe.dataset.split import Sampled
+from alframe.dataset.walk import list_folders
 from alframe.errors import DataError
 from alframe.images import Augment, Data
 from alframe.part import Change, moved
@@ -71,7 +72,8 @@ class MvtecAd(Sampled):
         found = [
             (file, kind, source)
             for source in SOURCES
-            for file, kind in files_of_classes(root / source, list_classes(root / source))
+            for kind in list_folders(root / source)
+            for file in images_in(root / source / kind)
         ]
         classes = (GOOD, *sorted({kind for _, kind, _ in found} - {GOOD}))
         if len(classes) == 1:

@@ -8,15 +8,28 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from PIL import Image
 
 from alframe.console import progress
 from alframe.dataset.augment import Augmentation
-from alframe.dataset.decode import PROGRESS_FROM, Size, attempts, common_shape, decode_file, lost_pixels, read_head
-from alframe.dataset.files import FOLDERS, TEST, existing_folder, list_classes, list_files
+from alframe.dataset.class_folders import class_folders
+from alframe.dataset.decode import (
+    PROGRESS_FROM,
+    WHITE,
+    Size,
+    attempts,
+    common_shape,
+    decode_file,
+    endings,
+    lost_pixels,
+    read_head,
+    shallow,
+)
+from alframe.dataset.files import existing_folder
 from alframe.dataset.normal import GUESS, Normal
 from alframe.dataset.split import Sampled
-from alframe.errors import DataError
+from alframe.dataset.splits import TEST
+from alframe.dataset.walk import is_junk, list_files, told
+from alframe.errors import ConfigError, DataError
 from alframe.images import Augment, Data
 from alframe.part import Change, moved
 
@@ -40,7 +53,8 @@ class PhotoFolder(Sampled):
     """`root`/`unlabelled`/** beside class folders, or beside train/<class>, val/<class> and test/<class>; see `ImageFolder`.
 
     Only files with an image extension count. Nothing is read before a method is called. With `size_warning` a run that keeps
-    few of the photos' pixels says so (`lost_pixels`).
+    few of the photos' pixels says so (`lost_pixels`). `white` is the value of 16-bit grey that becomes white, auto the largest of
+    all files, null 65,535; `max_pixels` is how many pixels a file may have (null: about 179 million).
     """
 
     root: str | Path | None = None
@@ -56,9 +70,16 @@ class PhotoFolder(Sampled):
     how_to_get: str = "put your images there, or set dataset.root=/path/to/your/images"
     normal: Normal = field(default=GUESS, kw_only=True)
     size_warning: bool = field(default=True, kw_only=True)
+    white: int | Literal["auto"] | None = field(default=None, kw_only=True)
+    max_pixels: int | None = field(default=None, kw_only=True)
 
-    added_options: ClassVar[Mapping[str, Any]] = {**Sampled.added_options, "size_warning": True}
-    not_in_identity: ClassVar[frozenset[str]] = frozenset({"size_warning"})
+    added_options: ClassVar[Mapping[str, Any]] = {
+        **Sampled.added_options,
+        "size_warning": True,
+        "white": None,
+        "max_pixels": None,
+    }
+    not_in_identity: ClassVar[frozenset[str]] = frozenset({"size_warning", "max_pixels"})
     changeable_on_resume: ClassVar[Mapping[str, Change]] = {"root": moved}
 
     @property
@@ -68,14 +89,27 @@ class PhotoFolder(Sampled):
 
     def places(self) -> list[tuple[Path, str | None, bool]]:
         """(folder, its class or None, whether it is of the test set): class folders by name, the unlabelled one last."""
-        found: list[tuple[Path, str | None, bool]] = []
-        for name in list_classes(self.path):
-            folder, below = self.path / name, list_classes(self.path / name)
-            if name in FOLDERS and below and name not in (self.classes or ()):
-                found += [(folder / each, each, FOLDERS[name] == TEST) for each in below]
-            elif name != self.unlabelled:
-                found.append((folder, name, False))
+        of = class_folders(self.path, self.unlabelled, self.classes or (), both=True)
+        found = [(one.folder, one.class_name, one.split == TEST) for one in of.folders]
         return [*found, (self.path / self.unlabelled, None, False)]
+
+    def passed_over(self) -> tuple[str, ...]:
+        """What lies in the folder and is not used, in words."""
+        of = class_folders(self.path, self.unlabelled, self.classes or (), both=True)
+        files = [file for folder, _, _ in self.places() if folder.is_dir() for file in list_files(folder, self.pattern)]
+        return (
+            *of.passed_over,
+            *told(file for file in files if file.suffix.lower() not in endings()),
+            *self.loose(self.path),
+        )
+
+    @staticmethod
+    def loose(root: Path) -> list[str]:
+        """Images that lie directly in `root`, in words."""
+        n = sum(
+            file.is_file() and not is_junk(file.name) and file.suffix.lower() in endings() for file in root.iterdir()
+        )
+        return [f"{n:,} image{'s' * (n > 1)} outside of any folder"] if n else []
 
     def named_classes(self) -> tuple[str, ...]:
         """`classes`, or else the names of the class folders, empty ones too, sorted.
@@ -99,11 +133,11 @@ class PhotoFolder(Sampled):
 
     def listing(self) -> list[Photo]:
         """All current photos, labelled ones first, by path; files that vanish meanwhile are skipped."""
-        root, endings = self.path, Image.registered_extensions()
+        root = self.path
         photos = []
         for folder, class_name, is_test in self.places():
             for file in list_files(folder, self.pattern):
-                if file.suffix.lower() not in endings:
+                if file.suffix.lower() not in endings():
                     continue
                 try:
                     stat = file.stat()
@@ -117,13 +151,27 @@ class PhotoFolder(Sampled):
         """(channels, height, width) of the arrays that all photos become. Raises DataError as `decode_files` does, but for broken files."""
         return common_shape(self._files(photos), self.size, self.channels, {}, skip_broken=True)
 
-    def warn_of_lost_pixels(self, data: Data) -> Data:
-        """The same data, after the warning, if any."""
-        if self.size_warning and self.size != "auto" and data.root is not None:
-            lost = lost_pixels([data.root / name for name in data.pool.names or ()], data.pool.shape)
-            if lost is not None:
-                logging.getLogger("alframe").warning("%s: %s", self.name, lost)
+    def warn_of_losses(self, data: Data) -> Data:
+        """The same data, after warnings of pixels and grey levels that decoding loses, if it does."""
+        if data.root is not None:
+            files = [data.root / name for name in data.pool.names or ()]
+            sized = self.size_warning and self.size != "auto"
+            for lost in (
+                lost_pixels(files, data.pool.shape) if sized else None,
+                None if self.white else shallow(files),
+            ):
+                if lost is not None:
+                    logging.getLogger("alframe").warning("%s: %s", self.name, lost)
         return data
+
+    @property
+    def fixed_white(self) -> int:
+        """`white` as a number. Raises ConfigError for auto."""
+        if self.white == "auto":
+            raise ConfigError(
+                "Expected a number for dataset.white with a growing pool, got auto; 12-bit cameras end at 4095, 10-bit ones at 1023."
+            )
+        return WHITE if self.white is None else self.white
 
     def _files(self, photos: Sequence[Photo]) -> list[Path]:
         root = self.path
@@ -139,14 +187,14 @@ class PhotoFolder(Sampled):
         self, photos: Sequence[Photo], shape: tuple[int, int, int]
     ) -> Iterator[tuple[Photo, tuple[np.ndarray, str] | None, str]]:
         """Each with its pixels uint8 [c, h, w] and the hash of its file, or None and why it cannot be read."""
-        files = self._files(photos)
+        files, white = self._files(photos), self.fixed_white
 
         def work(i: int) -> tuple[np.ndarray, str]:
             digest, head = file_digest(files[i]), read_head(files[i]) if self.size is None else None
             if head is not None and (head.height, head.width) != shape[1:]:
                 others = f"{shape[1]}x{shape[2]}"
                 raise ValueError(f"{head.height}x{head.width} pixels, but the others have {others}; set dataset.size")
-            pixels, stat = decode_file(files[i], shape), files[i].stat()
+            pixels, stat = decode_file(files[i], shape, white), files[i].stat()
             if (stat.st_size, stat.st_mtime_ns) != (photos[i].size, photos[i].mtime_ns):
                 raise ValueError("still being written")
             return pixels, digest

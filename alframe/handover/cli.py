@@ -51,6 +51,13 @@ def predict_main(argv: Sequence[str] | None = None, *, prog: str = "alframe-pred
             raise RunFolderError(
                 f"Expected a new file for the predictions, got {options.out}, which exists; add --overwrite to replace it."
             )
+        from alframe.dataset.decode import accept_pixels
+
+        expect(
+            options.max_pixels is None or options.max_pixels >= 1,
+            f"Expected --max-pixels of at least 1, got {options.max_pixels}; it is the most pixels that a photo may have.",
+        )
+        accept_pixels(options.max_pixels)
         if options.maps is not None and options.maps.exists() and not options.overwrite:
             raise RunFolderError(
                 f"Expected a new folder for the maps, got {options.maps}, which exists; add --overwrite to write into it."
@@ -109,6 +116,7 @@ def predict_parser(prog: str = "alframe-predict") -> argparse.ArgumentParser:
     add("--overwrite", action="store_true", help="replace FILE, and maps in FOLDER")
     add("--device", help=DEVICE)
     add("--root", metavar="PATH", type=Path, help=ROOT)
+    add("--max-pixels", metavar="N", type=int, help="how many pixels a photo may have (default: about 179 million)")
     add("--accept-difference", action="store_true", help="continue even if the run's test metrics are not reproduced")
     return parser
 

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from alframe.config.parts import pick_device
 from alframe.console import progress as bar
-from alframe.dataset.decode import attempts, decode_file, read_head, upright_8_bit
-from alframe.dataset.files import list_files
+from alframe.dataset.decode import attempts, decode_file, endings, read_head, upright_8_bit
+from alframe.dataset.walk import list_files, told
 from alframe.errors import DataError, RunFolderError
 from alframe.handover.export import MANIFEST, MODEL, sha256
 from alframe.handover.predictor import BATCH, SAME, Predictor, Spec, load
@@ -87,7 +87,6 @@ def find(paths: Sequence[Path], apart: Path | None = None) -> tuple[list[Path], 
 
     What lies in the folder `apart` is neither.
     """
-    endings = Image.registered_extensions()
     files: dict[Path, None] = {}
     skipped: list[Path] = []
     for path in paths:
@@ -97,7 +96,7 @@ def find(paths: Sequence[Path], apart: Path | None = None) -> tuple[list[Path], 
         for file in list_files(path):
             if apart is not None and Path(os.path.abspath(file)).is_relative_to(os.path.abspath(apart)):
                 continue
-            if file.suffix.lower() in endings:
+            if file.suffix.lower() in endings():
                 files[file] = None
             else:
                 skipped.append(file)
@@ -126,7 +125,7 @@ def predict(
     """
     files, skipped = find(paths, maps)
     if skipped:
-        say(f"skipped {len(skipped)} files without an image extension, the first: {skipped[0]}")
+        say(f"skipped {len(skipped)} files that are no images ({', '.join(told(skipped))}), the first: {skipped[0]}")
     spec = predictor.spec
     writer = csv.writer(stream, lineterminator="\n")
     columns = ["path", "class", "probability", "entropy", *(["bald"] if predictor.uncertainty.n_draws > 1 else [])]

@@ -176,8 +176,31 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, name, size):
 def test_the_error_says_how_many_more_there_are(tmp_path):
     bad = damaged(tmp_path)
     files = [bad["empty.png"], save(tmp_path, "good.png", colour()), bad["text.png"], bad["short.png"]]
-    with pytest.raises(DataError, match=r"empty\.png and 2 more \(the file is empty\)"):
+    with pytest.raises(
+        DataError, match=r"empty.png \(the file is empty\), .*text.png \(not an image\), .*short.png \(.*; fix"
+    ):
         decode_files(files, size=8, channels=3)
+
+
+def test_of_many_broken_files_twenty_are_named_and_all_are_in_a_list(tmp_path):
+    files = [tmp_path / f"{i}.png" for i in range(37)]
+    for file in files:
+        file.write_text("no image")
+    with pytest.raises(
+        DataError, match=r"19.png \(not an image\) and 17 more \(all 37: (.*broken_images-.*.txt)\); fix"
+    ) as told:
+        decode_files(files, size=8, channels=3)
+    written = Path(re.search(r"all 37: (.*?)\)", str(told.value))[1])
+    assert written.read_text().splitlines() == [f"{file} (not an image)" for file in files]
+    written.unlink()
+
+
+def test_a_format_that_an_extra_reads_says_so(tmp_path):
+    (tmp_path / "a.heic").write_bytes(b"ftypheic")
+    with pytest.raises(
+        DataError, match=r"a.heic \(not an image: convert it to .jpg or .png, or pip install 'alframe\[heic\]'\)"
+    ):
+        decode_files([tmp_path / "a.heic"], size=8, channels=3)
 
 
 def test_skipping_closes_the_gaps_in_order(tmp_path):

@@ -194,9 +194,9 @@ def test_a_file_that_changes_while_it_is_read_is_left_for_the_next_round(begun, 
     late = photo(root / "unlabelled" / "late.png", 100)
     decode = alframe.dataset.photos.decode_file
 
-    def and_touch(file, shape):
+    def and_touch(file, shape, white):
         os.utime(late, ns=(1, 1))
-        return decode(file, shape)
+        return decode(file, shape, white)
 
     monkeypatch.setattr(alframe.dataset.photos, "decode_file", and_touch)
     begun.refresh(1)

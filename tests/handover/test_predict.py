@@ -17,6 +17,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from tests_support import forked
 
+import alframe.dataset.decode
 from alframe.cli import execute
 from alframe.config.overrides import load as load_plan
 from alframe.handover.cli import export_main, predict_main
@@ -131,7 +132,7 @@ def test_a_new_folder_with_odd_files_is_predicted_without_the_dataset_and_the_ba
         f"skipped {new / 'text.jpg'}: not an image",
         f"skipped {new / 'cut.png'}: ",
         f"skipped {gone}: ",
-        f"skipped 1 files without an image extension, the first: {new / 'notes.txt'}",
+        f"skipped 1 files that are no images (1 .txt), the first: {new / 'notes.txt'}",
         "predicted 9 of 13 images",
     ):
         assert line in told.err
@@ -265,16 +266,26 @@ def test_both_commands_explain_themselves(capsys):
         assert "RUN" in capsys.readouterr().out
 
 
-@pytest.mark.filterwarnings("always::PIL.Image.DecompressionBombWarning")
-def test_a_very_large_photo_is_predicted_with_a_warning_in_one_line(exported, tmp_path, capsys, monkeypatch):
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_a_very_large_photo_is_predicted_and_a_larger_one_if_it_is_asked_for(exported, tmp_path, capsys, monkeypatch):
     export_folder, _ = exported
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    monkeypatch.setattr(alframe.dataset.decode, "LIMIT", 1000)
     Image.new("L", (40, 30)).save(tmp_path / "large.png")
-    assert predict_main([str(export_folder), str(tmp_path / "large.png")]) == 0
+    Image.new("L", (80, 30)).save(tmp_path / "larger.png")
+    words = [str(export_folder), str(tmp_path / "large.png"), str(tmp_path / "larger.png")]
+    assert predict_main(words) == 1
     told = capsys.readouterr()
     assert len(told.out.splitlines()) == 2
-    (line,) = [line for line in told.err.splitlines() if "1200 pixels" in line]
-    assert line.startswith("warning: ")
+    assert (
+        "larger.png: more than 2,000 pixels: if that is right, set dataset.max_pixels (alframe predict: --max-pixels)"
+        in told.err
+    )
+    assert "attack" not in told.err
+    assert predict_main([*words, "--max-pixels", "2400"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
+    assert predict_main([*words, "--max-pixels", "0"]) == 1
+    assert "--max-pixels of at least 1" in capsys.readouterr().err
+    assert predict_main(words) == 1, "for this call alone"
 
 
 def test_the_probability_of_any_defect_is_the_sum_over_the_defect_classes(make_run, exported, tmp_path, capsys):

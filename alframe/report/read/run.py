@@ -151,7 +151,7 @@ def read_run(folder: Path) -> tuple[Run | None, list[str]]:
     # ValueError: not UTF-8, or an invalid date
     except (OSError, ValueError, RecursionError, RunFolderError, yaml.YAMLError) as error:
         return None, [f"cannot be read: {' '.join(str(error).split())}"]
-    if not isinstance(config, dict) or not _is_count(config.get("seed")):
+    if not isinstance(config, dict) or type(config.get("seed")) is not int:
         return None, [f"{CONFIG} has no seed"]
     lines, notes, broken = _lines(text)
     if broken:

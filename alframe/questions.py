@@ -15,6 +15,7 @@ from alframe.experiment import Experiment
 from alframe.images import ImageSet
 from alframe.labels.pool import Pool
 from alframe.learner import POOL, Learner
+from alframe.names import printable
 from alframe.query import Picked
 from alframe.record.planned import Planned
 from alframe.rng import generator
@@ -160,4 +161,4 @@ def reason(probs: Float[Tensor, " c"] | None, classes: Sequence[str], why: str, 
 
 def shown(nearest: dict[str, Any], classes: Sequence[str]) -> str:
     """`Question.nearest` as text: file or id, class, and similarity."""
-    return f"{nearest['name'] or nearest['id']} ({classes[nearest['label']]}, similarity {nearest['similarity']:.2f})"
+    return f"{printable(nearest['name'] or nearest['id'])} ({classes[nearest['label']]}, similarity {nearest['similarity']:.2f})"

@@ -11,6 +11,7 @@ from PIL import Image
 
 from alframe.console import progress
 from alframe.dataset.decode import attempts, upright_8_bit
+from alframe.names import printable
 from alframe.record.files import replacing
 
 SIDE, SIDE_OF_NEAREST = 480, 120  # pixels of the longer side, at most
@@ -48,7 +49,7 @@ def write_photo_page(path: Path, rows: Sequence[Mapping[str, Any]], title: str) 
     with the reason. A few hundred reduced photos are held in memory at a time.
     """
     about = f"{len(rows)} photos. The number is the sheet's column rank. A click opens the photo itself."
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write(HEAD.format(title=escape(title), about=about))
         file.writelines(_tiles(rows))
         file.write("</main></body></html>\n")
@@ -59,7 +60,7 @@ def _tiles(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     shown = (_shown(photos, SIDE), _shown([row.get("nearest") or None for row in rows], SIDE_OF_NEAREST))
     every = progress(zip(rows, photos, *shown, strict=True), "drawing the photos", total=len(rows))
     for row, photo, (picture, why), (nearest, _) in every:
-        name = escape(photo.name) if photo else f"no file: {row['id']}"
+        name = escape(printable(photo.name)) if photo else f"no file: {row['id']}"
         body = f'<a href="{photo.as_uri()}" target="_blank">{picture}</a>' if photo and picture else f"<em>{why}</em>"
         guess = f"{row['prediction']} {float(row['probability']):.2f}" if row.get("prediction") else ""
         like = f'<span class="like">{nearest} the most similar labelled photo</span>' if nearest else ""

@@ -18,6 +18,7 @@ from alframe.annotator.words import LEAN, NEW, parse_answer
 from alframe.errors import DataError, Waiting, expect
 from alframe.images import rgb
 from alframe.labels.consensus import normalized_name
+from alframe.names import is_text
 from alframe.part import Change, anything
 from alframe.record.files import read_json, write_atomically
 from alframe.record.layout import Layout, round_name
@@ -292,7 +293,7 @@ class Sheets(People):
         write_sheet(path, linked, self.separator)
 
     def _link(self, path: Path) -> str:
-        return path.as_uri() if self.links == "uri" else str(path)
+        return path.as_uri() if self.links == "uri" or not is_text(path) else str(path)
 
     def rows(self, share: Sequence[Question], person: str, root: Path | None = None) -> list[dict[str, Any]]:
         """The rows of a file for `person`: the questions of `share` in order, with hidden checks in between; paths are absolute.

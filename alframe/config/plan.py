@@ -1,6 +1,7 @@
 """A checked experiment that has not read its data: its parts, its folder, and everything that can change its result."""
 
 import hashlib
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -227,4 +228,4 @@ def cell_name(
     full = ",".join([name, *others]).replace("/", ".").replace(" ", "")
     if len(full) <= CELL_LENGTH:
         return full
-    return f"{full[: CELL_LENGTH - 9]}-{hashlib.sha256(full.encode()).hexdigest()[:8]}"
+    return f"{full[: CELL_LENGTH - 9]}-{hashlib.sha256(os.fsencode(full)).hexdigest()[:8]}"

@@ -8,6 +8,7 @@ from alframe.dataset.decode import endings
 from alframe.dataset.splits import TEST, TRAIN, split_of
 from alframe.dataset.walk import list_files, list_folders
 from alframe.errors import DataError
+from alframe.names import printable
 
 
 @dataclass(frozen=True)
@@ -58,12 +59,14 @@ def class_folders(root: Path, apart: str = "", named: Collection[str] = (), *, b
     if len(ours) == 1 and [*splits.values()] == [TRAIN] and not list_folders(root / next(iter(splits))):
         splits = {}  # trains and trams
     parts = sorted((name for name in splits if inside[name]), key=lambda name: (splits[name], name))
-    found = [ClassFolder(root / part / name, name, splits[part], part) for part in parts for name in inside[part]]
+    found = [
+        ClassFolder(root / part / name, printable(name), splits[part], part) for part in parts for name in inside[part]
+    ]
     others = [name for name in names if name not in splits]
     trains = any(splits[part] != TEST for part in parts)
     passed = [f"{name}/ (no class folders in it, {_counted(root / name)})" for name in splits if not inside[name]]
     if not trains or both:
-        found = [ClassFolder(root / name, name, TRAIN) for name in others] + found
+        found = [ClassFolder(root / name, printable(name), TRAIN) for name in others] + found
     else:
         passed += [f"{name}/ (beside {parts[0]}/)" for name in others]
     if splits and not any(one.split != TEST for one in found) and not apart:

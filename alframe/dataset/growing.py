@@ -62,9 +62,10 @@ class Growing:
         `notes` then describes the changes. Raises DataError for a folder that no run can start with, or without photos.
         """
         history = self.history
+        if self.photos.grows:
+            self._passed_over = self.photos.passed_over()
         if round <= history.last and not again:
             return False
-        self._passed_over = self.photos.passed_over()
         with history.open_pixels() as file:
             events = self._changes(round, file) if history.images else self._start(round, file)
             file.flush()

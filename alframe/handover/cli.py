@@ -79,7 +79,7 @@ def predict_main(argv: Sequence[str] | None = None, *, prog: str = "alframe-pred
         if options.out is not None:
             return int(bool(_to_file(options.out, write)))
         if hasattr(sys.stdout, "reconfigure"):  # so that any file name can be written, including undecodable bytes
-            sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape", newline="\n")
+            sys.stdout.reconfigure(encoding="utf-8", newline="\n")
         return int(bool(write(sys.stdout)))
 
     return guarded(work)
@@ -133,7 +133,7 @@ def _to_file(path: Path, write: Callable[[TextIO], int]) -> int:
     try:
         with (
             replacing(path) as temporary,
-            temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream,
+            temporary.open("w", encoding="utf-8", newline="") as stream,
         ):
             return write(stream)
     except OSError as error:

@@ -14,6 +14,7 @@ from alframe.console import progress
 from alframe.handover.trained import Line, Trained
 from alframe.images import ImageSet
 from alframe.labels.consensus import CHECKS, COUNTS_FROM, corrections
+from alframe.names import printable
 from alframe.restore import labelled_at
 
 COLUMNS = ("id", "name", "label", "annotator", "round", "kind")
@@ -70,11 +71,18 @@ def write_table(path: Path, labels: Sequence[Labelled], classes: Sequence[str], 
     If people were not sure of some images, there is a column of probabilities (JSON, by class), and the label may be empty.
     """
     soft = any(one.soft for one in labels)
-    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+    with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([*COLUMNS, *([SOFT] if soft else []), *([FILE] if files is not None else [])])
         for place, one in enumerate(labels):
-            row = [one.id, one.name, classes[one.label] if one.label >= 0 else "", one.annotator, one.round, one.kind]
+            row = [
+                one.id,
+                printable(one.name),
+                classes[one.label] if one.label >= 0 else "",
+                one.annotator,
+                one.round,
+                one.kind,
+            ]
             of_class = {name: round(p, 4) for name, p in zip(classes, one.soft, strict=False)}
             row += [json.dumps(of_class, ensure_ascii=False) if one.soft else ""] if soft else []
             writer.writerow([*row, files[place]] if files is not None else row)

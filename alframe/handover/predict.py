@@ -22,6 +22,7 @@ from alframe.handover.export import MANIFEST, MODEL, sha256
 from alframe.handover.predictor import BATCH, SAME, Predictor, Spec, load
 from alframe.handover.trained import capture, retrieve
 from alframe.model.evidence import NO_MAPS, shown_classes
+from alframe.names import printable
 from alframe.record.blend import blend, scale_of
 from alframe.record.layout import Layout, runs_below
 from alframe.scores import bald, entropy
@@ -211,7 +212,7 @@ def _rows(predictor: Predictor, batch: Batch, every_class: bool) -> tuple[list[l
         shown = [p[best], *row, *(p if every_class else [])]
         if every_class and _several(predictor.spec):
             shown.append(sum(p[c] for c in predictor.spec.defects or ()))
-        lines.append([str(file), predictor.spec.classes[best], *(f"{max(value, 0.0):.6f}" for value in shown)])
+        lines.append([printable(file), predictor.spec.classes[best], *(f"{max(value, 0.0):.6f}" for value in shown)])
     return lines, shown_classes(prediction.mean_log_probs, predictor.spec.defects)
 
 

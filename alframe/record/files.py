@@ -33,9 +33,9 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_atomically(path: Path, content: str | bytes) -> Path:
-    """Write the whole file, or keep the old one; returns `path`."""
+    """Write the whole file, or keep the old one; returns `path`. What is no text, in a file's name, becomes an escape that JSON reads."""
     with replacing(path) as temporary:
-        temporary.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+        temporary.write_bytes(content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
     return path
 
 

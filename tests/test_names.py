@@ -12,8 +12,9 @@ from PIL import Image
 import alframe
 from alframe.annotator.queue import Queue
 from alframe.budget import Budget
+from alframe.config.overrides import load
 from alframe.dataset.image_folder import ImageFolder
-from alframe.errors import Waiting
+from alframe.errors import ConfigError, Waiting
 from alframe.names import is_text, printable
 
 ODD = os.fsdecode(b"caf\xe9 \xff.png")
@@ -67,3 +68,10 @@ def test_without_unlabelled_photos_they_are_read_too(photos, tmp_path):
     data = ImageFolder(root=photos, size=8).load(tmp_path / "cache")
     assert len(data.pool) + len(data.test) == 12
     assert data.original(0).is_file()
+
+
+def test_an_option_that_is_no_text_is_told():
+    with pytest.raises(
+        ConfigError, match=r"are UTF-8, got 'dataset.root=ph\\xe9'; rename the folder or file, or make a link"
+    ):
+        load([os.fsdecode(b"dataset.root=ph\xe9")])

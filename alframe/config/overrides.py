@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from alframe.config.own_code import with_own
 from alframe.config.schema import COMPOSING, NO_PRESET, RESERVED, Compose, composer, first_line, without_hydra
 from alframe.errors import ConfigError, did_you_mean
+from alframe.names import is_text, printable
 
 if TYPE_CHECKING:
     from alframe.config.plan import Plan
@@ -86,6 +87,11 @@ def parse(overrides: Iterable[str], problems: list[str]) -> list[Override]:
     parser = OverridesParser.create(config_loader=known.config_loader if known else None)
     parsed: list[Override] = []
     for text in overrides:
+        if not is_text(text):
+            problems.append(
+                f"Expected options that are UTF-8, got '{printable(text)}'; rename the folder or file, or make a link to it."
+            )
+            continue
         try:
             (override,) = parser.parse_overrides([text])
             reason = "" if override.key_or_group else "no name before the ="

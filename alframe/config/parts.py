@@ -332,7 +332,7 @@ def pick_device(name: str) -> torch.device:
         raise unknown from error
     if device.type == "mps":
         raise ConfigError(
-            "Expected device=auto, cpu or cuda, got mps: Apple's GPU has no float64, in which heads, posteriors and metrics are computed; use device=cpu."
+            "Expected device to be auto, cpu, cuda or cuda:<number>, got 'mps': Apple's GPU has no float64, in which heads, posteriors and metrics are computed; use device=cpu."
         )
     if device.type not in ("cpu", "cuda"):
         raise unknown

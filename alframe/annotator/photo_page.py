@@ -90,4 +90,4 @@ def _img(file: Path, side: int) -> str:
         image.save(buffer, "PNG" if small else "JPEG", quality=88)
         data = base64.b64encode(buffer.getvalue()).decode("ascii")
     kind, how = ("png", 'class="small" ') if small else ("jpeg", "")
-    return f'<img {how}alt="" loading="lazy" src="data:image/{kind};base64,{data}">'
+    return f'<img {how}alt="" src="data:image/{kind};base64,{data}">'

@@ -286,7 +286,9 @@ class Sheets(People):
     def write(self, path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write the file of these rows, and before it the page with their photos (none for images without pictures)."""
         if any(row["image"] for row in rows):
-            write_photo_page(photo_page(path), rows, f"{path.stem.replace('_', ' ')}: {', '.join(self.classes)}?")
+            write_photo_page(
+                photo_page(path), rows, f"{path.stem.replace('_', ' ').replace('.', ', ')}: {', '.join(self.classes)}?"
+            )
         linked = (
             {key: self._link(cell) if isinstance(cell, Path) else cell for key, cell in row.items()} for row in rows
         )

@@ -63,7 +63,7 @@ class Session:
         if "normal" not in past:  # once a run
             warnings_found += which_is_the_defect(data)
         if not past:
-            warnings_found += experiment.annotator.answered_elsewhere(record.folder, data.pool.ids)
+            warnings_found += experiment.annotator.answered_elsewhere(record.folder, data)
         for warning in warnings_found:
             table.warn(warning)
         if data.normal_guessed:

@@ -5,7 +5,7 @@ before the next is requested. Then it raises `Waiting` with what to do, and the 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -61,8 +61,8 @@ class Annotator(Part, ABC):
         """How answers become labels, for the dataset's `classes`. By default there is one answer per image."""
         return Rules()
 
-    def answered_elsewhere(self, folder: Path, ids: Iterable[str]) -> list[str]:
-        """Of a run that begins in `folder`: a line for each other run in which people have answered about images with these `ids`."""
+    def answered_elsewhere(self, folder: Path, data: Data) -> list[str]:
+        """Of a run that begins in `folder`: a line for each other run in which people have answered about images of its `data`."""
         return []
 
     def has_answers(self, folder: Path) -> bool:

@@ -1,7 +1,7 @@
 """Common part of all annotators that ask people: who is asked what, their answers, and when a round is complete."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -10,6 +10,7 @@ import torch
 
 from alframe.annotator.base import Annotate, Annotator, Job, any_answer
 from alframe.errors import ConfigError, RunFolderError, expect
+from alframe.images import Data
 from alframe.labels.consensus import (
     CHECKS,
     COUNTS_FROM,
@@ -101,10 +102,11 @@ class AsksPeople(Annotator):
         found = tuple(self.new_classes)
         return Rules(True, self.per_image, self.ask_again, self.aggregate, every, found, self.unsure, self.lean)
 
-    def answered_elsewhere(self, folder: Path, ids: Iterable[str]) -> list[str]:
+    def answered_elsewhere(self, folder: Path, data: Data) -> list[str]:
         if not folder.name.startswith("seed="):
             return []  # begun from Python, in a folder of its own
-        wanted, lines = set(ids), []
+        wanted, lines = set(data.pool.ids), []
+        place = "" if data.root is None else f" 'dataset.root={data.root}'"
         studies = [path for path in sorted(folder.resolve().parents[2].iterdir()) if path.is_dir()]
         for other in (run for study in studies for run in runs_below(study)):
             try:
@@ -116,7 +118,7 @@ class AsksPeople(Annotator):
             if answered:
                 lines.append(
                     f"{other} has answers of people about {len(answered)} of these images; to go on with that run instead: "
-                    f"alframe resume '{other}' dataset.root=FOLDER"
+                    f"alframe resume '{other}'{place}"
                 )
         return lines
 

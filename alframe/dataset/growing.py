@@ -17,7 +17,7 @@ from alframe.dataset.history import ARRIVED, AT_START, BACK, GONE, LABELLED, REN
 from alframe.dataset.normal import with_normal
 from alframe.dataset.photos import Photo, PhotoFolder
 from alframe.dataset.split import stratified_split
-from alframe.errors import DataError
+from alframe.errors import DataError, RunFolderError
 from alframe.images import UNKNOWN, Data, content_digest
 
 
@@ -76,13 +76,13 @@ class Growing:
         return bool(events)
 
     def check_place(self, before: str | Path) -> None:
-        """Raise DataError if the photos are to be found elsewhere than `before`, and most of them are not there."""
+        """Raise RunFolderError if the photos are to be found elsewhere than `before`, and most of them are not there."""
         if Path(before).expanduser().resolve() == self.photos.path:
             return
         left = {row for row, image in enumerate(self.history.images) if not image.gone}
         found = left & set(self._recognise(self.photos.listing())[0])
         if 2 * len(found) < len(left):
-            raise DataError(
+            raise RunFolderError(
                 f"Expected the photos of the run that began with {before}, got {len(found)} of these {len(left)} in {self.photos.path}; "
                 "give the folder that they are in now, or start a run of other photos under a run.name of its own."
             )

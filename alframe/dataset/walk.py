@@ -43,22 +43,37 @@ def is_junk(name: str) -> bool:
 def list_files(folder: Path, pattern: str = "**/*") -> list[Path]:
     """Files in and below `folder` whose path matches `pattern`, sorted by path.
 
-    Linked files and folders count like others; a folder that several links lead to is entered once, so that no loop ends it.
+    Linked files and folders count like others. A folder that several links lead to is entered once, and no link leads up to a
+    folder that `folder` lies in: its photos would be those of other classes.
     """
     fits = _matcher(pattern)
     return sorted(Path(file) for file in _files(str(folder)) if fits(os.path.relpath(file, folder)))
 
 
+def _identity(path: str | Path) -> tuple[int, int]:
+    """Device and inode: what is the same for all names of one folder."""
+    stat = os.stat(path)
+    return stat.st_dev, stat.st_ino
+
+
+def _above(folder: str | Path) -> set[tuple[int, int]]:
+    """The folders that `folder` lies in, by its path as written and by its path without links."""
+    return {
+        _identity(each) for path in (os.path.abspath(folder), os.path.realpath(folder)) for each in Path(path).parents
+    }
+
+
 def _files(folder: str) -> Iterator[str]:
-    entered = set()
+    if not os.path.isdir(folder):
+        return
+    entered = _above(folder)
     waiting = deque([folder])  # the shortest way to a folder counts
     while waiting:
         at = waiting.popleft()
         try:
-            stat = os.stat(at)
-            if (stat.st_dev, stat.st_ino) in entered:
+            if (identity := _identity(at)) in entered:
                 continue
-            entered.add((stat.st_dev, stat.st_ino))
+            entered.add(identity)
             entries = sorted(os.scandir(at), key=lambda entry: entry.name)
         except PermissionError:
             if at == folder:
@@ -89,11 +104,15 @@ def _matcher(pattern: str) -> Callable[[str], bool]:
 
 
 def list_folders(folder: Path) -> list[str]:
-    """Names of the folders in `folder` that may hold images, sorted: no hidden ones, no junk, and none with the runs of studies."""
+    """Names of the folders in `folder` that may hold images, sorted: no hidden ones, no junk, no runs of studies, no links up."""
+    above = {*_above(folder), _identity(folder)}
     return sorted(
         entry.name
         for entry in os.scandir(folder)
-        if entry.is_dir() and not is_junk(entry.name) and not _holds_runs(entry.path)
+        if entry.is_dir()
+        and not is_junk(entry.name)
+        and _identity(entry.path) not in above
+        and not _holds_runs(entry.path)
     )
 
 

@@ -13,18 +13,25 @@ from alframe.record.layout import Layout
 
 @contextmanager
 def noting_failure(folder: Path) -> Iterator[None]:
-    """What is done with a run that nobody else is using: an error in it is kept in its folder, until the next time."""
+    """What is done with a run that nobody else is using: an error in it is kept in its folder, until the next time.
+
+    A refusal (`RunFolderError`) is none: then the folder stays as it is.
+    """
     file = Layout(folder).failed
-    file.unlink(missing_ok=True)
     try:
         yield
+    except RunFolderError:
+        raise
     except Waiting:
+        file.unlink(missing_ok=True)
         raise
     except Exception as error:
         reason = str(error) if isinstance(error, AlframeError) else f"{type(error).__name__}: {error}"
         with suppress(OSError):  # the disk may be what failed
             write_atomically(file, json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "reason": reason}))
         raise
+    else:
+        file.unlink(missing_ok=True)
 
 
 def failure_of(folder: Path) -> str | None:

@@ -24,6 +24,7 @@ from torch.utils.tensorboard.summary import hparams as hparams_summaries
 from alframe.area import area_under_curve
 from alframe.console import shorten
 from alframe.images import rgb
+from alframe.names import printable
 from alframe.record.contact_sheet import MAX_IMAGES
 from alframe.record.planned import Line, Shown
 
@@ -86,7 +87,7 @@ class Board:
             with Image.open(evidence) as sheet:
                 self._image("query/evidence", sheet.convert("RGB"), step)
         if any(question["reason"] for question in questions):
-            self._writer.add_text("query/reasons", reasons_table(questions, answers, classes), step)
+            self._writer.add_text("query/reasons", printable(reasons_table(questions, answers, classes)), step)
         self._figure("query/classes", classes_figure(questions, answers, classes, step), step)
         scored = scores_figure(questions, pool_scores, step)
         if scored is not None:

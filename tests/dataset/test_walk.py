@@ -30,7 +30,16 @@ def test_links_are_followed_and_loops_end(tmp_path):
     (root / "file.png").symlink_to(far / "one.png")
     (root / "gone.png").symlink_to(tmp_path / "nowhere")
     assert names(root) == ["a/again/two.png", "a/batch2/one.png", "a/own.png", "file.png"]
-    assert list_folders(root) == ["a", "loop"]
+    assert list_folders(root) == ["a"]
+
+
+def test_links_up_are_not_followed(tmp_path):
+    root = touch(tmp_path / "root", "a/own.png", "b/other.png")
+    (root / "a/up").symlink_to("..")
+    (root / "a/top").symlink_to(tmp_path)
+    assert names(root / "a") == ["own.png"]
+    (tmp_path / "by_link").symlink_to(root / "a")
+    assert names(tmp_path / "by_link") == ["own.png"]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import pytest
 
 from alframe.cli import Outcome
-from alframe.errors import DataError, Waiting
+from alframe.errors import DataError, RunFolderError, Waiting
 from alframe.record.failure import failure_of, noting_failure
 
 
@@ -21,8 +21,10 @@ def test_an_error_is_kept_until_the_run_goes_on(tmp_path):
     fail(tmp_path, Waiting("for people"))
     assert failure_of(tmp_path) is None, "it waits"
     fail(tmp_path, ValueError("odd"))
+    fail(tmp_path, RunFolderError("of other data"))
+    assert failure_of(tmp_path) == "ValueError: odd", "a refusal changes nothing"
     with noting_failure(tmp_path):
-        assert failure_of(tmp_path) is None
+        pass
     assert not (tmp_path / "failed.json").exists()
     (tmp_path / "failed.json").write_text("{")
     assert failure_of(tmp_path) == "for a reason that cannot be read"

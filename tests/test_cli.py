@@ -403,7 +403,7 @@ def test_help_lists_the_verbs_and_the_parts(tmp_path):
     done = alframe("--help", cwd=tmp_path)
     for verb, (_, _, text) in VERBS.items():
         assert f"alframe {verb:<9} {text}" in done.stdout
-    for word in ("strategy: ", "margin", "dataset: ", "elpv", "budget"):
+    for word in ("\nstrategy:\n", "  margin ", "\ndataset:\n", "  elpv ", "Solar cells", "\nbudget:\n"):
         assert word in done.stdout
 
 

@@ -37,15 +37,17 @@ def network_of(build: Callable[..., Any], shape: tuple[int, ...], n_classes: int
 
 
 def is_ours(build: Callable[..., Any]) -> bool:
-    """Whether it takes (shape, n_classes) in this order, as networks and models of alframe do."""
+    """Whether it takes (shape, n_classes) in this order, as networks and models of alframe do, whatever it calls them."""
     whole = build.func if isinstance(build, partial) else build
     if isinstance(whole, type) and issubclass(whole, Network):
         return True
     try:
-        names = [name for name in inspect.signature(whole).parameters if name != "self"]
+        parameters = inspect.signature(build).parameters.values()
     except (TypeError, ValueError):
         return True
-    return names[:2] == ["shape", "n_classes"] or str(getattr(whole, "__module__", "")).startswith("alframe.")
+    needed = [p.name for p in parameters if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
+    by_place = len(needed) == 2 and (needed[0] in SHAPES or not {*needed} & {*CLASSES, *CHANNELS, *SIDES})
+    return by_place or str(getattr(whole, "__module__", "")).startswith("alframe.")
 
 
 def _arguments(build: Callable[..., Any], shape: tuple[int, ...], n_classes: int) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import inspect
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 import torch

@@ -159,6 +159,11 @@ def test_words_that_choose_a_part_stay(lab):
         "model._target_=mylab.Net",
         "+model.width=2",
     ]
+    assert with_own(["-m", "model._target_=mylab.Net", "~model.pooling"]) == [
+        "-m",
+        "model=custom",
+        "model._target_=mylab.Net",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ def with_own(words: Sequence[str]) -> list[str]:
         if has_own and group not in chosen and any(name and not name.startswith("alframe.") for name in named):
             found.insert(next(i for i, word in enumerate(found) if word.lstrip("+").startswith(key)), f"{group}={OWN}")
         if f"{group}={OWN}" in found:
+            found = [word for word in found if not word.startswith(f"~{group}.")]  # options of another class: not there
             known = (f"{group}._target_=", f"{group}._partial_=")
             inside = [word.startswith(f"{group}.") and not word.startswith(known) for word in found]
             found = [f"+{word}" if of_class else word for word, of_class in zip(found, inside, strict=True)]

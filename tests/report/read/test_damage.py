@@ -33,7 +33,9 @@ def study(write_run, write_ledger):
     return folders
 
 
-@pytest.mark.parametrize("config", ["seed: 0\nbegun: 2020-13-45\n", "a: " + "[" * 20_000, "seed: true\n", "seed: 1.5\n"])
+@pytest.mark.parametrize(
+    "config", ["seed: 0\nbegun: 2020-13-45\n", "a: " + "[" * 20_000, "seed: true\n", "seed: 1.5\n"]
+)
 def test_a_config_that_is_none_leaves_the_run_out(write_run, config):
     folder = write_run()
     (folder / "config.yaml").write_text(config)

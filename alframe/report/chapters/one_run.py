@@ -64,11 +64,16 @@ def measured(run: Run) -> list[Measured]:
             continue
         if confusion.shape != (len(classes), len(classes)) or confusion.sum() < 1:
             continue
-        normal = run.normal_classes
+        normal = _normal(run)
         defects = () if normal is None else tuple(c for c in range(len(classes)) if c not in normal)
         auroc = last.get(f"{which}/auroc")
         found.append(Measured(which, confusion, classes, defects, auroc, mistakes))
     return sorted(found, key=lambda one: -one.n)
+
+
+def _normal(run: Run) -> tuple[int, ...] | None:
+    """The classes that are no defects, if somebody said or their names do: of cats and dogs neither is."""
+    return None if run.normal is None else run.normal_classes
 
 
 def _is_mistake(one: Any, n_classes: int) -> bool:
@@ -142,7 +147,7 @@ def _found(section: Section) -> str:
     counts = {name: sum(line["label"] == c for line in lines) for c, name in enumerate(classes)}
     labels = ", ".join(f"{n:,} {name}" for name, n in counts.items() if n) or "none"
     text = f"What was found? {counted(len(run.ledger), 'image')} asked about or labelled by folder: {labels}."
-    normal = run.normal_classes
+    normal = _normal(run)
     if normal is None:
         return text
     asked = [line for line in run.ledger if line["kind"] != FROM_FOLDER]
@@ -186,7 +191,7 @@ def chapters(section: Section, options: Options) -> tuple[Chapter, ...]:
 
 
 def _rounds(section: Section) -> Chapter:
-    run, normal = section.runs[0], section.runs[0].normal_classes
+    run, normal = section.runs[0], _normal(section.runs[0])
     metrics = [key for key in _METRICS if any(key in line for line in run.rounds)]
     rows = []
     for line in run.rounds:

@@ -20,10 +20,18 @@ ABOUT_A_STUDY = ("seed", "baseline", "random as", "grave", "verdict", "paired", 
 def labelled(write_run, write_ledger, tmp_path):
     """`labelled(values, confusion, ...)`: a run of six rounds whose queries find a defect in every other image, random ones in none."""
 
-    def write(values=(0.6, 0.7, 0.8, 0.85, 0.88, 0.9), confusion=((55, 5), (6, 14)), mistakes=WRONG, **of_run):
+    def write(
+        values=(0.6, 0.7, 0.8, 0.85, 0.88, 0.9),
+        confusion=((55, 5), (6, 14)),
+        mistakes=WRONG,
+        normal=("good",),
+        **of_run,
+    ):
         of_run = {"metric": "test/auroc", "more": {"people/anna/images": 1}, "annotator": "queue"} | of_run
         folder = write_run(values=values, options={"dataset.root": str(tmp_path / "photos")}, **of_run)
         write_ledger(folder)
+        provenance = json.loads((folder / "provenance.json").read_text()) | {"normal": normal}
+        (folder / "provenance.json").write_text(json.dumps(provenance))
         path = folder / "ledger.jsonl"
         lines = [json.loads(text) for text in path.read_text().splitlines()]
         for line in lines:
@@ -117,6 +125,13 @@ def test_a_run_that_waits_for_people_is_reported_with_the_round_that_is_measured
     (folder / "queries/round_000.json").unlink()
     with pytest.raises(Exception, match="no round is finished"):
         sections([tmp_path])
+
+
+def test_where_nothing_is_a_defect_it_says_how_often_the_model_is_right(labelled, tmp_path):
+    text, *_ = report(labelled(normal=None), tmp_path / "report")
+    assert "On 80 test images, it is right about 69 of 80 (86 %, 77 to 92 %)." in text
+    assert "150 images asked about or labelled by folder: 130 good, 20 defective.\n" in text
+    assert "defects" not in text.split("## How to read this")[0]
 
 
 def test_damaged_counts_are_not_read(labelled, tmp_path):

@@ -5,10 +5,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from functools import partial
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
+import torchvision
 from jaxtyping import Float, Int, UInt8
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -139,8 +141,13 @@ class Predictor:
 
     def __init__(self, spec: Spec, tensors: Tensors, device: torch.device) -> None:
         self.spec, self.device = spec, device
-        model, of_model = located(spec.model, (nn.Module, Frozen), "network")
-        make: Callable[..., Any] = partial(model.untrained if issubclass(model, Network) else model, **of_model)
+        if (builder := library_builder(spec.model)) is not None:
+            model: type[Any] = nn.Module
+            of_model: dict[str, Any] = {}
+            make: Callable[..., Any] = builder
+        else:
+            model, of_model = located(spec.model, (nn.Module, Frozen), "network")
+            make = partial(model.untrained if issubclass(model, Network) else model, **of_model)
         frozen = model(**of_model) if issubclass(model, Frozen) else None
         if frozen is not None:
             make = frozen if spec.on_features else partial(frozen.unfrozen, trained=False)
@@ -261,6 +268,19 @@ def describe(part: object) -> dict[str, Any]:
     return {"_target_": f"{type(part).__module__}.{type(part).__qualname__}", **asdict(part)}
 
 
+def library_builder(node: Mapping[str, Any]) -> Callable[..., nn.Module] | None:
+    """The function of torchvision.models or timm that a node names, to be called without weights; None if it names none."""
+    target = str(node.get("_target_"))
+    options = {key: value for key, value in node.items() if not key.startswith("_")}
+    if target.startswith("torchvision.models."):
+        name = target.rpartition(".")[2]
+        if name in torchvision.models.list_models(module=torchvision.models):
+            return partial(torchvision.models.get_model_builder(name), **{**options, "weights": None})
+    if target in ("timm.create_model", "timm.models.create_model") and find_spec("timm"):
+        return partial(import_module("timm").create_model, **{**options, "pretrained": False})
+    return None
+
+
 def located(node: Mapping[str, Any], kinds: tuple[type, ...], what: str) -> tuple[type, dict[str, Any]]:
     """The class that a node names, and its options.
 
@@ -276,5 +296,8 @@ def located(node: Mapping[str, Any], kinds: tuple[type, ...], what: str) -> tupl
             f"Expected an importable {what}, got '{target}' ({error}); run from the folder that contains it, or install it."
         ) from error
     if not (isinstance(thing, type) and issubclass(thing, kinds)):
-        raise ConfigError(f"Expected the class of a {what}, got '{target}'; only classes can be exported.")
+        advice = (
+            "only classes can be exported, and the functions of torchvision.models and timm: write one that makes it"
+        )
+        raise ConfigError(f"Expected the class of a {what}, got '{target}'; {advice}.")
     return thing, {key: value for key, value in node.items() if not key.startswith("_")}

@@ -141,14 +141,13 @@ class Predictor:
 
     def __init__(self, spec: Spec, tensors: Tensors, device: torch.device) -> None:
         self.spec, self.device = spec, device
+        frozen: Frozen | None = None
         if (builder := library_builder(spec.model)) is not None:
-            model: type[Any] = nn.Module
-            of_model: dict[str, Any] = {}
             make: Callable[..., Any] = builder
         else:
             model, of_model = located(spec.model, (nn.Module, Frozen), "network")
             make = partial(model.untrained if issubclass(model, Network) else model, **of_model)
-        frozen = model(**of_model) if issubclass(model, Frozen) else None
+            frozen = model(**of_model) if issubclass(model, Frozen) else None
         if frozen is not None:
             make = frozen if spec.on_features else partial(frozen.unfrozen, trained=False)
         kind, options = located(spec.uncertainty, (Uncertainty,), "uncertainty")

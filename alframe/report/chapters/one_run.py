@@ -18,7 +18,7 @@ from alframe.report.chapters.figure import FONT, INK, PALETTE, style_axes
 from alframe.report.chapters.phrases import counted, metric_words, value
 from alframe.report.read.evidence import mapping
 from alframe.report.read.run import Run
-from alframe.report.read.section import Section
+from alframe.report.read.section import UNMEASURED, Section
 from alframe.report.statistics.single import Interval, area_interval, share_interval, slope
 
 HOW_TO_READ = """\
@@ -108,7 +108,7 @@ def in_short(section: Section) -> tuple[Block, ...]:
         *good,
         Paragraph(_found(section)),
         Paragraph(_more(section)),
-        *([curve(section)] if len(run.points(section.metric)[0]) > 1 else []),
+        curve(section),
     )
 
 
@@ -163,8 +163,10 @@ def _found(section: Section) -> str:
 def _more(section: Section) -> str:
     """What twice the labels would bring, by the slope of the last rounds."""
     run, metric = section.runs[0], section.metric
-    labels, values = run.points(metric)
     words, asks = metric_words(metric), "What would more labels bring? "
+    if metric == UNMEASURED:
+        return f"{asks}That takes test images (in test/<class>) or validation images (budget.validation=0.2, from the start of a run)."
+    labels, values = run.points(metric)
     found = slope(labels, values)
     if found is None:
         return f"{asks}It takes at least four measured rounds to say; so far there {'is' if len(labels) == 1 else 'are'} {len(labels)}."
@@ -195,8 +197,7 @@ def _rounds(section: Section) -> Chapter:
     metrics = [key for key in _METRICS if any(key in line for line in run.rounds)]
     rows = []
     for line in run.rounds:
-        known = [one for one in run.ledger if one["round"] <= line.get("round", -1)]
-        defects = sum(one["label"] not in (*(normal or ()), None) for one in known)
+        defects = _n_defects(run, line)
         cells = [value(float(line[key])) if isinstance(line.get(key), int | float) else "–" for key in metrics]
         rows.append((str(line.get("round", "")), f"{line['labels']:,}", *([f"{defects:,}"] if normal else []), *cells))
     columns = ("round", "labels", *(["defects found"] if normal else []), *map(metric_words, metrics))
@@ -267,20 +268,30 @@ def _picture(run: Run, name: str) -> bytes | None:
 
 
 def curve(section: Section) -> Picture:
-    """The metric by labels, with the interval of every round where the images behind it are known."""
-    words = metric_words(section.metric)
+    """The metric by labels, with the interval of every round where the images behind it are known; without one, the defects."""
+    words = _words(section)
     alt = f"{words} by labels; the table round by round has the numbers"
-    return Picture(
-        "curves",
-        lambda: _figure(section),
-        alt,
-        f"{words} by labels. Bars are 95 % intervals, where the numbers of images allow one.",
-    )
+    bars = "" if section.metric == UNMEASURED else " Bars are 95 % intervals, where the numbers of images allow one."
+    return Picture("curves", lambda: _figure(section), alt, f"{words} by labels.{bars}")
+
+
+def _words(section: Section) -> str:
+    if section.metric != UNMEASURED:
+        return metric_words(section.metric)
+    return "defects found" if _normal(section.runs[0]) else "labels with a class"
+
+
+def _n_defects(run: Run, line: dict[str, Any]) -> int:
+    """How many of the answers before a round was measured are defects."""
+    known = [one["label"] for one in run.ledger if one["round"] <= line.get("round", -1)]
+    return sum(label not in (*(_normal(run) or ()), None) for label in known)
 
 
 def _figure(section: Section) -> Figure:
     run, metric = section.runs[0], section.metric
     labels, values = run.points(metric)
+    if metric == UNMEASURED:
+        values = [float(_n_defects(run, line)) for line in run.rounds if line.get(metric) is not None]
     bars = [_interval_at(run, line, metric) for line in run.rounds if line.get(metric) is not None]
     figure = Figure(figsize=(6.4, 3.4), facecolor="white")
     axes = figure.add_axes((0.11, 0.17, 0.86, 0.72))
@@ -290,7 +301,7 @@ def _figure(section: Section) -> Figure:
             axes.plot([x, x], interval, color=PALETTE[0], linewidth=1.2, alpha=0.5)
     style_axes(axes)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_title(metric_words(metric), loc="left", fontsize=FONT + 1, color=INK)
+    axes.set_title(_words(section), loc="left", fontsize=FONT + 1, color=INK)
     axes.set_xlabel("labels", fontsize=FONT, color=INK)
     return figure
 

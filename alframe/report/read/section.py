@@ -11,6 +11,8 @@ from alframe.report.read.run import CELL_GROUPS, Run, is_finite
 from alframe.report.statistics.curves import Against, Curve, Points, against, common_range, lower_is_better, on_grid
 
 MULTICLASS_METRIC, BINARY_METRIC = "test/accuracy", "test/auroc"
+UNMEASURED = "usable"
+"""In place of a metric, for a run of people without test and validation images: the number of labels with a class."""
 NOT_METRICS = ("round", "labels", "stopped")
 Bought = dict[str, dict[int, list[dict[str, Any]]]]
 """The ledger's answers by cell and seed, in the order of asking."""
@@ -146,6 +148,8 @@ def _section(comparison: Comparison, metric: str | None, baseline: str) -> tuple
         metric = BINARY_METRIC if len(runs[0].classes) == 2 and BINARY_METRIC in known else MULTICLASS_METRIC
         if metric not in known and (instead := metric.replace("test/", "validation/")) in known:
             metric = instead  # photos without a test set
+        elif metric not in known and len(runs) == 1 and runs[0].by_people:
+            metric = UNMEASURED
     points, left = _points(comparison, metric)
     points, apart = _overlapping(points, comparison)
     left += apart

@@ -134,6 +134,18 @@ def test_where_nothing_is_a_defect_it_says_how_often_the_model_is_right(labelled
     assert "defects" not in text.split("## How to read this")[0]
 
 
+def test_without_any_measure_the_rest_is_said(labelled, tmp_path):
+    folder = labelled(metric="usable", values=(100, 110, 120, 130, 140, 150))
+    for path in (folder / "queries").iterdir():
+        path.write_text(json.dumps({**json.loads(path.read_text()), "evaluation": None, "held_out": None}))
+    text, _, console = report(folder, tmp_path / "report")
+    assert "Nothing was measured: there are no test or validation images yet." in console
+    assert "20 of 40 (50 %, 35 to 65 %) are defects" in text
+    assert "That takes test images (in test/<class>) or validation images" in console
+    assert "usable" not in text
+    assert "defects found by labels." in text
+
+
 def test_damaged_counts_are_not_read(labelled, tmp_path):
     folder = labelled()
     stage = folder / "queries/round_005.json"

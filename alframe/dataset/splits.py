@@ -12,7 +12,7 @@ _WORDS = {
 
 def split_of(name: str) -> int | None:
     """TRAIN, VALIDATION or TEST if `name` is a common word for it (`Training_Set`, `TEST`, `val-images`), else None."""
-    word = re.sub(r"[\s_\-.]+", "", name.casefold())
+    word = re.sub(r"[\s_\-.]+|(19|20)\d\d$", "", name.casefold())  # train2017
     for ending in ("", "set", "data", "images", "imgs", "split"):
         stem = word.removesuffix(ending) if ending else word
         for split, words in _WORDS.items():

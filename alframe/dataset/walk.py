@@ -11,7 +11,16 @@ from alframe.names import printable
 from alframe.record.layout import CONFIG
 
 JUNK = {
-    *("thumbs.db", "desktop.ini", "__macosx", "$recycle.bin", "system volume information", "lost+found", "__pycache__"),
+    *(
+        "thumbs.db",
+        "ehthumbs.db",
+        "desktop.ini",
+        "__macosx",
+        "$recycle.bin",
+        "system volume information",
+        "lost+found",
+        "__pycache__",
+    ),
     *("@eadir", "@tmp", "#recycle", "@recycle", "#snapshot", "@recently-snapshot", "thumbnails"),
 }
 """Files and folders of file browsers, archives, network drives and operating systems, in any case; so are hidden ones."""
@@ -37,7 +46,9 @@ OTHER_IMAGES = {
 
 
 def is_junk(name: str) -> bool:
-    return name.startswith((".", "SYNOPHOTO_", "SYNOFILE_")) or name.casefold() in JUNK
+    """Whether a file or folder of this name is none of the user's own."""
+    made = name.startswith((".", "SYNOPHOTO_", "SYNOFILE_")) or name.endswith(("@SynoEAStream", "@SynoResource"))
+    return made or name.casefold() in JUNK
 
 
 def list_files(folder: Path, pattern: str = "**/*") -> list[Path]:

@@ -47,7 +47,7 @@ def test_links_up_are_not_followed(tmp_path):
     [
         "@eaDir/a.jpg/SYNOPHOTO_THUMB_SM.jpg", "__MACOSX/._a.jpg", "$RECYCLE.BIN/a.jpg", ".thumbnails/a.jpg", "Thumbs.db",
         "#recycle/a.jpg", "System Volume Information/a.jpg", ".hidden.png", "desktop.ini", "sub/@EADIR/x.jpg", "SYNOPHOTO_THUMB_M.jpg",
-        "lost+found/a.png", "@Recycle/a.png",
+        "lost+found/a.png", "@Recycle/a.png", "photo.jpg@SynoEAStream",
     ],
 )  # fmt: skip
 def test_what_others_leave_in_a_folder_is_no_image(tmp_path, junk):

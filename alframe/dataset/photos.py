@@ -96,7 +96,8 @@ class PhotoFolder(Sampled):
     def passed_over(self) -> tuple[str, ...]:
         """What lies in the folder and is not used, in words."""
         of = class_folders(self.path, self.unlabelled, self.classes or (), both=True)
-        files = [file for folder, _, _ in self.places() if folder.is_dir() for file in list_files(folder, self.pattern)]
+        folders = (*(one.folder for one in of.folders), self.path / self.unlabelled)
+        files = (file for folder in folders for file in list_files(folder, self.pattern))
         return (
             *of.passed_over,
             *told(file for file in files if file.suffix.lower() not in endings()),

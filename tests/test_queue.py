@@ -680,6 +680,13 @@ def test_the_page_names_a_photo_that_it_cannot_show_and_escapes_names(tmp_path):
     assert "<b>" not in (tmp_path / "page.html").read_text()
 
 
+def test_a_photo_of_few_bits_is_seen_on_the_page(tmp_path):
+    Image.fromarray(np.linspace(0, 900, 64).astype(np.uint16).reshape(8, 8)).save(tmp_path / "ten bits.png")
+    write_photo_page(tmp_path / "page.html", [{"rank": 1, "id": "ab-0", "image": tmp_path / "ten bits.png"}], "round")
+    data = re.search(r'src="data:image/png;base64,([^"]+)"', (tmp_path / "page.html").read_text())[1]
+    assert Image.open(io.BytesIO(base64.b64decode(data))).convert("L").getextrema() == (0, 255)
+
+
 def test_a_sheet_can_name_photos_by_uri_and_an_exported_one_has_its_page(make, tmp_path):
     experiment = with_files(make(Queue(links="uri")), tmp_path)
     go(experiment, tmp_path / "run")

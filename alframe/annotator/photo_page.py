@@ -7,10 +7,11 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from alframe.console import progress
-from alframe.dataset.decode import attempts, upright_8_bit
+from alframe.dataset.decode import WHITE, attempts, upright_8_bit
 from alframe.names import printable
 from alframe.record.files import replacing
 
@@ -83,7 +84,10 @@ def _shown(files: Sequence[Path | None], side: int) -> Iterator[tuple[str, str]]
 def _img(file: Path, side: int) -> str:
     with Image.open(file) as opened:
         opened.draft("RGB", (2 * side, 2 * side))
-        image = upright_8_bit(opened).convert("RGB")
+        white = (
+            max(1, int(np.asarray(opened).max())) if opened.mode.startswith("I") else WHITE
+        )  # to be seen at any depth
+        image = upright_8_bit(opened, white).convert("RGB")
     image.thumbnail((side, side), reducing_gap=2.0)
     small = max(image.size) < SMALL
     with io.BytesIO() as buffer:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from alframe.dataset.decode import endings
 from alframe.dataset.splits import TEST, TRAIN, split_of
-from alframe.dataset.walk import list_files, list_folders
+from alframe.dataset.walk import is_junk, list_files, list_folders
 from alframe.errors import DataError
 from alframe.names import printable
 
@@ -75,6 +75,13 @@ def class_folders(root: Path, apart: str = "", named: Collection[str] = (), *, b
             "images into a folder for each class, as in train/good and train/defect (or name classes that are called so in dataset.classes)."
         )
     return ClassFolders(root, tuple(found), tuple(passed))
+
+
+def n_loose(folder: Path) -> int:
+    """How many images lie directly in `folder`."""
+    return sum(
+        file.is_file() and not is_junk(file.name) and file.suffix.lower() in endings() for file in folder.iterdir()
+    )
 
 
 def _counted(folder: Path) -> str:

@@ -183,8 +183,11 @@ def _largest(file: Path) -> int:
         return int(np.asarray(image).max()) if image.mode.startswith("I") else -1
 
 
-def shallow(files: Sequence[Path]) -> str | None:
-    """What is lost of 16-bit grey files that use few of their values, and what to write instead; by up to 16 of them."""
+def shallow(files: Sequence[Path], *, grows: bool = False) -> str | None:
+    """What is lost of 16-bit grey files that use few of their values, and what to write instead; by up to 16 of them.
+
+    Of a pool that `grows` the largest value is not known yet.
+    """
     some = files[:: math.ceil(len(files) / 16) or 1]
     found = deepest(some)
     if found is None or found > SHALLOW * WHITE:
@@ -192,7 +195,7 @@ def shallow(files: Sequence[Path]) -> str | None:
     depth = next((depth for depth in DEPTHS if found <= depth), WHITE // 4)
     return (
         f"the values of 16-bit photos end at {found:,} of {WHITE:,} ({len(some)} looked at), which leaves {found * 255 // WHITE + 1} of 256 grey "
-        f"levels: set dataset.white={depth} (or auto), which becomes white."
+        f"levels: set dataset.white={depth}{'' if grows else ' (or auto)'}, which becomes white."
     )
 
 

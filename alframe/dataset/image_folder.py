@@ -9,8 +9,8 @@ import numpy as np
 from filelock import FileLock
 
 from alframe.dataset.cache import cache_folder, part
-from alframe.dataset.class_folders import ClassFolders, class_folders
-from alframe.dataset.decode import POLICY, WHITE, accept_pixels, deepest, endings
+from alframe.dataset.class_folders import ClassFolders, class_folders, n_loose
+from alframe.dataset.decode import POLICY, WHITE, accept_pixels, deepest
 from alframe.dataset.files import Files, existing_folder, images_in
 from alframe.dataset.growing import Growing
 from alframe.dataset.normal import with_normal
@@ -162,7 +162,7 @@ def _named(folders: list[str], named: list[str] | None, root: Path) -> list[str]
 def _expect_two(classes: list[str], root: Path) -> list[str]:
     if len(classes) < 2:
         got = f"only {classes[0]}" if classes else "none"
-        loose = sum(file.is_file() and file.suffix.lower() in endings() for file in root.iterdir())
+        loose = n_loose(root)
         advice = (
             f"sort the {loose:,} images that lie there into folders, or move them to {root / 'unlabelled'} and let people label them"
             if loose

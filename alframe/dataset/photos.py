@@ -11,7 +11,7 @@ import numpy as np
 
 from alframe.console import progress
 from alframe.dataset.augment import Augmentation
-from alframe.dataset.class_folders import class_folders
+from alframe.dataset.class_folders import class_folders, n_loose
 from alframe.dataset.decode import (
     PROGRESS_FROM,
     WHITE,
@@ -28,7 +28,7 @@ from alframe.dataset.files import existing_folder
 from alframe.dataset.normal import GUESS, Normal
 from alframe.dataset.split import Sampled
 from alframe.dataset.splits import TEST
-from alframe.dataset.walk import is_junk, list_files, told
+from alframe.dataset.walk import list_files, told
 from alframe.errors import ConfigError, DataError
 from alframe.images import Augment, Data
 from alframe.part import Change, moved
@@ -107,9 +107,7 @@ class PhotoFolder(Sampled):
     @staticmethod
     def loose(root: Path) -> list[str]:
         """Images that lie directly in `root`, in words."""
-        n = sum(
-            file.is_file() and not is_junk(file.name) and file.suffix.lower() in endings() for file in root.iterdir()
-        )
+        n = n_loose(root)
         return [f"{n:,} image{'s' * (n > 1)} outside of any folder"] if n else []
 
     def named_classes(self) -> tuple[str, ...]:
@@ -159,7 +157,7 @@ class PhotoFolder(Sampled):
             sized = self.size_warning and self.size != "auto"
             for lost in (
                 lost_pixels(files, data.pool.shape) if sized else None,
-                None if self.white else shallow(files),
+                None if self.white else shallow(files, grows=bool(data.grown)),
             ):
                 if lost is not None:
                     logging.getLogger("alframe").warning("%s: %s", self.name, lost)

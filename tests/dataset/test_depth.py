@@ -78,9 +78,11 @@ def test_a_folder_is_read_up_to_white_and_auto_finds_it(tmp_path, caplog):
     assert fixed.content_hash == auto.content_hash
 
 
-def test_a_growing_pool_takes_a_number(tmp_path):
+def test_a_growing_pool_takes_a_number(tmp_path, caplog):
     root = photos(tmp_path / "photos")
     save(root / "unlabelled", "x", np.full((4, 4), 400))
+    ImageFolder(root=root, size=4).load(tmp_path / "cache")
+    assert "set dataset.white=1023, which becomes white" in caplog.text
     data = ImageFolder(root=root, size=4, white=800).load(tmp_path / "cache")
     assert 128 in data.pool.pixels
     with pytest.raises(

@@ -256,7 +256,8 @@ def _picture(run: Run, name: str) -> bytes | None:
                 opened.draft("RGB", (2 * SIDE, 2 * SIDE))
                 picture: Image.Image = ImageOps.exif_transpose(opened)
                 if picture.mode.startswith("I"):
-                    picture = Image.fromarray((np.asarray(picture).astype(float) * 255 / 65535).astype(np.uint8))
+                    values = np.asarray(picture).astype(float)
+                    picture = Image.fromarray((values * 255 / max(1.0, float(values.max()))).astype(np.uint8))
                 picture = picture.convert("RGB")
             picture.thumbnail((SIDE, SIDE))
             file = io.BytesIO()

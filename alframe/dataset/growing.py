@@ -31,7 +31,7 @@ class Growing:
         self.photos, self.history = photos, History(folder, repair=repair)
         self._notes: list[str] = []
         self._size_is_checked = False
-        self._passed_over: tuple[str, ...] = ()  # told where the folder was scanned
+        self._passed_over: tuple[str, ...] = ()
         self._reported: set[str] = set()
 
     def data(self) -> Data:

@@ -24,7 +24,7 @@ class HuggingFace(Sampled):
     """A folder that `datasets` saved: images and labels by column, as uint8 [n, c, h, w].
 
     `image` and `label` name the columns (null: the only one of that kind). A split that is called test is the test set, else
-    validation; without one, `test_share` of each class. Other splits than train and that one are not used, and told. `size`: a side, [height, width], or null where all have one size.
+    validation; without one, `test_share` of each class. Other splits than train and that one are not used, with a warning. `size`: a side, [height, width], or null where all have one size.
     Raises DataError where the package `datasets`, the folder or a column is missing.
     """
 

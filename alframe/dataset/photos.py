@@ -28,7 +28,7 @@ from alframe.dataset.files import existing_folder
 from alframe.dataset.normal import GUESS, Normal
 from alframe.dataset.split import Sampled
 from alframe.dataset.splits import TEST
-from alframe.dataset.walk import list_files, told
+from alframe.dataset.walk import described, list_files
 from alframe.errors import ConfigError, DataError
 from alframe.images import Augment, Data
 from alframe.part import Change, moved
@@ -100,7 +100,7 @@ class PhotoFolder(Sampled):
         files = (file for folder in folders for file in list_files(folder, self.pattern))
         return (
             *of.passed_over,
-            *told(file for file in files if file.suffix.lower() not in endings()),
+            *described(file for file in files if file.suffix.lower() not in endings()),
             *self.loose(self.path),
         )
 

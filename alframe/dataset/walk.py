@@ -131,7 +131,7 @@ def _holds_runs(folder: str) -> bool:
     return any(True for depth in ("seed=*", "*/seed=*", "*/*/seed=*") for _ in Path(folder).glob(f"{depth}/{CONFIG}"))
 
 
-def told(files: Iterable[Path]) -> list[str]:
+def described(files: Iterable[Path]) -> list[str]:
     """What is passed over and may have been meant as an image, in words: by ending, with how it becomes readable."""
     counts = Counter(file.suffix.lower() for file in files)
     said = []

@@ -16,7 +16,7 @@ from torch import Tensor
 from alframe.config.parts import pick_device
 from alframe.console import progress as bar
 from alframe.dataset.decode import attempts, decode_file, endings, read_head, upright_8_bit
-from alframe.dataset.walk import list_files, told
+from alframe.dataset.walk import described, list_files
 from alframe.errors import DataError, RunFolderError
 from alframe.handover.export import MANIFEST, MODEL, sha256
 from alframe.handover.predictor import BATCH, SAME, Predictor, Spec, load
@@ -126,7 +126,9 @@ def predict(
     """
     files, skipped = find(paths, maps)
     if skipped:
-        say(f"skipped {len(skipped)} files that are no images ({', '.join(told(skipped))}), the first: {skipped[0]}")
+        say(
+            f"skipped {len(skipped)} files that are no images ({', '.join(described(skipped))}), the first: {skipped[0]}"
+        )
     spec = predictor.spec
     writer = csv.writer(stream, lineterminator="\n")
     columns = ["path", "class", "probability", "entropy", *(["bald"] if predictor.uncertainty.n_draws > 1 else [])]

@@ -1,4 +1,4 @@
-"""Why a run failed, kept in its folder until it goes on: a study whose failed cells are forgotten is a biased choice."""
+"""Why a run failed, kept in its folder until it resumes: a study whose failed cells are forgotten is a biased choice."""
 
 import json
 import time

@@ -8,7 +8,7 @@ queries/           what was asked and measured, stored before anyone answers; co
 checkpoint/        weights of the last two rounds, if they are kept
 tensorboard/       events
 profile/           where the time went, with run.profile=true
-failed.json        why the run failed, until it goes on
+failed.json        why the run failed, until it resumes
 pool.jsonl, pool.bin   for a growing pool: the arrivals, and the pixels
 <annotator>/       an annotator's own files, such as queue/
 """

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from alframe.dataset.files import load_unlabelled
-from alframe.dataset.walk import list_files, list_folders, told
+from alframe.dataset.walk import described, list_files, list_folders
 from alframe.handover.predict import find
 
 
@@ -97,7 +97,7 @@ def test_a_folder_of_links_is_predicted_and_targeted(tmp_path, make_images):
 
 def test_what_is_passed_over_is_told_with_a_way_out(tmp_path):
     touch(tmp_path, "a.HEIC", "b.heic", "c.dng", "notes.txt", "d")
-    assert told(list_files(tmp_path)) == [
+    assert described(list_files(tmp_path)) == [
         "1 without an ending",
         "1 .dng (convert to .png or .jpg)",
         "2 .heic (pip install 'alframe[heic]', or convert to .jpg)",

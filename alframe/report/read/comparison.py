@@ -36,7 +36,7 @@ class Comparison:
 def read_runs(folders: Sequence[Path], unfinished: bool = False) -> tuple[list[Run], list[LeftOut]]:
     """All usable runs in and below `folders`, and what was left out. `unfinished` uses those that have not stopped yet.
 
-    A single run that people are labelling is used while it goes on.
+    A single run that people are labelling is used before it has finished.
     Raises `RunFolderError` where a folder does not exist or holds no run folder.
     """
     runs, left, seen, going_on = [], [], set(), []
